@@ -1,1 +1,54 @@
-//! chain-lite
+//! The small chain of Holdfast: deals, sectors, deadlines, pledge, rewards and slashing as one pure state machine,
+//! and around it blocks, certificates, the beacon, the block log, the ledger, the engines and the offline auditor.
+//!
+//! Read it in this order; each name is a module and a step of a byte's way:
+//!
+//! 1. words: [`units`], [`account`], [`params`], [`codec`], [`error`], [`message`], [`randomness`];
+//! 2. state: [`state`] (reading trait, overlay, every key);
+//! 3. rules, `spec/chain.md`: [`market`], [`deal`], [`provider`], [`sector`], [`reward`], [`slash`];
+//! 4. one block: [`execute::apply`] runs the epoch's due work, then the transactions; [`events`] say what happened;
+//! 5. checks and reads: [`invariants`], [`query`];
+//! 6. around it: [`block`], [`certificate`], [`genesis`], [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`],
+//!    [`ledger`], [`mempool`], [`engine`], [`sync`], [`light`], [`audit`].
+//!
+//! Items 1–5 are pure: no clock, no I/O, no randomness, no floats, no `HashMap`, no `usize` in bytes. Given the same
+//! state, context and transactions they return the same writes on every machine (`threat-model.md` V3).
+#![forbid(unsafe_code)]
+
+pub mod account;
+pub mod codec;
+pub mod error;
+pub mod message;
+pub mod params;
+pub mod randomness;
+pub mod units;
+
+pub mod state;
+
+pub mod deal;
+pub mod market;
+pub mod provider;
+pub mod reward;
+pub mod sector;
+pub mod slash;
+
+pub mod events;
+pub mod execute;
+pub mod invariants;
+pub mod query;
+
+pub mod audit;
+pub mod beacon;
+pub mod block;
+pub mod certificate;
+pub mod clock;
+pub mod engine;
+pub mod genesis;
+pub mod ledger;
+pub mod light;
+pub mod log;
+pub mod mempool;
+pub mod merkle;
+pub mod store;
+pub mod sync;
+pub mod tree;

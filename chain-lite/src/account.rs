@@ -1,0 +1,1 @@
+//! Who acts: account addresses, provider ids, deal ids.

@@ -1,0 +1,3 @@
+//! Deals: records and their life.
+pub mod publish;
+pub mod settle;

@@ -1,0 +1,1 @@
+//! Publishing client-signed deal proposals (`chain.md` §11).

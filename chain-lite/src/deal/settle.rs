@@ -1,0 +1,1 @@
+//! Paying, ending and slashing deals (`chain.md` §11).

@@ -1,0 +1,2 @@
+//! Engines that drive the ledger.
+pub mod solo;

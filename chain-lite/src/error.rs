@@ -1,0 +1,1 @@
+//! Why a message failed: stable numeric codes and words.

@@ -1,0 +1,1 @@
+//! `apply`: one block over the state, pure and total.

@@ -1,0 +1,1 @@
+//! Transactions and messages: what a signer may ask of the chain.

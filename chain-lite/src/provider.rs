@@ -1,0 +1,1 @@
+//! A provider's record, its balance and the claims on it.

@@ -1,0 +1,1 @@
+//! Typed reads over a state snapshot, as the RPC serves them.

@@ -1,0 +1,1 @@
+//! `rand(tag, epoch, entropy)` of `chain.md` §4.

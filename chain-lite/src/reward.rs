@@ -1,0 +1,1 @@
+//! Emission, accrual, claims and vesting (`chain.md` §9).

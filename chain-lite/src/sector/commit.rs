@@ -1,0 +1,1 @@
+//! ProveCommit: the PoRep proof, pledge, assignment to a partition.

@@ -1,0 +1,1 @@
+//! Proving periods, deadlines and when each one opens (`chain.md` §7).

@@ -1,0 +1,1 @@
+//! Declarations, the close of a deadline, faults and terminations.

@@ -1,0 +1,1 @@
+//! PreCommit: number, CommR, CommD, ticket, deposit.

@@ -1,0 +1,1 @@
+//! SubmitPoSt: one partition's proof for this proving period.

@@ -1,0 +1,1 @@
+//! Collateral and penalties (`chain.md` §10).

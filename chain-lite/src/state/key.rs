@@ -1,0 +1,1 @@
+//! Every key of the state, in one place.

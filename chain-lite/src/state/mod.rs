@@ -1,0 +1,2 @@
+//! State: the reading trait, the overlay that collects writes.
+pub mod key;

@@ -1,0 +1,1 @@
+//! Quantities of the chain: epochs, token amounts, storage power. A type per quantity, converted only at the wire.
