@@ -1,0 +1,1 @@
+//! The node's side of the chain: a JSON-RPC client and what drives transactions to inclusion.

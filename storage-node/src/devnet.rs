@@ -1,0 +1,1 @@
+//! A chain and n providers embedded in one process, on loopback.

@@ -1,0 +1,1 @@
+//! The provider: intake, packing, sealing, proving and serving.

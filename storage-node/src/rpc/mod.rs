@@ -1,0 +1,1 @@
+//! JSON-RPC server over one ledger, mempool and engine.
