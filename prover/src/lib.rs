@@ -1,1 +1,61 @@
-//! prover
+//! Filecoin's storage proofs on arkworks, bit for bit: padding, sealing, PoRep, PoSt, Groth16.
+//!
+//! What this is: data in, commitments and proofs out. Nothing here knows a network, a chain or an async runtime.
+//! A reader who knows Filecoin's words finds each step by guessing its path; modules stand in the order of the data:
+//!
+//! | step | module |
+//! |---|---|
+//! | sizes and constants, identifiers, commitments | [`spec`], [`ids`], [`commitment`] |
+//! | bytes → padded nodes → CommP → CommD | [`piece`] |
+//! | labels, columns, encoding, vanilla PoRep | [`porep`] |
+//! | trees and hashes underneath | [`merkle`], [`hash`] |
+//! | proofs of still holding the replica | [`post`] |
+//! | circuits, keys, Groth16 | [`snark`] |
+//! | the pipeline on disk, resumable | [`seal`], [`sector_dir`], [`machine`] |
+//! | checking, calm on any bytes | [`verify`] |
+//! | plain twins, golden-vector runner | [`reference`], [`vectors`] |
+//!
+//! Features: `prove` (default) adds sealing, key generation and proving. Without it the crate is the verifier that the
+//! chain, retrieval and auditors build: no threads, no files.
+//!
+//! Spec: `spec/proofs.md` of the design documents, cited in this crate as "proofs.md §n". Where the prose of Filecoin's
+//! specification and its code disagree, the code's bytes are reproduced.
+//!
+//! ```
+//! use prover::piece::commp::commp_of;
+//!
+//! let (comm_p, size) = commp_of(b"any bytes at all");
+//! assert_eq!(size.bytes(), 128);
+//! assert!(comm_p.to_cid().starts_with("baga6ea4seaq"));
+//! ```
+
+pub mod commitment;
+pub mod error;
+#[doc(hidden)]
+pub mod fuzz;
+pub mod hash;
+pub mod ids;
+#[cfg(feature = "prove")]
+pub mod machine;
+pub mod merkle;
+pub mod piece;
+pub mod porep;
+pub mod post;
+pub mod progress;
+pub mod reference;
+#[cfg(feature = "prove")]
+pub mod seal;
+#[cfg(feature = "prove")]
+pub mod sector_dir;
+pub mod snark;
+pub mod spec;
+#[cfg(feature = "prove")]
+pub mod vectors;
+pub mod verify;
+
+pub use commitment::{CommC, CommD, CommP, CommR, CommRLast};
+pub use ids::{Node, PorepId, PostRandomness, ProverId, ReplicaId, SectorNumber, Seed, Ticket};
+pub use piece::PieceInfo;
+pub use piece::size::{PaddedPieceSize, UnpaddedPieceSize};
+pub use progress::{NoProgress, Progress};
+pub use spec::{ApiVersion, RegisteredSeal, SealVersion, SectorSize};

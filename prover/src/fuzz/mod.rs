@@ -1,0 +1,10 @@
+//! Bodies of the fuzz targets: plain functions from bytes to nothing that panic when a decoder breaks its promise.
+//!
+//! `fuzz/` beside this crate calls them with libFuzzer; bounded tests on stable call the same functions (threat P17).
+
+mod data;
+mod proofs;
+
+pub use data::*;
+#[allow(unused_imports)]
+pub use proofs::*;

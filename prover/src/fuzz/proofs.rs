@@ -1,0 +1,1 @@
+//! Decoders of proofs and keys, and the verifiers behind them.

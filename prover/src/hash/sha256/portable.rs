@@ -1,0 +1,10 @@
+//! The portable twin: the `sha2` crate, which itself uses the CPU's instructions where it knows them.
+
+use crate::ids::Node;
+
+/// Parents of a row, one by one.
+pub(super) fn nodes(row: &[Node], out: &mut [Node]) {
+    for (pair, parent) in row.chunks_exact(2).zip(out) {
+        *parent = super::node(&pair[0], &pair[1]);
+    }
+}

@@ -1,0 +1,1 @@
+//! What the host offers, and the plan that follows from it.

@@ -1,0 +1,1 @@
+//! Builds TreeC and TreeR.

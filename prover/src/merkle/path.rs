@@ -1,0 +1,1 @@
+//! Merkle paths and their check.

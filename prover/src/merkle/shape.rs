@@ -1,0 +1,1 @@
+//! Rows, offsets and path positions of a base-sub-top tree.

@@ -1,0 +1,1 @@
+//! CommP: the root over a piece's padded nodes.

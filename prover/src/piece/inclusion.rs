@@ -1,0 +1,1 @@
+//! Proofs of a piece in a sector, and of leaves in a piece.

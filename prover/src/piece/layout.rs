@@ -1,0 +1,1 @@
+//! Places pieces in a sector and yields CommD.

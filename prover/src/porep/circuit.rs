@@ -1,0 +1,1 @@
+//! The PoRep circuit, row for row Filecoin's.

@@ -1,0 +1,1 @@
+//! Column hashes: the leaves of TreeC.

@@ -1,0 +1,1 @@
+//! Vanilla PoRep proofs and their check.

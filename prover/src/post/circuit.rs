@@ -1,0 +1,1 @@
+//! The PoSt circuit, row for row Filecoin's.

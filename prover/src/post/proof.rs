@@ -1,0 +1,1 @@
+//! Vanilla PoSt proofs, Groth16 proving over them.

@@ -1,0 +1,1 @@
+//! The sealing pipeline: Packed, Labeled, Replicated, Challenged, Sealed.

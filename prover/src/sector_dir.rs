@@ -1,0 +1,1 @@
+//! A sector's files and stage records.

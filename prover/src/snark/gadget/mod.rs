@@ -1,0 +1,1 @@
+//! Gadgets, row for row Filecoin's.

@@ -1,0 +1,1 @@
+//! Proving keys: generation, storage, loading.

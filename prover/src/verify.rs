@@ -1,0 +1,1 @@
+//! The front door of verification: calm on any bytes.
