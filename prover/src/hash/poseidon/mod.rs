@@ -26,8 +26,7 @@ pub use constants::{Arity, Constants, FULL_ROUNDS, SparseMatrix, constants};
 use ark_bls12_381::Fr;
 use ark_ff::{BigInt, PrimeField};
 
-/// A 32-byte tree node as stored: little-endian, canonical when it stands for a field element.
-type Node = [u8; 32];
+use crate::ids::Node;
 
 /// Hashes `A` field elements under the Merkle domain tag `2^A − 1` (`proofs.md` §3.1).
 ///
