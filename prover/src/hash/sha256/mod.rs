@@ -39,3 +39,25 @@ pub fn nodes(row: &[Node], out: &mut [Node]) {
     assert_eq!(row.len(), 2 * out.len(), "a row has two nodes per parent");
     portable::nodes(row, out);
 }
+
+/// Root over a power of two of leaves; the slice is used as scratch.
+///
+/// # Panics
+/// When the length is not a power of two.
+pub fn root_in_place(leaves: &mut [Node]) -> Node {
+    assert!(
+        leaves.len().is_power_of_two(),
+        "a complete binary tree has a power of two of leaves"
+    );
+    let mut len = leaves.len();
+    while len > 1 {
+        nodes_in_place(&mut leaves[..len]);
+        len /= 2;
+    }
+    leaves[0]
+}
+
+/// Replaces the front half of a row by the parents of the whole row.
+fn nodes_in_place(row: &mut [Node]) {
+    portable::nodes_in_place(row);
+}

@@ -8,3 +8,10 @@ pub(super) fn nodes(row: &[Node], out: &mut [Node]) {
         *parent = super::node(&pair[0], &pair[1]);
     }
 }
+
+/// The same with the parents written over the front half.
+pub(super) fn nodes_in_place(row: &mut [Node]) {
+    for i in 0..row.len() / 2 {
+        row[i] = super::node(&row[2 * i], &row[2 * i + 1]);
+    }
+}
