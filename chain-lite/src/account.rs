@@ -1,1 +1,200 @@
-//! Who acts: account addresses, provider ids, deal ids.
+//! Who acts and what is named: account addresses, provider ids, deal ids, transaction ids, the chain's own id.
+//!
+//! An address is an ed25519 public key; its text is bech32 with the prefix `hf` (`hf1…`), whose checksum catches typing
+//! errors. Other 32-byte names are 64 lower-case hex digits. Bytes (borsh): the raw 32 bytes; a provider id is a `u64`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bech32::{Bech32, Hrp};
+use borsh::{BorshDeserialize, BorshSerialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::units::TokenAmount;
+
+/// Text prefix of addresses.
+const ADDRESS_PREFIX: Hrp = Hrp::parse_unchecked("hf");
+
+/// A name that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no {what}: expected {expected}")]
+pub struct NameError {
+    what: &'static str,
+    text: String,
+    expected: &'static str,
+}
+
+/// Declares serde by the type's own text.
+macro_rules! serde_as_text {
+    ($name:ident) => {
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+    };
+}
+
+/// Declares a 32-byte name whose text is hex.
+macro_rules! hex_name {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+        pub struct $name(pub [u8; 32]);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex::encode(self.0))
+            }
+        }
+        impl FromStr for $name {
+            type Err = NameError;
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                let bad = || NameError { what: $what, text: text.into(), expected: "64 lower-case hex digits" };
+                let mut bytes = [0u8; 32];
+                hex::decode_to_slice(text, &mut bytes).map_err(|_| bad())?;
+                // One text per value: upper-case digits would be a second one.
+                if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                    return Err(bad());
+                }
+                Ok(Self(bytes))
+            }
+        }
+        serde_as_text!($name);
+    };
+}
+
+hex_name!(
+    /// A deal: SHA-256 over the tagged canonical bytes of its proposal. Never reused.
+    DealId, "deal id");
+hex_name!(
+    /// A transaction: SHA-256 over the tagged canonical bytes that its sender signed.
+    TxId, "transaction id");
+hex_name!(
+    /// The chain itself, fixed by genesis; every signature names it.
+    ChainId, "chain id");
+hex_name!(
+    /// Public ed25519 key that a provider's QUIC endpoint proves; clients pin it.
+    NetKey, "network key");
+hex_name!(
+    /// BLAKE3 root of a piece's unpadded bytes, with which ranges are verified on their way.
+    Blake3Root, "BLAKE3 root");
+
+/// An account: an ed25519 public key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+pub struct Address(pub [u8; 32]);
+
+impl Address {
+    /// The account that `key` signs for.
+    pub fn of(key: &ed25519_dalek::VerifyingKey) -> Self {
+        Self(key.to_bytes())
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // 32 bytes are far below bech32's length limit, so encoding cannot fail for that reason.
+        let text = bech32::encode::<Bech32>(ADDRESS_PREFIX, &self.0).map_err(|_| fmt::Error)?;
+        f.pad(&text)
+    }
+}
+
+impl FromStr for Address {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let bad = || NameError { what: "address", text: text.into(), expected: "hf1… with a correct checksum" };
+        let parsed = bech32::primitives::decode::CheckedHrpstring::new::<Bech32>(text).map_err(|_| bad())?;
+        if parsed.hrp() != ADDRESS_PREFIX {
+            return Err(bad());
+        }
+        let bytes: Vec<u8> = parsed.byte_iter().collect();
+        let address = Self(bytes.try_into().map_err(|_| bad())?);
+        // Refuses upper case and non-zero padding bits: one text per address.
+        if address.to_string() != text { Err(bad()) } else { Ok(address) }
+    }
+}
+serde_as_text!(Address);
+
+/// A storage provider, numbered by the chain from [`ProviderId::FIRST`] in the order of registration.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct ProviderId(pub u64);
+
+impl ProviderId {
+    /// The first provider of a chain. Filecoin starts its numbering of actors there too.
+    pub const FIRST: Self = Self(1000);
+
+    /// The form that enters replica ids and PoSt statements.
+    pub fn prover_id(self) -> prover::ProverId {
+        prover::ProverId::from_provider_id(self.0)
+    }
+}
+
+impl fmt::Display for ProviderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl FromStr for ProviderId {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let bad = || NameError { what: "provider id", text: text.into(), expected: "a decimal number" };
+        let id = Self(text.parse().map_err(|_| bad())?);
+        if id.to_string() != text { Err(bad()) } else { Ok(id) }
+    }
+}
+
+/// An account's leaf. An absent leaf is an account with nothing and nonce 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+pub struct Account {
+    /// Money that its key may spend.
+    pub free: TokenAmount,
+    /// The nonce its next transaction must carry.
+    pub nonce: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_one_text_and_its_checksum_counts() {
+        let address = Address([7; 32]);
+        let text = address.to_string();
+        assert!(text.starts_with("hf1"));
+        assert_eq!(text.parse::<Address>(), Ok(address));
+        assert!(text.to_uppercase().parse::<Address>().is_err());
+        for at in 3..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'q' { b'p' } else { b'q' };
+            assert!(String::from_utf8(bytes).expect("ASCII").parse::<Address>().is_err(), "digit {at}");
+        }
+        let other = bech32::encode::<Bech32>(Hrp::parse_unchecked("bc"), &[7; 32]).expect("short");
+        assert!(other.parse::<Address>().is_err());
+        let short = bech32::encode::<Bech32>(ADDRESS_PREFIX, &[7; 31]).expect("short");
+        assert!(short.parse::<Address>().is_err());
+    }
+
+    #[test]
+    fn hex_names_have_one_text() {
+        let id = DealId([0xab; 32]);
+        assert_eq!(id.to_string().parse::<DealId>(), Ok(id));
+        assert!(id.to_string().to_uppercase().parse::<DealId>().is_err());
+        assert!("ab".parse::<DealId>().is_err());
+        assert!("01000".parse::<ProviderId>().is_err());
+        assert_eq!("1000".parse::<ProviderId>(), Ok(ProviderId::FIRST));
+    }
+}
