@@ -34,7 +34,9 @@ macro_rules! serde_as_text {
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+                <String as Deserialize>::deserialize(d)?
+                    .parse()
+                    .map_err(serde::de::Error::custom)
             }
         }
         impl fmt::Debug for $name {
@@ -112,22 +114,42 @@ impl fmt::Display for Address {
 impl FromStr for Address {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let bad = || NameError { what: "address", text: text.into(), expected: "hf1… with a correct checksum" };
-        let parsed = bech32::primitives::decode::CheckedHrpstring::new::<Bech32>(text).map_err(|_| bad())?;
+        let bad = || NameError {
+            what: "address",
+            text: text.into(),
+            expected: "hf1… with a correct checksum",
+        };
+        let parsed =
+            bech32::primitives::decode::CheckedHrpstring::new::<Bech32>(text).map_err(|_| bad())?;
         if parsed.hrp() != ADDRESS_PREFIX {
             return Err(bad());
         }
         let bytes: Vec<u8> = parsed.byte_iter().collect();
         let address = Self(bytes.try_into().map_err(|_| bad())?);
         // Refuses upper case and non-zero padding bits: one text per address.
-        if address.to_string() != text { Err(bad()) } else { Ok(address) }
+        if address.to_string() != text {
+            Err(bad())
+        } else {
+            Ok(address)
+        }
     }
 }
 serde_as_text!(Address);
 
 /// A storage provider, numbered by the chain from [`ProviderId::FIRST`] in the order of registration.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    BorshSerialize,
+    BorshDeserialize,
+    Serialize,
+    Deserialize,
 )]
 #[serde(transparent)]
 pub struct ProviderId(pub u64);
@@ -151,14 +173,33 @@ impl fmt::Display for ProviderId {
 impl FromStr for ProviderId {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let bad = || NameError { what: "provider id", text: text.into(), expected: "a decimal number" };
+        let bad = || NameError {
+            what: "provider id",
+            text: text.into(),
+            expected: "a decimal number",
+        };
         let id = Self(text.parse().map_err(|_| bad())?);
-        if id.to_string() != text { Err(bad()) } else { Ok(id) }
+        if id.to_string() != text {
+            Err(bad())
+        } else {
+            Ok(id)
+        }
     }
 }
 
 /// An account's leaf. An absent leaf is an account with nothing and nonce 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    BorshSerialize,
+    BorshDeserialize,
+    Serialize,
+    Deserialize,
+)]
 pub struct Account {
     /// Money that its key may spend.
     pub free: TokenAmount,
@@ -180,7 +221,13 @@ mod tests {
         for at in 3..text.len() {
             let mut bytes = text.clone().into_bytes();
             bytes[at] = if bytes[at] == b'q' { b'p' } else { b'q' };
-            assert!(String::from_utf8(bytes).expect("ASCII").parse::<Address>().is_err(), "digit {at}");
+            assert!(
+                String::from_utf8(bytes)
+                    .expect("ASCII")
+                    .parse::<Address>()
+                    .is_err(),
+                "digit {at}"
+            );
         }
         let other = bech32::encode::<Bech32>(Hrp::parse_unchecked("bc"), &[7; 32]).expect("short");
         assert!(other.parse::<Address>().is_err());

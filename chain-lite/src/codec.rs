@@ -33,11 +33,18 @@ pub fn encode<T: BorshSerialize + ?Sized>(value: &T) -> Vec<u8> {
 }
 
 /// The one value that these bytes are the canonical encoding of, if they are at most `max` long.
-pub fn decode<T: BorshDeserialize + BorshSerialize>(bytes: &[u8], max: usize) -> Result<T, CodecError> {
+pub fn decode<T: BorshDeserialize + BorshSerialize>(
+    bytes: &[u8],
+    max: usize,
+) -> Result<T, CodecError> {
     if bytes.len() > max {
-        return Err(CodecError::TooLong { len: bytes.len() as u64, max: max as u64 });
+        return Err(CodecError::TooLong {
+            len: bytes.len() as u64,
+            max: max as u64,
+        });
     }
-    let value: T = borsh::from_slice(bytes).map_err(|error| CodecError::Malformed(error.to_string()))?;
+    let value: T =
+        borsh::from_slice(bytes).map_err(|error| CodecError::Malformed(error.to_string()))?;
     if encode(&value) != bytes {
         return Err(CodecError::NotCanonical);
     }
@@ -66,7 +73,7 @@ pub mod hex_bytes {
 
     /// Reads hex.
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
-        hex::decode(String::deserialize(d)?).map_err(serde::de::Error::custom)
+        hex::decode(<String as Deserialize>::deserialize(d)?).map_err(serde::de::Error::custom)
     }
 }
 
@@ -86,8 +93,17 @@ mod tests {
         assert!(decode::<BTreeSet<u8>>(&[4, 0, 0, 0, 1, 1, 2, 3], 64).is_err());
         let mut longer = good.clone();
         longer.push(0);
-        assert!(matches!(decode::<BTreeSet<u8>>(&longer, 64), Err(CodecError::Malformed(_))));
-        assert_eq!(decode::<BTreeSet<u8>>(&good, 6), Err(CodecError::TooLong { len: 7, max: 6 }));
-        assert!(decode::<Vec<u8>>(&[0xff, 0xff, 0xff, 0xff], 64).is_err(), "a length prefix that lies");
+        assert!(matches!(
+            decode::<BTreeSet<u8>>(&longer, 64),
+            Err(CodecError::Malformed(_))
+        ));
+        assert_eq!(
+            decode::<BTreeSet<u8>>(&good, 6),
+            Err(CodecError::TooLong { len: 7, max: 6 })
+        );
+        assert!(
+            decode::<Vec<u8>>(&[0xff, 0xff, 0xff, 0xff], 64).is_err(),
+            "a length prefix that lies"
+        );
     }
 }

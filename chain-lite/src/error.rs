@@ -45,7 +45,9 @@ pub enum ErrorCode {
 }
 
 /// What a refusal speaks of. Append-only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// The transaction itself.
@@ -202,7 +204,17 @@ impl std::fmt::Display for Subject {
 }
 
 /// Why a transaction, a message or one proposal was refused. Append-only.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize, thiserror::Error)]
+#[derive(
+    Clone,
+    Debug,
+    PartialEq,
+    Eq,
+    BorshSerialize,
+    BorshDeserialize,
+    Serialize,
+    Deserialize,
+    thiserror::Error,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ChainError {
     /// Code 1.
@@ -248,7 +260,9 @@ pub enum ChainError {
         what: Subject,
     },
     /// Code 7.
-    #[error("epoch {now}: this is possible only from epoch {from} until before {until}; wait for the next occurrence")]
+    #[error(
+        "epoch {now}: this is possible only from epoch {from} until before {until}; wait for the next occurrence"
+    )]
     DeadlineClosed {
         /// First epoch that allows it (of the current or next occurrence).
         from: Epoch,
@@ -363,7 +377,10 @@ pub enum StoreError {
 
 impl StoreError {
     pub(crate) fn corrupt(key: &[u8], why: impl Into<String>) -> Self {
-        Self::Corrupt { key: hex::encode(key), why: why.into() }
+        Self::Corrupt {
+            key: hex::encode(key),
+            why: why.into(),
+        }
     }
 }
 
@@ -395,17 +412,41 @@ mod tests {
         let what = Subject::Deal;
         let amount = TokenAmount(1);
         let all = [
-            ChainError::InsufficientFunds { purse: what, need: amount, have: amount },
+            ChainError::InsufficientFunds {
+                purse: what,
+                need: amount,
+                have: amount,
+            },
             ChainError::FeeDebt { debt: amount },
             ChainError::BadSignature { what },
-            ChainError::BadNonce { expected: 1, got: 2 },
+            ChainError::BadNonce {
+                expected: 1,
+                got: 2,
+            },
             ChainError::NotFound { what },
             ChainError::WrongState { what },
-            ChainError::DeadlineClosed { from: here, until: here, now: here },
-            ChainError::TooEarly { what, earliest: here, now: here },
-            ChainError::TooLate { what, latest: here, now: here },
+            ChainError::DeadlineClosed {
+                from: here,
+                until: here,
+                now: here,
+            },
+            ChainError::TooEarly {
+                what,
+                earliest: here,
+                now: here,
+            },
+            ChainError::TooLate {
+                what,
+                latest: here,
+                now: here,
+            },
             ChainError::Duplicate { what },
-            ChainError::OutOfBounds { what, value: 1, min: 2, max: 3 },
+            ChainError::OutOfBounds {
+                what,
+                value: 1,
+                min: 2,
+                max: 3,
+            },
             ChainError::BadProof { what },
             ChainError::NotAllowed { what },
             ChainError::Overflow,

@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::units::{EpochCount, StoragePower, TokenAmount};
 
 /// When the chain checks a window PoSt (`chain.md` §7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum VerificationMode {
     /// At once: a wrong proof rejects the message.
@@ -129,7 +131,10 @@ impl ChainParams {
             min_deal: EpochCount(60),
             max_deal: EpochCount(100_000),
             max_start_delay: EpochCount(20_000),
-            sector_sizes: SectorSize::ALL.into_iter().filter(|size| size.is_registered()).collect(),
+            sector_sizes: SectorSize::ALL
+                .into_iter()
+                .filter(|size| size.is_registered())
+                .collect(),
             max_partitions: 16,
             half_life: EpochCount(262_800),
             baseline_start: StoragePower(8 << 20),
@@ -203,7 +208,11 @@ impl ChainParams {
 
     /// How long randomness stays readable: until the last pre-commit, seed or proof that may name its epoch.
     pub fn randomness_kept(&self) -> EpochCount {
-        let longest = self.ticket_max_age.0.max(self.precommit_max.0).max(self.proving_period.0);
+        let longest = self
+            .ticket_max_age
+            .0
+            .max(self.precommit_max.0)
+            .max(self.proving_period.0);
         EpochCount(longest.saturating_add(self.post_lookback.0))
     }
 
@@ -216,41 +225,126 @@ impl ChainParams {
     pub fn check(&self) -> Result<(), ParamsError> {
         let window = self.window();
         let rules = [
-            (self.verification == VerificationMode::Eager, "verification mode `optimistic` is not offered by this version; use `eager`"),
-            (self.deadlines >= 3, "an assignment needs a deadline that is neither open nor next: at least 3 deadlines"),
+            (
+                self.verification == VerificationMode::Eager,
+                "verification mode `optimistic` is not offered by this version; use `eager`",
+            ),
+            (
+                self.deadlines >= 3,
+                "an assignment needs a deadline that is neither open nor next: at least 3 deadlines",
+            ),
             (self.deadlines <= 512, "at most 512 deadlines"),
-            (window.0 * u64::from(self.deadlines) == self.proving_period.0, "the proving period must divide exactly into its deadlines"),
-            (self.proving_period.0 <= MAX_SPAN, "the proving period is too long"),
+            (
+                window.0 * u64::from(self.deadlines) == self.proving_period.0,
+                "the proving period must divide exactly into its deadlines",
+            ),
+            (
+                self.proving_period.0 <= MAX_SPAN,
+                "the proving period is too long",
+            ),
             // A challenge must not be known when a fault may still be declared, nor when the sector is committed.
-            (self.post_lookback < self.fault_cutoff, "post_lookback must be shorter than fault_cutoff"),
-            (self.post_lookback < self.seed_delay, "post_lookback must be shorter than seed_delay"),
-            (self.post_lookback < window, "post_lookback must be shorter than a deadline's window"),
-            (self.post_lookback.0 >= 1, "post_lookback must be at least 1, so that a challenge is known when its deadline opens"),
+            (
+                self.post_lookback < self.fault_cutoff,
+                "post_lookback must be shorter than fault_cutoff",
+            ),
+            (
+                self.post_lookback < self.seed_delay,
+                "post_lookback must be shorter than seed_delay",
+            ),
+            (
+                self.post_lookback < window,
+                "post_lookback must be shorter than a deadline's window",
+            ),
+            (
+                self.post_lookback.0 >= 1,
+                "post_lookback must be at least 1, so that a challenge is known when its deadline opens",
+            ),
             // One undeclared occurrence must remain between declarations and the next challenge.
-            (self.fault_cutoff.0 <= self.proving_period.0 - window.0, "fault_cutoff leaves no time to declare"),
-            (self.seed_delay.0 >= 1 && self.seed_delay < self.precommit_max, "seed_delay must lie between 1 and precommit_max"),
-            (self.fault_max.0 >= self.proving_period.0, "fault_max must be at least one proving period"),
-            (self.ticket_max_age.0 >= 1, "ticket_max_age must be at least 1"),
-            (self.min_sector_life <= self.max_sector_life && self.max_sector_life.0 <= MAX_SPAN, "sector life bounds"),
-            (self.min_deal.0 >= 1 && self.min_deal <= self.max_deal && self.max_deal.0 <= MAX_SPAN, "deal duration bounds"),
-            (self.precommit_max.0 <= MAX_SPAN && self.max_start_delay.0 <= MAX_SPAN, "precommit_max or max_start_delay is too long"),
-            (self.day.0 >= 1 && self.day.0 <= MAX_SPAN, "a day has at least one epoch"),
+            (
+                self.fault_cutoff.0 <= self.proving_period.0 - window.0,
+                "fault_cutoff leaves no time to declare",
+            ),
+            (
+                self.seed_delay.0 >= 1 && self.seed_delay < self.precommit_max,
+                "seed_delay must lie between 1 and precommit_max",
+            ),
+            (
+                self.fault_max.0 >= self.proving_period.0,
+                "fault_max must be at least one proving period",
+            ),
+            (
+                self.ticket_max_age.0 >= 1,
+                "ticket_max_age must be at least 1",
+            ),
+            (
+                self.min_sector_life <= self.max_sector_life && self.max_sector_life.0 <= MAX_SPAN,
+                "sector life bounds",
+            ),
+            (
+                self.min_deal.0 >= 1
+                    && self.min_deal <= self.max_deal
+                    && self.max_deal.0 <= MAX_SPAN,
+                "deal duration bounds",
+            ),
+            (
+                self.precommit_max.0 <= MAX_SPAN && self.max_start_delay.0 <= MAX_SPAN,
+                "precommit_max or max_start_delay is too long",
+            ),
+            (
+                self.day.0 >= 1 && self.day.0 <= MAX_SPAN,
+                "a day has at least one epoch",
+            ),
             (!self.sector_sizes.is_empty(), "no sector size"),
-            (self.max_partitions >= 1 && self.max_partitions <= 100_000, "max_partitions must lie in 1..=100,000"),
-            (self.max_deals_per_sector >= 1 && self.max_deals_per_sector <= 4_096, "max_deals_per_sector must lie in 1..=4,096"),
-            (self.half_life.0 >= 1 && self.half_life.0 <= 1 << 32, "half_life must lie in 1..=2^32"),
+            (
+                self.max_partitions >= 1 && self.max_partitions <= 100_000,
+                "max_partitions must lie in 1..=100,000",
+            ),
+            (
+                self.max_deals_per_sector >= 1 && self.max_deals_per_sector <= 4_096,
+                "max_deals_per_sector must lie in 1..=4,096",
+            ),
+            (
+                self.half_life.0 >= 1 && self.half_life.0 <= 1 << 32,
+                "half_life must lie in 1..=2^32",
+            ),
             (self.mint_total.0 <= MAX_SUPPLY, "mint_total above 2^100"),
-            (self.baseline_start.0 >= 1 && self.baseline_start.0 <= 1 << 64, "baseline_start must lie in 1..=2^64"),
+            (
+                self.baseline_start.0 >= 1 && self.baseline_start.0 <= 1 << 64,
+                "baseline_start must lie in 1..=2^64",
+            ),
             (self.ema_shift <= 32, "ema_shift above 32"),
-            (self.vest_steps >= 1 && self.vest_steps <= 1_000 && self.vest_step.0 >= 1, "vesting steps"),
-            (self.vest_quarters <= 4, "more than the whole reward would vest"),
-            (self.lock_target_percent <= 100, "lock_target_percent above 100"),
-            (self.deal_collateral_percent <= 100, "deal_collateral_percent above 100"),
-            (self.slash_to_client_percent <= 100, "slash_to_client_percent above 100"),
+            (
+                self.vest_steps >= 1 && self.vest_steps <= 1_000 && self.vest_step.0 >= 1,
+                "vesting steps",
+            ),
+            (
+                self.vest_quarters <= 4,
+                "more than the whole reward would vest",
+            ),
+            (
+                self.lock_target_percent <= 100,
+                "lock_target_percent above 100",
+            ),
+            (
+                self.deal_collateral_percent <= 100,
+                "deal_collateral_percent above 100",
+            ),
+            (
+                self.slash_to_client_percent <= 100,
+                "slash_to_client_percent above 100",
+            ),
             (self.pay_burn_bp <= 10_000, "pay_burn_bp above 10,000"),
             (self.days_bounded(), "a number of days is too large"),
-            (self.fault_episode_within_pledge(), "one fault episode could cost more than its sector's pledge"),
-            (self.fee_base.0 <= MAX_FEE && self.fee_byte.0 <= MAX_FEE && self.fee_verify.0 <= MAX_FEE, "a fee is above 2^80"),
+            (
+                self.fault_episode_within_pledge(),
+                "one fault episode could cost more than its sector's pledge",
+            ),
+            (
+                self.fee_base.0 <= MAX_FEE
+                    && self.fee_byte.0 <= MAX_FEE
+                    && self.fee_verify.0 <= MAX_FEE,
+                "a fee is above 2^80",
+            ),
         ];
         match rules.iter().find(|(holds, _)| !holds) {
             Some((_, why)) => Err(ParamsError(why)),
@@ -259,7 +353,12 @@ impl ChainParams {
     }
 
     fn days_bounded(&self) -> bool {
-        let days = [self.precommit_days, self.pledge_days, self.fault_fee_centidays, self.termination_age_days];
+        let days = [
+            self.precommit_days,
+            self.pledge_days,
+            self.fault_fee_centidays,
+            self.termination_age_days,
+        ];
         days.iter().all(|&days| days <= 1_000_000) && self.termination_age_days >= 1
     }
 
@@ -269,7 +368,9 @@ impl ChainParams {
         let fees = u128::from(self.fault_fee_cap_percent) * u128::from(closes) * 1_000;
         let last = u128::from(self.termination_permille) * 100;
         let least = u128::from(self.termination_min_percent) * 1_000;
-        let per_fault = u128::from(self.fault_fee_cap_percent) * u128::from(self.termination_fault_percent) * 10;
+        let per_fault = u128::from(self.fault_fee_cap_percent)
+            * u128::from(self.termination_fault_percent)
+            * 10;
         fees + last.max(least).max(per_fault) <= 100_000
     }
 }

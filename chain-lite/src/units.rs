@@ -22,14 +22,38 @@ pub const UNITS_PER_TOKEN: u128 = 1_000_000_000_000_000_000;
 
 /// An instant of the chain, counted in epochs from genesis (epoch 0).
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    BorshSerialize,
+    BorshDeserialize,
+    Serialize,
+    Deserialize,
 )]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
 /// A span of time in epochs.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    BorshSerialize,
+    BorshDeserialize,
+    Serialize,
+    Deserialize,
 )]
 #[serde(transparent)]
 pub struct EpochCount(pub u64);
@@ -116,7 +140,7 @@ macro_rules! wide_quantity {
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+                <String as Deserialize>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
             }
         }
     };
@@ -152,15 +176,22 @@ impl TokenAmount {
 
     /// Reads what [`TokenAmount::in_tokens`] writes: whole tokens with up to 18 decimals.
     pub fn parse_tokens(text: &str) -> Result<Self, String> {
-        let bad = || format!("{text:?} is not an amount of tokens; write for example 12 or 0.25 (at most 18 decimals)");
+        let bad = || {
+            format!(
+                "{text:?} is not an amount of tokens; write for example 12 or 0.25 (at most 18 decimals)"
+            )
+        };
         let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
-        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let digits =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         if !digits(whole) || !digits(decimals) || decimals.len() > 18 {
             return Err(bad());
         }
         let whole: u128 = whole.parse().map_err(|_| bad())?;
         let fraction: u128 = format!("{decimals:0<18}").parse().map_err(|_| bad())?;
-        let units = whole.checked_mul(UNITS_PER_TOKEN).and_then(|units| units.checked_add(fraction));
+        let units = whole
+            .checked_mul(UNITS_PER_TOKEN)
+            .and_then(|units| units.checked_add(fraction));
         units.map(Self).ok_or_else(bad)
     }
 }
@@ -203,15 +234,33 @@ mod tests {
     #[test]
     fn amounts_have_one_text() {
         assert_eq!(TokenAmount(1_500_000_000_000_000_000).in_tokens(), "1.5");
-        assert_eq!(TokenAmount::parse_tokens("1.5"), Ok(TokenAmount(1_500_000_000_000_000_000)));
-        assert_eq!(TokenAmount::parse_tokens("0.000000000000000001"), Ok(TokenAmount(1)));
-        for bad in ["", ".5", "1.", "-1", "+1", "1e3", "0.0000000000000000001", "999999999999999999999999"] {
+        assert_eq!(
+            TokenAmount::parse_tokens("1.5"),
+            Ok(TokenAmount(1_500_000_000_000_000_000))
+        );
+        assert_eq!(
+            TokenAmount::parse_tokens("0.000000000000000001"),
+            Ok(TokenAmount(1))
+        );
+        for bad in [
+            "",
+            ".5",
+            "1.",
+            "-1",
+            "+1",
+            "1e3",
+            "0.0000000000000000001",
+            "999999999999999999999999",
+        ] {
             assert!(TokenAmount::parse_tokens(bad).is_err(), "{bad}");
         }
         for bad in ["01", "+1", "", " 1"] {
             assert!(bad.parse::<TokenAmount>().is_err(), "{bad}");
         }
-        assert_eq!(serde_json::to_string(&TokenAmount(u128::MAX)).expect("text"), format!("\"{}\"", u128::MAX));
+        assert_eq!(
+            serde_json::to_string(&TokenAmount(u128::MAX)).expect("text"),
+            format!("\"{}\"", u128::MAX)
+        );
     }
 
     proptest! {
