@@ -1,0 +1,1 @@
+//! The scheduler: which provider gets which unit when. Pure.

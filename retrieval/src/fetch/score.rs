@@ -1,0 +1,1 @@
+//! How well providers did. Pure.

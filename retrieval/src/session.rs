@@ -1,0 +1,1 @@
+//! Who may say what when: the protocol's rules as pure machines.
