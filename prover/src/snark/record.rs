@@ -101,6 +101,7 @@ impl RowDigest {
     pub fn with_marks(mut marks: Vec<usize>) -> RowDigest {
         marks.sort_unstable_by(|a, b| b.cmp(a));
         marks.dedup();
+        marks.retain(|rows| *rows > 0);
         RowDigest {
             counts: Counts::EMPTY,
             hasher: Sha256::new(),

@@ -14,4 +14,4 @@ pub mod sha256;
 pub mod uint32;
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
