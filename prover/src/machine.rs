@@ -1,1 +1,152 @@
 //! What the host offers, and the plan that follows from it.
+//!
+//! Walk: read once at the edge (`storage-node`'s command line) and passed into every stage of [`crate::seal`].
+//! Proving runs on the plan's own thread pool, so that it never starves I/O, decoding or signatures (`DESIGN.md` §5).
+//! Memory: [`Plan::require`] is asked before a stage starts and refuses with both numbers, so that a run never meets the
+//! kernel's out-of-memory killer half-way (threat H9).
+
+use std::fs;
+use std::sync::Arc;
+
+/// What the host offers, as measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Threads that run at the same time.
+    pub cores: usize,
+    /// Bytes that may still be used without swapping, within the limit of this process's control group.
+    pub available_memory: u64,
+    /// Whether the CPU hashes SHA-256 in hardware.
+    pub sha_extensions: bool,
+    /// Whether the CPU has the 52-bit vector multiplication of the Poseidon kernel.
+    pub vector_multiply: bool,
+}
+
+impl Machine {
+    /// Asks the operating system and the CPU.
+    pub fn detect() -> Self {
+        Self {
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            available_memory: available_memory(),
+            sha_extensions: sha_extensions(),
+            vector_multiply: crate::hash::poseidon::vectorised(),
+        }
+    }
+}
+
+/// More memory is needed than the plan allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{step} needs {} MiB of memory and {} MiB are allowed; free some, raise the limit, or choose a smaller sector",
+    needed.div_ceil(1 << 20), allowed >> 20
+)]
+pub struct MemoryError {
+    /// What was about to start.
+    pub step: &'static str,
+    /// Bytes needed.
+    pub needed: u64,
+    /// Bytes allowed.
+    pub allowed: u64,
+}
+
+/// How much of the machine sealing and proving may use, with the threads that do it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    memory: u64,
+    pool: Arc<rayon::ThreadPool>,
+}
+
+/// The thread pool could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start {threads} threads for sealing: {source}")]
+pub struct PlanError {
+    threads: usize,
+    source: rayon::ThreadPoolBuildError,
+}
+
+impl Plan {
+    /// Uses all cores and the memory that is free now.
+    pub fn new(machine: &Machine) -> Result<Self, PlanError> {
+        Self::with_limits(machine.cores, machine.available_memory)
+    }
+
+    /// Uses so many threads (at least one) and at most so many bytes.
+    pub fn with_limits(threads: usize, memory: u64) -> Result<Self, PlanError> {
+        let threads = threads.max(1);
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("seal-{i}"))
+            .build()
+            .map_err(|source| PlanError { threads, source })?;
+        Ok(Self { memory, pool: Arc::new(pool) })
+    }
+
+    /// Threads of the pool.
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Runs work on the plan's threads; rayon calls inside stay there. The caller waits.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.pool.install(work)
+    }
+
+    /// Refuses a step that needs more memory than the plan allows.
+    pub fn require(&self, step: &'static str, needed: u64) -> Result<(), MemoryError> {
+        if needed <= self.memory { Ok(()) } else { Err(MemoryError { step, needed, allowed: self.memory }) }
+    }
+}
+
+/// The smaller of what the kernel calls available and what the control group leaves. Unknown counts as unlimited: then
+/// the operating system is the judge, as for any program.
+fn available_memory() -> u64 {
+    let system = fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo_available(&text));
+    let group = |file: &str| fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?.trim().parse::<u64>().ok();
+    let left = match (group("memory.max"), group("memory.current")) {
+        (Some(limit), Some(used)) => limit.saturating_sub(used),
+        _ => u64::MAX,
+    };
+    system.unwrap_or(u64::MAX).min(left)
+}
+
+fn meminfo_available(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+fn sha_extensions() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("sha");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("sha2");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_kernels_figure() {
+        let text = "MemTotal:  100 kB\nMemAvailable:   24 kB\n";
+        assert_eq!(meminfo_available(text), Some(24 << 10));
+        assert_eq!(meminfo_available("MemTotal: 1 kB\n"), None);
+        assert!(Machine::detect().cores >= 1);
+    }
+
+    #[test]
+    fn tm_h9_refuses_what_does_not_fit_before_it_starts() {
+        let plan = Plan::with_limits(1, 1 << 20).expect("one thread starts");
+        assert_eq!(plan.require("labelling", 1 << 20), Ok(()));
+        let error = plan.require("labelling", (1 << 20) + 1).expect_err("one byte too many");
+        assert!(error.to_string().contains("labelling needs 2 MiB of memory and 1 MiB are allowed"));
+    }
+
+    #[test]
+    fn work_runs_on_the_plans_threads() {
+        let plan = Plan::with_limits(3, 0).expect("three threads start");
+        assert_eq!(plan.run(rayon::current_num_threads), 3);
+        let name = plan.run(|| std::thread::current().name().map(str::to_owned));
+        assert!(name.is_some_and(|name| name.starts_with("seal-")));
+    }
+}

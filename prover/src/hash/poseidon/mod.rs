@@ -53,6 +53,23 @@ pub fn hash_with_tag(arity: Arity, tag: Fr, preimage: &[Fr]) -> Fr {
     optimised::hash(constants(arity), tag, preimage)
 }
 
+/// Hashes `out.len()` preimages that stand one after another: `out[i] = H(nodes[i·arity ..][..arity])`.
+///
+/// The form that rows of trees and columns take; it picks the fastest kernel of this machine. An error is the position of
+/// the first node that is no field element; `out` is then unspecified.
+///
+/// # Panics
+/// If `nodes.len() != out.len() · arity.len()`.
+pub fn hash_nodes(arity: Arity, nodes: &[Node], out: &mut [Node]) -> Result<(), usize> {
+    assert_eq!(nodes.len(), out.len() * arity.len(), "one preimage per output");
+    optimised::hash_nodes(constants(arity), arity.merkle_tag(), nodes, out)
+}
+
+/// Whether [`hash_nodes`] runs on this machine's vector units instead of the portable schedule.
+pub fn vectorised() -> bool {
+    false
+}
+
 /// Reads a stored node as a field element; `None` when the integer is not below the modulus.
 pub fn fr_from_node(node: &Node) -> Option<Fr> {
     let mut limbs = [0u64; 4];

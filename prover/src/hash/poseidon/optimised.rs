@@ -6,7 +6,8 @@
 use ark_bls12_381::Fr;
 use ark_ff::{AdditiveGroup, Field};
 
-use super::{Arity, Constants, FULL_ROUNDS, SparseMatrix};
+use super::{Arity, Constants, FULL_ROUNDS, SparseMatrix, fr_from_node, node_from_fr};
+use crate::ids::Node;
 
 /// Hashes `preimage` (of the constants' arity) under `tag`.
 pub(super) fn hash(constants: &Constants, tag: Fr, preimage: &[Fr]) -> Fr {
@@ -16,6 +17,19 @@ pub(super) fn hash(constants: &Constants, tag: Fr, preimage: &[Fr]) -> Fr {
         Arity::Eight => permute::<9>(constants, tag, preimage),
         Arity::Eleven => permute::<12>(constants, tag, preimage),
     }
+}
+
+/// Hashes preimages laid end to end; an error is the position of the first node that is no field element.
+pub(super) fn hash_nodes(constants: &Constants, tag: Fr, nodes: &[Node], out: &mut [Node]) -> Result<(), usize> {
+    let arity = constants.arity.len();
+    let mut preimage = [Fr::ZERO; Arity::Eleven.len()];
+    for (i, (group, parent)) in nodes.chunks_exact(arity).zip(out).enumerate() {
+        for (j, (element, node)) in preimage.iter_mut().zip(group).enumerate() {
+            *element = fr_from_node(node).ok_or(i * arity + j)?;
+        }
+        *parent = node_from_fr(&hash(constants, tag, &preimage[..arity]));
+    }
+    Ok(())
 }
 
 fn permute<const T: usize>(constants: &Constants, tag: Fr, preimage: &[Fr]) -> Fr {
