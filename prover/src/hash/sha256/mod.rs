@@ -1,13 +1,20 @@
-//! SHA-256 in the two shapes that sealing needs, and the truncation to a field element.
+//! SHA-256 in the three shapes that sealing needs, and the truncation to a field element.
 //!
-//! * [`node`] and [`nodes`]: 64 bytes in, 32 out: TreeD and CommP. Millions of independent hashes, so kernels interleave.
+//! * [`node`], [`nodes`], [`root_in_place`]: 64 bytes in, 32 out: TreeD and CommP. Millions of independent hashes, so the
+//!   kernels run 16 lanes of AVX-512 or interleave four SHA-NI streams.
+//! * [`fill_labels`]: 1248 bytes in, 32 out, each hash waiting for the one before: SDR labels. One SHA-NI stream, kept
+//!   busy: prefixes are hashed ahead, and a message schedule is made once and used for all repetitions of its block.
 //! * [`digest`]: any message, for replica ids and challenges, through the `sha2` crate.
 //!
-//! Spec: proofs.md §0 (`t254`), §1.2 (tree node).
+//! The kernel is chosen at run time; the portable twin is the `sha2` crate, which tests compare with every kernel that
+//! the machine can run. Spec: proofs.md §0 (`t254`), §1.2 (tree node), §2.6 (label).
 
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
-use crate::ids::Node;
+use crate::ids::{Node, ReplicaId};
+use crate::spec::{BASE_DEGREE, DEGREE};
 use sha2::{Digest, Sha256};
 
 /// Clears the two top bits, so that the digest read little-endian is below the field order (proofs.md §0).
@@ -37,6 +44,10 @@ pub fn node(left: &Node, right: &Node) -> Node {
 /// When `row` is not `2 * out.len()` nodes long.
 pub fn nodes(row: &[Node], out: &mut [Node]) {
     assert_eq!(row.len(), 2 * out.len(), "a row has two nodes per parent");
+    #[cfg(target_arch = "x86_64")]
+    if let Some(kernel) = x86::Kernel::detect() {
+        return kernel.nodes(row, out);
+    }
     portable::nodes(row, out);
 }
 
@@ -59,5 +70,163 @@ pub fn root_in_place(leaves: &mut [Node]) -> Node {
 
 /// Replaces the front half of a row by the parents of the whole row.
 fn nodes_in_place(row: &mut [Node]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(kernel) = x86::Kernel::detect() {
+        return kernel.nodes_in_place(row);
+    }
     portable::nodes_in_place(row);
+}
+
+/// What the labels of one layer have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct LabelKey<'a> {
+    /// First 32 bytes of every preimage.
+    pub replica_id: &'a ReplicaId,
+    /// Layer number, from 1.
+    pub layer: u32,
+    /// Labels of the layer before; `None` for layer 1.
+    pub previous: Option<&'a [Node]>,
+}
+
+/// Labels the nodes `first .. first + parents.len()` of a layer whose earlier nodes are labelled (proofs.md §2.6).
+///
+/// # Panics
+/// When the range or a parent lies outside the layer.
+pub fn fill_labels(key: LabelKey<'_>, first: usize, parents: &[[u32; DEGREE]], layer: &mut [Node]) {
+    let (first, parents) = match parents.split_first() {
+        // Node 0 has no parents and hashes its prefix alone.
+        Some((_, rest)) if first == 0 => {
+            layer[0] = t254(digest(&[&label_prefix(key, 0)]));
+            (1, rest)
+        }
+        _ => (first, parents),
+    };
+    #[cfg(target_arch = "x86_64")]
+    if let Some(kernel) = x86::Kernel::detect() {
+        return kernel.fill_labels(key, first, parents, layer);
+    }
+    portable::fill_labels(key, first, parents, layer);
+}
+
+/// `replica_id ‖ BE32(layer) ‖ BE64(node) ‖ 0^20`: the first block of a label's preimage.
+fn label_prefix(key: LabelKey<'_>, node: u64) -> [u8; 64] {
+    let mut block = [0; 64];
+    block[..32].copy_from_slice(&key.replica_id.0);
+    block[32..36].copy_from_slice(&key.layer.to_be_bytes());
+    block[36..44].copy_from_slice(&node.to_be_bytes());
+    block
+}
+
+/// Labels of a node's parents in hashing order: 6 in layer 1, 14 above; says how many.
+#[inline(always)]
+fn gather(
+    previous: Option<&[Node]>,
+    parents: &[u32; DEGREE],
+    layer: &[Node],
+    out: &mut [Node; DEGREE],
+) -> usize {
+    for (label, &parent) in out.iter_mut().zip(&parents[..BASE_DEGREE]) {
+        *label = layer[index(parent)];
+    }
+    let Some(previous) = previous else {
+        return BASE_DEGREE;
+    };
+    for (label, &parent) in out[BASE_DEGREE..].iter_mut().zip(&parents[BASE_DEGREE..]) {
+        *label = previous[index(parent)];
+    }
+    DEGREE
+}
+
+#[inline(always)]
+fn index(parent: u32) -> usize {
+    usize::try_from(parent).expect("sealing needs addresses of at least 32 bits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(len: usize) -> Vec<Node> {
+        (0..len).map(|i| digest(&[&i.to_le_bytes()])).collect()
+    }
+
+    /// Every length around the kernels' group sizes (16 and 4 parents), in every kernel that this machine runs.
+    #[test]
+    fn kernels_equal_the_portable_twin_on_rows() {
+        for parents in (0..40).chain([63, 64, 65, 127, 1000]) {
+            let row = row(2 * parents);
+            let mut expected = vec![[0; 32]; parents];
+            portable::nodes(&row, &mut expected);
+            let mut out = vec![[0; 32]; parents];
+            nodes(&row, &mut out);
+            assert_eq!(out, expected, "{parents} parents");
+            #[cfg(target_arch = "x86_64")]
+            for kernel in x86::Kernel::available() {
+                out.fill([0; 32]);
+                kernel.nodes(&row, &mut out);
+                assert_eq!(out, expected, "{kernel:?}, {parents} parents");
+                let mut scratch = row.clone();
+                kernel.nodes_in_place(&mut scratch);
+                assert_eq!(
+                    scratch[..parents],
+                    expected,
+                    "{kernel:?}, {parents} parents in place"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn roots_equal_the_plain_twin() {
+        for height in 0..12 {
+            let leaves = row(1 << height);
+            assert_eq!(
+                root_in_place(&mut leaves.clone()),
+                crate::reference::root(leaves),
+                "height {height}"
+            );
+        }
+    }
+
+    #[test]
+    fn label_kernels_equal_the_portable_twin() {
+        let replica_id = ReplicaId(digest(&[b"replica"]));
+        let nodes = 97;
+        // Any earlier node may be a parent, the predecessor several times too.
+        let parents: Vec<[u32; DEGREE]> = (0..nodes)
+            .map(|v: u32| {
+                let mut row = [0; DEGREE];
+                for (i, parent) in (0u32..).zip(row.iter_mut()) {
+                    let hash = v.wrapping_mul(2_654_435_761).wrapping_add(i * 40_503);
+                    *parent = if i < 6 { hash % v.max(1) } else { hash % nodes };
+                }
+                row[0] = v.saturating_sub(1);
+                row[3] = row[0];
+                row
+            })
+            .collect();
+        let previous = row(parents.len());
+        for (layer_number, previous) in [
+            (1, None),
+            (2, Some(&previous[..])),
+            (11, Some(&previous[..])),
+        ] {
+            let key = LabelKey {
+                replica_id: &replica_id,
+                layer: layer_number,
+                previous,
+            };
+            let mut expected = vec![[0; 32]; parents.len()];
+            expected[0] = t254(digest(&[&label_prefix(key, 0)]));
+            portable::fill_labels(key, 1, &parents[1..], &mut expected);
+            // Windows of every phase of the four-node prefix batches.
+            for window in [1, 2, 3, 4, 5, 7, 97] {
+                let mut layer = vec![[0; 32]; parents.len()];
+                for (i, rows) in parents.chunks(window).enumerate() {
+                    fill_labels(key, i * window, rows, &mut layer);
+                }
+                assert_eq!(layer, expected, "layer {layer_number}, windows of {window}");
+            }
+        }
+    }
 }
