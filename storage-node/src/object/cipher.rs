@@ -281,7 +281,7 @@ impl Buffer for SliceBuffer<'_> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use rand::SeedableRng;
+    use rand::{RngCore, SeedableRng};
     use sha2::{Digest, Sha256};
 
     const PREFIX: NoncePrefix = NoncePrefix([7; 19]);

@@ -3,6 +3,7 @@
 //! Pure: bytes and randomness come in, values go out. Order of the walk: [`cipher`] → [`erasure`] → [`manifest`],
 //! with [`placement`] choosing a provider for each shard.
 
+pub mod ack;
 pub mod cipher;
 pub mod erasure;
 pub mod manifest;
