@@ -77,7 +77,10 @@ impl Plan {
             .thread_name(|i| format!("seal-{i}"))
             .build()
             .map_err(|source| PlanError { threads, source })?;
-        Ok(Self { memory, pool: Arc::new(pool) })
+        Ok(Self {
+            memory,
+            pool: Arc::new(pool),
+        })
     }
 
     /// Threads of the pool.
@@ -92,15 +95,31 @@ impl Plan {
 
     /// Refuses a step that needs more memory than the plan allows.
     pub fn require(&self, step: &'static str, needed: u64) -> Result<(), MemoryError> {
-        if needed <= self.memory { Ok(()) } else { Err(MemoryError { step, needed, allowed: self.memory }) }
+        if needed <= self.memory {
+            Ok(())
+        } else {
+            Err(MemoryError {
+                step,
+                needed,
+                allowed: self.memory,
+            })
+        }
     }
 }
 
 /// The smaller of what the kernel calls available and what the control group leaves. Unknown counts as unlimited: then
 /// the operating system is the judge, as for any program.
 fn available_memory() -> u64 {
-    let system = fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo_available(&text));
-    let group = |file: &str| fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?.trim().parse::<u64>().ok();
+    let system = fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| meminfo_available(&text));
+    let group = |file: &str| {
+        fs::read_to_string(format!("/sys/fs/cgroup/{file}"))
+            .ok()?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    };
     let left = match (group("memory.max"), group("memory.current")) {
         (Some(limit), Some(used)) => limit.saturating_sub(used),
         _ => u64::MAX,
@@ -109,8 +128,15 @@ fn available_memory() -> u64 {
 }
 
 fn meminfo_available(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
 }
 
 fn sha_extensions() -> bool {
@@ -138,8 +164,14 @@ mod tests {
     fn tm_h9_refuses_what_does_not_fit_before_it_starts() {
         let plan = Plan::with_limits(1, 1 << 20).expect("one thread starts");
         assert_eq!(plan.require("labelling", 1 << 20), Ok(()));
-        let error = plan.require("labelling", (1 << 20) + 1).expect_err("one byte too many");
-        assert!(error.to_string().contains("labelling needs 2 MiB of memory and 1 MiB are allowed"));
+        let error = plan
+            .require("labelling", (1 << 20) + 1)
+            .expect_err("one byte too many");
+        assert!(
+            error
+                .to_string()
+                .contains("labelling needs 2 MiB of memory and 1 MiB are allowed")
+        );
     }
 
     #[test]

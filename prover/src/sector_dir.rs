@@ -61,7 +61,9 @@ pub enum SectorDirError {
         source: RecordError,
     },
     /// A finished file is not as it was recorded.
-    #[error("{path} is damaged ({what}); restore it, or delete the folder and seal the sector anew")]
+    #[error(
+        "{path} is damaged ({what}); restore it, or delete the folder and seal the sector anew"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -90,13 +92,18 @@ pub struct SectorDir {
 impl SectorDir {
     /// Locks the folder, creating it when needed, and makes sure that it holds no sector yet.
     pub(crate) fn claim(disk: Arc<dyn Disk>, path: &Path) -> Result<Claim, SectorDirError> {
-        disk.make_dir(path).map_err(DiskError::at("creating", path))?;
+        disk.make_dir(path)
+            .map_err(DiskError::at("creating", path))?;
         let lock = lock(path)?;
         let names = disk.list(path).map_err(DiskError::at("listing", path))?;
         if names.iter().any(|name| name == RECORD) {
             return Err(SectorDirError::Occupied(path.to_owned()));
         }
-        Ok(Claim { path: path.to_owned(), disk, lock })
+        Ok(Claim {
+            path: path.to_owned(),
+            disk,
+            lock,
+        })
     }
 
     /// Locks the folder, reads the record and sweeps unfinished work. File contents are checked by [`SectorDir::check`].
@@ -113,7 +120,12 @@ impl SectorDir {
         }
         let lock = lock(path)?;
         let record = read_record(disk.as_ref(), path)?;
-        let dir = Self { path: path.to_owned(), disk, record, _lock: lock };
+        let dir = Self {
+            path: path.to_owned(),
+            disk,
+            record,
+            _lock: lock,
+        };
         dir.sweep(&names)?;
         Ok(dir)
     }
@@ -157,16 +169,27 @@ impl SectorDir {
     /// Compares a recorded file with its length and hash.
     pub fn check(&self, file: SectorFile) -> Result<(), SectorDirError> {
         let path = self.path_of(file);
-        let damaged = |what: &str| SectorDirError::Damaged { path: path.clone(), what: what.to_owned() };
-        let entry = self.record.entry(file).ok_or_else(|| damaged("not recorded as finished"))?;
+        let damaged = |what: &str| SectorDirError::Damaged {
+            path: path.clone(),
+            what: what.to_owned(),
+        };
+        let entry = self
+            .record
+            .entry(file)
+            .ok_or_else(|| damaged("not recorded as finished"))?;
         let open = match NodeFile::open(self.disk.as_ref(), &path) {
             Ok(open) => open,
-            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => return Err(damaged("missing")),
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => {
+                return Err(damaged("missing"));
+            }
             Err(error) => return Err(error.into()),
         };
         let bytes = open.byte_len()?;
         if bytes != entry.bytes {
-            return Err(damaged(&format!("{bytes} bytes instead of {}", entry.bytes)));
+            return Err(damaged(&format!(
+                "{bytes} bytes instead of {}",
+                entry.bytes
+            )));
         }
         if digest(&open)? != entry.sha256 {
             return Err(damaged("its SHA-256 differs from the one recorded"));
@@ -176,7 +199,10 @@ impl SectorDir {
 
     /// Starts a file under a temporary name; what an earlier attempt left is replaced.
     pub(crate) fn begin(&self, file: SectorFile) -> Result<NodeFile, SectorDirError> {
-        Ok(NodeFile::create(self.disk.as_ref(), &temporary(&self.path_of(file)))?)
+        Ok(NodeFile::create(
+            self.disk.as_ref(),
+            &temporary(&self.path_of(file)),
+        )?)
     }
 
     /// Makes finished files durable under their names and replaces the record by `change` of it that lists them.
@@ -192,7 +218,9 @@ impl SectorDir {
             record.files.push(entry);
         }
         if !files.is_empty() {
-            self.disk.sync_dir(&self.path).map_err(DiskError::at("syncing", &self.path))?;
+            self.disk
+                .sync_dir(&self.path)
+                .map_err(DiskError::at("syncing", &self.path))?;
         }
         record.files.sort_by_key(|entry| entry.file);
         change(&mut record);
@@ -202,9 +230,20 @@ impl SectorDir {
     }
 
     /// Forgets files that are no longer needed, first in the record, then on disk.
-    pub(crate) fn discard(&mut self, unneeded: impl Fn(SectorFile) -> bool) -> Result<(), SectorDirError> {
-        let files: Vec<SectorFile> = self.record.files.iter().map(|e| e.file).filter(|f| unneeded(*f)).collect();
-        self.commit(Vec::new(), |record| record.files.retain(|entry| !files.contains(&entry.file)))?;
+    pub(crate) fn discard(
+        &mut self,
+        unneeded: impl Fn(SectorFile) -> bool,
+    ) -> Result<(), SectorDirError> {
+        let files: Vec<SectorFile> = self
+            .record
+            .files
+            .iter()
+            .map(|e| e.file)
+            .filter(|f| unneeded(*f))
+            .collect();
+        self.commit(Vec::new(), |record| {
+            record.files.retain(|entry| !files.contains(&entry.file))
+        })?;
         for file in files {
             let path = self.path_of(file);
             match self.disk.remove(&path) {
@@ -214,23 +253,40 @@ impl SectorDir {
                 _ => {}
             }
         }
-        self.disk.sync_dir(&self.path).map_err(DiskError::at("syncing", &self.path))?;
+        self.disk
+            .sync_dir(&self.path)
+            .map_err(DiskError::at("syncing", &self.path))?;
         Ok(())
     }
 
     /// Bytes free on the file system of this folder.
     pub(crate) fn free_bytes(&self) -> Result<u64, SectorDirError> {
-        Ok(self.disk.free_bytes(&self.path).map_err(DiskError::at("measuring free space of", &self.path))?)
+        Ok(self
+            .disk
+            .free_bytes(&self.path)
+            .map_err(DiskError::at("measuring free space of", &self.path))?)
     }
 
     /// Removes what an interrupted stage left: temporary files, and sector files that no record lists.
     fn sweep(&self, names: &[String]) -> Result<(), SectorDirError> {
         let trees = self.size().shape().base_trees;
-        let listed: Vec<String> = self.record.files.iter().map(|entry| entry.file.name(trees)).collect();
-        let ours = |name: &str| name.starts_with("sc-02-data-") || ["unsealed", "sealed", "p_aux"].contains(&name);
-        for name in names.iter().filter(|n| n.ends_with(TEMPORARY) || ours(n) && !listed.contains(n)) {
+        let listed: Vec<String> = self
+            .record
+            .files
+            .iter()
+            .map(|entry| entry.file.name(trees))
+            .collect();
+        let ours = |name: &str| {
+            name.starts_with("sc-02-data-") || ["unsealed", "sealed", "p_aux"].contains(&name)
+        };
+        for name in names
+            .iter()
+            .filter(|n| n.ends_with(TEMPORARY) || ours(n) && !listed.contains(n))
+        {
             let path = self.path.join(name);
-            self.disk.remove(&path).map_err(DiskError::at("removing", &path))?;
+            self.disk
+                .remove(&path)
+                .map_err(DiskError::at("removing", &path))?;
         }
         Ok(())
     }
@@ -245,7 +301,11 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// Starts the unsealed file.
-    pub(crate) fn begin(&self, file: SectorFile, size: SectorSize) -> Result<NodeFile, SectorDirError> {
+    pub(crate) fn begin(
+        &self,
+        file: SectorFile,
+        size: SectorSize,
+    ) -> Result<NodeFile, SectorDirError> {
         let path = self.path.join(file.name(size.shape().base_trees));
         Ok(NodeFile::create(self.disk.as_ref(), &temporary(&path))?)
     }
@@ -257,19 +317,37 @@ impl Claim {
         file: SectorFile,
         open: &NodeFile,
     ) -> Result<SectorDir, SectorDirError> {
-        let path = self.path.join(file.name(record.seal.size.shape().base_trees));
+        let path = self
+            .path
+            .join(file.name(record.seal.size.shape().base_trees));
         record.files = vec![finish(self.disk.as_ref(), file, open, &path)?];
-        self.disk.sync_dir(&self.path).map_err(DiskError::at("syncing", &self.path))?;
+        self.disk
+            .sync_dir(&self.path)
+            .map_err(DiskError::at("syncing", &self.path))?;
         write_record(self.disk.as_ref(), &self.path, &record)?;
-        if let Some(parent) = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            self.disk.sync_dir(parent).map_err(DiskError::at("syncing", parent))?;
+        if let Some(parent) = self
+            .path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
+            self.disk
+                .sync_dir(parent)
+                .map_err(DiskError::at("syncing", parent))?;
         }
-        Ok(SectorDir { path: self.path, disk: self.disk, record, _lock: self.lock })
+        Ok(SectorDir {
+            path: self.path,
+            disk: self.disk,
+            record,
+            _lock: self.lock,
+        })
     }
 
     /// Bytes free on the file system of this folder.
     pub(crate) fn free_bytes(&self) -> Result<u64, SectorDirError> {
-        Ok(self.disk.free_bytes(&self.path).map_err(DiskError::at("measuring free space of", &self.path))?)
+        Ok(self
+            .disk
+            .free_bytes(&self.path)
+            .map_err(DiskError::at("measuring free space of", &self.path))?)
     }
 }
 
@@ -293,13 +371,17 @@ impl ReplicaFiles {
         let at = |file: SectorFile| path.join(file.name(trees));
         let mut roots = [[0u8; 32]; 2];
         NodeFile::open(disk, &at(SectorFile::PAux))?.read(0, &mut roots)?;
-        let tree_r =
-            (0..trees as u32).map(|i| NodeFile::open(disk, &at(SectorFile::TreeR(i)))).collect::<Result<_, _>>()?;
+        let tree_r = (0..trees as u32)
+            .map(|i| NodeFile::open(disk, &at(SectorFile::TreeR(i))))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             size,
             replica: NodeFile::open(disk, &at(SectorFile::Sealed))?,
             tree_r,
-            roots: Roots { comm_c: CommC(roots[0]), comm_r_last: CommRLast(roots[1]) },
+            roots: Roots {
+                comm_c: CommC(roots[0]),
+                comm_r_last: CommRLast(roots[1]),
+            },
         })
     }
 }
@@ -315,7 +397,9 @@ fn lock(path: &Path) -> Result<File, SectorDirError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(SectorDirError::Locked(path.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(DiskError::at("locking", &at)(error).into()),
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(DiskError::at("locking", &at)(error).into())
+        }
     }
 }
 
@@ -326,10 +410,20 @@ fn temporary(path: &Path) -> PathBuf {
 }
 
 /// Syncs and renames a file that was written under its temporary name. The folder still has to be synced.
-fn finish(disk: &dyn Disk, file: SectorFile, open: &NodeFile, path: &Path) -> Result<FileEntry, DiskError> {
+fn finish(
+    disk: &dyn Disk,
+    file: SectorFile,
+    open: &NodeFile,
+    path: &Path,
+) -> Result<FileEntry, DiskError> {
     open.sync()?;
-    let entry = FileEntry { file, bytes: open.byte_len()?, sha256: digest(open)? };
-    disk.rename(open.path(), path).map_err(DiskError::at("renaming", path))?;
+    let entry = FileEntry {
+        file,
+        bytes: open.byte_len()?,
+        sha256: digest(open)?,
+    };
+    disk.rename(open.path(), path)
+        .map_err(DiskError::at("renaming", path))?;
     Ok(entry)
 }
 
@@ -352,13 +446,17 @@ fn write_record(disk: &dyn Disk, dir: &Path, record: &Record) -> Result<(), Disk
     let file = NodeFile::create(disk, &temporary(&path))?;
     file.write_bytes(0, &record.encode())?;
     file.sync()?;
-    disk.rename(file.path(), &path).map_err(DiskError::at("renaming", &path))?;
+    disk.rename(file.path(), &path)
+        .map_err(DiskError::at("renaming", &path))?;
     disk.sync_dir(dir).map_err(DiskError::at("syncing", dir))
 }
 
 fn read_record(disk: &dyn Disk, dir: &Path) -> Result<Record, SectorDirError> {
     let path = dir.join(RECORD);
-    let broken = |source| SectorDirError::Record { path: path.clone(), source };
+    let broken = |source| SectorDirError::Record {
+        path: path.clone(),
+        source,
+    };
     let file = NodeFile::open(disk, &path)?;
     let bytes = file.byte_len()?;
     if bytes > MAX_RECORD_BYTES {

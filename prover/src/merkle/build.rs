@@ -40,7 +40,10 @@ pub enum TreeError {
 
 impl TreeError {
     pub(crate) fn not_canonical(file: &NodeFile, node: u64) -> Self {
-        Self::NotCanonical { file: file.path().display().to_string(), node }
+        Self::NotCanonical {
+            file: file.path().display().to_string(),
+            node,
+        }
     }
 }
 
@@ -71,18 +74,35 @@ impl RowHash {
 }
 
 /// Fills the rows above TreeD's leaf row, which the file already holds, and returns the root.
-pub fn finish_tree_d(file: &NodeFile, size: SectorSize, progress: &dyn Progress) -> Result<Node, TreeError> {
+pub fn finish_tree_d(
+    file: &NodeFile,
+    size: SectorSize,
+    progress: &dyn Progress,
+) -> Result<Node, TreeError> {
     finish_rows(file, size.nodes(), RowHash::Sha254, progress)
 }
 
 /// Fills the rows above the leaf row of one TreeC base tree and returns its root.
-pub fn finish_tree_c(file: &NodeFile, size: SectorSize, progress: &dyn Progress) -> Result<Node, TreeError> {
+pub fn finish_tree_c(
+    file: &NodeFile,
+    size: SectorSize,
+    progress: &dyn Progress,
+) -> Result<Node, TreeError> {
     finish_rows(file, size.base_tree_leaves(), RowHash::Poseidon8, progress)
 }
 
 /// Fills the rows above the first stored row of one TreeR base tree and returns its root.
-pub fn finish_tree_r(file: &NodeFile, size: SectorSize, progress: &dyn Progress) -> Result<Node, TreeError> {
-    finish_rows(file, shape::cached_rows(size)[0], RowHash::Poseidon8, progress)
+pub fn finish_tree_r(
+    file: &NodeFile,
+    size: SectorSize,
+    progress: &dyn Progress,
+) -> Result<Node, TreeError> {
+    finish_rows(
+        file,
+        shape::cached_rows(size)[0],
+        RowHash::Poseidon8,
+        progress,
+    )
 }
 
 /// Reduces replica leaves to nodes of TreeR's first stored row. `leaves` holds whole groups of
@@ -111,21 +131,35 @@ pub fn join_base_roots(size: SectorSize, base_roots: &[Node]) -> Option<Node> {
 fn rows_above(size: SectorSize, base_roots: &[Node]) -> Option<Vec<Vec<Node>>> {
     let shape = size.shape();
     let mut rows = vec![base_roots.to_vec()];
-    for arity in [shape.sub, shape.top].into_iter().filter(|&arity| arity > 0) {
+    for arity in [shape.sub, shape.top]
+        .into_iter()
+        .filter(|&arity| arity > 0)
+    {
         let below = rows.last().expect("starts with the base roots");
-        rows.push(below.chunks_exact(arity).map(poseidon_parent).collect::<Option<_>>()?);
+        rows.push(
+            below
+                .chunks_exact(arity)
+                .map(poseidon_parent)
+                .collect::<Option<_>>()?,
+        );
     }
     Some(rows)
 }
 
 fn poseidon_parent(children: &[Node]) -> Option<Node> {
-    let arity = Arity::from_len(children.len()).expect("sub and top arities of the table are 2 and 8");
+    let arity =
+        Arity::from_len(children.len()).expect("sub and top arities of the table are 2 and 8");
     let mut parent = [[0u8; 32]];
     poseidon::hash_nodes(arity, children, &mut parent).ok()?;
     Some(parent[0])
 }
 
-fn finish_rows(file: &NodeFile, leaves: u64, hash: RowHash, progress: &dyn Progress) -> Result<Node, TreeError> {
+fn finish_rows(
+    file: &NodeFile,
+    leaves: u64,
+    hash: RowHash,
+    progress: &dyn Progress,
+) -> Result<Node, TreeError> {
     let mut start = 0;
     let rows = shape::rows(leaves, hash.arity());
     for pair in rows.windows(2) {
@@ -137,19 +171,28 @@ fn finish_rows(file: &NodeFile, leaves: u64, hash: RowHash, progress: &dyn Progr
 }
 
 /// Hashes the row that starts at node `from` into `parents` nodes at node `to`. Chunks read, hash and write on their own.
-fn hash_row(file: &NodeFile, from: u64, to: u64, parents: u64, hash: RowHash) -> Result<(), TreeError> {
+fn hash_row(
+    file: &NodeFile,
+    from: u64,
+    to: u64,
+    parents: u64,
+    hash: RowHash,
+) -> Result<(), TreeError> {
     let arity = hash.arity() as u64;
-    (0..parents.div_ceil(CHUNK_PARENTS)).into_par_iter().try_for_each(|chunk| {
-        let first = chunk * CHUNK_PARENTS;
-        let count = CHUNK_PARENTS.min(parents - first);
-        let mut children = vec![[0u8; 32]; (count * arity) as usize];
-        let mut out = vec![[0u8; 32]; count as usize];
-        let at = from + first * arity;
-        file.read(at, &mut children)?;
-        hash.hash(&children, &mut out).map_err(|bad| TreeError::not_canonical(file, at + bad as u64))?;
-        file.write(to + first, &out)?;
-        Ok(())
-    })
+    (0..parents.div_ceil(CHUNK_PARENTS))
+        .into_par_iter()
+        .try_for_each(|chunk| {
+            let first = chunk * CHUNK_PARENTS;
+            let count = CHUNK_PARENTS.min(parents - first);
+            let mut children = vec![[0u8; 32]; (count * arity) as usize];
+            let mut out = vec![[0u8; 32]; count as usize];
+            let at = from + first * arity;
+            file.read(at, &mut children)?;
+            hash.hash(&children, &mut out)
+                .map_err(|bad| TreeError::not_canonical(file, at + bad as u64))?;
+            file.write(to + first, &out)?;
+            Ok(())
+        })
 }
 
 /// Opens data node `index` in a TreeD file.
@@ -163,18 +206,36 @@ pub fn open_tree_d(file: &NodeFile, size: SectorSize, index: u64) -> Result<Bina
         start += row;
         position /= 2;
     }
-    Ok(BinaryPath { leaf: file.node(index)?, index, siblings })
+    Ok(BinaryPath {
+        leaf: file.node(index)?,
+        index,
+        siblings,
+    })
 }
 
 /// Opens column hash `index` in the TreeC files, one per base tree.
-pub fn open_tree_c(files: &[NodeFile], size: SectorSize, index: u64) -> Result<PoseidonPath, TreeError> {
+pub fn open_tree_c(
+    files: &[NodeFile],
+    size: SectorSize,
+    index: u64,
+) -> Result<PoseidonPath, TreeError> {
     let (file, local) = base_tree(files, size, index);
     let leaf = file.node(local)?;
     let rows = shape::rows(size.base_tree_leaves(), BASE_ARITY);
     let mut levels = Vec::new();
     stored_levels(file, &rows, local, &mut levels)?;
-    join_levels(files, size, index, shape::tree_nodes(size.base_tree_leaves(), BASE_ARITY) - 1, &mut levels)?;
-    Ok(PoseidonPath { leaf, index, levels })
+    join_levels(
+        files,
+        size,
+        index,
+        shape::tree_nodes(size.base_tree_leaves(), BASE_ARITY) - 1,
+        &mut levels,
+    )?;
+    Ok(PoseidonPath {
+        leaf,
+        index,
+        levels,
+    })
 }
 
 /// Opens replica node `index` in TreeR: the rows that its files leave out are rebuilt from the replica.
@@ -193,15 +254,29 @@ pub fn open_tree_r(
     let mut levels = Vec::new();
     let mut position = (index - first) as usize;
     while row.len() > 1 {
-        levels.push(without(&row[position / BASE_ARITY * BASE_ARITY..][..BASE_ARITY], position % BASE_ARITY));
-        row = hash_slice(&row).map_err(|bad| TreeError::not_canonical(replica, first + bad as u64))?;
+        levels.push(without(
+            &row[position / BASE_ARITY * BASE_ARITY..][..BASE_ARITY],
+            position % BASE_ARITY,
+        ));
+        row = hash_slice(&row)
+            .map_err(|bad| TreeError::not_canonical(replica, first + bad as u64))?;
         position /= BASE_ARITY;
     }
     let (file, local) = base_tree(files, size, index);
     let cached = shape::cached_rows(size);
     stored_levels(file, &cached, local / group, &mut levels)?;
-    join_levels(files, size, index, cached.iter().sum::<u64>() - 1, &mut levels)?;
-    Ok(PoseidonPath { leaf, index, levels })
+    join_levels(
+        files,
+        size,
+        index,
+        cached.iter().sum::<u64>() - 1,
+        &mut levels,
+    )?;
+    Ok(PoseidonPath {
+        leaf,
+        index,
+        levels,
+    })
 }
 
 /// The base tree that holds leaf `index`, and the leaf's position in it.
@@ -237,12 +312,19 @@ fn join_levels(
     root_at: u64,
     levels: &mut Vec<Vec<Node>>,
 ) -> Result<(), TreeError> {
-    let roots = files.iter().map(|file| file.node(root_at)).collect::<Result<Vec<Node>, _>>()?;
-    let rows = rows_above(size, &roots).ok_or_else(|| TreeError::not_canonical(&files[0], root_at))?;
+    let roots = files
+        .iter()
+        .map(|file| file.node(root_at))
+        .collect::<Result<Vec<Node>, _>>()?;
+    let rows =
+        rows_above(size, &roots).ok_or_else(|| TreeError::not_canonical(&files[0], root_at))?;
     let mut position = (index / size.base_tree_leaves()) as usize;
     for pair in rows.windows(2) {
         let arity = pair[0].len() / pair[1].len();
-        levels.push(without(&pair[0][position / arity * arity..][..arity], position % arity));
+        levels.push(without(
+            &pair[0][position / arity * arity..][..arity],
+            position % arity,
+        ));
         position /= arity;
     }
     Ok(())

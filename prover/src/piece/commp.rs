@@ -149,6 +149,17 @@ pub fn zero_commitment(size: PaddedPieceSize) -> CommP {
     CommP(ZERO_COMMITMENTS.at(size.height()))
 }
 
+/// CommP of the same bytes in a larger piece: zeros follow.
+///
+/// # Panics
+/// When `to` is smaller than `from`.
+pub fn extend_with_zeros(comm_p: CommP, from: PaddedPieceSize, to: PaddedPieceSize) -> CommP {
+    assert!(from <= to, "zeros extend a piece, they never shrink it");
+    CommP((from.height()..to.height()).fold(comm_p.0, |root, height| {
+        sha256::node(&root, &zero_node(height))
+    }))
+}
+
 /// Root of an all-zero subtree of `2^height` nodes.
 ///
 /// # Panics

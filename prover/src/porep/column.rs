@@ -31,7 +31,10 @@ pub fn column_hash(labels: &[Node]) -> Option<Node> {
 /// If the layers differ in length from `out`, or their number is no Poseidon arity; both come from the const table.
 pub fn hash_columns(layers: &[Vec<Node>], out: &mut [Node]) -> Result<(), usize> {
     let arity = Arity::from_len(layers.len()).expect("sectors have 2 or 11 layers");
-    assert!(layers.iter().all(|layer| layer.len() == out.len()), "one label of each layer per column");
+    assert!(
+        layers.iter().all(|layer| layer.len() == out.len()),
+        "one label of each layer per column"
+    );
     let mut columns = Vec::with_capacity(layers.len() * out.len());
     for i in 0..out.len() {
         columns.extend(layers.iter().map(|layer| layer[i]));
@@ -50,13 +53,15 @@ pub fn build_tree_c(
     let leaves = size.base_tree_leaves();
     let mut roots = Vec::with_capacity(trees.len());
     for (i, tree) in trees.iter().enumerate() {
-        (0..leaves.div_ceil(CHUNK)).into_par_iter().try_for_each(|chunk| {
-            let first = chunk * CHUNK;
-            let count = CHUNK.min(leaves - first);
-            hash_chunk(layers, tree, i as u64 * leaves + first, first, count)?;
-            progress.advance(count);
-            Ok::<(), TreeError>(())
-        })?;
+        (0..leaves.div_ceil(CHUNK))
+            .into_par_iter()
+            .try_for_each(|chunk| {
+                let first = chunk * CHUNK;
+                let count = CHUNK.min(leaves - first);
+                hash_chunk(layers, tree, i as u64 * leaves + first, first, count)?;
+                progress.advance(count);
+                Ok::<(), TreeError>(())
+            })?;
         roots.push(build::finish_tree_c(tree, size, progress)?);
     }
     Ok(build::join_base_roots(size, &roots).expect("Poseidon's output is canonical"))
@@ -68,13 +73,20 @@ pub fn build_units(size: SectorSize) -> u64 {
     trees * crate::merkle::shape::tree_c_bytes(size) / crate::spec::NODE_BYTES as u64
 }
 
-fn hash_chunk(layers: &[NodeFile], tree: &NodeFile, node: u64, leaf: u64, count: u64) -> Result<(), TreeError> {
+fn hash_chunk(
+    layers: &[NodeFile],
+    tree: &NodeFile,
+    node: u64,
+    leaf: u64,
+    count: u64,
+) -> Result<(), TreeError> {
     let mut labels = vec![vec![[0u8; 32]; count as usize]; layers.len()];
     for (layer, buffer) in layers.iter().zip(&mut labels) {
         layer.read(node, buffer)?;
     }
     let mut out = vec![[0u8; 32]; count as usize];
-    hash_columns(&labels, &mut out).map_err(|bad| TreeError::not_canonical(&layers[0], node + bad as u64))?;
+    hash_columns(&labels, &mut out)
+        .map_err(|bad| TreeError::not_canonical(&layers[0], node + bad as u64))?;
     tree.write(leaf, &out)?;
     Ok(())
 }

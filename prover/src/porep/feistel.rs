@@ -1,9 +1,9 @@
 //! The Feistel permutation behind the expander: three rounds of BLAKE2b over the smallest even-bit domain, walked until
 //! the value falls inside `0..M`.
 //!
-//! Spec: proofs.md §2.5. Walk: [`super::graph`] calls it for `8·v + i`. Cost: about 1.5 to 4 permutations of three
-//! BLAKE2b compressions per value, so eight values are hashed side by side; the lanes are plain arrays that the compiler
-//! turns into AVX-512 or AVX2 where the CPU has them. The plain twin is in [`crate::reference`].
+//! Spec: proofs.md §2.5. Walk: [`super::graph`] calls it for `8·v + i`. Plain twin: [`crate::reference::feistel`].
+//! Cost: 3 BLAKE2b compressions a step, one step a value when the domain's bits are even and two on average when they are
+//! odd; eight values are hashed side by side with AVX-512, four with AVX2.
 
 /// Lanes hashed side by side.
 const LANES: usize = 8;
@@ -87,8 +87,7 @@ impl Feistel {
 /// First eight bytes, big-endian, of `BLAKE2b-512(BE64(right) ‖ BE64(key))` for each lane.
 fn blake2b_first_words(right: &[u64; LANES], key: u64) -> [u64; LANES] {
     // Message words are little-endian in BLAKE2b, the operands big-endian: swap. So is the result.
-    let message = [right.map(u64::swap_bytes), [key.swap_bytes(); LANES]];
-    compress(&message).map(u64::swap_bytes)
+    compress(&right.map(u64::swap_bytes), key.swap_bytes()).map(u64::swap_bytes)
 }
 
 const IV: [u64; 8] = [
@@ -103,7 +102,7 @@ const IV: [u64; 8] = [
 ];
 
 /// Message schedule of BLAKE2b (RFC 7693 §2.7); rounds 10 and 11 repeat 0 and 1.
-const SIGMA: [[u8; 16]; 10] = [
+const SIGMA: [[u8; 16]; 12] = [
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
     [14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3],
     [11, 8, 12, 0, 5, 2, 15, 13, 10, 14, 3, 6, 7, 1, 9, 4],
@@ -114,18 +113,8 @@ const SIGMA: [[u8; 16]; 10] = [
     [13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10],
     [6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5],
     [10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0],
-];
-
-/// Columns, then diagonals: the eight quadruples that one round mixes.
-const MIXED: [[usize; 4]; 8] = [
-    [0, 4, 8, 12],
-    [1, 5, 9, 13],
-    [2, 6, 10, 14],
-    [3, 7, 11, 15],
-    [0, 5, 10, 15],
-    [1, 6, 11, 12],
-    [2, 7, 8, 13],
-    [3, 4, 9, 14],
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+    [14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3],
 ];
 
 /// Bytes of the message: two words.
@@ -133,86 +122,239 @@ const MESSAGE_BYTES: u64 = 16;
 /// Parameter block of an unkeyed 64-byte digest.
 const PARAMETERS: u64 = 0x0101_0040;
 
-/// First state word after the only block of a 16-byte message, in every lane. Words 2 to 15 of the block are zero.
+/// Some 64-bit words side by side: the one thing that kernels differ in.
+trait Words: Copy {
+    fn splat(word: u64) -> Self;
+    fn add(self, other: Self) -> Self;
+    fn xor(self, other: Self) -> Self;
+    fn ror32(self) -> Self;
+    fn ror24(self) -> Self;
+    fn ror16(self) -> Self;
+    fn ror63(self) -> Self;
+}
+
+impl Words for u64 {
+    #[inline(always)]
+    fn splat(word: u64) -> Self {
+        word
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.wrapping_add(other)
+    }
+    #[inline(always)]
+    fn xor(self, other: Self) -> Self {
+        self ^ other
+    }
+    #[inline(always)]
+    fn ror32(self) -> Self {
+        self.rotate_right(32)
+    }
+    #[inline(always)]
+    fn ror24(self) -> Self {
+        self.rotate_right(24)
+    }
+    #[inline(always)]
+    fn ror16(self) -> Self {
+        self.rotate_right(16)
+    }
+    #[inline(always)]
+    fn ror63(self) -> Self {
+        self.rotate_right(63)
+    }
+}
+
+/// First state word after the only block of a 16-byte message. Words 2 to 15 of the block are zero.
 #[inline(always)]
-fn compress_lanes(message: &[[u64; LANES]; 2]) -> [u64; LANES] {
-    let mut v = [[0u64; LANES]; 16];
+fn first_word<W: Words>(first: W, second: W) -> W {
+    let zero = W::splat(0);
+    let mut m = [zero; 16];
+    m[0] = first;
+    m[1] = second;
+    let mut v = [zero; 16];
     for i in 0..8 {
-        v[i] = [IV[i]; LANES];
-        v[i + 8] = [IV[i]; LANES];
+        v[i] = W::splat(IV[i]);
+        v[i + 8] = W::splat(IV[i]);
     }
-    v[0] = [IV[0] ^ PARAMETERS; LANES];
-    v[12] = [IV[4] ^ MESSAGE_BYTES; LANES];
-    v[14] = [!IV[6]; LANES];
-    for round in 0..12 {
-        let sigma = &SIGMA[round % 10];
-        for (i, &at) in MIXED.iter().enumerate() {
-            mix(
-                &mut v,
-                at,
-                [word(message, sigma[2 * i]), word(message, sigma[2 * i + 1])],
-            );
-        }
+    v[0] = W::splat(IV[0] ^ PARAMETERS);
+    v[12] = W::splat(IV[4] ^ MESSAGE_BYTES);
+    v[14] = W::splat(!IV[6]);
+    for sigma in &SIGMA {
+        let word = |i: usize| m[usize::from(sigma[i])];
+        // Columns, then diagonals. Written out: with constant indices the state stays in registers.
+        mix::<W, 0, 4, 8, 12>(&mut v, word(0), word(1));
+        mix::<W, 1, 5, 9, 13>(&mut v, word(2), word(3));
+        mix::<W, 2, 6, 10, 14>(&mut v, word(4), word(5));
+        mix::<W, 3, 7, 11, 15>(&mut v, word(6), word(7));
+        mix::<W, 0, 5, 10, 15>(&mut v, word(8), word(9));
+        mix::<W, 1, 6, 11, 12>(&mut v, word(10), word(11));
+        mix::<W, 2, 7, 8, 13>(&mut v, word(12), word(13));
+        mix::<W, 3, 4, 9, 14>(&mut v, word(14), word(15));
     }
-    let mut first = [0; LANES];
-    for lane in 0..LANES {
-        first[lane] = IV[0] ^ PARAMETERS ^ v[0][lane] ^ v[8][lane];
-    }
-    first
+    W::splat(IV[0] ^ PARAMETERS).xor(v[0]).xor(v[8])
 }
 
+/// BLAKE2b's G.
 #[inline(always)]
-fn word(message: &[[u64; LANES]; 2], index: u8) -> Option<&[u64; LANES]> {
-    match index {
-        0 => Some(&message[0]),
-        1 => Some(&message[1]),
-        _ => None,
-    }
+fn mix<W: Words, const A: usize, const B: usize, const C: usize, const D: usize>(
+    v: &mut [W; 16],
+    x: W,
+    y: W,
+) {
+    v[A] = v[A].add(v[B]).add(x);
+    v[D] = v[D].xor(v[A]).ror32();
+    v[C] = v[C].add(v[D]);
+    v[B] = v[B].xor(v[C]).ror24();
+    v[A] = v[A].add(v[B]).add(y);
+    v[D] = v[D].xor(v[A]).ror16();
+    v[C] = v[C].add(v[D]);
+    v[B] = v[B].xor(v[C]).ror63();
 }
 
-/// BLAKE2b's G on four rows of the state; absent message words are zero.
-#[inline(always)]
-fn mix(v: &mut [[u64; LANES]; 16], [a, b, c, d]: [usize; 4], words: [Option<&[u64; LANES]>; 2]) {
-    for (word, turns) in words.into_iter().zip([[32, 24], [16, 63]]) {
-        for lane in 0..LANES {
-            let added = word.map_or(0, |word| word[lane]);
-            v[a][lane] = v[a][lane].wrapping_add(v[b][lane]).wrapping_add(added);
-            v[d][lane] = (v[d][lane] ^ v[a][lane]).rotate_right(turns[0]);
-            v[c][lane] = v[c][lane].wrapping_add(v[d][lane]);
-            v[b][lane] = (v[b][lane] ^ v[c][lane]).rotate_right(turns[1]);
-        }
-    }
+/// Lane by lane: the portable twin.
+fn compress_scalar(first: &[u64; LANES], second: u64) -> [u64; LANES] {
+    first.map(|first| first_word(first, second))
 }
 
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod x86 {
-    use super::{LANES, compress_lanes};
+    use super::{LANES, Words, compress_scalar, first_word};
+    use core::arch::x86_64::*;
 
-    #[target_feature(enable = "avx512f,avx512vl,avx512dq")]
-    fn compress_avx512(message: &[[u64; LANES]; 2]) -> [u64; LANES] {
-        compress_lanes(message)
+    /// Eight words in one register. Values exist only inside [`compress_avx512`].
+    #[derive(Clone, Copy)]
+    struct Wide(__m512i);
+
+    // SAFETY (all methods): called through `first_word` from a function compiled for AVX-512F, which its caller detected.
+    impl Words for Wide {
+        #[inline(always)]
+        fn splat(word: u64) -> Self {
+            Self(unsafe { _mm512_set1_epi64(word.cast_signed()) })
+        }
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            Self(unsafe { _mm512_add_epi64(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn xor(self, other: Self) -> Self {
+            Self(unsafe { _mm512_xor_si512(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn ror32(self) -> Self {
+            Self(unsafe { _mm512_ror_epi64::<32>(self.0) })
+        }
+        #[inline(always)]
+        fn ror24(self) -> Self {
+            Self(unsafe { _mm512_ror_epi64::<24>(self.0) })
+        }
+        #[inline(always)]
+        fn ror16(self) -> Self {
+            Self(unsafe { _mm512_ror_epi64::<16>(self.0) })
+        }
+        #[inline(always)]
+        fn ror63(self) -> Self {
+            Self(unsafe { _mm512_ror_epi64::<63>(self.0) })
+        }
+    }
+
+    /// Four words in one register. Values exist only inside [`compress_avx2`].
+    #[derive(Clone, Copy)]
+    struct Half(__m256i);
+
+    // SAFETY (all methods): called through `first_word` from a function compiled for AVX2, which its caller detected.
+    impl Words for Half {
+        #[inline(always)]
+        fn splat(word: u64) -> Self {
+            Self(unsafe { _mm256_set1_epi64x(word.cast_signed()) })
+        }
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            Self(unsafe { _mm256_add_epi64(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn xor(self, other: Self) -> Self {
+            Self(unsafe { _mm256_xor_si256(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn ror32(self) -> Self {
+            Self(unsafe { _mm256_shuffle_epi32::<0xB1>(self.0) })
+        }
+        #[inline(always)]
+        fn ror24(self) -> Self {
+            Self(unsafe {
+                _mm256_or_si256(
+                    _mm256_srli_epi64::<24>(self.0),
+                    _mm256_slli_epi64::<40>(self.0),
+                )
+            })
+        }
+        #[inline(always)]
+        fn ror16(self) -> Self {
+            Self(unsafe {
+                _mm256_or_si256(
+                    _mm256_srli_epi64::<16>(self.0),
+                    _mm256_slli_epi64::<48>(self.0),
+                )
+            })
+        }
+        #[inline(always)]
+        fn ror63(self) -> Self {
+            Self(unsafe {
+                _mm256_or_si256(
+                    _mm256_srli_epi64::<63>(self.0),
+                    _mm256_add_epi64(self.0, self.0),
+                )
+            })
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    fn compress_avx512(first: &[u64; LANES], second: u64) -> [u64; LANES] {
+        let mut out = [0; LANES];
+        // SAFETY: both arrays are 64 bytes; load and store are unaligned.
+        let first = Wide(unsafe { _mm512_loadu_si512(first.as_ptr().cast()) });
+        let word = first_word(first, Wide::splat(second));
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), word.0) };
+        out
     }
 
     #[target_feature(enable = "avx2")]
-    fn compress_avx2(message: &[[u64; LANES]; 2]) -> [u64; LANES] {
-        compress_lanes(message)
+    fn compress_avx2(first: &[u64; LANES], second: u64) -> [u64; LANES] {
+        let mut out = [0; LANES];
+        for half in 0..2 {
+            // SAFETY: four words start at index 4 * half of eight; load and store are unaligned.
+            let first = Half(unsafe { _mm256_loadu_si256(first.as_ptr().add(4 * half).cast()) });
+            let word = first_word(first, Half::splat(second));
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().add(4 * half).cast(), word.0) };
+        }
+        out
     }
 
-    /// The widest version this CPU runs.
-    pub(super) fn compress(message: &[[u64; LANES]; 2]) -> [u64; LANES] {
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq")
-        {
-            // SAFETY: the three features that the function is compiled for were just detected.
-            unsafe { compress_avx512(message) }
-        } else if is_x86_feature_detected!("avx2") {
-            // SAFETY: AVX2 was just detected.
-            unsafe { compress_avx2(message) }
-        } else {
-            compress_lanes(message)
-        }
+    type Compress = fn(&[u64; LANES], u64) -> [u64; LANES];
+
+    fn checked_avx512(first: &[u64; LANES], second: u64) -> [u64; LANES] {
+        // SAFETY: `available` hands this function out only where AVX-512F was detected.
+        unsafe { compress_avx512(first, second) }
+    }
+
+    fn checked_avx2(first: &[u64; LANES], second: u64) -> [u64; LANES] {
+        // SAFETY: `available` hands this function out only where AVX2 was detected.
+        unsafe { compress_avx2(first, second) }
+    }
+
+    /// Every version that this CPU runs, slowest first.
+    pub(super) fn available() -> impl Iterator<Item = Compress> {
+        let avx2 = is_x86_feature_detected!("avx2").then_some(checked_avx2 as Compress);
+        let avx512 = is_x86_feature_detected!("avx512f").then_some(checked_avx512 as Compress);
+        [Some(compress_scalar as Compress), avx2, avx512]
+            .into_iter()
+            .flatten()
+    }
+
+    /// The fastest version; the standard library caches the detection.
+    pub(super) fn compress(first: &[u64; LANES], second: u64) -> [u64; LANES] {
+        available().last().unwrap_or(compress_scalar)(first, second)
     }
 }
 
@@ -220,7 +362,7 @@ mod x86 {
 use x86::compress;
 
 #[cfg(not(target_arch = "x86_64"))]
-use compress_lanes as compress;
+use compress_scalar as compress;
 
 #[cfg(test)]
 mod tests {
@@ -236,8 +378,11 @@ mod tests {
                 u64::from_be_bytes(digest[..8].try_into().expect("eight bytes"))
             });
             prop_assert_eq!(blake2b_first_words(&right, key), expected);
-            let message = [right.map(u64::swap_bytes), [key.swap_bytes(); LANES]];
-            prop_assert_eq!(compress_lanes(&message).map(u64::swap_bytes), expected);
+            #[cfg(target_arch = "x86_64")]
+            for compress in x86::available() {
+                let words = compress(&right.map(u64::swap_bytes), key.swap_bytes());
+                prop_assert_eq!(words.map(u64::swap_bytes), expected);
+            }
         }
 
         #[test]

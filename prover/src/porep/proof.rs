@@ -217,31 +217,66 @@ pub struct Sources {
 
 /// Opens all challenges of all partitions. The result is as good as the files: [`verify`] tells.
 pub fn prove(statement: &Statement, sources: &Sources) -> Result<VanillaProof, TreeError> {
-    let Statement { seal, replica_id, seed, comm_d, comm_c, comm_r_last, comm_r } = *statement;
+    let Statement {
+        seal,
+        replica_id,
+        seed,
+        comm_d,
+        comm_c,
+        comm_r_last,
+        comm_r,
+    } = *statement;
     let graph = Graph::new(seal.size, &seal.porep_id(), seal.api_version());
     let partitions = (0..seal.size.partitions())
         .map(|partition| {
             let challenges = challenge::interactive(seal.size, &replica_id, &seed, partition);
-            challenges.into_par_iter().map(|node| open(sources, seal.size, &graph, node)).collect()
+            challenges
+                .into_par_iter()
+                .map(|node| open(sources, seal.size, &graph, node))
+                .collect()
         })
         .collect::<Result<_, TreeError>>()?;
-    Ok(VanillaProof { seal, replica_id, seed, comm_d, comm_c, comm_r_last, comm_r, partitions })
+    Ok(VanillaProof {
+        seal,
+        replica_id,
+        seed,
+        comm_d,
+        comm_c,
+        comm_r_last,
+        comm_r,
+        partitions,
+    })
 }
 
-fn open(sources: &Sources, size: SectorSize, graph: &Graph, node: u64) -> Result<ChallengeProof, TreeError> {
+fn open(
+    sources: &Sources,
+    size: SectorSize,
+    graph: &Graph,
+    node: u64,
+) -> Result<ChallengeProof, TreeError> {
     let parents = graph.parents(node);
     Ok(ChallengeProof {
         challenge: node,
         data: build::open_tree_d(&sources.tree_d, size, node)?,
         column: open_column(sources, size, node)?,
-        parents: parents.iter().map(|&p| open_column(sources, size, u64::from(p))).collect::<Result<_, _>>()?,
+        parents: parents
+            .iter()
+            .map(|&p| open_column(sources, size, u64::from(p)))
+            .collect::<Result<_, _>>()?,
         replica: build::open_tree_r(&sources.replica, &sources.tree_r, size, node)?,
     })
 }
 
 fn open_column(sources: &Sources, size: SectorSize, node: u64) -> Result<ColumnProof, TreeError> {
-    let labels = sources.layers.iter().map(|layer| layer.node(node)).collect::<Result<_, _>>()?;
-    Ok(ColumnProof { labels, path: build::open_tree_c(&sources.tree_c, size, node)? })
+    let labels = sources
+        .layers
+        .iter()
+        .map(|layer| layer.node(node))
+        .collect::<Result<_, _>>()?;
+    Ok(ColumnProof {
+        labels,
+        path: build::open_tree_c(&sources.tree_c, size, node)?,
+    })
 }
 
 /// Checks everything that the circuit checks, and that the challenges are those that the seed draws.
@@ -249,23 +284,36 @@ fn open_column(sources: &Sources, size: SectorSize, node: u64) -> Result<ColumnP
 pub fn verify(proof: &VanillaProof) -> Result<(), VanillaError> {
     let size = proof.seal.size;
     if proof.partitions.len() != size.partitions() {
-        return Err(VanillaError::Partitions { expected: size.partitions(), found: proof.partitions.len() });
+        return Err(VanillaError::Partitions {
+            expected: size.partitions(),
+            found: proof.partitions.len(),
+        });
     }
     if replica::comm_r(&proof.comm_c, &proof.comm_r_last) != Some(proof.comm_r) {
         return Err(VanillaError::CommR);
     }
     let graph = Graph::new(size, &proof.seal.porep_id(), proof.seal.api_version());
     let arities = shape::path_arities(size);
-    let checker = Checker { proof, graph, arities };
+    let checker = Checker {
+        proof,
+        graph,
+        arities,
+    };
     for (partition, challenges) in proof.partitions.iter().enumerate() {
         let drawn = challenge::interactive(size, &proof.replica_id, &proof.seed, partition);
         if challenges.len() != drawn.len() {
             let (expected, found) = (drawn.len(), challenges.len());
-            return Err(VanillaError::Challenges { partition, expected, found });
+            return Err(VanillaError::Challenges {
+                partition,
+                expected,
+                found,
+            });
         }
         for (opened, drawn) in challenges.iter().zip(drawn) {
             let challenge = opened.challenge;
-            checker.challenge(opened, drawn).map_err(|fault| VanillaError::Challenge { challenge, fault })?;
+            checker
+                .challenge(opened, drawn)
+                .map_err(|fault| VanillaError::Challenge { challenge, fault })?;
         }
     }
     Ok(())
@@ -284,7 +332,9 @@ impl Checker<'_> {
             return Err(Fault::NotDrawn { drawn });
         }
         if opened.parents.len() != DEGREE {
-            return Err(Fault::Parents { found: opened.parents.len() });
+            return Err(Fault::Parents {
+                found: opened.parents.len(),
+            });
         }
         self.data(&opened.data, drawn)?;
         self.column(&opened.column, drawn)?;
@@ -293,7 +343,11 @@ impl Checker<'_> {
         }
         self.poseidon(Tree::R, &opened.replica, drawn, &self.proof.comm_r_last.0)?;
         self.labels(opened)?;
-        let key = opened.column.labels.last().expect("its length was checked with the column");
+        let key = opened
+            .column
+            .labels
+            .last()
+            .expect("its length was checked with the column");
         match replica::encode(&opened.data.leaf, key) {
             Some(sum) if sum == opened.replica.leaf => Ok(()),
             _ => Err(Fault::Encoding),
@@ -308,7 +362,10 @@ impl Checker<'_> {
         match path.root() {
             Err(error) => Err(Fault::Path(Tree::D, error)),
             Ok(root) if root == self.proof.comm_d.0 => Ok(()),
-            Ok(_) => Err(Fault::Root { tree: Tree::D, node }),
+            Ok(_) => Err(Fault::Root {
+                tree: Tree::D,
+                node,
+            }),
         }
     }
 
@@ -320,7 +377,13 @@ impl Checker<'_> {
         self.poseidon(Tree::C, &column.path, node, &self.proof.comm_c.0)
     }
 
-    fn poseidon(&self, tree: Tree, path: &PoseidonPath, node: u64, root: &Node) -> Result<(), Fault> {
+    fn poseidon(
+        &self,
+        tree: Tree,
+        path: &PoseidonPath,
+        node: u64,
+        root: &Node,
+    ) -> Result<(), Fault> {
         check_opening(tree, path, &self.arities, node, root)
     }
 
@@ -328,11 +391,14 @@ impl Checker<'_> {
     fn labels(&self, opened: &ChallengeProof) -> Result<(), Fault> {
         let (base, expander) = opened.parents.split_at(BASE_DEGREE);
         for layer in 1..=self.proof.seal.size.layers() {
-            let mut parents: Vec<Node> = base.iter().map(|parent| parent.labels[layer - 1]).collect();
+            let mut parents: Vec<Node> =
+                base.iter().map(|parent| parent.labels[layer - 1]).collect();
             if layer > 1 {
                 parents.extend(expander.iter().map(|parent| parent.labels[layer - 2]));
             }
-            if label(&self.proof.replica_id, layer, opened.challenge, &parents) != opened.column.labels[layer - 1] {
+            if label(&self.proof.replica_id, layer, opened.challenge, &parents)
+                != opened.column.labels[layer - 1]
+            {
                 return Err(Fault::Label { layer });
             }
         }
@@ -360,7 +426,15 @@ pub(crate) fn check_opening(
 }
 
 fn require_index(tree: Tree, expected: u64, found: u64) -> Result<(), Fault> {
-    if expected == found { Ok(()) } else { Err(Fault::Index { tree, expected, found }) }
+    if expected == found {
+        Ok(())
+    } else {
+        Err(Fault::Index {
+            tree,
+            expected,
+            found,
+        })
+    }
 }
 
 /// One label by its definition (proofs.md §2.6), for a node other than 0: challenges never draw node 0.
@@ -369,6 +443,11 @@ fn label(replica_id: &ReplicaId, layer: usize, node: u64, parents: &[Node]) -> N
     prefix[..32].copy_from_slice(&replica_id.0);
     prefix[32..36].copy_from_slice(&(layer as u32).to_be_bytes());
     prefix[36..44].copy_from_slice(&node.to_be_bytes());
-    let slots: Vec<Node> = parents.iter().cycle().take(LABEL_PARENTS).copied().collect();
+    let slots: Vec<Node> = parents
+        .iter()
+        .cycle()
+        .take(LABEL_PARENTS)
+        .copied()
+        .collect();
     sha256::t254(sha256::digest(&[&prefix, slots.as_flattened()]))
 }

@@ -63,7 +63,8 @@ pub fn build_replica(
         data.read(first, nodes)?;
         key.read(first, &mut keys)?;
         for (i, (node, key)) in nodes.iter_mut().zip(&keys).enumerate() {
-            *node = encode(node, key).ok_or_else(|| TreeError::not_canonical(data, first + i as u64))?;
+            *node = encode(node, key)
+                .ok_or_else(|| TreeError::not_canonical(data, first + i as u64))?;
         }
         replica.write(first, nodes)?;
         Ok(())
@@ -92,7 +93,11 @@ fn reduce_replica(
             progress.advance(chunk);
             Ok::<(), TreeError>(())
         })?;
-        roots.push(build::finish_tree_r(tree, size, &crate::progress::NoProgress)?);
+        roots.push(build::finish_tree_r(
+            tree,
+            size,
+            &crate::progress::NoProgress,
+        )?);
     }
     Ok(build::join_base_roots(size, &roots).expect("Poseidon's output is canonical"))
 }

@@ -85,7 +85,10 @@ pub fn verify(proof: &SectorProof, size: SectorSize, leaves: &[u64]) -> Result<(
         return Err(SectorFault::CommR);
     }
     if proof.openings.len() != leaves.len() {
-        return Err(SectorFault::Openings { expected: leaves.len(), found: proof.openings.len() });
+        return Err(SectorFault::Openings {
+            expected: leaves.len(),
+            found: proof.openings.len(),
+        });
     }
     let arities = shape::path_arities(size);
     for (opening, &leaf) in proof.openings.iter().zip(leaves) {

@@ -34,7 +34,10 @@ pub trait Disk: Send + Sync + fmt::Debug {
 }
 
 /// An open file with positioned access, usable from several threads at once.
-#[allow(clippy::len_without_is_empty, reason = "the length of a file is an I/O operation, not a container's size")]
+#[allow(
+    clippy::len_without_is_empty,
+    reason = "the length of a file is an I/O operation, not a container's size"
+)]
 pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Fills `buffer` from `offset`; a shorter file is an error.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
@@ -60,7 +63,12 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)?;
         Ok(Box::new(file))
     }
 
@@ -126,18 +134,31 @@ impl DiskError {
     /// For `map_err`: names the action and the file.
     pub fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self { action, path, source }
+        move |source| Self {
+            action,
+            path,
+            source,
+        }
     }
 
     /// Whether the disk or a quota is full, which freeing space cures.
     pub fn is_full(&self) -> bool {
-        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
     }
 }
 
 impl fmt::Display for DiskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} failed: {}", self.action, self.path.display(), self.source)?;
+        write!(
+            f,
+            "{} {} failed: {}",
+            self.action,
+            self.path.display(),
+            self.source
+        )?;
         if self.is_full() {
             f.write_str("; free some space and run it again, finished steps are kept")?;
         }
@@ -162,13 +183,19 @@ impl NodeFile {
     /// Opens an existing file for reading.
     pub fn open(disk: &dyn Disk, path: &Path) -> Result<Self, DiskError> {
         let file = disk.open(path).map_err(DiskError::at("opening", path))?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+        })
     }
 
     /// Makes an empty file.
     pub fn create(disk: &dyn Disk, path: &Path) -> Result<Self, DiskError> {
         let file = disk.create(path).map_err(DiskError::at("creating", path))?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+        })
     }
 
     /// Where it is.
@@ -195,22 +222,30 @@ impl NodeFile {
 
     /// Reads bytes from byte `offset` on.
     pub fn read_bytes(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
-        self.file.read_exact_at(buffer, offset).map_err(DiskError::at("reading", &self.path))
+        self.file
+            .read_exact_at(buffer, offset)
+            .map_err(DiskError::at("reading", &self.path))
     }
 
     /// Writes bytes from byte `offset` on.
     pub fn write_bytes(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.file.write_all_at(bytes, offset).map_err(DiskError::at("writing", &self.path))
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(DiskError::at("writing", &self.path))
     }
 
     /// Makes contents durable.
     pub fn sync(&self) -> Result<(), DiskError> {
-        self.file.sync().map_err(DiskError::at("syncing", &self.path))
+        self.file
+            .sync()
+            .map_err(DiskError::at("syncing", &self.path))
     }
 
     /// Length in bytes.
     pub fn byte_len(&self) -> Result<u64, DiskError> {
-        self.file.len().map_err(DiskError::at("measuring", &self.path))
+        self.file
+            .len()
+            .map_err(DiskError::at("measuring", &self.path))
     }
 }
 

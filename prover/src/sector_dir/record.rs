@@ -23,7 +23,9 @@ pub const MAX_RECORD_BYTES: u64 = 16 << 20;
 const CHECKSUM_BYTES: usize = 32;
 
 /// The kinds of files of a sector. Numbers count from 1 for layers (as Filecoin does) and from 0 for trees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize,
+)]
 pub enum SectorFile {
     /// Fr32-padded data of all pieces, a sector's size.
     Unsealed,
@@ -125,7 +127,9 @@ pub enum RecordError {
     #[error("it is not a sector record or is cut short")]
     NotARecord,
     /// Written by another version of the program.
-    #[error("it has version {0}, this program reads version {VERSION}; use the program that wrote it, or seal anew")]
+    #[error(
+        "it has version {0}, this program reads version {VERSION}; use the program that wrote it, or seal anew"
+    )]
     Version(u32),
     /// The checksum does not fit.
     #[error("its checksum does not match, so it is damaged")]
@@ -140,7 +144,8 @@ impl Record {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&VERSION.to_le_bytes());
-        self.serialize(&mut bytes).expect("writing to memory cannot fail");
+        self.serialize(&mut bytes)
+            .expect("writing to memory cannot fail");
         let checksum = Sha256::digest(&bytes);
         bytes.extend_from_slice(&checksum);
         bytes
@@ -149,12 +154,16 @@ impl Record {
     /// Reads exactly one record.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let rest = bytes.strip_prefix(MAGIC).ok_or(RecordError::NotARecord)?;
-        let (version, rest) = rest.split_first_chunk::<4>().ok_or(RecordError::NotARecord)?;
+        let (version, rest) = rest
+            .split_first_chunk::<4>()
+            .ok_or(RecordError::NotARecord)?;
         let version = u32::from_le_bytes(*version);
         if version != VERSION {
             return Err(RecordError::Version(version));
         }
-        let (body, checksum) = rest.split_last_chunk::<CHECKSUM_BYTES>().ok_or(RecordError::NotARecord)?;
+        let (body, checksum) = rest
+            .split_last_chunk::<CHECKSUM_BYTES>()
+            .ok_or(RecordError::NotARecord)?;
         if Sha256::digest(&bytes[..bytes.len() - CHECKSUM_BYTES])[..] != checksum[..] {
             return Err(RecordError::Checksum);
         }

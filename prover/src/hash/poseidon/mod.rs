@@ -61,7 +61,11 @@ pub fn hash_with_tag(arity: Arity, tag: Fr, preimage: &[Fr]) -> Fr {
 /// # Panics
 /// If `nodes.len() != out.len() · arity.len()`.
 pub fn hash_nodes(arity: Arity, nodes: &[Node], out: &mut [Node]) -> Result<(), usize> {
-    assert_eq!(nodes.len(), out.len() * arity.len(), "one preimage per output");
+    assert_eq!(
+        nodes.len(),
+        out.len() * arity.len(),
+        "one preimage per output"
+    );
     optimised::hash_nodes(constants(arity), arity.merkle_tag(), nodes, out)
 }
 

@@ -20,7 +20,12 @@ pub(super) fn hash(constants: &Constants, tag: Fr, preimage: &[Fr]) -> Fr {
 }
 
 /// Hashes preimages laid end to end; an error is the position of the first node that is no field element.
-pub(super) fn hash_nodes(constants: &Constants, tag: Fr, nodes: &[Node], out: &mut [Node]) -> Result<(), usize> {
+pub(super) fn hash_nodes(
+    constants: &Constants,
+    tag: Fr,
+    nodes: &[Node],
+    out: &mut [Node],
+) -> Result<(), usize> {
     let arity = constants.arity.len();
     let mut preimage = [Fr::ZERO; Arity::Eleven.len()];
     for (i, (group, parent)) in nodes.chunks_exact(arity).zip(out).enumerate() {
