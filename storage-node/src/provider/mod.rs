@@ -1,4 +1,5 @@
 //! The provider: intake, packing, sealing, proving and serving.
 
 pub mod journal;
+pub mod lifecycle;
 pub mod pack;
