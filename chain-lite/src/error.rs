@@ -391,6 +391,9 @@ pub(crate) enum Stop {
     Refused(#[from] ChainError),
     #[error(transparent)]
     Broken(#[from] StoreError),
+    /// This node cannot verify a proof: no verdict, so no receipt.
+    #[error("{0}")]
+    Unable(String),
 }
 
 impl From<Overflow> for Stop {

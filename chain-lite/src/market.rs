@@ -1,11 +1,15 @@
 //! Client and provider escrow: money set aside for deals (`chain.md` §§3, 11).
 //!
 //! `escrow` is all of it, `locked` the part that open deals hold; `locked <= escrow` always (I8). A provider's escrow is
-//! kept under its owner's address.
+//! kept under its owner's address. Plain transfers between accounts are here too.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
+use crate::account::Address;
+use crate::error::{ChainError, Rule, Subject};
+use crate::events::Event;
+use crate::execute::{Work, require_some};
 use crate::units::TokenAmount;
 
 /// An account's escrow leaf. An absent leaf is an empty one.
@@ -33,4 +37,55 @@ impl Escrow {
     pub fn unlocked(&self) -> TokenAmount {
         self.escrow.minus_or_zero(self.locked)
     }
+}
+
+/// Free money to another account.
+pub(crate) fn transfer(
+    work: &mut Work<'_>,
+    from: &Address,
+    to: &Address,
+    amount: TokenAmount,
+) -> Rule<()> {
+    require_some(amount)?;
+    work.debit(from, amount)?;
+    work.credit(to, amount)?;
+    work.emit(Event::Transferred {
+        from: *from,
+        to: *to,
+        amount,
+    });
+    Ok(())
+}
+
+/// Free money of the sender into an escrow.
+pub(crate) fn deposit(
+    work: &mut Work<'_>,
+    from: &Address,
+    to: &Address,
+    amount: TokenAmount,
+) -> Rule<()> {
+    require_some(amount)?;
+    work.debit(from, amount)?;
+    let mut escrow = work.escrow(to)?;
+    escrow.escrow = escrow.escrow.plus(amount)?;
+    work.save_escrow(to, &escrow)
+}
+
+/// Unlocked escrow back to the sender's free money.
+pub(crate) fn withdraw(work: &mut Work<'_>, owner: &Address, amount: TokenAmount) -> Rule<()> {
+    require_some(amount)?;
+    let mut escrow = work.escrow(owner)?;
+    require_unlocked(&escrow, Subject::ClientEscrow, amount)?;
+    escrow.escrow = escrow.escrow.minus(amount)?;
+    work.save_escrow(owner, &escrow)?;
+    work.credit(owner, amount)
+}
+
+/// Refuses what an escrow has not left unlocked.
+pub(crate) fn require_unlocked(escrow: &Escrow, purse: Subject, need: TokenAmount) -> Rule<()> {
+    let have = escrow.unlocked();
+    if have < need {
+        return Err(ChainError::InsufficientFunds { purse, need, have }.into());
+    }
+    Ok(())
 }

@@ -1,1 +1,278 @@
-//! Proving periods, deadlines and when each one opens (`chain.md` §7).
+//! Proving periods, deadlines and when each one opens (`chain.md` §7), and where a new sector goes.
+//!
+//! A provider with offset `o` has deadline `d` open in `[o + d·W, o + (d+1)·W)` modulo the proving period. "Its deadline"
+//! in a rule is the current occurrence while it is open, else the next. Pure arithmetic on epochs; no state but counts.
+//!
+//! ```text
+//!   open-cutoff      open-lookback   open                 close
+//! ──────┼──────────────────┼──────────┼─────────────────────┼────
+//!  last │ declarations     │ challenge│  proof accepted     │ unproven sectors
+//!  epoch before             drawn                            become faulty
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ChainError, Rule, Subject};
+use crate::params::ChainParams;
+use crate::provider::Provider;
+use crate::units::{Epoch, EpochCount};
+
+/// One occurrence of a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// First epoch of the window; its challenge is that of [`Window::challenge`].
+    pub open: Epoch,
+    /// First epoch after it, in which faults are counted.
+    pub close: Epoch,
+    /// Epoch whose randomness chooses the leaves.
+    pub challenge: Epoch,
+    /// First epoch in which faults and recoveries can no longer be declared for it.
+    pub declare_until: Epoch,
+}
+
+/// A provider's deadlines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    offset: u64,
+    period: u64,
+    window: u64,
+    count: u16,
+    lookback: EpochCount,
+    cutoff: EpochCount,
+}
+
+impl Schedule {
+    /// The schedule of a provider with this offset.
+    pub fn new(params: &ChainParams, offset: EpochCount) -> Self {
+        let period = params.proving_period.0.max(1);
+        Self {
+            offset: offset.0 % period,
+            period,
+            window: params.window().0.max(1),
+            count: params.deadlines,
+            lookback: params.post_lookback,
+            cutoff: params.fault_cutoff,
+        }
+    }
+
+    /// The schedule of a provider.
+    pub fn of(params: &ChainParams, provider: &Provider) -> Self {
+        Self::new(params, provider.offset)
+    }
+
+    /// Epochs since deadline `d` last opened.
+    fn phase(&self, now: Epoch, deadline: u16) -> u64 {
+        let opens = (self.offset + u64::from(deadline) * self.window) % self.period;
+        (now.0 % self.period + self.period - opens) % self.period
+    }
+
+    /// The current occurrence of a deadline while it is open, else the next.
+    pub fn window(&self, now: Epoch, deadline: u16) -> Window {
+        let phase = self.phase(now, deadline);
+        let open = if phase < self.window {
+            now.before(EpochCount(phase))
+        } else {
+            now.after(EpochCount(self.period - phase))
+        };
+        Window {
+            open,
+            close: open.after(EpochCount(self.window)),
+            challenge: open.before(self.lookback),
+            declare_until: open.before(self.cutoff),
+        }
+    }
+
+    /// The deadline that is open now.
+    pub fn open_deadline(&self, now: Epoch) -> u16 {
+        // The first `count` windows cover the period exactly (`ChainParams::check`).
+        let index = self.phase(now, 0) / self.window;
+        u16::try_from(index)
+            .expect("the period is at most 2^16 windows long")
+            .min(self.count.saturating_sub(1))
+    }
+
+    /// Whether a deadline is neither open nor next: its partitions may change (`chain.md` §7).
+    pub fn is_mutable(&self, now: Epoch, deadline: u16) -> bool {
+        now < self
+            .window(now, deadline)
+            .open
+            .before(EpochCount(self.window))
+    }
+
+    /// Refuses a change of a deadline's partitions while it is open or next.
+    pub(crate) fn require_mutable(&self, now: Epoch, deadline: u16) -> Rule<()> {
+        self.require_before(now, deadline, EpochCount(self.window))
+    }
+
+    /// Refuses a declaration after its cut-off; gives the occurrence it is for.
+    pub(crate) fn require_declarable(&self, now: Epoch, deadline: u16) -> Rule<Window> {
+        self.require_before(now, deadline, self.cutoff)?;
+        Ok(self.window(now, deadline))
+    }
+
+    fn require_before(&self, now: Epoch, deadline: u16, margin: EpochCount) -> Rule<()> {
+        let window = self.window(now, deadline);
+        if now < window.open.before(margin) {
+            return Ok(());
+        }
+        let until = window.open.after(EpochCount(self.period)).before(margin);
+        Err(ChainError::DeadlineClosed {
+            from: window.close,
+            until,
+            now,
+        }
+        .into())
+    }
+
+    /// Refuses a proof outside its deadline's window; gives the window.
+    pub(crate) fn require_open(&self, now: Epoch, deadline: u16) -> Rule<Window> {
+        if deadline >= self.count {
+            let max = u128::from(self.count.saturating_sub(1));
+            return Err(ChainError::OutOfBounds {
+                what: Subject::Deadline,
+                value: deadline.into(),
+                min: 0,
+                max,
+            }
+            .into());
+        }
+        let window = self.window(now, deadline);
+        if now < window.open {
+            return Err(ChainError::DeadlineClosed {
+                from: window.open,
+                until: window.close,
+                now,
+            }
+            .into());
+        }
+        Ok(window)
+    }
+}
+
+/// Where a new sector goes: among the deadlines that may change, the one with fewest sectors (ties to the lowest
+/// index); in it the first partition with a free slot, else a new one.
+pub(crate) fn assign(
+    schedule: &Schedule,
+    now: Epoch,
+    deadlines: &[super::Deadline],
+    partition_size: u32,
+    max_partitions: u32,
+) -> Option<(u16, u32)> {
+    let mut best: Option<(u64, u16, u32)> = None;
+    for (index, deadline) in (0u16..).zip(deadlines) {
+        if !schedule.is_mutable(now, index) {
+            continue;
+        }
+        let free = deadline
+            .partitions
+            .iter()
+            .position(|&count| count < partition_size);
+        let Ok(slot) = u32::try_from(free.unwrap_or(deadline.partitions.len())) else {
+            continue;
+        };
+        let candidate = (deadline.sectors(), index, slot);
+        if slot < max_partitions && best.is_none_or(|best| candidate < best) {
+            best = Some(candidate);
+        }
+    }
+    best.map(|(_, deadline, partition)| (deadline, partition))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sector::Deadline;
+
+    fn devnet(offset: u64) -> Schedule {
+        Schedule::new(&ChainParams::devnet(), EpochCount(offset))
+    }
+
+    #[test]
+    fn windows_of_the_devnet() {
+        // Offset 5, W 20, PP 120: deadline 0 is open in [5, 25), deadline 5 in [105, 125).
+        let schedule = devnet(5);
+        let window = schedule.window(Epoch(10), 0);
+        assert_eq!((window.open, window.close), (Epoch(5), Epoch(25)));
+        assert_eq!(
+            (window.challenge, window.declare_until),
+            (Epoch(2), Epoch(0))
+        );
+        assert_eq!(schedule.window(Epoch(25), 0).open, Epoch(125));
+        assert_eq!(schedule.window(Epoch(124), 5).open, Epoch(105));
+        assert_eq!(schedule.open_deadline(Epoch(24)), 0);
+        assert_eq!(schedule.open_deadline(Epoch(25)), 1);
+        assert_eq!(schedule.open_deadline(Epoch(4)), 5);
+    }
+
+    proptest! {
+        #[test]
+        fn exactly_one_deadline_is_open(offset in 0u64..120, now in 1_000u64..10_000) {
+            let schedule = devnet(offset);
+            let now = Epoch(now);
+            let open: Vec<u16> = (0..6).filter(|&d| {
+                let window = schedule.window(now, d);
+                window.open <= now && now < window.close
+            }).collect();
+            prop_assert_eq!(&open, &vec![schedule.open_deadline(now)]);
+            for d in 0..6 {
+                let window = schedule.window(now, d);
+                // Current or next: closes after now, and within one period and one window.
+                prop_assert!(window.close > now && window.close.0 <= now.0 + 140);
+                prop_assert_eq!((window.open.0 + 120 - offset) % 120, u64::from(d) * 20);
+                let mutable = (now.0 + 20) < window.open.0;
+                prop_assert_eq!(schedule.is_mutable(now, d), mutable);
+                prop_assert_eq!(schedule.require_mutable(now, d).is_ok(), mutable);
+                prop_assert_eq!(schedule.require_declarable(now, d).is_ok(), now.0 + 6 < window.open.0);
+                prop_assert_eq!(schedule.require_open(now, d).is_ok(), d == open[0]);
+            }
+            prop_assert!(schedule.require_open(now, 6).is_err());
+        }
+
+        /// What a declaration's refusal says is true: it is possible from `from` on and until before `until`.
+        #[test]
+        fn refusals_name_the_next_chance(offset in 0u64..120, now in 1_000u64..10_000, d in 0u16..6) {
+            let schedule = devnet(offset);
+            if let Err(crate::error::Stop::Refused(ChainError::DeadlineClosed { from, until, .. })) =
+                schedule.require_declarable(Epoch(now), d)
+            {
+                prop_assert!(from.0 > now && schedule.require_declarable(from, d).is_ok());
+                prop_assert!(schedule.require_declarable(Epoch(until.0 - 1), d).is_ok());
+                prop_assert!(schedule.require_declarable(until, d).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn sectors_spread_over_the_deadlines_that_may_change() {
+        let schedule = devnet(0);
+        let now = Epoch(1_200); // deadline 0 open, 1 next
+        let mut deadlines = vec![Deadline::default(); 6];
+        assert_eq!(assign(&schedule, now, &deadlines, 2, 16), Some((2, 0)));
+        deadlines[2].partitions = vec![1];
+        assert_eq!(assign(&schedule, now, &deadlines, 2, 16), Some((3, 0)));
+        for deadline in &mut deadlines[2..] {
+            deadline.partitions = vec![2, 1];
+        }
+        assert_eq!(
+            assign(&schedule, now, &deadlines, 2, 16),
+            Some((2, 1)),
+            "the first free slot"
+        );
+        deadlines[4].partitions = vec![2, 0];
+        assert_eq!(
+            assign(&schedule, now, &deadlines, 2, 16),
+            Some((4, 1)),
+            "the emptiest deadline"
+        );
+        for deadline in &mut deadlines[2..] {
+            deadline.partitions = vec![2; 16];
+        }
+        assert_eq!(
+            assign(&schedule, now, &deadlines, 2, 16),
+            None,
+            "all partitions are full"
+        );
+    }
+}
