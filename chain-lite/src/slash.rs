@@ -271,7 +271,10 @@ mod tests {
             u128::MAX / 1000 * 85 + (u128::MAX % 1000) * 85 / 1000
         );
         // The deal is the whole network: its share is one percent of everything.
-        assert_eq!(deal_collateral(&params, &net, u64::MAX, 1).0, u128::MAX / 100);
+        assert_eq!(
+            deal_collateral(&params, &net, u64::MAX, 1).0,
+            u128::MAX / 100
+        );
         let zero = Network::default();
         assert_eq!(precommit_deposit(&params, &zero, StoragePower(0)).0, 1);
         assert_eq!(pledge_of_nothing(&params, &zero), 1);
