@@ -1,1 +1,173 @@
-//! The sealing pipeline: Packed, Labeled, Replicated, Challenged, Sealed.
+//! The sealing pipeline: [`Packed`] → [`Labeled`] → [`Replicated`] → [`Challenged`] → [`Sealed`].
+//!
+//! Walk: from `piece::layout` (pieces and CommD) to the proof that the chain accepts. Each stage consumes the one before, so
+//! a step cannot be skipped; each ends with a durable record ([`crate::sector_dir`]), so a run that dies goes on from there.
+//! Spec: proofs.md §4.1 (PC1, PC2, C1, C2), §3.3 (files).
+//!
+//! | stage | step that reaches it | reads | writes |
+//! |---|---|---|---|
+//! | Packed | [`create`] | pieces | `unsealed` |
+//! | Labeled | [`Packed::label`], PC1 | `unsealed` | TreeD, layers |
+//! | Replicated | [`Labeled::replicate`], PC2 | layers, `unsealed` | TreeC, `sealed`, TreeR, `p_aux` |
+//! | Challenged | [`Replicated::challenge`], C1 | all of them | the seed |
+//! | Sealed | [`Challenged::prove`], C2 | vanilla proofs | the proof |
+//!
+//! Memory: two layers while labelling ([`label_memory`]), fixed buffers while replicating, the circuit's need while proving;
+//! each is asked of the [`Plan`] before the step starts. Disk: [`disk_bytes`], asked before the first byte is written.
+//! Crash: every layer, TreeC, and every stage is durable by itself; what is left half-way is redone, with the same CommR,
+//! because everything follows from the request. A damaged file is named, never used: [`resume`] compares hashes, each tree
+//! root is compared with what it must be, and the openings of C1 are verified before anything is proven.
+
+mod check;
+mod pipeline;
+#[cfg(test)]
+mod tests;
+mod unseal;
+
+use std::path::{Path, PathBuf};
+
+pub use check::{CheckDepth, ReplicaReport, replica_check};
+pub use pipeline::{
+    AnyStage, Challenged, Labeled, Packed, Replicated, SealRequest, Sealed, create, create_on,
+    repair, resume, resume_on,
+};
+pub use unseal::unseal_range;
+
+use crate::commitment::CommD;
+use crate::machine::{MemoryError, Plan};
+use crate::merkle::build::TreeError;
+use crate::merkle::shape;
+use crate::piece::layout::LayoutError;
+use crate::porep::proof::VanillaError;
+use crate::sector_dir::SectorDirError;
+use crate::sector_dir::disk::DiskError;
+use crate::spec::{NODE_BYTES, SectorSize};
+
+/// Allowance for buffers and small files on top of what is counted exactly.
+const SLACK_BYTES: u64 = 4 << 20;
+
+/// Sealing, unsealing or checking a sector failed. Finished stages are kept.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// The folder or a file in it.
+    #[error(transparent)]
+    Dir(#[from] SectorDirError),
+    /// A tree could not be built or read.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// More memory is needed than allowed.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The disk is too small for the whole run.
+    #[error(
+        "sealing needs {} MiB in {} and {} MiB are free; free some space or choose another folder",
+        needed.div_ceil(1 << 20), path.display(), free >> 20
+    )]
+    DiskSpace {
+        /// The folder.
+        path: PathBuf,
+        /// Bytes that the remaining stages write.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// The pieces do not make a sector.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The proof type cannot be sealed here.
+    #[error("{0} cannot be sealed, only verified; use the V1_1 type of the same size")]
+    Unsupported(crate::spec::RegisteredSeal),
+    /// The data on disk is not what CommD commits to.
+    #[error(
+        "{path} hashes to CommD {found} instead of {expected}: it is damaged; pack the sector anew"
+    )]
+    WrongData {
+        /// The data file.
+        path: PathBuf,
+        /// What the pieces make.
+        expected: CommD,
+        /// What the file makes.
+        found: CommD,
+    },
+    /// The sector's own openings do not verify: a file was damaged after its stage was recorded.
+    #[error(
+        "the sector in {path} does not verify ({source}): a file is damaged; run repair, or seal it anew"
+    )]
+    Inconsistent {
+        /// The folder.
+        path: PathBuf,
+        /// Which check failed.
+        source: VanillaError,
+    },
+    /// The range to unseal lies outside the sector.
+    #[error("bytes {start}..{end} lie outside the sector's {capacity} bytes of data")]
+    Range {
+        /// First byte.
+        start: u64,
+        /// One past the last byte.
+        end: u64,
+        /// Unpadded bytes in the sector.
+        capacity: u64,
+    },
+    /// The replica does not decode to the data that CommD commits to.
+    #[error(
+        "the replica in {0} does not decode to its data: it is damaged; restore it or seal the sector anew"
+    )]
+    DamagedReplica(PathBuf),
+    /// Unsealed bytes could not be handed over.
+    #[error("writing the unsealed bytes failed: {0}")]
+    Output(std::io::Error),
+}
+
+impl From<DiskError> for SealError {
+    fn from(error: DiskError) -> Self {
+        SealError::Dir(error.into())
+    }
+}
+
+impl SealError {
+    /// Whether the disk is full, which freeing space cures.
+    pub fn is_full(&self) -> bool {
+        match self {
+            SealError::Dir(error) => error.is_full(),
+            SealError::Tree(TreeError::Disk(error)) => error.is_full(),
+            SealError::DiskSpace { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// Bytes that a sector's folder holds at most, when everything is kept until it is sealed.
+pub fn disk_bytes(size: SectorSize) -> u64 {
+    let trees = size.shape().base_trees as u64;
+    let sector_sized = size.bytes() * (2 + size.layers() as u64);
+    sector_sized
+        + shape::tree_d_bytes(size)
+        + trees * (shape::tree_c_bytes(size) + shape::tree_r_bytes(size))
+        + SLACK_BYTES
+}
+
+/// Bytes of memory that labelling and unsealing need: the layer being filled and the one before it.
+pub fn label_memory(size: SectorSize) -> u64 {
+    2 * size.bytes() + SLACK_BYTES
+}
+
+/// Bytes of memory that replicating needs: buffers of each thread.
+pub fn replicate_memory(size: SectorSize, plan: &Plan) -> u64 {
+    let columns = (size.layers() as u64 + 2) << 10;
+    let per_thread =
+        NODE_BYTES as u64 * (2 * columns + 4 * crate::porep::replica::chunk_nodes(size));
+    plan.threads() as u64 * per_thread + SLACK_BYTES
+}
+
+fn require_space(path: &Path, needed: u64, free: u64) -> Result<(), SealError> {
+    if free >= needed {
+        Ok(())
+    } else {
+        Err(SealError::DiskSpace {
+            path: path.to_owned(),
+            needed,
+            free,
+        })
+    }
+}

@@ -20,6 +20,9 @@
 pub mod disk;
 pub mod record;
 
+#[cfg(test)]
+pub(crate) mod crash;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -451,13 +454,19 @@ fn write_record(disk: &dyn Disk, dir: &Path, record: &Record) -> Result<(), Disk
     disk.sync_dir(dir).map_err(DiskError::at("syncing", dir))
 }
 
-fn read_record(disk: &dyn Disk, dir: &Path) -> Result<Record, SectorDirError> {
+/// Reads a sector's record without locking the folder: for readers of what no longer changes.
+pub fn read_record(disk: &dyn Disk, dir: &Path) -> Result<Record, SectorDirError> {
     let path = dir.join(RECORD);
     let broken = |source| SectorDirError::Record {
         path: path.clone(),
         source,
     };
-    let file = NodeFile::open(disk, &path)?;
+    let file = match NodeFile::open(disk, &path) {
+        Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => {
+            return Err(SectorDirError::Empty(dir.to_owned()));
+        }
+        other => other?,
+    };
     let bytes = file.byte_len()?;
     if bytes > MAX_RECORD_BYTES {
         return Err(broken(RecordError::NotARecord));

@@ -1,0 +1,355 @@
+//! Eight field elements at once in AVX-512 registers: Montgomery arithmetic in 52-bit limbs.
+//!
+//! Walk: under [`super::ifma`], the vector kernel of Poseidon. Plain twin: arkworks' `Fr`, compared by the tests below.
+//! Form: element = five limbs of 52 bits, little-endian, lane `l` of limb `i` belongs to element `l`; the value is
+//! `x·2^260 mod r`, kept below a small multiple of `r` instead of below `r`. Every function states what it needs and
+//! gives in units of `r`; with `r < 2^254.86` a product of `a·r` and `b·r` reduces to less than `(0.0283·a·b + 1)·r`.
+//! The multiplier reads the low 52 bits of a limb, so limbs are normalised before each multiplication.
+//!
+//! `unsafe`: every instruction used needs AVX-512F or IFMA. [`Ifma`] is the evidence that both exist; it is only made by
+//! [`Ifma::detect`], and each function that uses the instructions takes one.
+
+use std::arch::x86_64::*;
+
+use ark_bls12_381::Fr;
+use ark_ff::{BigInt, Field, PrimeField};
+
+/// Limbs of an element.
+pub(super) const LIMBS: usize = 5;
+/// Elements worked on at once.
+pub(super) const LANES: usize = 8;
+const LIMB_BITS: usize = 52;
+const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
+/// The field order in 52-bit limbs.
+const ORDER: [u64; LIMBS] = split(Fr::MODULUS.0);
+/// `-r^-1 mod 2^52`.
+const NEGATED_INVERSE: u64 = negated_inverse(ORDER[0]);
+
+/// Evidence that this CPU has AVX-512F and IFMA.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ifma(());
+
+/// Eight elements. Limbs below 2^52 unless a function says otherwise.
+#[derive(Clone, Copy)]
+pub(super) struct Lanes([__m512i; LIMBS]);
+
+/// Eight sums of products before reduction: ten limbs of up to 64 bits.
+#[derive(Clone, Copy)]
+pub(super) struct Wide([__m512i; 2 * LIMBS]);
+
+/// One element for all lanes, below `r`.
+pub(super) type Constant = [u64; LIMBS];
+
+/// An element in the kernel's form.
+pub(super) fn constant(value: Fr) -> Constant {
+    split(
+        (value * Fr::from(2u64).pow([(LIMBS * LIMB_BITS) as u64]))
+            .into_bigint()
+            .0,
+    )
+}
+
+impl Ifma {
+    /// Asks the CPU; the answer is cached by the standard library.
+    pub(super) fn detect() -> Option<Self> {
+        let found = std::arch::is_x86_feature_detected!("avx512f")
+            && std::arch::is_x86_feature_detected!("avx512ifma");
+        found.then_some(Self(()))
+    }
+
+    // SAFETY of the blocks below: `self` proves that the CPU has AVX-512F and IFMA, and the instructions only work on
+    // registers. They are inlined into functions compiled for these features.
+
+    #[inline(always)]
+    fn zero(self) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    fn all(self, value: u64) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_set1_epi64(value.cast_signed()) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_add_epi64(a, b) }
+    }
+
+    #[inline(always)]
+    fn low_bits(self, a: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_and_si512(a, _mm512_set1_epi64(LIMB_MASK.cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn high_bits(self, a: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_srli_epi64::<{ LIMB_BITS as u32 }>(a) }
+    }
+
+    /// `sum + low 52 bits of a·b`, of the low 52 bits of both.
+    #[inline(always)]
+    fn add_low(self, sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_madd52lo_epu64(sum, a, b) }
+    }
+
+    /// `sum + high 52 bits of a·b`, of the low 52 bits of both.
+    #[inline(always)]
+    fn add_high(self, sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_madd52hi_epu64(sum, a, b) }
+    }
+
+    /// Eight canonical elements, four 64-bit words each, as plain integers: below `r`, not yet times 2^260.
+    #[inline(always)]
+    pub(super) fn load(self, elements: &[[u64; 4]; LANES]) -> Lanes {
+        let mut limbs = [[0u64; LANES]; LIMBS];
+        for (lane, words) in elements.iter().enumerate() {
+            for (limb, value) in limbs.iter_mut().zip(split(*words)) {
+                limb[lane] = value;
+            }
+        }
+        // SAFETY: see above; each array has the 64 bytes that one register takes, and the load needs no alignment.
+        Lanes(limbs.map(|limb| unsafe { _mm512_loadu_si512(limb.as_ptr().cast()) }))
+    }
+
+    /// Undoes [`Ifma::load`] for values below `2r`: canonical words.
+    #[inline(always)]
+    pub(super) fn store(self, lanes: &Lanes) -> [[u64; 4]; LANES] {
+        let limbs = lanes.0.map(|limb| {
+            let mut out = [0u64; LANES];
+            // SAFETY: see above; the array has the 64 bytes of a register, and the store needs no alignment.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), limb) };
+            out
+        });
+        std::array::from_fn(|lane| below_order(join(std::array::from_fn(|i| limbs[i][lane]))))
+    }
+
+    /// The same element in all lanes.
+    #[inline(always)]
+    pub(super) fn spread(self, value: &Constant) -> Lanes {
+        Lanes(value.map(|limb| self.all(limb)))
+    }
+
+    /// `a + c`; bounds add.
+    #[inline(always)]
+    pub(super) fn add_constant(self, a: &Lanes, c: &Constant) -> Lanes {
+        self.carry(std::array::from_fn(|i| self.add(a.0[i], self.all(c[i]))))
+    }
+
+    /// An empty sum.
+    #[inline(always)]
+    pub(super) fn empty(self) -> Wide {
+        Wide([self.zero(); 2 * LIMBS])
+    }
+
+    /// A sum that reduces to at least `a` itself: `a·2^260`.
+    #[inline(always)]
+    pub(super) fn shifted(self, a: &Lanes) -> Wide {
+        let mut wide = self.empty();
+        wide.0[LIMBS..].copy_from_slice(&a.0);
+        wide
+    }
+
+    /// The plain integer `a` as a sum: reducing it leaves the Montgomery form.
+    #[inline(always)]
+    pub(super) fn widened(self, a: &Lanes) -> Wide {
+        let mut wide = self.empty();
+        wide.0[..LIMBS].copy_from_slice(&a.0);
+        wide
+    }
+
+    /// Adds `c·2^260`, which reduces to `c`.
+    #[inline(always)]
+    pub(super) fn add_shifted(self, mut wide: Wide, c: &Constant) -> Wide {
+        for (limb, &c) in wide.0[LIMBS..].iter_mut().zip(c) {
+            *limb = self.add(*limb, self.all(c));
+        }
+        wide
+    }
+
+    /// Adds `a·b`. A limb of the sum grows by less than 10·2^52, so it has room for hundreds of products.
+    #[inline(always)]
+    pub(super) fn add_product(self, mut wide: Wide, a: &Lanes, b: &Lanes) -> Wide {
+        for i in 0..LIMBS {
+            for j in 0..LIMBS {
+                wide.0[i + j] = self.add_low(wide.0[i + j], a.0[i], b.0[j]);
+                wide.0[i + j + 1] = self.add_high(wide.0[i + j + 1], a.0[i], b.0[j]);
+            }
+        }
+        wide
+    }
+
+    /// Adds `a·c`.
+    #[inline(always)]
+    pub(super) fn add_multiple(self, mut wide: Wide, a: &Lanes, c: &Constant) -> Wide {
+        for j in 0..LIMBS {
+            let factor = self.all(c[j]);
+            for i in 0..LIMBS {
+                wide.0[i + j] = self.add_low(wide.0[i + j], a.0[i], factor);
+                wide.0[i + j + 1] = self.add_high(wide.0[i + j + 1], a.0[i], factor);
+            }
+        }
+        wide
+    }
+
+    /// `a²` as a sum: products off the diagonal once, doubled.
+    #[inline(always)]
+    pub(super) fn square(self, a: &Lanes) -> Wide {
+        let mut wide = self.empty();
+        for i in 0..LIMBS {
+            for j in i + 1..LIMBS {
+                wide.0[i + j] = self.add_low(wide.0[i + j], a.0[i], a.0[j]);
+                wide.0[i + j + 1] = self.add_high(wide.0[i + j + 1], a.0[i], a.0[j]);
+            }
+        }
+        for limb in &mut wide.0 {
+            *limb = self.add(*limb, *limb);
+        }
+        for i in 0..LIMBS {
+            wide.0[2 * i] = self.add_low(wide.0[2 * i], a.0[i], a.0[i]);
+            wide.0[2 * i + 1] = self.add_high(wide.0[2 * i + 1], a.0[i], a.0[i]);
+        }
+        wide
+    }
+
+    /// Montgomery reduction: `wide / 2^260` plus less than `r`. The result must be below 2^260 (35 r), which the callers'
+    /// bounds guarantee.
+    #[inline(always)]
+    pub(super) fn reduce(self, mut wide: Wide) -> Lanes {
+        let inverse = self.all(NEGATED_INVERSE);
+        for i in 0..LIMBS {
+            let factor = self.add_low(self.zero(), wide.0[i], inverse);
+            // The low 52 bits become zero; what is above them moves on.
+            wide.0[i] = self.add_low(wide.0[i], factor, self.all(ORDER[0]));
+            wide.0[i + 1] = self.add(wide.0[i + 1], self.high_bits(wide.0[i]));
+            wide.0[i + 1] = self.add_high(wide.0[i + 1], factor, self.all(ORDER[0]));
+            for j in 1..LIMBS {
+                wide.0[i + j] = self.add_low(wide.0[i + j], factor, self.all(ORDER[j]));
+                wide.0[i + j + 1] = self.add_high(wide.0[i + j + 1], factor, self.all(ORDER[j]));
+            }
+        }
+        self.carry(std::array::from_fn(|i| wide.0[LIMBS + i]))
+    }
+
+    /// Normalises limbs of up to 64 bits. The value must be below 2^260.
+    #[inline(always)]
+    fn carry(self, mut limbs: [__m512i; LIMBS]) -> Lanes {
+        for i in 0..LIMBS - 1 {
+            limbs[i + 1] = self.add(limbs[i + 1], self.high_bits(limbs[i]));
+            limbs[i] = self.low_bits(limbs[i]);
+        }
+        Lanes(limbs)
+    }
+}
+
+/// Four 64-bit words as five 52-bit limbs.
+const fn split(words: [u64; 4]) -> [u64; LIMBS] {
+    let mut limbs = [0; LIMBS];
+    let mut i = 0;
+    while i < LIMBS {
+        let (word, shift) = (i * LIMB_BITS / 64, i * LIMB_BITS % 64);
+        let mut value = words[word] >> shift;
+        if shift > 64 - LIMB_BITS && word + 1 < 4 {
+            value |= words[word + 1] << (64 - shift);
+        }
+        limbs[i] = value & LIMB_MASK;
+        i += 1;
+    }
+    limbs
+}
+
+/// Five 52-bit limbs of a value below 2^256 as four words.
+fn join(limbs: [u64; LIMBS]) -> [u64; 4] {
+    let mut words = [0; 4];
+    for (i, limb) in limbs.into_iter().enumerate() {
+        let (word, shift) = (i * LIMB_BITS / 64, i * LIMB_BITS % 64);
+        words[word] |= limb << shift;
+        if shift > 64 - LIMB_BITS && word + 1 < 4 {
+            words[word + 1] |= limb >> (64 - shift);
+        }
+    }
+    words
+}
+
+/// Subtracts the order once if needed.
+fn below_order(words: [u64; 4]) -> [u64; 4] {
+    let mut value = BigInt(words);
+    if value >= Fr::MODULUS {
+        ark_ff::BigInteger::sub_with_borrow(&mut value, &Fr::MODULUS);
+    }
+    value.0
+}
+
+const fn negated_inverse(low: u64) -> u64 {
+    // Newton's iteration doubles the number of right bits: 1, 2, 4, …, 64.
+    let mut inverse = 1u64;
+    let mut i = 0;
+    while i < 6 {
+        inverse = inverse.wrapping_mul(2u64.wrapping_sub(low.wrapping_mul(inverse)));
+        i += 1;
+    }
+    inverse.wrapping_neg() & LIMB_MASK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The instructions in a function compiled for them, as the kernel uses them.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn product_square_sum(
+        ifma: Ifma,
+        a: &[[u64; 4]; LANES],
+        b: &[[u64; 4]; LANES],
+        c: &Constant,
+    ) -> [[[u64; 4]; LANES]; 4] {
+        let (a, b) = (ifma.load(a), ifma.load(b));
+        let product = ifma.reduce(ifma.add_product(ifma.empty(), &a, &b));
+        let square = ifma.reduce(ifma.square(&a));
+        let multiple = ifma.reduce(ifma.add_multiple(ifma.empty(), &a, c));
+        let sum = ifma.reduce(ifma.add_shifted(ifma.widened(&a), c));
+        [product, square, multiple, sum].map(|lanes| ifma.store(&lanes))
+    }
+
+    fn element() -> impl Strategy<Value = Fr> {
+        prop_oneof![
+            1 => Just(Fr::from(0u64)),
+            1 => Just(-Fr::from(1u64)),
+            1 => any::<u64>().prop_map(Fr::from),
+            5 => any::<[u8; 64]>().prop_map(|bytes| Fr::from_le_bytes_mod_order(&bytes)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn equals_arkworks(x in prop::array::uniform8(element()), y in prop::array::uniform8(element()), c in element()) {
+            let Some(ifma) = Ifma::detect() else { return Ok(()) };
+            let words = |v: [Fr; LANES]| v.map(|x| x.into_bigint().0);
+            let scale = Fr::from(2u64).pow([260]).inverse().expect("2 is invertible");
+            // SAFETY: `ifma` proves that the CPU has the features that the function is compiled for.
+            let found = unsafe { product_square_sum(ifma, &words(x), &words(y), &constant(c)) };
+            for lane in 0..LANES {
+                let expected = [x[lane] * y[lane] * scale, x[lane].square() * scale, x[lane] * c, x[lane] * scale + c * scale.inverse().expect("not zero")];
+                for (found, expected) in found.iter().zip(expected) {
+                    prop_assert_eq!(found[lane], expected.into_bigint().0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn limbs_are_the_same_number() {
+        let words = Fr::MODULUS.0;
+        assert_eq!(join(split(words)), words);
+        assert_eq!(
+            ORDER[0].wrapping_mul(NEGATED_INVERSE) & LIMB_MASK,
+            LIMB_MASK
+        );
+    }
+}

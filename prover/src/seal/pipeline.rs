@@ -1,0 +1,644 @@
+//! The stages and the steps between them. See [`crate::seal`] for the table.
+
+use std::io::{BufWriter, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::unseal::parent_table;
+use super::{SealError, disk_bytes, label_memory, replicate_memory, require_space};
+use crate::commitment::{CommC, CommD, CommR, CommRLast};
+use crate::ids::{Node, ProverId, ReplicaId, SectorNumber, Seed, Ticket};
+use crate::machine::Plan;
+use crate::merkle::build;
+use crate::merkle::shape;
+use crate::piece::PieceInfo;
+use crate::piece::layout::{self, LayoutError};
+use crate::porep::graph::Graph;
+use crate::porep::label::{self, LayerParents};
+use crate::porep::proof::{self, Sources, Statement, VanillaProof};
+use crate::porep::{column, replica, replica_id};
+use crate::progress::Progress;
+use crate::sector_dir::disk::{Appender, Disk, DiskError, NodeFile, RealDisk};
+use crate::sector_dir::record::{Record, Roots, SectorFile, Stage};
+use crate::sector_dir::{SectorDir, SectorDirError};
+use crate::spec::{NODE_BYTES, RegisteredSeal, SealVersion};
+
+/// Nodes copied per read when TreeD's leaf row is filled.
+const COPY_NODES: u64 = 1 << 14;
+
+/// What to seal.
+#[derive(Clone, Debug)]
+pub struct SealRequest {
+    /// Proof type: size and graph.
+    pub seal: RegisteredSeal,
+    /// Whose sector.
+    pub prover: ProverId,
+    /// Which of theirs; never used before.
+    pub sector: SectorNumber,
+    /// Chain randomness that binds the replica to a recent chain.
+    pub ticket: Ticket,
+    /// The pieces in order; zero pieces between and behind them are implied.
+    pub pieces: Vec<PieceInfo>,
+}
+
+/// Data written and committed to.
+#[derive(Debug)]
+pub struct Packed {
+    dir: SectorDir,
+}
+
+/// TreeD and all layers written.
+#[derive(Debug)]
+pub struct Labeled {
+    dir: SectorDir,
+}
+
+/// Replica, TreeC and TreeR written: CommR is fixed.
+#[derive(Debug)]
+pub struct Replicated {
+    dir: SectorDir,
+    roots: Roots,
+    comm_r: CommR,
+}
+
+/// Challenged nodes opened, and the openings verified.
+#[derive(Debug)]
+pub struct Challenged {
+    dir: SectorDir,
+    vanilla: VanillaProof,
+}
+
+/// Proven. The folder keeps what PoSt and unsealing need.
+#[derive(Debug)]
+pub struct Sealed {
+    dir: SectorDir,
+    roots: Roots,
+    comm_r: CommR,
+    seed: Seed,
+    proof: Vec<u8>,
+}
+
+/// A sector as it was found on disk.
+#[derive(Debug)]
+pub enum AnyStage {
+    /// Go on with [`Packed::label`].
+    Packed(Packed),
+    /// Go on with [`Labeled::replicate`].
+    Labeled(Labeled),
+    /// Go on with [`Replicated::challenge`].
+    Replicated(Replicated),
+    /// Go on with [`Challenged::prove`].
+    Challenged(Challenged),
+    /// Nothing left to do.
+    Sealed(Sealed),
+}
+
+/// Packs pieces into a new sector folder. `sources` yields the unpadded bytes of the pieces in order; each must hash to its
+/// CommP.
+pub fn create(
+    path: &Path,
+    request: SealRequest,
+    sources: &mut [&mut dyn Read],
+) -> Result<Packed, SealError> {
+    create_on(Arc::new(RealDisk), path, request, sources)
+}
+
+/// [`create`] on a disk of the caller's choice.
+pub fn create_on(
+    disk: Arc<dyn Disk>,
+    path: &Path,
+    request: SealRequest,
+    sources: &mut [&mut dyn Read],
+) -> Result<Packed, SealError> {
+    let SealRequest {
+        seal,
+        prover,
+        sector,
+        ticket,
+        pieces,
+    } = request;
+    if !matches!(seal.version, SealVersion::V1 | SealVersion::V1_1) {
+        return Err(SealError::Unsupported(seal));
+    }
+    let layout = layout::plan(&pieces, seal.size)?;
+    let comm_d = layout.comm_d;
+    let claim = SectorDir::claim(disk, path)?;
+    require_space(path, disk_bytes(seal.size), claim.free_bytes()?)?;
+
+    let file = claim.begin(SectorFile::Unsealed, seal.size)?;
+    let mut out = BufWriter::with_capacity(1 << 20, Appender::new(&file));
+    layout::write_sector(&layout, sources.iter_mut(), &mut out).map_err(|error| match error {
+        LayoutError::Write(source) => DiskError::at("writing", file.path())(source).into(),
+        other => SealError::from(other),
+    })?;
+    drop(out);
+
+    let replica_id = replica_id(&prover, sector, &ticket, &comm_d, &seal.porep_id());
+    let stage = Stage::Packed;
+    let record = Record {
+        seal,
+        prover,
+        sector,
+        ticket,
+        pieces,
+        comm_d,
+        replica_id,
+        stage,
+        files: Vec::new(),
+    };
+    Ok(Packed {
+        dir: claim.commit(record, SectorFile::Unsealed, &file)?,
+    })
+}
+
+/// Opens a sector folder at its last durable stage, after comparing every file that later stages read with its hash.
+pub fn resume(path: &Path) -> Result<AnyStage, SealError> {
+    resume_on(Arc::new(RealDisk), path)
+}
+
+/// [`resume`] on a disk of the caller's choice.
+pub fn resume_on(disk: Arc<dyn Disk>, path: &Path) -> Result<AnyStage, SealError> {
+    let dir = SectorDir::open(disk, path)?;
+    let files: Vec<SectorFile> = dir.record().files.iter().map(|entry| entry.file).collect();
+    files.into_par_iter().try_for_each(|file| dir.check(file))?;
+    stage_of(dir)
+}
+
+/// Drops damaged files that can be computed again and steps back to the last stage that is still whole. What is redone
+/// gives the same CommR. Fails, naming the file, when the data itself is damaged.
+pub fn repair(path: &Path) -> Result<AnyStage, SealError> {
+    let mut dir = SectorDir::open(Arc::new(RealDisk), path)?;
+    let damaged = |dir: &SectorDir, file| match dir.check(file) {
+        Ok(()) => Ok(false),
+        Err(SectorDirError::Damaged { .. }) => Ok(true),
+        Err(error) => Err(SealError::from(error)),
+    };
+    let files: Vec<SectorFile> = dir.record().files.iter().map(|entry| entry.file).collect();
+    let mut bad = Vec::new();
+    for file in files {
+        if damaged(&dir, file)? {
+            bad.push(file);
+        }
+    }
+    if bad.is_empty() {
+        return stage_of(dir);
+    }
+    // Everything else is computed from the data; without it the pieces have to be fetched again.
+    dir.check(SectorFile::Unsealed)?;
+    let layers = dir.size().layers() as u32;
+    let whole = |file: SectorFile| dir.has(file) && !bad.contains(&file);
+    let sound_layers = (1..=layers)
+        .take_while(|&layer| whole(SectorFile::Layer(layer)))
+        .count() as u32;
+    let tree_d = whole(SectorFile::TreeD);
+    let keep = move |file: SectorFile| match file {
+        SectorFile::Unsealed => true,
+        SectorFile::TreeD => tree_d,
+        SectorFile::Layer(layer) => layer <= sound_layers,
+        _ => false,
+    };
+    let stage = if tree_d && sound_layers == layers {
+        Stage::Labeled
+    } else {
+        Stage::Packed
+    };
+    dir.commit(Vec::new(), |record| record.stage = stage)?;
+    dir.discard(|file| !keep(file))?;
+    stage_of(dir)
+}
+
+fn stage_of(dir: SectorDir) -> Result<AnyStage, SealError> {
+    Ok(match dir.record().stage.clone() {
+        Stage::Packed => AnyStage::Packed(Packed { dir }),
+        Stage::Labeled => AnyStage::Labeled(Labeled { dir }),
+        Stage::Replicated(roots) => AnyStage::Replicated(Replicated::new(dir, roots)?),
+        Stage::Challenged(roots, seed) => {
+            AnyStage::Challenged(Replicated::new(dir, roots)?.open_challenges(seed)?)
+        }
+        Stage::Sealed(roots, seed, proof) => {
+            let comm_r = comm_r_of(&dir, &roots)?;
+            AnyStage::Sealed(Sealed {
+                dir,
+                roots,
+                comm_r,
+                seed,
+                proof,
+            })
+        }
+    })
+}
+
+impl AnyStage {
+    /// The folder and its record.
+    pub fn dir(&self) -> &SectorDir {
+        match self {
+            AnyStage::Packed(stage) => &stage.dir,
+            AnyStage::Labeled(stage) => &stage.dir,
+            AnyStage::Replicated(stage) => &stage.dir,
+            AnyStage::Challenged(stage) => &stage.dir,
+            AnyStage::Sealed(stage) => &stage.dir,
+        }
+    }
+
+    /// The stage's name, for people.
+    pub fn name(&self) -> &'static str {
+        match self {
+            AnyStage::Packed(_) => "packed",
+            AnyStage::Labeled(_) => "labeled",
+            AnyStage::Replicated(_) => "replicated",
+            AnyStage::Challenged(_) => "challenged",
+            AnyStage::Sealed(_) => "sealed",
+        }
+    }
+}
+
+impl Packed {
+    /// Root over the padded data.
+    pub fn comm_d(&self) -> CommD {
+        self.dir.record().comm_d
+    }
+
+    /// The folder and its record.
+    pub fn dir(&self) -> &SectorDir {
+        &self.dir
+    }
+
+    /// PC1: TreeD, and the layers one after another. Goes on behind the last finished layer.
+    pub fn label(mut self, plan: &Plan, progress: &dyn Progress) -> Result<Labeled, SealError> {
+        let size = self.dir.size();
+        plan.require("labelling", label_memory(size))?;
+        let finished: u64 = self
+            .dir
+            .record()
+            .files
+            .iter()
+            .map(|entry| entry.bytes)
+            .sum();
+        require_space(
+            self.dir.path(),
+            disk_bytes(size).saturating_sub(finished),
+            self.dir.free_bytes()?,
+        )?;
+        progress.start(
+            "PC1: labels and TreeD",
+            size.nodes() * (size.layers() as u64 + 1),
+        );
+        plan.run(|| fill_layers(&mut self.dir, plan, progress))?;
+        progress.finish();
+        Ok(Labeled { dir: self.dir })
+    }
+}
+
+/// The layers in order, each durable before the next; TreeD rides along with the first, on another core.
+fn fill_layers(dir: &mut SectorDir, plan: &Plan, progress: &dyn Progress) -> Result<(), SealError> {
+    let (seal, replica_id, size) = (dir.record().seal, dir.record().replica_id, dir.size());
+    let graph = Graph::new(size, &seal.porep_id(), seal.api_version());
+    let table = parent_table(&graph, plan);
+    let parents = table
+        .as_ref()
+        .map_or(LayerParents::Generated(&graph), LayerParents::Table);
+    let layers = size.layers() as u32;
+    let nodes = size.nodes() as usize;
+    let finished = (1..=layers)
+        .take_while(|&layer| dir.has(SectorFile::Layer(layer)))
+        .count() as u32;
+
+    let mut previous: Option<Vec<Node>> = None;
+    if finished > 0 && finished < layers {
+        let mut labels = vec![[0u8; NODE_BYTES]; nodes];
+        dir.read(SectorFile::Layer(finished))?
+            .read(0, &mut labels)?;
+        previous = Some(labels);
+    }
+    progress.advance(u64::from(finished) * size.nodes());
+    if !dir.has(SectorFile::TreeD) && finished == layers {
+        let tree_d = write_tree_d(dir, progress)?;
+        dir.commit(vec![(SectorFile::TreeD, tree_d)], |_| ())?;
+    }
+    let mut spare = vec![[0u8; NODE_BYTES]; if finished < layers { nodes } else { 0 }];
+    for layer in finished + 1..=layers {
+        let with_tree_d = !dir.has(SectorFile::TreeD);
+        let (tree_d, file) = rayon::join(
+            || with_tree_d.then(|| write_tree_d(dir, progress)).transpose(),
+            || -> Result<NodeFile, SealError> {
+                label::fill_layer(
+                    layer,
+                    parents,
+                    previous.as_deref(),
+                    &replica_id,
+                    &mut spare,
+                    progress,
+                );
+                let file = dir.begin(SectorFile::Layer(layer))?;
+                file.write(0, &spare)?;
+                Ok(file)
+            },
+        );
+        let mut done = vec![(SectorFile::Layer(layer), file?)];
+        done.extend(tree_d?.map(|file| (SectorFile::TreeD, file)));
+        dir.commit(done, |_| ())?;
+        spare = previous
+            .replace(spare)
+            .unwrap_or_else(|| vec![[0u8; NODE_BYTES]; nodes]);
+    }
+    dir.commit(Vec::new(), |record| record.stage = Stage::Labeled)?;
+    Ok(())
+}
+
+/// TreeD over the unsealed file; its root must be CommD.
+fn write_tree_d(dir: &SectorDir, progress: &dyn Progress) -> Result<NodeFile, SealError> {
+    let size = dir.size();
+    let data = dir.read(SectorFile::Unsealed)?;
+    let tree = dir.begin(SectorFile::TreeD)?;
+    let chunk = COPY_NODES.min(size.nodes());
+    let mut buffer = vec![[0u8; NODE_BYTES]; chunk as usize];
+    for first in (0..size.nodes()).step_by(chunk as usize) {
+        data.read(first, &mut buffer)?;
+        tree.write(first, &buffer)?;
+    }
+    let found = CommD(build::finish_tree_d(&tree, size, progress)?);
+    let expected = dir.record().comm_d;
+    if found == expected {
+        Ok(tree)
+    } else {
+        Err(SealError::WrongData {
+            path: dir.path_of(SectorFile::Unsealed),
+            expected,
+            found,
+        })
+    }
+}
+
+impl Labeled {
+    /// The folder and its record.
+    pub fn dir(&self) -> &SectorDir {
+        &self.dir
+    }
+
+    /// PC2: TreeC, then replica and TreeR. Afterwards CommR is fixed.
+    pub fn replicate(
+        mut self,
+        plan: &Plan,
+        progress: &dyn Progress,
+    ) -> Result<Replicated, SealError> {
+        let size = self.dir.size();
+        plan.require("replicating", replicate_memory(size, plan))?;
+        progress.start(
+            "PC2: columns, replica, trees",
+            column::build_units(size) + size.nodes(),
+        );
+        let roots = plan.run(|| -> Result<Roots, SealError> {
+            let comm_c = CommC(write_tree_c(&mut self.dir, progress)?);
+            write_replica(&mut self.dir, comm_c, progress)
+        })?;
+        progress.finish();
+        Replicated::new(self.dir, roots)
+    }
+}
+
+/// TreeC's files, durable, and its root.
+fn write_tree_c(dir: &mut SectorDir, progress: &dyn Progress) -> Result<Node, SealError> {
+    let size = dir.size();
+    if dir.has(SectorFile::TreeC(0)) {
+        let root_at = shape::tree_c_bytes(size) / NODE_BYTES as u64 - 1;
+        let roots = dir
+            .read_trees(SectorFile::TreeC)?
+            .iter()
+            .map(|f| f.node(root_at))
+            .collect::<Result<Vec<_>, _>>()?;
+        progress.advance(column::build_units(size));
+        return build::join_base_roots(size, &roots).ok_or_else(|| {
+            damaged(
+                dir,
+                SectorFile::TreeC(0),
+                "its root is not below the field order",
+            )
+        });
+    }
+    let layers = (1..=size.layers() as u32)
+        .map(|l| dir.read(SectorFile::Layer(l)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let trees = begin_trees(dir, SectorFile::TreeC)?;
+    let root = column::build_tree_c(&layers, &trees, size, progress)?;
+    dir.commit(numbered(SectorFile::TreeC, trees), |_| ())?;
+    Ok(root)
+}
+
+/// Replica, TreeR and `p_aux`, durable together with the stage.
+fn write_replica(
+    dir: &mut SectorDir,
+    comm_c: CommC,
+    progress: &dyn Progress,
+) -> Result<Roots, SealError> {
+    let size = dir.size();
+    let data = dir.read(SectorFile::Unsealed)?;
+    let key = dir.read(SectorFile::Layer(size.layers() as u32))?;
+    let sealed = dir.begin(SectorFile::Sealed)?;
+    let trees = begin_trees(dir, SectorFile::TreeR)?;
+    let comm_r_last = CommRLast(replica::build_replica(
+        &data, &key, &sealed, &trees, size, progress,
+    )?);
+
+    let p_aux = dir.begin(SectorFile::PAux)?;
+    p_aux.write(0, &[comm_c.0, comm_r_last.0])?;
+    let roots = Roots {
+        comm_c,
+        comm_r_last,
+    };
+    let mut files = numbered(SectorFile::TreeR, trees);
+    files.extend([(SectorFile::Sealed, sealed), (SectorFile::PAux, p_aux)]);
+    dir.commit(files, |record| record.stage = Stage::Replicated(roots))?;
+    Ok(roots)
+}
+
+fn begin_trees(
+    dir: &SectorDir,
+    kind: fn(u32) -> SectorFile,
+) -> Result<Vec<NodeFile>, SectorDirError> {
+    (0..dir.size().shape().base_trees as u32)
+        .map(|i| dir.begin(kind(i)))
+        .collect()
+}
+
+fn numbered(kind: fn(u32) -> SectorFile, files: Vec<NodeFile>) -> Vec<(SectorFile, NodeFile)> {
+    (0..).map(kind).zip(files).collect()
+}
+
+fn damaged(dir: &SectorDir, file: SectorFile, what: &str) -> SealError {
+    SectorDirError::Damaged {
+        path: dir.path_of(file),
+        what: what.to_owned(),
+    }
+    .into()
+}
+
+fn comm_r_of(dir: &SectorDir, roots: &Roots) -> Result<CommR, SealError> {
+    replica::comm_r(&roots.comm_c, &roots.comm_r_last)
+        .ok_or_else(|| damaged(dir, SectorFile::PAux, "a root is not below the field order"))
+}
+
+impl Replicated {
+    fn new(dir: SectorDir, roots: Roots) -> Result<Self, SealError> {
+        let comm_r = comm_r_of(&dir, &roots)?;
+        Ok(Self { dir, roots, comm_r })
+    }
+
+    /// Root over the padded data.
+    pub fn comm_d(&self) -> CommD {
+        self.dir.record().comm_d
+    }
+
+    /// What the chain is told at pre-commit.
+    pub fn comm_r(&self) -> CommR {
+        self.comm_r
+    }
+
+    /// The two roots under CommR.
+    pub fn roots(&self) -> Roots {
+        self.roots
+    }
+
+    /// Key of the labels.
+    pub fn replica_id(&self) -> ReplicaId {
+        self.dir.record().replica_id
+    }
+
+    /// The folder and its record.
+    pub fn dir(&self) -> &SectorDir {
+        &self.dir
+    }
+
+    /// C1: opens what the seed draws, verifies the openings, and records the seed.
+    pub fn challenge(self, seed: Seed) -> Result<Challenged, SealError> {
+        let mut challenged = self.open_challenges(seed)?;
+        let VanillaProof {
+            comm_c,
+            comm_r_last,
+            ..
+        } = challenged.vanilla;
+        let stage = Stage::Challenged(
+            Roots {
+                comm_c,
+                comm_r_last,
+            },
+            seed,
+        );
+        challenged
+            .dir
+            .commit(Vec::new(), |record| record.stage = stage)?;
+        Ok(challenged)
+    }
+
+    fn open_challenges(self, seed: Seed) -> Result<Challenged, SealError> {
+        let Self {
+            dir,
+            roots: Roots {
+                comm_c,
+                comm_r_last,
+            },
+            comm_r,
+        } = self;
+        let &Record {
+            seal,
+            replica_id,
+            comm_d,
+            ..
+        } = dir.record();
+        let sources = Sources {
+            tree_d: dir.read(SectorFile::TreeD)?,
+            layers: (1..=dir.size().layers() as u32)
+                .map(|layer| dir.read(SectorFile::Layer(layer)))
+                .collect::<Result<_, _>>()?,
+            tree_c: dir.read_trees(SectorFile::TreeC)?,
+            replica: dir.read(SectorFile::Sealed)?,
+            tree_r: dir.read_trees(SectorFile::TreeR)?,
+        };
+        let statement = Statement {
+            seal,
+            replica_id,
+            seed,
+            comm_d,
+            comm_c,
+            comm_r_last,
+            comm_r,
+        };
+        let vanilla = proof::prove(&statement, &sources)?;
+        proof::verify(&vanilla).map_err(|source| SealError::Inconsistent {
+            path: dir.path().to_owned(),
+            source,
+        })?;
+        Ok(Challenged { dir, vanilla })
+    }
+}
+
+impl Challenged {
+    /// The verified openings: the circuit's witness.
+    pub fn vanilla(&self) -> &VanillaProof {
+        &self.vanilla
+    }
+
+    /// The folder and its record.
+    pub fn dir(&self) -> &SectorDir {
+        &self.dir
+    }
+
+    /// Steps back, to answer another seed: after a reorganisation of the chain.
+    pub fn forget_seed(self) -> Result<Replicated, SealError> {
+        let VanillaProof {
+            comm_c,
+            comm_r_last,
+            ..
+        } = self.vanilla;
+        Replicated::new(
+            self.dir,
+            Roots {
+                comm_c,
+                comm_r_last,
+            },
+        )
+    }
+}
+
+impl Sealed {
+    /// Root over the padded data.
+    pub fn comm_d(&self) -> CommD {
+        self.dir.record().comm_d
+    }
+
+    /// What the chain knows the sector by.
+    pub fn comm_r(&self) -> CommR {
+        self.comm_r
+    }
+
+    /// The two roots under CommR.
+    pub fn roots(&self) -> Roots {
+        self.roots
+    }
+
+    /// The seed whose challenges the proof answers.
+    pub fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    /// One Groth16 proof per partition, joined.
+    pub fn proof(&self) -> &[u8] {
+        &self.proof
+    }
+
+    /// The folder and its record.
+    pub fn dir(&self) -> &SectorDir {
+        &self.dir
+    }
+
+    /// Frees what only sealing needed: layers, TreeC, TreeD, and the unsealed data unless it is to be kept for fast reads.
+    pub fn trim(mut self, keep_unsealed: bool) -> Result<Self, SealError> {
+        self.dir.discard(|file| match file {
+            SectorFile::Layer(_) | SectorFile::TreeC(_) | SectorFile::TreeD => true,
+            SectorFile::Unsealed => !keep_unsealed,
+            SectorFile::Sealed | SectorFile::TreeR(_) | SectorFile::PAux => false,
+        })?;
+        Ok(self)
+    }
+}

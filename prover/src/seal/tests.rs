@@ -1,0 +1,696 @@
+//! Whole seals against Filecoin's values, crashes at every step, damage to every kind of file.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::commitment::{CommC, CommR, CommRLast};
+use crate::hash::sha256;
+use crate::ids::{ProverId, SectorNumber, Seed, Ticket};
+use crate::piece::PieceInfo;
+use crate::piece::commp::commp_of;
+use crate::porep::proof;
+use crate::progress::NoProgress;
+use crate::sector_dir::crash::{Accident, CrashDisk, Loss};
+use crate::sector_dir::disk::{Disk, RealDisk};
+use crate::sector_dir::record::Roots;
+use crate::spec::{RegisteredSeal, SealVersion};
+
+const SEED: Seed = Seed([2; 32]);
+
+fn plan() -> Plan {
+    Plan::with_limits(2, 1 << 30).expect("two threads start")
+}
+
+/// Piece `k` (from 1) of `proofs.md` §9.3.
+fn piece_bytes(k: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|i| ((7 * i + 13 * k) % 251) as u8).collect()
+}
+
+fn request(seal: RegisteredSeal, pieces: &[Vec<u8>]) -> SealRequest {
+    let info = |bytes: &Vec<u8>| {
+        let (comm_p, size) = commp_of(bytes);
+        PieceInfo { comm_p, size }
+    };
+    SealRequest {
+        seal,
+        prover: ProverId([9; 32]),
+        sector: SectorNumber(42),
+        ticket: Ticket([1; 32]),
+        pieces: pieces.iter().map(info).collect(),
+    }
+}
+
+fn pack(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    seal: RegisteredSeal,
+    lengths: &[usize],
+) -> Result<Packed, SealError> {
+    let pieces: Vec<Vec<u8>> = (1..)
+        .zip(lengths)
+        .map(|(k, &len)| piece_bytes(k, len))
+        .collect();
+    let mut readers: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+    let mut sources: Vec<&mut dyn std::io::Read> = readers
+        .iter_mut()
+        .map(|r| r as &mut dyn std::io::Read)
+        .collect();
+    create_on(disk, dir, request(seal, &pieces), &mut sources)
+}
+
+fn replicate(dir: &Path, seal: RegisteredSeal, lengths: &[usize]) -> Replicated {
+    let packed = pack(Arc::new(RealDisk), dir, seal, lengths).expect("packs");
+    let labeled = packed.label(&plan(), &NoProgress).expect("labels");
+    labeled.replicate(&plan(), &NoProgress).expect("replicates")
+}
+
+fn kib2() -> RegisteredSeal {
+    RegisteredSeal::v1_1(SectorSize::Kib2)
+}
+
+/// One block of `proofs.md` §9.3: type, unpadded piece lengths, then comm_d, replica_id, comm_c, comm_r_last, comm_r, and
+/// the two challenges.
+struct Golden {
+    seal: RegisteredSeal,
+    pieces: &'static [usize],
+    roots: [&'static str; 5],
+    challenges: [u64; 2],
+}
+
+const GOLDEN: [Golden; 6] = [
+    Golden {
+        seal: RegisteredSeal {
+            version: SealVersion::V1_1,
+            size: SectorSize::Kib2,
+        },
+        pieces: &[1016, 508, 127],
+        roots: [
+            "3b53dcc8914731ec87d57c43e571bd09052c6b289ae3c9d02bf83981b2bd0a3c",
+            "c2b9e585bcd99af7bf916d40f0bde4513310206c6f179905b4b89b8e285eef17",
+            "e84edbcacd25a18e752e940c6e158d7f4d1bfb5365b4385f02283cf772441c69",
+            "bdcdf43533a7deeab8199542cb97961bbb5888a9a1df74da10fcfd226c2f1b38",
+            "78b0dd6896c28e97207832afabe71a2aea4145c73d4549a4249a666cb0b25f51",
+        ],
+        challenges: [8, 48],
+    },
+    Golden {
+        seal: RegisteredSeal {
+            version: SealVersion::V1,
+            size: SectorSize::Kib2,
+        },
+        pieces: &[2032],
+        roots: [
+            "25c9dfea70842cdc7d54ef86635d39aed1f096a96323e94979db774d668e3e06",
+            "d5e59478f20bf1d372f783cd125254f77356eb88681d07b8670e7df574d9b206",
+            "8cafe99eb1fde72b7fe23a6081bb2a03d2d95a434feaece6bb07f929e6267a40",
+            "95f903a1002f8819b9ce923d39136205e7f48a21ed56a29d1bacd6adecdb3747",
+            "f60fca651813daf599c9797d4569260d1ff7ece88a981f8206a31796595b5607",
+        ],
+        challenges: [20, 16],
+    },
+    Golden {
+        seal: RegisteredSeal {
+            version: SealVersion::V1_1,
+            size: SectorSize::Kib4,
+        },
+        pieces: &[2032, 2032],
+        roots: [
+            "6c4e1c00f3afcf45eb8030592f0cf18cdf697a0175fcb98fe5bbe85cf0511f3e",
+            "9023de527fe42930a84ca20fd07f27431c3220e53d6ce51af0584d7e4204f112",
+            "e21b2919cde4f395043c9cf6a604e01d7431971a6973be86cb0d08677be0742b",
+            "2f53e6083fa928a5e9537ced18935913619675b385f11537c396962a0570802f",
+            "efd82a2f76ab50ec2802fb8d91a47d58222a25ee4c18802f0686f4e2a0061160",
+        ],
+        challenges: [112, 7],
+    },
+    Golden {
+        seal: RegisteredSeal {
+            version: SealVersion::V1_1,
+            size: SectorSize::Kib16,
+        },
+        pieces: &[8128, 8128],
+        roots: [
+            "60a592324d5dee63a44dd86912c2cb5e6909830e0ec9f15f002feb369e6d0c1d",
+            "081420a558588ffe62e67214a506a1bfb35ef95d39f062f09d50a5771b002e00",
+            "73a2c794428ca58ab149b2e2835c19f235cc148ed5ef8fea46b9e6671375765f",
+            "77fbdb36272e9c3a96811c12f66adb67c10a6ae86e4f5fbaf290ee5ac760742a",
+            "a06fee456d46c94958e1b3e756497034a40b82059495ef65be2c9c46766b3713",
+        ],
+        challenges: [62, 132],
+    },
+    Golden {
+        seal: RegisteredSeal {
+            version: SealVersion::V1_1,
+            size: SectorSize::Kib32,
+        },
+        pieces: &[16256, 16256],
+        roots: [
+            "08657b7af02a46fdf924964a52efa97663e613b7e4afab6716f206ba5629f125",
+            "1074f065f00c72f7e8a0fcd7624ef1018c6e0df740851e660e9982cb2bf11414",
+            "32eb9fd2853e15304f6e462c0f597e6b0174adffb3def5e59841ee8d60a7df34",
+            "3158a4c7310e8f5da0f44c7d7bed08df3917a9be7ce969b9341bd054309cb717",
+            "bf52c753a20d9d7ba917dbe8b446902a4e30c10049d1e0f0aca427bf437b7b4d",
+        ],
+        challenges: [132, 664],
+    },
+    Golden {
+        seal: RegisteredSeal {
+            version: SealVersion::V1_1,
+            size: SectorSize::Mib8,
+        },
+        pieces: &[8323072],
+        roots: [
+            "253e4e89869c277d19e3e7e81c6cc8d760acdd0709c3063ed364fda606647a0c",
+            "4b58a03301b06035da68734aef74e7a6280ce44496ad7dd97b8e4fe2e314340f",
+            "3393adfdd21a9fe5d07bcbcf684fac647d90e0f55fb4bd63e79ce27fbba1bd25",
+            "f15cf43106239aa8a6bd53cd9acc9192003bac581027595e42247f5fa83cce1e",
+            "6651b8a84ee951f35238c0925be299f0e1d6a739786134cd42ac6517847b322d",
+        ],
+        challenges: [209473, 125026],
+    },
+];
+
+fn check_golden(golden: &Golden) {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("sector");
+    let replicated = replicate(&path, golden.seal, golden.pieces);
+    let Roots {
+        comm_c,
+        comm_r_last,
+    } = replicated.roots();
+    let found = [
+        replicated.comm_d().to_string(),
+        replicated.replica_id().to_string(),
+        comm_c.to_string(),
+        comm_r_last.to_string(),
+        replicated.comm_r().to_string(),
+    ];
+    assert_eq!(found, golden.roots, "{}", golden.seal);
+    let comm_r = replicated.comm_r();
+
+    let challenged = replicated.challenge(SEED).expect("its own openings verify");
+    let drawn: Vec<u64> = challenged.vanilla().partitions[0]
+        .iter()
+        .map(|c| c.challenge)
+        .collect();
+    assert_eq!(drawn, golden.challenges, "{}", golden.seal);
+    drop(challenged);
+
+    let size = golden.seal.size;
+    let report = replica_check(&path, size, &comm_r, CheckDepth::Full, &plan(), &NoProgress);
+    assert!(
+        report.is_sound() && report.nodes == size.nodes(),
+        "{report:?}"
+    );
+
+    let mut all = Vec::new();
+    unseal_range(
+        &path,
+        0..size.unpadded_bytes(),
+        &mut all,
+        &plan(),
+        &NoProgress,
+    )
+    .expect("unseals");
+    let first = piece_bytes(1, golden.pieces[0]);
+    assert_eq!(all.len() as u64, size.unpadded_bytes());
+    assert_eq!(all[..first.len()], first);
+    let range = 100..(first.len() as u64).min(1000);
+    let mut part = Vec::new();
+    unseal_range(&path, range.clone(), &mut part, &plan(), &NoProgress).expect("unseals");
+    assert_eq!(part, all[range.start as usize..range.end as usize]);
+}
+
+#[test]
+fn small_sectors_match_filecoin() {
+    GOLDEN
+        .iter()
+        .filter(|golden| golden.seal.size < SectorSize::Mib8)
+        .for_each(check_golden);
+}
+
+#[test]
+fn an_8_mib_sector_matches_filecoin() {
+    GOLDEN
+        .iter()
+        .filter(|golden| golden.seal.size == SectorSize::Mib8)
+        .for_each(check_golden);
+}
+
+/// Finishes a sector from whatever is on disk, as a provider does after a restart.
+fn finish(disk: &Arc<dyn Disk>, dir: &Path) -> Result<CommR, SealError> {
+    let mut stage = match resume_on(disk.clone(), dir) {
+        Ok(stage) => stage,
+        Err(SealError::Dir(SectorDirError::Empty(_))) => {
+            AnyStage::Packed(pack(disk.clone(), dir, kib2(), &[1016, 508, 127])?)
+        }
+        Err(error) => return Err(error),
+    };
+    loop {
+        stage = match stage {
+            AnyStage::Packed(packed) => AnyStage::Labeled(packed.label(&plan(), &NoProgress)?),
+            AnyStage::Labeled(labeled) => {
+                AnyStage::Replicated(labeled.replicate(&plan(), &NoProgress)?)
+            }
+            AnyStage::Replicated(replicated) => AnyStage::Challenged(replicated.challenge(SEED)?),
+            AnyStage::Challenged(challenged) => return Ok(challenged.vanilla().comm_r),
+            AnyStage::Sealed(sealed) => return Ok(sealed.comm_r()),
+        };
+    }
+}
+
+fn golden_2kib() -> CommR {
+    GOLDEN[0].roots[4].parse().expect("hex of 32 bytes")
+}
+
+/// Cuts at every step, with each kind of loss, and once more during the recovery: always the same CommR.
+#[test]
+fn tm_h1_tm_h8_a_cut_at_any_step_is_resumed_to_the_same_comm_r() {
+    let counting = CrashDisk::new(None);
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let disk: Arc<dyn Disk> = Arc::new(counting.clone());
+    assert_eq!(
+        finish(&disk, &dir.path().join("s")).expect("no accident"),
+        golden_2kib()
+    );
+    let steps = counting.steps();
+    assert!(steps > 50, "the test walks real steps, not {steps}");
+
+    for cut in 0..steps {
+        for loss in [Loss::Nothing, Loss::Unsynced, Loss::Torn(cut)] {
+            let dir = tempfile::tempdir().expect("temporary folder");
+            let path = dir.path().join("s");
+            // The second cut comes somewhere in the recovery; past its end nothing happens.
+            for at in [cut, cut * 7 % steps] {
+                let crash = CrashDisk::new(Some((at, Accident::Cut)));
+                let disk: Arc<dyn Disk> = Arc::new(crash.clone());
+                let cut_short = finish(&disk, &path);
+                if let Ok(comm_r) = cut_short {
+                    assert_eq!(comm_r, golden_2kib());
+                }
+                drop(disk);
+                crash.lose(loss);
+            }
+            let disk: Arc<dyn Disk> = Arc::new(CrashDisk::new(None));
+            let comm_r = finish(&disk, &path).unwrap_or_else(|e| panic!("cut {cut} {loss:?}: {e}"));
+            assert_eq!(comm_r, golden_2kib(), "cut {cut} {loss:?}");
+        }
+    }
+}
+
+/// Every write fails once with a full disk: an ordinary error that says so, and a resumed run completes.
+#[test]
+fn tm_h4_a_full_disk_is_an_ordinary_error() {
+    let counting = CrashDisk::new(None);
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let disk: Arc<dyn Disk> = Arc::new(counting.clone());
+    finish(&disk, &dir.path().join("s")).expect("no accident");
+
+    let mut full = 0;
+    for at in 0..counting.steps() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("s");
+        let disk: Arc<dyn Disk> = Arc::new(CrashDisk::new(Some((at, Accident::Full))));
+        match finish(&disk, &path) {
+            // Only what comes after the last write survives a disk without space.
+            Ok(comm_r) => assert_eq!(comm_r, golden_2kib()),
+            Err(error) => {
+                assert!(error.is_full(), "step {at}: {error}");
+                full += 1;
+            }
+        }
+        let disk: Arc<dyn Disk> = Arc::new(CrashDisk::new(None));
+        assert_eq!(finish(&disk, &path).expect("space is back"), golden_2kib());
+    }
+    assert!(full > 30, "most steps need space, not {full}");
+}
+
+/// A failed sync ends the stage; nothing that it covered is taken as durable, and a fresh run redoes it.
+#[test]
+fn tm_h5_a_failed_sync_ends_the_stage() {
+    let counting = CrashDisk::new(None);
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let disk: Arc<dyn Disk> = Arc::new(counting.clone());
+    finish(&disk, &dir.path().join("s")).expect("no accident");
+
+    let mut failed = 0;
+    for at in 0..counting.steps() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("s");
+        let crash = CrashDisk::new(Some((at, Accident::SyncFails)));
+        let disk: Arc<dyn Disk> = Arc::new(crash.clone());
+        failed += u32::from(finish(&disk, &path).is_err());
+        drop(disk);
+        crash.lose(Loss::Unsynced);
+        let disk: Arc<dyn Disk> = Arc::new(CrashDisk::new(None));
+        assert_eq!(
+            finish(&disk, &path).expect("the disk is well again"),
+            golden_2kib()
+        );
+    }
+    assert!(failed > 20, "every sync fails once, not {failed}");
+}
+
+#[test]
+fn too_small_a_disk_or_memory_is_refused_before_work_starts() {
+    #[derive(Debug)]
+    struct Small;
+    impl Disk for Small {
+        fn make_dir(&self, dir: &Path) -> std::io::Result<()> {
+            RealDisk.make_dir(dir)
+        }
+        fn open(&self, path: &Path) -> std::io::Result<Box<dyn crate::sector_dir::disk::DiskFile>> {
+            RealDisk.open(path)
+        }
+        fn create(
+            &self,
+            path: &Path,
+        ) -> std::io::Result<Box<dyn crate::sector_dir::disk::DiskFile>> {
+            panic!(
+                "nothing is written to a disk that is too small: {}",
+                path.display()
+            )
+        }
+        fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+            RealDisk.rename(from, to)
+        }
+        fn remove(&self, path: &Path) -> std::io::Result<()> {
+            RealDisk.remove(path)
+        }
+        fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
+            RealDisk.sync_dir(dir)
+        }
+        fn list(&self, dir: &Path) -> std::io::Result<Vec<String>> {
+            RealDisk.list(dir)
+        }
+        fn free_bytes(&self, _dir: &Path) -> std::io::Result<u64> {
+            Ok(disk_bytes(SectorSize::Kib2) - 1)
+        }
+    }
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let error =
+        pack(Arc::new(Small), &dir.path().join("s"), kib2(), &[127]).expect_err("one byte short");
+    assert!(matches!(error, SealError::DiskSpace { .. }), "{error}");
+
+    let packed = pack(Arc::new(RealDisk), &dir.path().join("t"), kib2(), &[127]).expect("packs");
+    let poor = Plan::with_limits(1, label_memory(SectorSize::Kib2) - 1).expect("one thread starts");
+    assert!(matches!(
+        packed.label(&poor, &NoProgress),
+        Err(SealError::Memory(_))
+    ));
+}
+
+#[test]
+fn a_folder_has_one_worker_and_one_sector() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("s");
+    assert!(matches!(
+        resume(&path),
+        Err(SealError::Dir(SectorDirError::Empty(_)))
+    ));
+    let packed = pack(Arc::new(RealDisk), &path, kib2(), &[127]).expect("packs");
+    assert!(matches!(
+        resume(&path),
+        Err(SealError::Dir(SectorDirError::Locked(_)))
+    ));
+    drop(packed);
+    let again = pack(Arc::new(RealDisk), &path, kib2(), &[127]);
+    assert!(matches!(
+        again,
+        Err(SealError::Dir(SectorDirError::Occupied(_)))
+    ));
+    assert!(matches!(
+        resume(&path).expect("free again"),
+        AnyStage::Packed(_)
+    ));
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).expect("readable");
+    bytes[at] ^= 1;
+    std::fs::write(path, bytes).expect("writable");
+}
+
+/// One flipped bit, and one missing byte, in each kind of file: named at resume, and repaired where the data is sound.
+#[test]
+fn tm_h3_damage_to_any_file_is_named_before_use_and_repaired() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("s");
+    let replicated = replicate(
+        &path,
+        RegisteredSeal::v1_1(SectorSize::Kib32),
+        &[16256, 16256],
+    );
+    let comm_r = replicated.comm_r();
+    let files: BTreeSet<_> = replicated
+        .dir()
+        .record()
+        .files
+        .iter()
+        .map(|e| replicated.dir().path_of(e.file))
+        .collect();
+    drop(replicated);
+    assert_eq!(files.len(), 1 + 1 + 2 + 16 + 16 + 1 + 1);
+
+    for file in &files {
+        for shorten in [false, true] {
+            if shorten {
+                let len = std::fs::metadata(file).expect("there").len();
+                std::fs::File::options()
+                    .write(true)
+                    .open(file)
+                    .and_then(|f| f.set_len(len - 1))
+                    .expect("writable");
+            } else {
+                flip(file, 7);
+            }
+            let error = resume(&path).expect_err("damaged");
+            let name = file
+                .file_name()
+                .and_then(|name| name.to_str())
+                .expect("our names are ASCII");
+            assert!(error.to_string().contains(name), "{error}");
+
+            if name == "unsealed" {
+                assert!(
+                    repair(&path)
+                        .expect_err("the data is gone")
+                        .to_string()
+                        .contains("unsealed")
+                );
+                std::fs::remove_dir_all(&path).expect("removable");
+                replicate(
+                    &path,
+                    RegisteredSeal::v1_1(SectorSize::Kib32),
+                    &[16256, 16256],
+                );
+                continue;
+            }
+            let redone = match repair(&path).expect("computed again") {
+                AnyStage::Packed(packed) => packed
+                    .label(&plan(), &NoProgress)
+                    .and_then(|labeled| labeled.replicate(&plan(), &NoProgress)),
+                AnyStage::Labeled(labeled) => labeled.replicate(&plan(), &NoProgress),
+                other => panic!("a damaged {name} leaves work to do, not {}", other.name()),
+            };
+            assert_eq!(redone.expect("replicates").comm_r(), comm_r);
+        }
+    }
+}
+
+/// The record itself: any flipped byte and any shorter length is refused by name.
+#[test]
+fn tm_h3_a_damaged_record_is_refused() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("s");
+    drop(pack(Arc::new(RealDisk), &path, kib2(), &[127]).expect("packs"));
+    let record = path.join("record");
+    let sound = std::fs::read(&record).expect("readable");
+    for at in 0..sound.len() {
+        flip(&record, at);
+        let error = resume(&path).expect_err("damaged");
+        assert!(
+            matches!(error, SealError::Dir(SectorDirError::Record { .. })),
+            "byte {at}: {error}"
+        );
+        std::fs::write(&record, &sound[..at]).expect("writable");
+        assert!(resume(&path).is_err(), "length {at}");
+        std::fs::write(&record, &sound).expect("writable");
+    }
+    assert!(resume(&path).is_ok());
+}
+
+/// Damage between the stages, after the hashes were compared: the openings of C1 find it.
+#[test]
+fn tm_p18_damage_before_c1_is_found_by_the_openings() {
+    for file in [
+        "sc-02-data-tree-d.dat",
+        "sc-02-data-layer-2.dat",
+        "sc-02-data-tree-c.dat",
+        "sealed",
+    ] {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("s");
+        let replicated = replicate(&path, kib2(), &[2032]);
+        let at = path.join(file);
+        let damaged: Vec<u8> = std::fs::read(&at)
+            .expect("readable")
+            .iter()
+            .map(|b| b ^ 1)
+            .collect();
+        std::fs::write(&at, damaged).expect("writable");
+        let error = replicated.challenge(SEED).expect_err(file);
+        assert!(
+            matches!(error, SealError::Inconsistent { .. } | SealError::Tree(_)),
+            "{file}: {error}"
+        );
+    }
+}
+
+#[test]
+fn the_scrubber_finds_and_places_damage() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("s");
+    let size = SectorSize::Kib32;
+    let comm_r = replicate(&path, RegisteredSeal::v1_1(size), &[16256, 16256]).comm_r();
+    let check = |depth| replica_check(&path, size, &comm_r, depth, &plan(), &NoProgress).damage;
+    let group = 64 * 32;
+
+    flip(&path.join("sealed"), 5 * group + 33);
+    let expected = vec![check::Damage::Replica(5 * group as u64..6 * group as u64)];
+    assert_eq!(check(CheckDepth::Full), expected);
+    assert_eq!(check(CheckDepth::Leaves(&[5 * 64 + 3])), expected);
+    assert_eq!(check(CheckDepth::Leaves(&[4 * 64 + 3])), []);
+    flip(&path.join("sealed"), 5 * group + 33);
+    assert_eq!(check(CheckDepth::Full), []);
+
+    flip(&path.join("p_aux"), 40);
+    assert_eq!(check(CheckDepth::Full), [check::Damage::Roots]);
+    flip(&path.join("p_aux"), 40);
+
+    flip(&path.join("sc-02-data-tree-r-last-3.dat"), 0);
+    assert!(!check(CheckDepth::Full).is_empty());
+    flip(&path.join("sc-02-data-tree-r-last-3.dat"), 0);
+
+    std::fs::remove_file(path.join("sealed")).expect("removable");
+    assert!(matches!(
+        check(CheckDepth::Full)[..],
+        [check::Damage::Unreadable(_)]
+    ));
+    let other = CommR([3; 32]);
+    assert!(!replica_check(&path, size, &other, CheckDepth::Full, &plan(), &NoProgress).is_sound());
+}
+
+#[test]
+fn unsealing_never_yields_wrong_bytes() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("s");
+    drop(replicate(&path, kib2(), &[2032]));
+    flip(&path.join("sealed"), 1000);
+    let mut out = Vec::new();
+    let error = unseal_range(&path, 0..10, &mut out, &plan(), &NoProgress).expect_err("damaged");
+    assert!(matches!(error, SealError::DamagedReplica(_)), "{error}");
+    assert!(out.is_empty());
+    let outside =
+        unseal_range(&path, 0..2033, &mut out, &plan(), &NoProgress).expect_err("past the end");
+    assert!(matches!(outside, SealError::Range { capacity: 2032, .. }));
+}
+
+/// Mutates every field of a vanilla proof on its own: each is refused.
+#[test]
+fn a_vanilla_proof_with_any_wrong_field_is_refused() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let replicated = replicate(
+        &dir.path().join("s"),
+        RegisteredSeal::v1_1(SectorSize::Kib32),
+        &[16256, 16256],
+    );
+    let challenged = replicated.challenge(SEED).expect("opens");
+    let sound = challenged.vanilla();
+    assert_eq!(proof::verify(sound), Ok(()));
+
+    type Mutation = fn(&mut proof::VanillaProof);
+    let mutations: [(&str, Mutation); 22] = [
+        ("replica id", |p| p.replica_id.0[0] ^= 1),
+        ("seed", |p| p.seed.0[0] ^= 1),
+        ("comm_d", |p| p.comm_d.0[0] ^= 1),
+        ("comm_c", |p| p.comm_c = CommC([1; 32])),
+        ("comm_r_last", |p| p.comm_r_last = CommRLast([1; 32])),
+        ("comm_r", |p| p.comm_r.0[0] ^= 1),
+        ("graph", |p| p.seal.version = SealVersion::V1),
+        ("size", |p| p.seal.size = SectorSize::Kib16),
+        ("partitions", |p| p.partitions.push(Vec::new())),
+        ("challenges", |p| p.partitions[0].truncate(1)),
+        ("challenge", |p| p.partitions[0][0].challenge ^= 1),
+        ("order", |p| p.partitions[0].swap(0, 1)),
+        ("data leaf", |p| p.partitions[0][0].data.leaf[0] ^= 1),
+        ("data index", |p| p.partitions[0][0].data.index ^= 1),
+        ("data sibling", |p| {
+            p.partitions[0][0].data.siblings[3][0] ^= 1
+        }),
+        ("own label", |p| p.partitions[0][0].column.labels[0][0] ^= 1),
+        ("own label missing", |p| {
+            p.partitions[0][0].column.labels.truncate(1)
+        }),
+        ("parent label", |p| {
+            p.partitions[0][1].parents[13].labels[1][0] ^= 1
+        }),
+        ("parent order", |p| p.partitions[0][1].parents.swap(6, 13)),
+        ("parent missing", |p| {
+            p.partitions[0][1].parents.truncate(13)
+        }),
+        ("replica leaf", |p| p.partitions[0][0].replica.leaf[0] ^= 1),
+        ("replica level", |p| {
+            p.partitions[0][0].replica.levels.truncate(1)
+        }),
+    ];
+    for (what, mutate) in mutations {
+        let mut wrong = sound.clone();
+        mutate(&mut wrong);
+        assert!(proof::verify(&wrong).is_err(), "{what}");
+    }
+}
+
+/// Version 1 as it was first written: the empty 2 KiB sector of prover 9. Later programs must open or refuse it by name.
+#[test]
+fn tm_h10_the_records_bytes_are_pinned_and_other_versions_refused() {
+    use crate::sector_dir::record::{Record, RecordError, Stage};
+    let record = Record {
+        seal: kib2(),
+        prover: ProverId([9; 32]),
+        sector: SectorNumber(42),
+        ticket: Ticket([1; 32]),
+        pieces: request(kib2(), &[piece_bytes(1, 127)]).pieces,
+        comm_d: crate::commitment::CommD([4; 32]),
+        replica_id: crate::ids::ReplicaId([5; 32]),
+        stage: Stage::Sealed(
+            Roots {
+                comm_c: CommC([6; 32]),
+                comm_r_last: CommRLast([7; 32]),
+            },
+            SEED,
+            vec![8; 192],
+        ),
+        files: vec![crate::sector_dir::record::FileEntry {
+            file: crate::sector_dir::record::SectorFile::TreeR(3),
+            bytes: 32,
+            sha256: [11; 32],
+        }],
+    };
+    let bytes = record.encode();
+    assert_eq!(
+        hex::encode(sha256::digest(&[&bytes])),
+        "73c1f20bbe2473c1470eb5818c61d6e72d1994c8712e4fd37a8902acd38d08bc"
+    );
+    assert_eq!(Record::decode(&bytes), Ok(record));
+
+    let mut newer = bytes.clone();
+    newer[8] = 2;
+    assert_eq!(Record::decode(&newer), Err(RecordError::Version(2)));
+    assert!(RecordError::Version(2).to_string().contains("version 2"));
+    let mut longer = bytes;
+    longer.push(0);
+    assert!(Record::decode(&longer).is_err());
+}

@@ -1,0 +1,163 @@
+//! Unsealing: the way back from the replica to the pieces' bytes.
+//!
+//! Walk: `retrieval::serve` reads unsealed bytes; when a provider kept none, they come from here.
+//! Spec: proofs.md §2.7. Cost: labels are not kept, so all layers are computed again: the full price of PC1, whatever the
+//! range. Memory: [`super::label_memory`]. That price already touches every node, so the whole sector is decoded and its
+//! CommD compared before one byte is handed over: the right bytes or an error, never wrong bytes.
+//! Crash: nothing is written to the sector's folder.
+
+use std::io::Write;
+use std::ops::Range;
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::{SealError, label_memory};
+use crate::hash::sha256;
+use crate::ids::Node;
+use crate::machine::Plan;
+use crate::piece::fr32;
+use crate::porep::graph::Graph;
+use crate::porep::label::{self, LayerParents, ParentTable};
+use crate::porep::replica;
+use crate::progress::Progress;
+use crate::sector_dir;
+use crate::sector_dir::disk::{NodeFile, RealDisk};
+use crate::sector_dir::record::{Record, SectorFile};
+use crate::spec::NODE_BYTES;
+
+/// Nodes decoded or hashed per piece of parallel work; even, so that pairs stay together.
+const CHUNK: usize = 1 << 12;
+/// Unpadded bytes handed over per write.
+const BLOCK: u64 = fr32::BLOCK_UNPADDED as u64 * (1 << 13);
+
+/// Writes the unpadded bytes `range` of the sector's data to `out`. Works on any sector whose replica is durable.
+pub fn unseal_range(
+    path: &Path,
+    range: Range<u64>,
+    out: &mut dyn Write,
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> Result<(), SealError> {
+    let record = sector_dir::read_record(&RealDisk, path)?;
+    let size = record.seal.size;
+    let capacity = size.unpadded_bytes();
+    if range.start > range.end || range.end > capacity {
+        return Err(SealError::Range {
+            start: range.start,
+            end: range.end,
+            capacity,
+        });
+    }
+    plan.require("unsealing", label_memory(size))?;
+    let sealed = path.join(SectorFile::Sealed.name(size.shape().base_trees));
+    let replica = NodeFile::open(&RealDisk, &sealed)?;
+
+    progress.start("unsealing", size.nodes() * size.layers() as u64);
+    let data = plan.run(|| decode(&record, &replica, plan, progress))?;
+    progress.finish();
+    match data {
+        Some(data) => hand_over(&data, range, out),
+        None => Err(SealError::DamagedReplica(sealed)),
+    }
+}
+
+/// The last layer's labels of a sector. Reports `nodes · layers` units.
+pub(super) fn last_layer(
+    record: &Record,
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> (Vec<Node>, Vec<Node>) {
+    let size = record.seal.size;
+    let nodes = size.nodes() as usize;
+    let graph = Graph::new(size, &record.seal.porep_id(), record.seal.api_version());
+    let table = parent_table(&graph, plan);
+    let parents = table
+        .as_ref()
+        .map_or(LayerParents::Generated(&graph), LayerParents::Table);
+    let (mut filled, mut spare) = (
+        vec![[0u8; NODE_BYTES]; nodes],
+        vec![[0u8; NODE_BYTES]; nodes],
+    );
+    for layer in 1..=size.layers() as u32 {
+        let previous = (layer > 1).then_some(&filled[..]);
+        label::fill_layer(
+            layer,
+            parents,
+            previous,
+            &record.replica_id,
+            &mut spare,
+            progress,
+        );
+        std::mem::swap(&mut filled, &mut spare);
+    }
+    (filled, spare)
+}
+
+/// All parents in memory when the plan has room for them on top of two layers; else they are made as labelling goes.
+pub(super) fn parent_table(graph: &Graph, plan: &Plan) -> Option<ParentTable> {
+    let room = 2 * graph.nodes() * NODE_BYTES as u64 + ParentTable::bytes(graph);
+    plan.require("labelling", room)
+        .is_ok()
+        .then(|| ParentTable::new(graph))
+}
+
+/// The sector's data, when it hashes to CommD.
+fn decode(
+    record: &Record,
+    replica: &NodeFile,
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> Result<Option<Vec<Node>>, SealError> {
+    let (mut data, mut spare) = last_layer(record, plan, progress);
+    let canonical = data.par_chunks_mut(CHUNK).enumerate().map(|(i, keys)| {
+        let mut nodes = vec![[0u8; NODE_BYTES]; keys.len()];
+        replica.read((i * CHUNK) as u64, &mut nodes)?;
+        for (key, node) in keys.iter_mut().zip(&nodes) {
+            match replica::decode(node, key) {
+                Some(data) => *key = data,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    });
+    if !canonical.try_reduce(|| true, |a, b| Ok::<bool, SealError>(a && b))? {
+        return Ok(None);
+    }
+    Ok((root(&data, &mut spare) == record.comm_d.0).then_some(data))
+}
+
+/// Root of the SHA-256/254 tree over `leaves`, a power of two of them; `rows` is room for all rows above.
+fn root(leaves: &[Node], rows: &mut [Node]) -> Node {
+    let (mut row, mut rest) = rows.split_at_mut(leaves.len() / 2);
+    hash_row(leaves, row);
+    while row.len() > 1 {
+        let (above, further) = rest.split_at_mut(row.len() / 2);
+        hash_row(row, above);
+        (row, rest) = (above, further);
+    }
+    row[0]
+}
+
+fn hash_row(children: &[Node], parents: &mut [Node]) {
+    children
+        .par_chunks(CHUNK)
+        .zip(parents.par_chunks_mut(CHUNK / 2))
+        .for_each(|(c, p)| sha256::nodes(c, p));
+}
+
+fn hand_over(data: &[Node], range: Range<u64>, out: &mut dyn Write) -> Result<(), SealError> {
+    let bytes = data.as_flattened();
+    let mut start = range.start;
+    while start < range.end {
+        // Whole blocks of the padding, from the one that holds `start`.
+        let end = range.end.min(start / BLOCK * BLOCK + BLOCK);
+        let (padded, skip) = fr32::blocks_covering(start, end);
+        let block = fr32::unpad(&bytes[padded.start as usize..padded.end as usize])
+            .expect("data that hashes to CommD of padded pieces is padded");
+        out.write_all(&block[skip as usize..][..(end - start) as usize])
+            .map_err(SealError::Output)?;
+        start = end;
+    }
+    out.flush().map_err(SealError::Output)
+}
