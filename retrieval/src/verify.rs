@@ -60,6 +60,16 @@ pub enum VerifyError {
     },
 }
 
+impl VerifyError {
+    /// First byte of the piece that cannot be trusted; 0 when the error is not about a place.
+    pub fn offset(&self) -> u64 {
+        match self {
+            Self::Parent { offset } | Self::Leaf { offset } => *offset,
+            Self::Truncated | Self::Size { .. } => 0,
+        }
+    }
+}
+
 /// Positioned reads: what serving and pushing need of a file. Implementations block; they are called on blocking
 /// threads.
 pub trait ReadAt: Send + Sync {
@@ -102,6 +112,12 @@ impl ReadAt for [u8] {
 impl ReadAt for Vec<u8> {
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.as_slice().read_exact_at(offset, buf)
+    }
+}
+
+impl<T: ReadAt + ?Sized> ReadAt for std::sync::Arc<T> {
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.as_ref().read_exact_at(offset, buf)
     }
 }
 

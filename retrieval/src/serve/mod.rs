@@ -1,15 +1,30 @@
 //! The provider's side: answers requests from a [`PieceStore`], within [`Limits`](crate::limits::Limits).
 //!
 //! Walk: the byte comes here from `push` and leaves to `fetch`; the store behind is `storage_node::provider::intake`.
+//! In here: `gate` counts and caps, `connection` runs a session, `get` reads out, `put` takes in.
 //! Spec: `network.md` §2.4. Threats C4 (both roots are recomputed here, before the store may acknowledge), N2, N4, R4.
 
-use std::sync::Arc;
+mod connection;
+mod gate;
+mod get;
+mod put;
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use gate::{Admission, Gate};
 use prover::commitment::CommP;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     endpoint::Endpoint,
+    error::Error,
     peer::PeerId,
     verify::ReadAt,
     wire::{Failure, FailureCode, PieceRef, PieceRoot, PieceState, PutHeader},
@@ -152,27 +167,171 @@ pub trait PieceStore: Send + Sync + 'static {
     fn damaged(&self, _root: &PieceRoot, _offset: u64) {}
 }
 
-/// The running service.
+/// What the service did since it began. All counters only grow.
+#[derive(Debug, Default)]
+pub struct ServeStats {
+    /// Sessions greeted.
+    pub sessions: AtomicU64,
+    /// Connections turned away by a cap.
+    pub turned_away: AtomicU64,
+    /// First packets answered with Retry.
+    pub retries: AtomicU64,
+    /// Requests begun.
+    pub requests: AtomicU64,
+    /// Requests answered with a failure.
+    pub failures: AtomicU64,
+    /// Stream bytes served, hashes included.
+    pub bytes_out: AtomicU64,
+    /// Verified bytes received in puts.
+    pub bytes_in: AtomicU64,
+    /// Pieces stored.
+    pub stored: AtomicU64,
+    /// Pieces found damaged while serving.
+    pub damaged: AtomicU64,
+}
+
+impl ServeStats {
+    fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+/// The running service. Dropping the handle does not stop it; its token does.
 #[derive(Debug)]
 pub struct ServeHandle {
     task: tokio::task::JoinHandle<()>,
+    stats: Arc<ServeStats>,
 }
 
 impl ServeHandle {
     /// Waits until the service has ended after its token was cancelled.
     pub async fn join(self) {
+        // The accept loop neither panics nor is aborted by anybody else.
         let _ = self.task.await;
+    }
+
+    /// What it did so far.
+    pub fn stats(&self) -> &Arc<ServeStats> {
+        &self.stats
     }
 }
 
-/// Serves the store on the endpoint until the token is cancelled.
+/// Serves the store on the endpoint until the token is cancelled: then new connections are refused, requests in flight
+/// get [`DRAIN`], and all are closed.
 pub fn spawn(
     endpoint: &Endpoint,
     store: Arc<dyn PieceStore>,
     shutdown: CancellationToken,
-) -> ServeHandle {
-    let _ = (endpoint, store);
-    ServeHandle {
-        task: tokio::spawn(async move { shutdown.cancelled().await }),
+) -> Result<ServeHandle, Error> {
+    let quinn = endpoint.listen()?;
+    let configs = ServerConfigs {
+        loopback: Arc::new(endpoint.server_config(true)?),
+        network: Arc::new(endpoint.server_config(false)?),
+    };
+    let stats = Arc::new(ServeStats::default());
+    let service = Arc::new(Service {
+        endpoint: endpoint.clone(),
+        store,
+        gate: Gate::new(endpoint.limits().clone()),
+        stats: stats.clone(),
+    });
+    let task = tokio::spawn(accept_loop(quinn, service, configs, shutdown));
+    Ok(ServeHandle { task, stats })
+}
+
+/// How long requests in flight may go on after a shutdown began.
+pub const DRAIN: Duration = Duration::from_secs(5);
+/// How often counters of peers that went away are forgotten.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// What every connection shares.
+struct Service {
+    endpoint: Endpoint,
+    store: Arc<dyn PieceStore>,
+    gate: Arc<Gate>,
+    stats: Arc<ServeStats>,
+}
+
+struct ServerConfigs {
+    loopback: Arc<quinn::ServerConfig>,
+    network: Arc<quinn::ServerConfig>,
+}
+
+async fn accept_loop(
+    quinn: quinn::Endpoint,
+    service: Arc<Service>,
+    configs: ServerConfigs,
+    shutdown: CancellationToken,
+) {
+    let mut connections = JoinSet::new();
+    let mut sweep = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            _ = sweep.tick() => service.gate.forget_idle_peers(),
+            Some(ended) = connections.join_next() => log_panic(ended),
+            incoming = quinn.accept() => match incoming {
+                Some(incoming) => admit(incoming, &service, &configs, &mut connections, &shutdown),
+                None => break,
+            },
+        }
+    }
+    service.endpoint.stop_listening();
+    let drain = async {
+        while let Some(ended) = connections.join_next().await {
+            log_panic(ended)
+        }
+    };
+    // Whoever is not done by then is cut off: the set aborts its tasks when it is dropped.
+    let _ = tokio::time::timeout(DRAIN, drain).await;
+}
+
+/// Decides about a first packet at once, so that nothing piles up before the decision (threats N1, N4).
+fn admit(
+    incoming: quinn::Incoming,
+    service: &Arc<Service>,
+    configs: &ServerConfigs,
+    connections: &mut JoinSet<()>,
+    shutdown: &CancellationToken,
+) {
+    let ip = incoming.remote_address().ip().to_canonical();
+    match service.gate.admit(ip, incoming.remote_address_validated()) {
+        Admission::Handshake(place) => {
+            let config = if ip.is_loopback() {
+                &configs.loopback
+            } else {
+                &configs.network
+            };
+            if let Ok(connecting) = incoming.accept_with(config.clone()) {
+                connections.spawn(connection::run(
+                    connecting,
+                    place,
+                    service.clone(),
+                    shutdown.clone(),
+                ));
+            }
+        }
+        Admission::ProveAddress => {
+            ServeStats::add(&service.stats.retries, 1);
+            // Fails only for validated addresses, which are never asked to prove themselves.
+            let _ = incoming.retry();
+        }
+        Admission::Drop => {
+            ServeStats::add(&service.stats.turned_away, 1);
+            incoming.ignore();
+        }
+        Admission::Refuse => {
+            ServeStats::add(&service.stats.turned_away, 1);
+            incoming.refuse();
+        }
+    }
+}
+
+/// A panic in one task is a bug of ours and the end of that task only (threat N2).
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a serving task panicked; the service goes on");
     }
 }
