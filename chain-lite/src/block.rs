@@ -1,1 +1,314 @@
-//! (CB) block
+//! Blocks: what is proposed, hashed, signed and logged.
+//!
+//! Walk: [`crate::ledger`] builds and judges blocks, an engine finalises them, [`crate::log`] keeps them.
+//! Spec: `consensus.md` §6, with epoch and beacon entries (`DESIGN.md` §5).
+//!
+//! ```text
+//! header = version u16 ‖ chain id 32 ‖ height u64 ‖ epoch u64 ‖ time ms u64 ‖ parent id 32 ‖ previous state root 32
+//!          ‖ tx root 32 ‖ previous receipt root 32 ‖ validators hash 32 ‖ next validators hash 32 ‖ proposer 32 ‖ round u32
+//! block id = SHA-256("holdfast/block/v1" ‖ borsh(header))                                    (318 bytes of header)
+//! body   = beacon entries ‖ transactions                                                     (borsh vectors)
+//! tx root leaves      = borsh(beacon entries), then each transaction's bytes
+//! receipt root leaves = borsh(events of the epoch), then for each transaction borsh(receipt, its events)
+//! ```
+//! The header carries the state root and receipt root *after the previous block*, so a block can be judged without
+//! executing it, and header h+1 proves what block h did. Certificates stay outside the id (`consensus.md` §4, trap 10).
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use crate::account::ChainId;
+use crate::beacon::Entry;
+use crate::certificate::{Certificate, ValidatorId};
+use crate::codec;
+use crate::events::EventRecord;
+use crate::execute::Receipt;
+use crate::merkle::{self, Hash, List};
+use crate::message::SignedTx;
+use crate::units::Epoch;
+
+pub use crate::certificate::BlockId;
+
+/// The only block version.
+pub const BLOCK_VERSION: u16 = 1;
+/// Largest body in bytes; checked before any signature or proof (`tm_v6`).
+pub const MAX_BODY_BYTES: usize = 4 << 20;
+/// Most transactions of a block.
+pub const MAX_BLOCK_TXS: usize = 16_384;
+/// Most Groth16 proofs of a block: at 3 ms each a block stays below a second of verification.
+pub const MAX_BLOCK_PROOFS: u64 = 256;
+const _: () = assert!(MAX_BODY_BYTES * 2 < crate::log::MAX_PAYLOAD);
+
+/// What validators sign (by its hash).
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Header {
+    /// [`BLOCK_VERSION`].
+    pub version: u16,
+    /// The chain.
+    pub chain_id: ChainId,
+    /// 1 for the first block.
+    pub height: u64,
+    /// The block's epoch, greater than the parent's.
+    pub epoch: Epoch,
+    /// Unix milliseconds by the proposer's clock, greater than the parent's. Informative: no rule reads it.
+    pub time_ms: u64,
+    /// The block before; for the first block, the chain id.
+    pub parent_id: BlockId,
+    /// State root after the block before.
+    pub prev_state_root: Hash,
+    /// Commits to the body.
+    pub tx_root: Hash,
+    /// Commits to the receipts and events of the block before.
+    pub prev_receipt_root: Hash,
+    /// Validators that finalise this block.
+    pub validators_hash: Hash,
+    /// Validators that finalise the next one.
+    pub next_validators_hash: Hash,
+    /// Who proposed it.
+    pub proposer: ValidatorId,
+    /// Round in which it was proposed; 0 under solo.
+    pub round: u32,
+}
+
+impl Header {
+    /// The block's name.
+    pub fn id(&self) -> BlockId {
+        BlockId(codec::tagged_hash(
+            "holdfast/block/v1",
+            &[&codec::encode(self)],
+        ))
+    }
+}
+
+/// What a block carries.
+#[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Body {
+    /// Beacon rounds that became due, oldest first.
+    pub beacons: Vec<Entry>,
+    /// Transactions, in the order of their execution.
+    pub txs: Vec<SignedTx>,
+}
+
+impl Body {
+    /// The header's `tx_root`.
+    pub fn root(&self) -> Hash {
+        merkle::root(List::Transactions, &self.leaves())
+    }
+
+    /// The leaves under [`Body::root`]: transaction `i` is leaf `i + 1`.
+    pub fn leaves(&self) -> Vec<Vec<u8>> {
+        let first = codec::encode(&self.beacons);
+        std::iter::once(first)
+            .chain(self.txs.iter().map(SignedTx::to_bytes))
+            .collect()
+    }
+}
+
+/// A proposed block.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Block {
+    /// What is signed.
+    pub header: Header,
+    /// What it carries.
+    pub body: Body,
+}
+
+impl Block {
+    /// The block's name.
+    pub fn id(&self) -> BlockId {
+        self.header.id()
+    }
+}
+
+/// A final block: what the log stores and an auditor replays.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct FinalBlock {
+    /// The block.
+    pub block: Block,
+    /// Why it is final.
+    pub certificate: Certificate,
+}
+
+impl FinalBlock {
+    /// The log's payload.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// From the log's payload; canonical or nothing.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, codec::CodecError> {
+        codec::decode(bytes, crate::log::MAX_PAYLOAD)
+    }
+}
+
+/// What a block did, as the ledger keeps it beside the log and serves it.
+#[derive(
+    Clone,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    BorshSerialize,
+    BorshDeserialize,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+pub struct Outcomes {
+    /// One for each transaction, in order.
+    pub receipts: Vec<Receipt>,
+    /// All events, in order.
+    pub events: Vec<EventRecord>,
+}
+
+impl Outcomes {
+    /// What the next header commits to.
+    pub fn root(&self) -> Hash {
+        merkle::root(List::Receipts, &self.leaves())
+    }
+
+    /// The leaves under [`Outcomes::root`]: the receipt of transaction `i` is leaf `i + 1`.
+    pub fn leaves(&self) -> Vec<Vec<u8>> {
+        let of = |tx: Option<u32>| {
+            self.events
+                .iter()
+                .filter(|e| e.tx == tx)
+                .collect::<Vec<_>>()
+        };
+        let mut by_tx: Vec<Vec<&EventRecord>> = vec![Vec::new(); self.receipts.len()];
+        for event in &self.events {
+            if let Some(list) = event.tx.and_then(|i| by_tx.get_mut(i as usize)) {
+                list.push(event);
+            }
+        }
+        let receipts = self
+            .receipts
+            .iter()
+            .zip(&by_tx)
+            .map(|pair| codec::encode(&pair));
+        std::iter::once(codec::encode(&of(None)))
+            .chain(receipts)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::account::Address;
+    use crate::message::{Message, Tx, sign};
+    use crate::units::TokenAmount;
+
+    pub fn header() -> Header {
+        Header {
+            version: BLOCK_VERSION,
+            chain_id: ChainId([1; 32]),
+            height: 2,
+            epoch: Epoch(3),
+            time_ms: 4,
+            parent_id: BlockId([5; 32]),
+            prev_state_root: [6; 32],
+            tx_root: [7; 32],
+            prev_receipt_root: [8; 32],
+            validators_hash: [9; 32],
+            next_validators_hash: [10; 32],
+            proposer: ValidatorId([11; 32]),
+            round: 12,
+        }
+    }
+
+    #[test]
+    fn header_bytes_are_pinned() {
+        assert_eq!(codec::encode(&header()).len(), 318 - 32 + 32);
+        assert_eq!(header().id().to_string(), "");
+    }
+
+    #[test]
+    fn every_field_enters_the_id() {
+        let changes: [fn(&mut Header); 13] = [
+            |h| h.version += 1,
+            |h| h.chain_id.0[0] ^= 1,
+            |h| h.height += 1,
+            |h| h.epoch.0 += 1,
+            |h| h.time_ms += 1,
+            |h| h.parent_id.0[0] ^= 1,
+            |h| h.prev_state_root[0] ^= 1,
+            |h| h.tx_root[0] ^= 1,
+            |h| h.prev_receipt_root[0] ^= 1,
+            |h| h.validators_hash[0] ^= 1,
+            |h| h.next_validators_hash[0] ^= 1,
+            |h| h.proposer.0[0] ^= 1,
+            |h| h.round += 1,
+        ];
+        for (i, change) in changes.iter().enumerate() {
+            let mut changed = header();
+            change(&mut changed);
+            assert_ne!(changed.id(), header().id(), "field {i}");
+        }
+    }
+
+    fn tx(nonce: u64) -> SignedTx {
+        let key = ed25519_dalek::SigningKey::from_bytes(&[3; 32]);
+        let msgs = vec![Message::Transfer {
+            to: Address([4; 32]),
+            amount: TokenAmount(5),
+        }];
+        let tx = Tx {
+            version: 1,
+            chain_id: ChainId([1; 32]),
+            sender: Address::of(&key.verifying_key()),
+            nonce,
+            fee_limit: TokenAmount(0),
+            valid_until_height: 9,
+            msgs,
+        };
+        sign(tx, &key)
+    }
+
+    #[test]
+    fn the_body_root_binds_order_count_and_beacons() {
+        let body = |beacons: &[u64], nonces: &[u64]| Body {
+            beacons: beacons
+                .iter()
+                .map(|r| Entry {
+                    round: *r,
+                    sig: [0; 48],
+                })
+                .collect(),
+            txs: nonces.iter().map(|n| tx(*n)).collect(),
+        };
+        let all = [
+            body(&[], &[]),
+            body(&[1], &[]),
+            body(&[1, 2], &[]),
+            body(&[], &[0]),
+            body(&[], &[0, 1]),
+            body(&[], &[1, 0]),
+            body(&[1], &[0, 1]),
+        ];
+        let roots: std::collections::BTreeSet<Hash> = all.iter().map(Body::root).collect();
+        assert_eq!(roots.len(), all.len());
+    }
+
+    #[test]
+    fn tm_v11_final_blocks_have_one_encoding() {
+        let block = Block {
+            header: header(),
+            body: Body {
+                beacons: vec![],
+                txs: vec![tx(0)],
+            },
+        };
+        let certificate = Certificate::Ed25519V1 {
+            height: 2,
+            round: 0,
+            block: block.id(),
+            sigs: vec![],
+        };
+        let last = FinalBlock { block, certificate };
+        let bytes = last.to_bytes();
+        assert_eq!(FinalBlock::from_bytes(&bytes).unwrap(), last);
+        for len in 0..bytes.len() {
+            assert!(FinalBlock::from_bytes(&bytes[..len]).is_err());
+        }
+        assert!(FinalBlock::from_bytes(&[bytes.as_slice(), &[0]].concat()).is_err());
+    }
+}

@@ -1,1 +1,1530 @@
-//! (CB) ledger
+//! The ledger: the only writer of a chain's folder. Judges blocks, executes them, makes them durable, serves views.
+//!
+//! Walk: an engine asks [`Ledger::build`] (or [`Ledger::validate`]s a stranger's block) and then [`Ledger::commit`]s it with its
+//! certificate; RPC, provider and auditor read [`Ledger::view`]s and [`Ledger::subscribe`] to commits.
+//! Spec: `consensus.md` §10. A block goes: execute → invariants → **log append and fsync** → index → watchers. Before the fsync
+//! nothing happened; after it the block is final, and everything else can be rebuilt.
+//!
+//! Crash: [`Ledger::open`] cuts a torn tail, checks the index against its own sums and against the log, replays what the
+//! index lacks, or rebuilds it from genesis. A failed log write or index write stops the ledger ([`LedgerError::Halted`]) until it is
+//! reopened. A second process on the same folder is refused by the lock file (`tm_v2`).
+//! Folder: `lock`, `blocks.log` (the truth), `index/` (sled; may be deleted at any time while the node is down).
+
+use std::fs::{File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::account::{ChainId, TxId};
+use crate::beacon::{BeaconError, Entry};
+use crate::block::{
+    BLOCK_VERSION, Block, BlockId, Body, FinalBlock, Header, MAX_BLOCK_PROOFS, MAX_BLOCK_TXS,
+    MAX_BODY_BYTES, Outcomes,
+};
+use crate::certificate::{CertError, Certificate, ValidatorId, ValidatorSet};
+use crate::clock::ClockMode;
+use crate::codec;
+use crate::error::StoreError;
+use crate::execute::{self, ApplyError, BlockCtx, ProofVerifier, Receipt};
+use crate::genesis::{CheckedGenesis, Genesis, GenesisError};
+use crate::log::{BlockLog, Disk, FileDisk, LogError, LogReader, Mark, OpenReport};
+use crate::merkle::Hash;
+use crate::message::{CheckedTx, SignedTx, TxError};
+use crate::state::{self, KvRead, Network, key};
+use crate::store::{self, Commit, Meta, Store, View};
+use crate::tree;
+use crate::units::Epoch;
+
+/// Logs up to this size are checked from end to end at every start; larger ones from the index's tip on.
+const FULL_CHECK_BYTES: u64 = 256 << 20;
+/// Blocks a watcher may lag behind before it is dropped; it then reads the missed ones from the ledger.
+pub const SUBSCRIPTION_BLOCKS: usize = 1024;
+
+/// Why the ledger cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The folder cannot be used.
+    #[error("{what} {path}: {source}")]
+    Home {
+        /// What was being done.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// Another process has the folder open.
+    #[error(
+        "{path} is in use by another node; stop it first (two nodes on one folder could sign two different blocks)"
+    )]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The genesis is refused.
+    #[error(transparent)]
+    Genesis(#[from] GenesisError),
+    /// The block log is damaged or the disk refused.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The index failed; it can be rebuilt.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A block in the log does not follow these rules.
+    #[error(
+        "block {height} of the log cannot be replayed: {why}; the log was made by other rules, or this program has a fault"
+    )]
+    Replay {
+        /// Which block.
+        height: u64,
+        /// What differs.
+        why: String,
+    },
+    /// The block is invalid or cannot be executed here.
+    #[error(transparent)]
+    Block(#[from] BlockError),
+    /// Another block is final at this height: a fork.
+    #[error(
+        "block {height} is final as {ours}, not as {theirs}: stop and keep both certificates, they are evidence"
+    )]
+    Conflict {
+        /// The height.
+        height: u64,
+        /// Our final block.
+        ours: BlockId,
+        /// The other one.
+        theirs: BlockId,
+    },
+    /// The state after a block breaks an invariant; the block was not written.
+    #[error(
+        "block {height} would break an invariant: {why}; the chain stops before it, please report this"
+    )]
+    Invariant {
+        /// Which block.
+        height: u64,
+        /// What does not hold.
+        why: String,
+    },
+    /// An earlier failure stopped this ledger.
+    #[error("the ledger stopped: {0}; restart the node, nothing acknowledged is lost")]
+    Halted(String),
+    /// There is no such block.
+    #[error("there is no block {height}; the newest is {tip}")]
+    NoBlock {
+        /// Asked for.
+        height: u64,
+        /// Newest.
+        tip: u64,
+    },
+}
+
+/// Why a block is invalid.
+#[derive(Debug, thiserror::Error)]
+pub enum BlockError {
+    /// The parent is not the tip: later, earlier, or another chain of blocks.
+    #[error("block {height} on parent {parent} does not continue the tip (block {tip})")]
+    NotNext {
+        /// Height it claims.
+        height: u64,
+        /// Parent it names.
+        parent: BlockId,
+        /// Our tip's height.
+        tip: u64,
+    },
+    /// A header field that does not follow from the chain.
+    #[error("block {height}: {field} is wrong")]
+    Header {
+        /// Height.
+        height: u64,
+        /// Which field.
+        field: &'static str,
+    },
+    /// Larger than a block may be.
+    #[error("the block has {found} {what}, more than {limit}")]
+    TooLarge {
+        /// Bytes, transactions or proofs.
+        what: &'static str,
+        /// Found.
+        found: u64,
+        /// Limit.
+        limit: u64,
+    },
+    /// A beacon entry.
+    #[error(transparent)]
+    Beacon(#[from] BeaconError),
+    /// A transaction that no block may carry.
+    #[error("transaction {index}: {source}")]
+    Tx {
+        /// Position.
+        index: usize,
+        /// Why.
+        source: TxError,
+    },
+    /// The certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertError),
+    /// Execution could not run at all.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+/// The newest final block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tip {
+    /// 0 at genesis.
+    pub height: u64,
+    /// Its id; at genesis the chain id.
+    pub id: BlockId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Time in its header.
+    pub time_ms: u64,
+    /// State root after it (its successor's header carries it).
+    pub state_root: Hash,
+    /// Root of its receipts and events.
+    pub receipt_root: Hash,
+}
+
+impl Tip {
+    fn of(meta: &Meta) -> Self {
+        Self {
+            height: meta.height(),
+            id: meta.block_id,
+            epoch: meta.epoch,
+            time_ms: meta.time_ms,
+            state_root: meta.state_root,
+            receipt_root: meta.receipt_root,
+        }
+    }
+}
+
+/// A final block with what it did.
+#[derive(Clone, Debug)]
+pub struct CommittedBlock {
+    /// The block.
+    pub block: Block,
+    /// Its id.
+    pub id: BlockId,
+    /// Why it is final.
+    pub certificate: Certificate,
+    /// Receipts and events.
+    pub outcomes: Outcomes,
+    /// State root after it.
+    pub state_root: Hash,
+}
+
+/// A block that follows every rule that can be checked without executing it.
+#[derive(Clone, Debug)]
+pub struct ValidBlock {
+    block: Block,
+    id: BlockId,
+    txs: Vec<CheckedTx>,
+    beacons: Vec<(Epoch, [u8; 32])>,
+}
+
+impl ValidBlock {
+    /// The block.
+    pub fn block(&self) -> &Block {
+        &self.block
+    }
+    /// Its id: what validators sign.
+    pub fn id(&self) -> BlockId {
+        self.id
+    }
+}
+
+/// What [`Ledger::commit`] did.
+#[derive(Clone, Debug)]
+pub enum CommitOutcome {
+    /// The block is final and durable now.
+    Committed(Arc<CommittedBlock>),
+    /// It was final before; nothing changed.
+    Already,
+}
+
+/// What [`Ledger::open`] found and did.
+#[derive(Clone, Debug, Default)]
+pub struct OpenSummary {
+    /// What the log reported.
+    pub log: OpenReport,
+    /// Whether the index was made anew from genesis.
+    pub rebuilt_index: bool,
+    /// Blocks executed again to bring the index up to the log.
+    pub replayed: u64,
+}
+
+/// One chain's folder, open for writing.
+pub struct Ledger {
+    home: PathBuf,
+    genesis: CheckedGenesis,
+    verifier: Arc<dyn ProofVerifier>,
+    store: Arc<Store>,
+    writer: Mutex<Writer>,
+    reader: LogReader,
+    tip: Mutex<Tip>,
+    moved: Condvar,
+    watchers: Mutex<Vec<SyncSender<Arc<CommittedBlock>>>>,
+    summary: OpenSummary,
+    // Held for as long as the ledger lives; the operating system gives it back if the process dies.
+    _lock: File,
+}
+
+struct Writer {
+    log: BlockLog,
+    halted: Option<String>,
+}
+
+impl Ledger {
+    /// Opens or creates the chain of `genesis` in `home`.
+    pub fn open(
+        home: &Path,
+        genesis: &Genesis,
+        verifier: Arc<dyn ProofVerifier>,
+    ) -> Result<Self, LedgerError> {
+        let genesis = genesis.clone().check()?;
+        std::fs::create_dir_all(home).map_err(home_error("creating", home))?;
+        let lock = lock(home)?;
+        let path = home.join("blocks.log");
+        let disk = FileDisk::open(&path).map_err(home_error("opening", &path))?;
+        Self::open_on(home, genesis, verifier, Arc::new(disk), lock)
+    }
+
+    fn open_on(
+        home: &Path,
+        genesis: CheckedGenesis,
+        verifier: Arc<dyn ProofVerifier>,
+        disk: Arc<dyn Disk>,
+        lock: File,
+    ) -> Result<Self, LedgerError> {
+        let chain_id = genesis.chain_id();
+        let dir = store::index_dir(home);
+        let found = Store::open(&dir, chain_id)?;
+        let known = found.as_ref().map(|s| s.meta().mark);
+        let size = disk.len().map_err(home_error("reading", home))?;
+        let check_all = size <= FULL_CHECK_BYTES || found.is_none();
+        let mut summary = OpenSummary::default();
+        let mut first = None;
+        let (log, report) = BlockLog::open(
+            disk,
+            chain_id.0,
+            genesis.bytes(),
+            known,
+            check_all,
+            &mut |mark, _| {
+                first.get_or_insert(mark);
+            },
+        )?;
+        summary.log = report;
+        let reader = log.reader();
+        let store = match found {
+            Some(store) => store,
+            None => {
+                summary.rebuilt_index = log.tip().height > 0;
+                let mark = first.unwrap_or(log.tip());
+                create_index(&dir, &genesis, mark)?
+            }
+        };
+        let store = Arc::new(store);
+        let tip = Tip::of(&store.meta());
+        let mut ledger = Self {
+            home: home.to_owned(),
+            genesis,
+            verifier,
+            store,
+            reader,
+            tip: Mutex::new(tip),
+            moved: Condvar::new(),
+            watchers: Mutex::default(),
+            writer: Mutex::new(Writer { log, halted: None }),
+            summary,
+            _lock: lock,
+        };
+        ledger.summary.replayed = ledger.catch_up()?;
+        ledger.report_open();
+        Ok(ledger)
+    }
+
+    fn report_open(&self) {
+        let s = &self.summary;
+        if let Some(height) = s.log.cut_height {
+            tracing::warn!(
+                bytes = s.log.cut_bytes,
+                height,
+                "the node stopped while writing a block that was never acknowledged; its traces were cut"
+            );
+        }
+        if s.rebuilt_index {
+            tracing::warn!(
+                blocks = s.replayed,
+                "the index was missing or damaged and was rebuilt from the block log"
+            );
+        } else if s.replayed > 0 {
+            tracing::info!(
+                blocks = s.replayed,
+                "the index was brought up to the block log"
+            );
+        }
+    }
+
+    /// Executes the log's blocks that the index lacks.
+    fn catch_up(&self) -> Result<u64, LedgerError> {
+        let mut replayed = 0;
+        for record in self
+            .reader
+            .records(self.chain_id().0, Some(self.store.meta().mark))?
+        {
+            let (mark, payload) = record?;
+            let wrong = |why: String| LedgerError::Replay {
+                height: mark.height,
+                why,
+            };
+            let last = FinalBlock::from_bytes(&payload).map_err(|e| wrong(e.to_string()))?;
+            let tip = self.tip();
+            let header = &last.block.header;
+            if header.parent_id != tip.id
+                || header.prev_state_root != tip.state_root
+                || header.prev_receipt_root != tip.receipt_root
+            {
+                return Err(wrong("its header names another parent, state or receipts than the blocks before it give".into()));
+            }
+            // Beacons and certificates were verified before the block was logged, and the log's digests hold; signatures
+            // are checked again because `apply` takes checked transactions only.
+            let beacons = self
+                .genesis
+                .beacons()
+                .values_unverified(self.beacon_tip()?, &last.block.body.beacons);
+            let txs = check_all(last.block.body.txs.clone(), &self.chain_id())
+                .map_err(|e| wrong(e.to_string()))?;
+            let valid = ValidBlock {
+                id: last.block.id(),
+                block: last.block,
+                txs,
+                beacons,
+            };
+            let step = self.execute(&valid)?;
+            self.index(&valid, &step, mark)?;
+            self.set_tip();
+            replayed += 1;
+            if replayed % 1000 == 0 {
+                tracing::info!(height = mark.height, "replaying the block log");
+            }
+        }
+        if replayed > 0 {
+            self.store.flush()?;
+        }
+        Ok(replayed)
+    }
+
+    /// What opening found.
+    pub fn summary(&self) -> &OpenSummary {
+        &self.summary
+    }
+    /// The folder.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+    /// The chain's genesis.
+    pub fn genesis(&self) -> &CheckedGenesis {
+        &self.genesis
+    }
+    /// The chain's id.
+    pub fn chain_id(&self) -> ChainId {
+        self.genesis.chain_id()
+    }
+    /// Validators of the next block.
+    pub fn validators(&self) -> &ValidatorSet {
+        self.genesis.validators()
+    }
+    /// The verifier that judges proofs here.
+    pub fn verifier(&self) -> &Arc<dyn ProofVerifier> {
+        &self.verifier
+    }
+    /// The newest final block.
+    pub fn tip(&self) -> Tip {
+        *self.tip.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the tip is above `height` or `timeout` is over, and returns the tip.
+    pub fn wait_beyond(&self, height: u64, timeout: Duration) -> Tip {
+        let until = Instant::now() + timeout;
+        let mut tip = self.tip.lock().unwrap_or_else(PoisonError::into_inner);
+        while tip.height <= height {
+            let Some(left) = until
+                .checked_duration_since(Instant::now())
+                .filter(|d| !d.is_zero())
+            else {
+                break;
+            };
+            tip = self
+                .moved
+                .wait_timeout(tip, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        *tip
+    }
+
+    /// The newest state, unchanged by later blocks. For one answer; see [`View`].
+    pub fn view(&self) -> View {
+        self.store.view()
+    }
+
+    /// The state after block `height`, for the last few blocks.
+    pub fn view_at(&self, height: u64) -> Option<View> {
+        self.store.view_at(height)
+    }
+
+    /// Last epoch whose beacon is on chain.
+    pub fn beacon_tip(&self) -> Result<Epoch, StoreError> {
+        Ok(network(&self.view())?.beacon_tip)
+    }
+
+    /// A final block.
+    pub fn block(&self, height: u64) -> Result<FinalBlock, LedgerError> {
+        let tip = self.tip().height;
+        let at = self
+            .store
+            .block_ref(height)?
+            .filter(|_| height > 0)
+            .ok_or(LedgerError::NoBlock { height, tip })?;
+        let payload = self.reader.read(height, at.offset)?;
+        FinalBlock::from_bytes(&payload).map_err(|e| LedgerError::Replay {
+            height,
+            why: e.to_string(),
+        })
+    }
+
+    /// A final block with its receipts and events. Its state root is known while a successor or the tip names it.
+    pub fn committed(&self, height: u64) -> Result<CommittedBlock, LedgerError> {
+        let tip = self.tip();
+        let FinalBlock { block, certificate } = self.block(height)?;
+        let outcomes = self.store.outcomes(height)?;
+        let state_root = match height == tip.height {
+            true => tip.state_root,
+            false => self.block(height + 1)?.block.header.prev_state_root,
+        };
+        Ok(CommittedBlock {
+            id: block.id(),
+            block,
+            certificate,
+            outcomes,
+            state_root,
+        })
+    }
+
+    /// Receipts and events of block `height`.
+    pub fn outcomes(&self, height: u64) -> Result<Outcomes, LedgerError> {
+        Ok(self.store.outcomes(height)?)
+    }
+
+    /// The receipt of a transaction, with its height and position.
+    pub fn receipt(&self, tx: &TxId) -> Result<Option<(u64, u32, Receipt)>, LedgerError> {
+        let Some(at) = self.store.tx_ref(tx)? else {
+            return Ok(None);
+        };
+        let outcomes = self.store.outcomes(at.height)?;
+        Ok(outcomes
+            .receipts
+            .get(at.index as usize)
+            .map(|r| (at.height, at.index, r.clone())))
+    }
+
+    /// Blocks committed from now on. A watcher that lags [`SUBSCRIPTION_BLOCKS`] behind is disconnected and reads the
+    /// missed blocks with [`Ledger::committed`].
+    pub fn subscribe(&self) -> Receiver<Arc<CommittedBlock>> {
+        let (sender, receiver) = sync_channel(SUBSCRIPTION_BLOCKS);
+        self.watchers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(sender);
+        receiver
+    }
+
+    /// Writes everything up to the tip as an export; returns the exported height and bytes.
+    pub fn export(
+        &self,
+        out: &mut dyn Write,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(u64, u64), LedgerError> {
+        let tip = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .log
+            .tip();
+        let bytes = self.reader.export(self.chain_id().0, tip, out, progress)?;
+        Ok((tip.height, bytes))
+    }
+
+    /// Proposes the next block. Transactions come checked (from the mempool); those beyond the limits are left out.
+    pub fn build(
+        &self,
+        proposer: ValidatorId,
+        epoch: Epoch,
+        now_ms: u64,
+        beacons: Vec<Entry>,
+        txs: Vec<CheckedTx>,
+    ) -> Result<ValidBlock, LedgerError> {
+        let tip = self.tip();
+        let values = self
+            .genesis
+            .beacons()
+            .check_entries(self.beacon_tip()?, epoch, &beacons)
+            .map_err(BlockError::from)?;
+        let txs = within_limits(txs);
+        let body = Body {
+            beacons,
+            txs: txs.iter().map(|t| t.signed().clone()).collect(),
+        };
+        let set = self.validators().hash();
+        let header = Header {
+            version: BLOCK_VERSION,
+            chain_id: self.chain_id(),
+            height: tip.height + 1,
+            epoch,
+            time_ms: now_ms.max(tip.time_ms + 1),
+            parent_id: tip.id,
+            prev_state_root: tip.state_root,
+            tx_root: body.root(),
+            prev_receipt_root: tip.receipt_root,
+            validators_hash: set,
+            next_validators_hash: set,
+            proposer,
+            round: 0,
+        };
+        let block = Block { header, body };
+        self.check_header(&block, &tip)?;
+        Ok(ValidBlock {
+            id: block.id(),
+            block,
+            txs,
+            beacons: values,
+        })
+    }
+
+    /// Judges a block that somebody else proposed, cheap checks first, signatures last and in parallel (`tm_v6`).
+    pub fn validate(&self, block: Block) -> Result<ValidBlock, LedgerError> {
+        let tip = self.tip();
+        self.check_header(&block, &tip)?;
+        let size = codec::encode(&block.body).len() as u64;
+        limit("bytes", size, MAX_BODY_BYTES as u64)?;
+        limit(
+            "transactions",
+            block.body.txs.len() as u64,
+            MAX_BLOCK_TXS as u64,
+        )?;
+        let proofs = block
+            .body
+            .txs
+            .iter()
+            .flat_map(|t| &t.tx.msgs)
+            .map(|m| m.proofs())
+            .sum();
+        limit("proofs", proofs, MAX_BLOCK_PROOFS)?;
+        if block.body.root() != block.header.tx_root {
+            return Err(BlockError::Header {
+                height: block.header.height,
+                field: "tx_root",
+            }
+            .into());
+        }
+        let beacons = self.genesis.beacons().check_entries(
+            self.beacon_tip()?,
+            block.header.epoch,
+            &block.body.beacons,
+        );
+        let beacons = beacons.map_err(BlockError::from)?;
+        let txs = check_all(block.body.txs.clone(), &self.chain_id())?;
+        Ok(ValidBlock {
+            id: block.id(),
+            block,
+            txs,
+            beacons,
+        })
+    }
+
+    fn check_header(&self, block: &Block, tip: &Tip) -> Result<(), BlockError> {
+        let h = &block.header;
+        if h.height != tip.height + 1 || h.parent_id != tip.id {
+            return Err(BlockError::NotNext {
+                height: h.height,
+                parent: h.parent_id,
+                tip: tip.height,
+            });
+        }
+        let set = self.validators().hash();
+        let epoch_follows = match self.genesis.genesis().clock {
+            ClockMode::Logical { .. } => h.epoch == tip.epoch.next(),
+            ClockMode::Beacon { .. } => h.epoch > tip.epoch,
+        };
+        let fields = [
+            ("version", h.version == BLOCK_VERSION),
+            ("chain_id", h.chain_id == self.chain_id()),
+            ("prev_state_root", h.prev_state_root == tip.state_root),
+            ("prev_receipt_root", h.prev_receipt_root == tip.receipt_root),
+            ("epoch", epoch_follows),
+            ("time_ms", h.time_ms > tip.time_ms),
+            ("validators_hash", h.validators_hash == set),
+            ("next_validators_hash", h.next_validators_hash == set),
+            (
+                "proposer",
+                self.validators().power_of(&h.proposer).is_some(),
+            ),
+        ];
+        match fields.iter().find(|(_, holds)| !holds) {
+            Some((field, _)) => Err(BlockError::Header {
+                height: h.height,
+                field,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a block final: executes it, logs it durably, indexes it, tells watchers. Idempotent per height.
+    pub fn commit(
+        &self,
+        valid: ValidBlock,
+        certificate: Certificate,
+    ) -> Result<CommitOutcome, LedgerError> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = &writer.halted {
+            return Err(LedgerError::Halted(why.clone()));
+        }
+        let tip = self.tip();
+        let height = valid.block.header.height;
+        if height <= tip.height {
+            let ours = if height == tip.height {
+                tip.id
+            } else {
+                self.block(height)?.block.id()
+            };
+            return match ours == valid.id {
+                true => Ok(CommitOutcome::Already),
+                false => Err(LedgerError::Conflict {
+                    height,
+                    ours,
+                    theirs: valid.id,
+                }),
+            };
+        }
+        if height != tip.height + 1 || valid.block.header.parent_id != tip.id {
+            return Err(BlockError::NotNext {
+                height,
+                parent: valid.block.header.parent_id,
+                tip: tip.height,
+            }
+            .into());
+        }
+        certificate
+            .verify(&self.chain_id(), height, &valid.id, self.validators())
+            .map_err(BlockError::from)?;
+        let step = self.execute(&valid)?;
+        let last = FinalBlock {
+            block: valid.block.clone(),
+            certificate,
+        };
+        let written = writer.log.append(height, &last.to_bytes());
+        let mark = written.inspect_err(|e| writer.halted = Some(e.to_string()))?;
+        // The block is final from here on; an index that fails is rebuilt at the next start.
+        self.index(&valid, &step, mark)
+            .inspect_err(|e| writer.halted = Some(e.to_string()))?;
+        let FinalBlock { block, certificate } = last;
+        let done = CommittedBlock {
+            block,
+            id: valid.id,
+            certificate,
+            outcomes: step.outcomes,
+            state_root: step.tree.root,
+        };
+        let done = Arc::new(done);
+        self.set_tip();
+        self.tell_watchers(&done);
+        Ok(CommitOutcome::Committed(done))
+    }
+
+    fn execute(&self, valid: &ValidBlock) -> Result<Step, LedgerError> {
+        let header = &valid.block.header;
+        let context = BlockCtx {
+            chain_id: self.chain_id(),
+            height: header.height,
+            epoch: header.epoch,
+            beacons: valid.beacons.clone(),
+        };
+        let view = self.view();
+        let applied = execute::apply(&view, &context, &valid.txs, &*self.verifier)
+            .map_err(BlockError::from)?;
+        let tree = tree::update(&*self.store, header.height, &applied.writes)?;
+        let after = WithWrites {
+            base: &view,
+            writes: &applied.writes,
+        };
+        check_cheap(&after).map_err(|why| LedgerError::Invariant {
+            height: header.height,
+            why,
+        })?;
+        let outcomes = Outcomes {
+            receipts: applied.receipts,
+            events: applied.events,
+        };
+        Ok(Step {
+            writes: applied.writes,
+            tree,
+            outcomes,
+        })
+    }
+
+    fn index(&self, valid: &ValidBlock, step: &Step, mark: Mark) -> Result<(), StoreError> {
+        let meta = Meta {
+            mark,
+            block_id: valid.id,
+            state_root: step.tree.root,
+            receipt_root: step.outcomes.root(),
+            epoch: valid.block.header.epoch,
+            time_ms: valid.block.header.time_ms,
+            ..(*self.store.meta()).clone()
+        };
+        let txs: Vec<TxId> = valid.txs.iter().map(CheckedTx::id).collect();
+        self.store.commit(Commit {
+            meta,
+            writes: &step.writes,
+            tree: &step.tree,
+            txs: &txs,
+            outcomes: &step.outcomes,
+        })
+    }
+
+    fn set_tip(&self) {
+        *self.tip.lock().unwrap_or_else(PoisonError::into_inner) = Tip::of(&self.store.meta());
+        self.moved.notify_all();
+    }
+
+    fn tell_watchers(&self, block: &Arc<CommittedBlock>) {
+        let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        watchers.retain(|w| match w.try_send(block.clone()) {
+            Ok(()) => true,
+            // Full: it lags too far behind; dropping the sender tells it to read from the ledger.
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        });
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        if let Err(error) = self.store.flush() {
+            tracing::warn!(%error, "the index could not be flushed; it is checked at the next start");
+        }
+    }
+}
+
+/// What executing a block gave.
+struct Step {
+    writes: state::WriteSet,
+    tree: tree::TreeUpdate,
+    outcomes: Outcomes,
+}
+
+/// A view with one block's writes on top, for checking what it will be.
+struct WithWrites<'a> {
+    base: &'a dyn KvRead,
+    writes: &'a state::WriteSet,
+}
+
+impl KvRead for WithWrites<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.writes.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.base.get(key),
+        }
+    }
+    fn range(&self, _: &[u8], _: &[u8], _: usize) -> Result<Vec<state::Entry>, StoreError> {
+        Err(StoreError::Io(
+            "the cheap invariants read single keys only".into(),
+        ))
+    }
+}
+
+/// The invariants that cost one read: supply identity and growth of the totals.
+fn check_cheap(after: &dyn KvRead) -> Result<(), String> {
+    let network = network(after).map_err(|e| e.to_string())?;
+    if !network.supply_holds() {
+        return Err(format!(
+            "I1: the places where money is do not add up to genesis + minted: {network:?}"
+        ));
+    }
+    Ok(())
+}
+
+/// The network's totals.
+fn network(state: &dyn KvRead) -> Result<Network, StoreError> {
+    let key = key::network();
+    state::read(state, &key)?
+        .ok_or_else(|| StoreError::corrupt(&key, "the network leaf is missing"))
+}
+
+fn create_index(dir: &Path, genesis: &CheckedGenesis, mark: Mark) -> Result<Store, StoreError> {
+    let writes = genesis.writes();
+    let tree = tree::update(&tree::MemoryTree::default(), 0, &writes)?;
+    let meta = Meta {
+        state_root: tree.root,
+        ..Meta::genesis(genesis.chain_id(), mark, genesis.genesis().time_ms)
+    };
+    Store::create(dir, meta, &writes, &tree)
+}
+
+/// Checks signatures and limits on all cores; a block's verdict does not depend on how many there are.
+fn check_all(txs: Vec<SignedTx>, chain_id: &ChainId) -> Result<Vec<CheckedTx>, BlockError> {
+    const PARALLEL_FROM: usize = 32;
+    let check = |(index, tx): (usize, SignedTx)| {
+        tx.check(chain_id)
+            .map_err(|source| BlockError::Tx { index, source })
+    };
+    let workers = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(16);
+    if txs.len() < PARALLEL_FROM || workers == 1 {
+        return txs.into_iter().enumerate().map(check).collect();
+    }
+    let share = txs.len().div_ceil(workers);
+    let mut rest = txs.into_iter().enumerate();
+    std::thread::scope(|scope| {
+        let parts: Vec<Vec<_>> = (0..workers)
+            .map(|_| rest.by_ref().take(share).collect())
+            .collect();
+        let check = &check;
+        let run = |part: Vec<(usize, SignedTx)>| {
+            scope.spawn(move || part.into_iter().map(check).collect::<Result<Vec<_>, _>>())
+        };
+        let handles: Vec<_> = parts.into_iter().map(run).collect();
+        let mut all = Vec::new();
+        for handle in handles {
+            // A panic in a check is a fault of this program; it must not look like a verdict.
+            all.extend(
+                handle
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+            );
+        }
+        Ok(all)
+    })
+}
+
+/// The first transactions that together fit a block.
+fn within_limits(txs: Vec<CheckedTx>) -> Vec<CheckedTx> {
+    // Beacon entries and vector lengths: 256 × 56 bytes and a little.
+    let mut bytes = 16 << 10;
+    let mut proofs = 0;
+    let fits = |tx: &CheckedTx| {
+        bytes += tx.len_bytes();
+        proofs += tx.proofs();
+        bytes <= MAX_BODY_BYTES as u64 && proofs <= MAX_BLOCK_PROOFS
+    };
+    txs.into_iter()
+        .take(MAX_BLOCK_TXS)
+        .take_while({
+            let mut fits = fits;
+            move |tx| fits(tx)
+        })
+        .collect()
+}
+
+fn limit(what: &'static str, found: u64, limit: u64) -> Result<(), BlockError> {
+    if found > limit {
+        Err(BlockError::TooLarge { what, found, limit })
+    } else {
+        Ok(())
+    }
+}
+
+fn home_error<'a>(
+    what: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(std::io::Error) -> LedgerError + 'a {
+    move |source| LedgerError::Home {
+        what,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Takes the folder's lock, or says who has it.
+fn lock(home: &Path) -> Result<File, LedgerError> {
+    let path = home.join("lock");
+    let file = File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(home_error("opening", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LedgerError::Locked { path }),
+        Err(TryLockError::Error(source)) => Err(LedgerError::Home {
+            what: "locking",
+            path,
+            source,
+        }),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use ed25519_dalek::SigningKey;
+
+    use super::*;
+    use crate::account::{Account, Address};
+    use crate::beacon::{BeaconParams, DevnetSigner};
+    use crate::certificate::Validator;
+    use crate::execute::ProofError;
+    use crate::genesis::{GENESIS_VERSION, NetworkKind};
+    use crate::log::testing::MemDisk;
+    use crate::message::{Message, Tx, sign};
+    use crate::params::ChainParams;
+    use crate::units::TokenAmount;
+    use prover::verify::{PorepStatement, WindowPostStatement};
+
+    /// Money moves only in these tests; a proof would be a mistake of the test.
+    pub struct NoProofs;
+    impl ProofVerifier for NoProofs {
+        fn porep(&self, _: &PorepStatement, _: &[u8]) -> Result<(), ProofError> {
+            Err(ProofError::Rejected("no proofs here".into()))
+        }
+        fn window_post(&self, _: &WindowPostStatement, _: &[u8]) -> Result<(), ProofError> {
+            Err(ProofError::Rejected("no proofs here".into()))
+        }
+    }
+
+    pub fn validator() -> SigningKey {
+        SigningKey::from_bytes(&[42; 32])
+    }
+    pub fn beacon() -> DevnetSigner {
+        DevnetSigner::from_seed(&[1; 32])
+    }
+    pub fn user(n: u64) -> SigningKey {
+        SigningKey::from_bytes(&crate::merkle::digest(&[&n.to_le_bytes()]))
+    }
+    pub fn address(n: u64) -> Address {
+        Address::of(&user(n).verifying_key())
+    }
+
+    /// A devnet without sector sizes of its own keys: `check` is bypassed by giving it no sizes to prove.
+    pub fn genesis(users: u64) -> Genesis {
+        Genesis {
+            version: GENESIS_VERSION,
+            chain_name: "test".into(),
+            kind: NetworkKind::Devnet,
+            time_ms: 1_700_000_000_000,
+            clock: ClockMode::Logical { epoch_ms: 1 },
+            params: ChainParams {
+                sector_sizes: vec![prover::spec::SectorSize::Kib2],
+                ..ChainParams::devnet()
+            },
+            accounts: (0..users)
+                .map(|n| (address(n), TokenAmount(1_000_000)))
+                .collect::<BTreeMap<_, _>>(),
+            validators: vec![Validator {
+                id: ValidatorId(validator().verifying_key().to_bytes()),
+                power: 1,
+            }],
+            beacons: vec![BeaconParams::devnet(&beacon(), 1_700_000_000)],
+            keys: crate::genesis::tests::kib2_keys(),
+        }
+    }
+
+    pub fn open(home: &Path, genesis: &Genesis) -> Result<Ledger, LedgerError> {
+        Ledger::open(home, genesis, Arc::new(NoProofs))
+    }
+
+    pub fn transfer(chain: ChainId, from: u64, nonce: u64, to: u64) -> SignedTx {
+        let msgs = vec![Message::Transfer {
+            to: address(to),
+            amount: TokenAmount(1),
+        }];
+        let tx = Tx {
+            version: 1,
+            chain_id: chain,
+            sender: address(from),
+            nonce,
+            fee_limit: TokenAmount(0),
+            valid_until_height: u64::MAX,
+            msgs,
+        };
+        sign(tx, &user(from))
+    }
+
+    pub fn next_block(ledger: &Ledger, txs: Vec<SignedTx>) -> (ValidBlock, Certificate) {
+        let epoch = ledger.tip().epoch.next();
+        let checked = txs
+            .into_iter()
+            .map(|t| t.check(&ledger.chain_id()).unwrap())
+            .collect();
+        let proposer = ValidatorId(validator().verifying_key().to_bytes());
+        let block = ledger
+            .build(proposer, epoch, 0, vec![beacon().sign(epoch.0)], checked)
+            .unwrap();
+        let height = block.block().header.height;
+        let certificate = Certificate::solo(&ledger.chain_id(), height, block.id(), &validator());
+        (block, certificate)
+    }
+
+    pub fn advance(ledger: &Ledger, blocks: u64) {
+        for _ in 0..blocks {
+            let height = ledger.tip().height;
+            let txs = (0..3)
+                .map(|from| transfer(ledger.chain_id(), from, height, (height + from) % 7))
+                .collect();
+            let (block, certificate) = next_block(ledger, txs);
+            ledger.commit(block, certificate).unwrap();
+        }
+    }
+
+    fn balance(ledger: &Ledger, n: u64) -> u128 {
+        let account: Option<Account> =
+            state::read(&ledger.view(), &key::account(&address(n))).unwrap();
+        account.unwrap_or_default().free.0
+    }
+
+    #[test]
+    fn blocks_are_final_readable_and_survive_a_restart() {
+        let home = tempfile::tempdir().unwrap();
+        let genesis = genesis(3);
+        let ledger = open(home.path(), &genesis).unwrap();
+        let watcher = ledger.subscribe();
+        advance(&ledger, 5);
+        let tip = ledger.tip();
+        assert_eq!((tip.height, tip.epoch), (5, Epoch(5)));
+        let heard: Vec<u64> = watcher.try_iter().map(|b| b.block.header.height).collect();
+        assert_eq!(heard, [1, 2, 3, 4, 5]);
+        let third = ledger.committed(3).unwrap();
+        assert_eq!(third.outcomes.receipts.len(), 3);
+        assert_eq!(
+            ledger.block(4).unwrap().block.header.prev_receipt_root,
+            third.outcomes.root()
+        );
+        assert_eq!(
+            ledger.block(4).unwrap().block.header.prev_state_root,
+            third.state_root
+        );
+        let (height, index, receipt) = ledger
+            .receipt(&third.outcomes.receipts[1].tx)
+            .unwrap()
+            .unwrap();
+        assert_eq!((height, index, receipt.succeeded()), (3, 1, true));
+        assert!(matches!(
+            ledger.block(6),
+            Err(LedgerError::NoBlock { height: 6, tip: 5 })
+        ));
+        assert!(matches!(ledger.block(0), Err(LedgerError::NoBlock { .. })));
+        drop(ledger);
+        let again = open(home.path(), &genesis).unwrap();
+        assert_eq!(again.tip(), tip);
+        assert_eq!(
+            (again.summary().replayed, again.summary().rebuilt_index),
+            (0, false)
+        );
+        advance(&again, 1);
+    }
+
+    #[test]
+    fn commit_is_idempotent_and_forks_are_named() {
+        let home = tempfile::tempdir().unwrap();
+        let ledger = open(home.path(), &genesis(3)).unwrap();
+        let (block, cert) = next_block(&ledger, vec![transfer(ledger.chain_id(), 0, 0, 1)]);
+        let (other, other_cert) = next_block(&ledger, vec![]);
+        assert!(matches!(
+            ledger.commit(block.clone(), cert.clone()).unwrap(),
+            CommitOutcome::Committed(_)
+        ));
+        assert!(matches!(
+            ledger.commit(block.clone(), cert.clone()).unwrap(),
+            CommitOutcome::Already
+        ));
+        advance(&ledger, 1);
+        assert!(matches!(
+            ledger.commit(block, cert).unwrap(),
+            CommitOutcome::Already
+        ));
+        assert!(matches!(
+            ledger.commit(other, other_cert),
+            Err(LedgerError::Conflict { height: 1, .. })
+        ));
+    }
+
+    #[test]
+    fn invalid_blocks_change_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let ledger = open(home.path(), &genesis(3)).unwrap();
+        advance(&ledger, 1);
+        let (good, cert) = next_block(&ledger, vec![transfer(ledger.chain_id(), 0, 1, 1)]);
+        let changes: Vec<(&str, fn(&mut Block))> = vec![
+            ("height", |b| b.header.height += 1),
+            ("parent", |b| b.header.parent_id.0[0] ^= 1),
+            ("version", |b| b.header.version += 1),
+            ("chain", |b| b.header.chain_id.0[0] ^= 1),
+            ("state root", |b| b.header.prev_state_root[0] ^= 1),
+            ("receipt root", |b| b.header.prev_receipt_root[0] ^= 1),
+            ("epoch", |b| b.header.epoch.0 += 1),
+            ("time", |b| b.header.time_ms = 0),
+            ("validators", |b| b.header.validators_hash[0] ^= 1),
+            ("next validators", |b| b.header.next_validators_hash[0] ^= 1),
+            ("proposer", |b| b.header.proposer.0[0] ^= 1),
+            ("tx root", |b| b.header.tx_root[0] ^= 1),
+            ("body", |b| drop(b.body.txs.pop())),
+            ("beacon gap", |b| b.body.beacons[0].round += 1),
+            ("two beacons", |b| b.body.beacons.push(beacon().sign(3))),
+            ("beacon signature", |b| {
+                b.body.beacons[0].sig = beacon().sign(9).sig
+            }),
+            ("signature", |b| b.body.txs[0].signature.0[0] ^= 1),
+        ];
+        let tip = ledger.tip();
+        for (name, change) in changes {
+            let mut block = good.block().clone();
+            change(&mut block);
+            if !["tx root"].contains(&name) {
+                block.header.tx_root = block.body.root();
+            }
+            assert!(
+                ledger.validate(block.clone()).is_err() || block == *good.block(),
+                "{name}"
+            );
+        }
+        let valid = ledger.validate(good.block().clone()).unwrap();
+        let stranger = Certificate::solo(&ledger.chain_id(), 2, valid.id(), &user(5));
+        assert!(matches!(
+            ledger.commit(valid.clone(), stranger),
+            Err(LedgerError::Block(BlockError::Certificate(_)))
+        ));
+        assert_eq!(ledger.tip(), tip);
+        ledger.commit(valid, cert).unwrap();
+    }
+
+    #[test]
+    fn tm_v6_oversize_blocks_are_refused_before_signatures() {
+        let home = tempfile::tempdir().unwrap();
+        let ledger = open(home.path(), &genesis(3)).unwrap();
+        let (good, _) = next_block(&ledger, vec![transfer(ledger.chain_id(), 0, 0, 1)]);
+        let mut block = good.block().clone();
+        // Unsigned rubbish: if signatures were looked at first, the error would be about them.
+        block.body.txs = vec![block.body.txs[0].clone(); MAX_BLOCK_TXS + 1];
+        block.body.txs[0].signature.0 = [0; 64];
+        block.header.tx_root = block.body.root();
+        assert!(matches!(
+            ledger.validate(block.clone()),
+            Err(LedgerError::Block(BlockError::TooLarge {
+                what: "transactions",
+                ..
+            }))
+        ));
+        let proof = Message::ProveCommit {
+            provider: crate::account::ProviderId(1000),
+            sector: prover::SectorNumber(1),
+            proof: vec![0; 192],
+        };
+        block.body.txs.truncate(5);
+        for tx in &mut block.body.txs {
+            tx.tx.msgs = vec![proof.clone(); 64];
+        }
+        block.header.tx_root = block.body.root();
+        assert!(matches!(
+            ledger.validate(block),
+            Err(LedgerError::Block(BlockError::TooLarge {
+                what: "proofs",
+                ..
+            }))
+        ));
+    }
+
+    #[test]
+    fn tm_v2_a_second_node_on_the_same_folder_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let ledger = open(home.path(), &genesis(1)).unwrap();
+        assert!(matches!(
+            open(home.path(), &genesis(1)),
+            Err(LedgerError::Locked { .. })
+        ));
+        drop(ledger);
+        assert!(open(home.path(), &genesis(1)).is_ok());
+    }
+
+    #[test]
+    fn another_genesis_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        drop(open(home.path(), &genesis(1)).unwrap());
+        assert!(matches!(
+            open(home.path(), &genesis(2)),
+            Err(LedgerError::Log(LogError::WrongChain { .. }))
+        ));
+    }
+
+    /// What must come back after any accident to the index.
+    fn assert_recovers(home: &Path, genesis: &Genesis, tip: Tip, what: &str) {
+        let ledger = open(home, genesis).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(ledger.tip(), tip, "{what}");
+        assert_eq!(
+            tree::root(&*ledger.store, tip.height).unwrap(),
+            Some(tip.state_root),
+            "{what}"
+        );
+        let total: u128 = (0..7).map(|n| balance(&ledger, n)).sum();
+        assert_eq!(total, 3_000_000, "{what}");
+        assert_eq!(
+            ledger.outcomes(tip.height).unwrap().root(),
+            tip.receipt_root,
+            "{what}"
+        );
+    }
+
+    fn index_files(home: &Path) -> Vec<PathBuf> {
+        let mut found = vec![];
+        let mut dirs = vec![store::index_dir(home)];
+        while let Some(dir) = dirs.pop() {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    dirs.push(path)
+                } else {
+                    found.push(path)
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    fn copy_home(from: &Path) -> tempfile::TempDir {
+        let to = tempfile::tempdir().unwrap();
+        std::fs::copy(from.join("blocks.log"), to.path().join("blocks.log")).unwrap();
+        for file in index_files(from) {
+            let target = to.path().join(file.strip_prefix(from).unwrap());
+            std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+            std::fs::copy(&file, target).unwrap();
+        }
+        to
+    }
+
+    #[test]
+    fn tm_h2_deleted_truncated_and_flipped_index_files_give_the_same_state() {
+        let home = tempfile::tempdir().unwrap();
+        let genesis = genesis(3);
+        let ledger = open(home.path(), &genesis).unwrap();
+        advance(&ledger, 30);
+        let tip = ledger.tip();
+        drop(ledger);
+        let gone = copy_home(home.path());
+        std::fs::remove_dir_all(store::index_dir(gone.path())).unwrap();
+        assert_recovers(gone.path(), &genesis, tip, "index folder deleted");
+        let files = index_files(home.path());
+        assert!(!files.is_empty());
+        let mut random = 12345u64;
+        for file in files {
+            let name = file.strip_prefix(home.path()).unwrap();
+            let len = std::fs::metadata(&file).unwrap().len();
+            let damage = |change: &mut dyn FnMut(&mut Vec<u8>)| {
+                let copy = copy_home(home.path());
+                let path = copy.path().join(name);
+                let mut bytes = std::fs::read(&path).unwrap();
+                change(&mut bytes);
+                std::fs::write(&path, bytes).unwrap();
+                copy
+            };
+            let copy = copy_home(home.path());
+            std::fs::remove_file(copy.path().join(name)).unwrap();
+            assert_recovers(
+                copy.path(),
+                &genesis,
+                tip,
+                &format!("{} deleted", name.display()),
+            );
+            for part in [0, len / 3, len / 2, len.saturating_sub(1)] {
+                let copy = damage(&mut |b| b.truncate(part as usize));
+                assert_recovers(
+                    copy.path(),
+                    &genesis,
+                    tip,
+                    &format!("{} cut to {part}", name.display()),
+                );
+            }
+            for _ in 0..8 {
+                random = random
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
+                let at = (random >> 16) % len.clamp(1, 60_000);
+                let copy = damage(&mut |b| {
+                    if let Some(byte) = b.get_mut(at as usize) {
+                        *byte ^= 0x04;
+                    }
+                });
+                assert_recovers(
+                    copy.path(),
+                    &genesis,
+                    tip,
+                    &format!("{} flipped at {at}", name.display()),
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn tm_h1_a_log_cut_anywhere_in_its_last_block_gives_the_chain_before_or_names_the_loss() {
+        let home = tempfile::tempdir().unwrap();
+        let genesis = genesis(3);
+        let ledger = open(home.path(), &genesis).unwrap();
+        advance(&ledger, 3);
+        let before = ledger.tip();
+        let index_before = copy_home(home.path());
+        let (block, cert) = next_block(&ledger, vec![]);
+        ledger.commit(block.clone(), cert.clone()).unwrap();
+        let after = ledger.tip();
+        drop(ledger);
+        let whole = std::fs::read(home.path().join("blocks.log")).unwrap();
+        let short = std::fs::read(index_before.path().join("blocks.log")).unwrap();
+        assert_eq!(whole[..short.len()], short[..]);
+        for len in (short.len()..=whole.len())
+            .step_by(7)
+            .chain([whole.len() - 1, whole.len()])
+        {
+            // The index of the moment before: a crash between log and index.
+            let copy = copy_home(index_before.path());
+            std::fs::write(copy.path().join("blocks.log"), &whole[..len]).unwrap();
+            let expected = if len == whole.len() { after } else { before };
+            assert_recovers(copy.path(), &genesis, expected, &format!("cut at {len}"));
+            let ledger = open(copy.path(), &genesis).unwrap();
+            // The same block can be committed (again) and gives the same tip.
+            let valid = match expected == before {
+                true => ledger.validate(block.block().clone()).unwrap(),
+                false => block.clone(),
+            };
+            ledger.commit(valid, cert.clone()).unwrap();
+            assert_eq!(ledger.tip(), after);
+        }
+        // If the index saw the block, its loss from the log is no torn tail.
+        let copy = copy_home(home.path());
+        std::fs::write(copy.path().join("blocks.log"), &whole[..whole.len() - 1]).unwrap();
+        assert!(matches!(
+            open(copy.path(), &genesis),
+            Err(LedgerError::Log(LogError::Damaged { height: 4, .. }))
+        ));
+    }
+
+    #[test]
+    fn tm_h3_a_flipped_bit_in_the_log_names_its_block() {
+        let home = tempfile::tempdir().unwrap();
+        let genesis = genesis(3);
+        let ledger = open(home.path(), &genesis).unwrap();
+        advance(&ledger, 4);
+        let second = ledger.store.block_ref(2).unwrap().unwrap().offset as usize;
+        drop(ledger);
+        let path = home.path().join("blocks.log");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[second + 60] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let error = open(home.path(), &genesis).err().unwrap();
+        assert!(error.to_string().contains("height 2"), "{error}");
+    }
+
+    fn open_on(home: &Path, disk: Arc<MemDisk>) -> Result<Ledger, LedgerError> {
+        std::fs::create_dir_all(home).unwrap();
+        Ledger::open_on(
+            home,
+            genesis(3).check().unwrap(),
+            Arc::new(NoProofs),
+            disk,
+            lock(home).unwrap(),
+        )
+    }
+
+    #[test]
+    fn tm_h4_tm_h5_a_failing_disk_stops_the_ledger_and_loses_nothing() {
+        for fail_sync in [false, true] {
+            let home = tempfile::tempdir().unwrap();
+            let disk = MemDisk::with(vec![]);
+            let ledger = open_on(home.path(), disk.clone()).unwrap();
+            advance(&ledger, 2);
+            let tip = ledger.tip();
+            match fail_sync {
+                true => *disk.syncs.lock().unwrap() = Some(0),
+                false => *disk.space.lock().unwrap() = Some(100),
+            }
+            let (block, cert) = next_block(&ledger, vec![]);
+            assert!(matches!(
+                ledger.commit(block.clone(), cert.clone()),
+                Err(LedgerError::Log(LogError::Io { .. }))
+            ));
+            assert_eq!(ledger.tip(), tip, "not acknowledged");
+            *disk.syncs.lock().unwrap() = None;
+            *disk.space.lock().unwrap() = None;
+            assert!(matches!(
+                ledger.commit(block.clone(), cert.clone()),
+                Err(LedgerError::Halted(_))
+            ));
+            drop(ledger);
+            let again = open_on(home.path(), disk).unwrap();
+            // After a failed sync the block may or may not have reached the disk; both are the same chain.
+            assert!(again.tip() == tip || (fail_sync && again.tip().id == block.id()));
+            assert!(matches!(
+                again
+                    .validate(block.block().clone())
+                    .map(|b| again.commit(b, cert)),
+                Ok(Ok(_)) | Err(_)
+            ));
+            assert_eq!(again.tip().id, block.id());
+        }
+    }
+
+    #[test]
+    fn views_stay_what_they_were() {
+        let home = tempfile::tempdir().unwrap();
+        let ledger = open(home.path(), &genesis(3)).unwrap();
+        let all = |view: &View| {
+            let (from, until) = key::prefix_range(&key::accounts());
+            let whole = view.range(&from, &until, usize::MAX).unwrap();
+            let mut paged = vec![];
+            let mut at = from;
+            loop {
+                let page = view.range(&at, &until, 2).unwrap();
+                paged.extend(page.clone());
+                match page.last() {
+                    Some((k, _)) if page.len() == 2 => at = [k.as_slice(), &[0]].concat(),
+                    _ => break,
+                }
+            }
+            assert_eq!(whole, paged);
+            for (k, v) in &whole {
+                assert_eq!(view.get(k).unwrap().as_ref(), Some(v));
+            }
+            whole
+        };
+        let mut kept = vec![(ledger.view(), all(&ledger.view()))];
+        for _ in 0..25 {
+            advance(&ledger, 1);
+            kept.push((ledger.view(), all(&ledger.view())));
+        }
+        for (view, was) in &kept {
+            assert_eq!(&all(view), was, "view of height {}", view.height());
+        }
+        assert!(kept[0].1 != kept[25].1);
+        assert!(ledger.view_at(25 - 5).is_some() && ledger.view_at(2).is_none());
+    }
+
+    #[test]
+    fn tm_v3_replay_gives_the_same_roots_with_any_history_of_restarts() {
+        let genesis = genesis(3);
+        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let one = open(a.path(), &genesis).unwrap();
+        advance(&one, 12);
+        for height in 1..=12 {
+            let two = open(b.path(), &genesis).unwrap();
+            let last = one.block(height).unwrap();
+            let valid = two.validate(last.block).unwrap();
+            two.commit(valid, last.certificate).unwrap();
+            if height % 3 == 0 {
+                std::fs::remove_dir_all(store::index_dir(b.path())).unwrap();
+            }
+        }
+        assert_eq!(open(b.path(), &genesis).unwrap().tip(), one.tip());
+    }
+}

@@ -428,6 +428,15 @@ impl LogReader {
         }
     }
 
+    /// All records after `known` (from the genesis record on when `None`), for replay. Ends before the first broken one,
+    /// which [`BlockLog::open`] has cut or refused.
+    pub fn records(&self, chain_id: [u8; 32], known: Option<Mark>) -> Result<Records, LogError> {
+        Ok(Records(match known {
+            Some(mark) => self.resume(mark)?,
+            None => self.start(chain_id),
+        }))
+    }
+
     fn start(&self, chain_id: [u8; 32]) -> Cursor {
         let digest = start_mark(chain_id).digest;
         Cursor {
@@ -629,6 +638,26 @@ impl ChainFile {
                 }
                 Err(damaged(height, offset, &cause))
             }
+        }
+    }
+}
+
+/// Records of a node's own log, in order.
+pub struct Records(Cursor);
+
+impl Iterator for Records {
+    type Item = Result<(Mark, Vec<u8>), LogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.0.next() {
+            Ok(Step::Record { mark, payload }) => Some(Ok((mark, payload))),
+            Ok(Step::End) => None,
+            Ok(Step::Broken {
+                height,
+                offset,
+                cause,
+            }) => Some(Err(damaged(height, offset, &cause))),
+            Err(e) => Some(Err(e)),
         }
     }
 }

@@ -1,1 +1,615 @@
-//! (CB) store
+//! The index: state, tree nodes, block positions and receipts in one sled tree. Rebuilt from the log whenever in doubt.
+//!
+//! Walk: [`crate::ledger`] is its only writer; readers get a [`View`], a snapshot that stays what it was while blocks are
+//! committed. sled is used as an index and never as truth: its `flush` is no fsync, and a damaged file may open with a
+//! lost suffix (`tm_h2`), so everything here carries its own check.
+//!
+//! | first byte | rest of the key | value |
+//! |---|---|---|
+//! | `s` | state key | state value |
+//! | `n` | jmt node key | jmt node |
+//! | `x` | height u64be, jmt node key | (node replaced at that height, to be pruned) |
+//! | `o` | height u64be | position and end of the block's log record, epoch |
+//! | `t` | transaction id | height u64, position u32 |
+//! | `r` | height u64be | check 8 ‖ borsh(receipts, events); absent when there are none |
+//! | `m` | | [`Meta`] with a check: the tip, and sums over all `s`, `n` and `x` entries |
+//!
+//! One block is one `apply_batch` on one tree, the unit that sled writes atomically. [`Meta::sum`] is the sum (mod 2^128) of the
+//! hashes of all `s`/`n`/`x` entries; [`Store::open`] adds them up again and so notices any lost, old or altered entry.
+//! Cost: one scan at open (about a million entries a second); memory: sled's cache of [`CACHE_BYTES`] and the last
+//! [`crate::tree::KEPT_VERSIONS`] blocks' overwritten values.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use crate::account::{ChainId, TxId};
+use crate::block::{BlockId, Outcomes};
+use crate::codec;
+use crate::error::StoreError;
+use crate::log::Mark;
+use crate::merkle::{Hash, digest};
+use crate::state::{Entry, KvRead, WriteSet};
+use crate::tree::{KEPT_VERSIONS, NodeRead, TreeUpdate};
+use crate::units::Epoch;
+
+/// sled's page cache. Small: an idle node must stay below 150 MiB, and the operating system caches the file anyway.
+pub const CACHE_BYTES: u64 = 24 << 20;
+/// Changes with the layout above; an index of another version is rebuilt.
+const LAYOUT: u32 = 1;
+
+/// The newest block as the index knows it.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Meta {
+    pub(crate) layout: u32,
+    /// The chain.
+    pub chain_id: ChainId,
+    /// The log record of the tip.
+    pub mark: Mark,
+    /// The tip's id (genesis: the chain id).
+    pub block_id: BlockId,
+    /// State root after the tip.
+    pub state_root: Hash,
+    /// Root of the tip's receipts and events.
+    pub receipt_root: Hash,
+    /// Epoch of the tip.
+    pub epoch: Epoch,
+    /// Time in the tip's header.
+    pub time_ms: u64,
+    /// Sum over all `s`, `n` and `x` entries.
+    pub sum: u128,
+}
+
+impl Meta {
+    /// The tip's height.
+    pub fn height(&self) -> u64 {
+        self.mark.height
+    }
+
+    /// The meta record before the first entry is written.
+    pub fn genesis(chain_id: ChainId, mark: Mark, time_ms: u64) -> Self {
+        Self {
+            layout: LAYOUT,
+            chain_id,
+            mark,
+            block_id: BlockId(chain_id.0),
+            state_root: [0; 32],
+            receipt_root: Outcomes::default().root(),
+            epoch: Epoch(0),
+            time_ms,
+            sum: 0,
+        }
+    }
+}
+
+/// Where a block stands in the log, and its epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct BlockRef {
+    /// First byte of its record.
+    pub offset: u64,
+    /// Its epoch.
+    pub epoch: Epoch,
+}
+
+/// Where a transaction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct TxRef {
+    /// Its block.
+    pub height: u64,
+    /// Its position in the block.
+    pub index: u32,
+}
+
+/// The index of one chain.
+pub struct Store {
+    db: sled::Db,
+    tree: sled::Tree,
+    meta: RwLock<Arc<Meta>>,
+    /// The newest version; older ones hang from the views that need them.
+    newest: Mutex<Arc<Version>>,
+    /// Keeps the last few versions alive, so that values can be proven against the last header's root.
+    recent: Mutex<std::collections::VecDeque<Arc<Version>>>,
+}
+
+/// One committed state in the chain of states: what the *next* block overwrote, once there is one.
+struct Version {
+    meta: Arc<Meta>,
+    next: OnceLock<(BTreeMap<Vec<u8>, Option<Vec<u8>>>, Arc<Version>)>,
+}
+
+impl Drop for Version {
+    /// Unlinks iteratively: a view held over many blocks would otherwise drop recursively.
+    fn drop(&mut self) {
+        let mut next = self.next.take();
+        while let Some((_, version)) = next {
+            next = match Arc::try_unwrap(version) {
+                Ok(mut version) => version.next.take(),
+                Err(_) => None,
+            };
+        }
+    }
+}
+
+/// Everything that one block changes in the index.
+pub struct Commit<'a> {
+    /// The new tip, with the sum still that of the tip before.
+    pub meta: Meta,
+    /// State writes.
+    pub writes: &'a WriteSet,
+    /// Tree changes.
+    pub tree: &'a TreeUpdate,
+    /// Transactions of the block, in order.
+    pub txs: &'a [TxId],
+    /// Receipts and events.
+    pub outcomes: &'a Outcomes,
+}
+
+impl Store {
+    /// Opens the index in `dir` if it is whole, for this chain and layout; `None` means: wipe it and rebuild.
+    ///
+    /// Calm on any content of `dir`: sled's own panics on damaged files are caught and count as damage.
+    pub fn open(dir: &Path, chain_id: ChainId) -> Result<Option<Self>, StoreError> {
+        let attempt = catch_unwind(AssertUnwindSafe(|| Self::open_checked(dir, chain_id)));
+        match attempt {
+            Ok(Ok(store)) => Ok(store),
+            Ok(Err(e)) => {
+                tracing::warn!(error = %e, "the index cannot be used and will be rebuilt from the block log");
+                Ok(None)
+            }
+            Err(_) => {
+                tracing::warn!("the index is damaged and will be rebuilt from the block log");
+                Ok(None)
+            }
+        }
+    }
+
+    fn open_checked(dir: &Path, chain_id: ChainId) -> Result<Option<Self>, StoreError> {
+        if !dir.exists() {
+            return Ok(None);
+        }
+        let (db, tree) = open_sled(dir)?;
+        let Some(meta) = tree
+            .get(b"m")
+            .map_err(io)?
+            .and_then(|bytes| unseal::<Meta>(&bytes))
+        else {
+            return Ok(None);
+        };
+        if meta.layout != LAYOUT || meta.chain_id != chain_id {
+            return Ok(None);
+        }
+        let mut sum = 0u128;
+        for entry in tree.iter() {
+            let (key, value) = entry.map_err(io)?;
+            if counted(&key) {
+                sum = sum.wrapping_add(weight(&key, &value));
+            }
+        }
+        if sum != meta.sum {
+            tracing::warn!(
+                height = meta.height(),
+                "entries of the index are missing or altered"
+            );
+            return Ok(None);
+        }
+        Ok(Some(Self::with(db, tree, meta)))
+    }
+
+    /// Wipes `dir` and starts an index at genesis.
+    pub fn create(
+        dir: &Path,
+        genesis: Meta,
+        state: &WriteSet,
+        tree: &TreeUpdate,
+    ) -> Result<Self, StoreError> {
+        if dir.exists() {
+            std::fs::remove_dir_all(dir)
+                .map_err(|e| StoreError::Io(format!("removing the old index: {e}")))?;
+        }
+        let (db, sled_tree) = open_sled(dir)?;
+        let store = Self::with(
+            db,
+            sled_tree,
+            Meta {
+                sum: 0,
+                ..genesis.clone()
+            },
+        );
+        store.commit(Commit {
+            meta: genesis,
+            writes: state,
+            tree,
+            txs: &[],
+            outcomes: &Outcomes::default(),
+        })?;
+        Ok(store)
+    }
+
+    fn with(db: sled::Db, tree: sled::Tree, meta: Meta) -> Self {
+        let meta = Arc::new(meta);
+        let version = Arc::new(Version {
+            meta: meta.clone(),
+            next: OnceLock::new(),
+        });
+        Self {
+            db,
+            tree,
+            meta: RwLock::new(meta),
+            newest: Mutex::new(version),
+            recent: Mutex::default(),
+        }
+    }
+
+    /// The newest block.
+    pub fn meta(&self) -> Arc<Meta> {
+        self.meta
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// A snapshot of the newest state.
+    pub fn view(self: &Arc<Self>) -> View {
+        let version = self
+            .newest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        View {
+            store: self.clone(),
+            version,
+        }
+    }
+
+    /// A snapshot of the state after block `height`, if it is among the last [`KEPT_VERSIONS`].
+    pub fn view_at(self: &Arc<Self>, height: u64) -> Option<View> {
+        let newest = self.view();
+        if newest.height() == height {
+            return Some(newest);
+        }
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = recent.iter().find(|v| v.meta.height() == height)?.clone();
+        Some(View {
+            store: self.clone(),
+            version,
+        })
+    }
+
+    /// Writes one block; all of it becomes visible at once.
+    pub fn commit(&self, commit: Commit<'_>) -> Result<(), StoreError> {
+        let Commit {
+            mut meta,
+            writes,
+            tree,
+            txs,
+            outcomes,
+        } = commit;
+        let height = meta.height();
+        let mut batch = Batch {
+            store: self,
+            sum: self.meta().sum,
+            sled: sled::Batch::default(),
+        };
+        let mut undo = BTreeMap::new();
+        for (key, value) in writes {
+            let full = prefixed(b's', key);
+            let old = batch.replace(full, value.as_deref())?;
+            undo.insert(key.clone(), old);
+        }
+        for (key, node) in &tree.nodes {
+            batch.replace(prefixed(b'n', key), Some(node))?;
+        }
+        for key in &tree.stale {
+            batch.replace(stale_key(height, key), Some(&[]))?;
+        }
+        if let Some(expired) = height.checked_sub(KEPT_VERSIONS) {
+            self.prune(expired, &mut batch)?;
+        }
+        let mut sled = batch.sled;
+        meta.sum = batch.sum;
+        let block = BlockRef {
+            offset: meta.mark.offset,
+            epoch: meta.epoch,
+        };
+        sled.insert(prefixed(b'o', &height.to_be_bytes()), codec::encode(&block));
+        for (index, tx) in (0u32..).zip(txs) {
+            sled.insert(
+                prefixed(b't', &tx.0),
+                codec::encode(&TxRef { height, index }),
+            );
+        }
+        if *outcomes != Outcomes::default() {
+            sled.insert(prefixed(b'r', &height.to_be_bytes()), seal(outcomes));
+        }
+        sled.insert(b"m", seal(&meta));
+        self.publish(meta, undo, sled)
+    }
+
+    /// Deletes nodes that were replaced at `height` or before.
+    fn prune(&self, height: u64, batch: &mut Batch<'_>) -> Result<(), StoreError> {
+        let until = prefixed(b'x', &(height + 1).to_be_bytes());
+        for entry in self.tree.range(b"x".to_vec()..until) {
+            let (key, _) = entry.map_err(io)?;
+            batch.replace(prefixed(b'n', &key[9..]), None)?;
+            batch.replace(key.to_vec(), None)?;
+        }
+        Ok(())
+    }
+
+    /// Readers look at the store first and at the undo list after it, so the list must be there before the batch.
+    fn publish(
+        &self,
+        meta: Meta,
+        undo: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+        sled: sled::Batch,
+    ) -> Result<(), StoreError> {
+        let meta = Arc::new(meta);
+        let version = Arc::new(Version {
+            meta: meta.clone(),
+            next: OnceLock::new(),
+        });
+        let old = self
+            .newest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        // Only the ledger's one writer gets here, so the link is still empty.
+        let linked = old.next.set((undo, version.clone())).is_ok();
+        debug_assert!(linked, "two writers on one index");
+        self.tree.apply_batch(sled).map_err(io)?;
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = version;
+        *self.meta.write().unwrap_or_else(PoisonError::into_inner) = meta;
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_back(old);
+        while recent.len() as u64 > KEPT_VERSIONS {
+            recent.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Where block `height` stands in the log.
+    pub fn block_ref(&self, height: u64) -> Result<Option<BlockRef>, StoreError> {
+        self.typed(&prefixed(b'o', &height.to_be_bytes()))
+    }
+
+    /// Where a transaction stands.
+    pub fn tx_ref(&self, tx: &TxId) -> Result<Option<TxRef>, StoreError> {
+        self.typed(&prefixed(b't', &tx.0))
+    }
+
+    /// Receipts and events of block `height` (empty if it had none).
+    pub fn outcomes(&self, height: u64) -> Result<Outcomes, StoreError> {
+        let key = prefixed(b'r', &height.to_be_bytes());
+        match self.tree.get(&key).map_err(io)? {
+            None => Ok(Outcomes::default()),
+            Some(bytes) => unseal(&bytes)
+                .ok_or_else(|| StoreError::corrupt(&key, "receipts do not match their check")),
+        }
+    }
+
+    /// Hands everything to the operating system; called when the node stops.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.db.flush().map(drop).map_err(io)
+    }
+
+    fn typed<T: BorshDeserialize>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+        let bytes = self.tree.get(key).map_err(io)?;
+        bytes
+            .map(|b| borsh::from_slice(&b).map_err(|e| StoreError::corrupt(key, e.to_string())))
+            .transpose()
+    }
+}
+
+impl NodeRead for Store {
+    fn node(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self
+            .tree
+            .get(prefixed(b'n', key))
+            .map_err(io)?
+            .map(|v| v.to_vec()))
+    }
+}
+
+/// A batch that keeps the sum right.
+struct Batch<'a> {
+    store: &'a Store,
+    sum: u128,
+    sled: sled::Batch,
+}
+
+impl Batch<'_> {
+    /// Sets or removes a counted entry and returns what was there before the block.
+    fn replace(
+        &mut self,
+        key: Vec<u8>,
+        value: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let old = self.store.tree.get(&key).map_err(io)?;
+        if let Some(old) = &old {
+            self.sum = self.sum.wrapping_sub(weight(&key, old));
+        }
+        match value {
+            Some(value) => {
+                self.sum = self.sum.wrapping_add(weight(&key, value));
+                self.sled.insert(key, value);
+            }
+            None => self.sled.remove(key),
+        }
+        Ok(old.map(|v| v.to_vec()))
+    }
+}
+
+/// The state after one block, unchanged by later ones.
+///
+/// Each later block costs the view its list of overwritten values, so a view is for one answer, not to be kept.
+#[derive(Clone)]
+pub struct View {
+    store: Arc<Store>,
+    version: Arc<Version>,
+}
+
+impl View {
+    /// The block after which this is the state.
+    pub fn meta(&self) -> &Meta {
+        &self.version.meta
+    }
+
+    /// Its height.
+    pub fn height(&self) -> u64 {
+        self.version.meta.height()
+    }
+
+    /// Proves `key` under this view's state root.
+    pub fn prove(&self, key: &[u8]) -> Result<crate::tree::LeafProof, StoreError> {
+        crate::tree::prove(&*self.store, self.height(), key)
+    }
+
+    /// Calls `visit` with the values overwritten by each later block, oldest first, until it says it has enough.
+    fn later(&self, mut visit: impl FnMut(&BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> bool) {
+        let mut version = &self.version;
+        while let Some((undo, next)) = version.next.get() {
+            if visit(undo) {
+                return;
+            }
+            version = next;
+        }
+    }
+}
+
+impl KvRead for View {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        // Store first, undo lists second: see `Store::publish`.
+        let mut value = self
+            .store
+            .tree
+            .get(prefixed(b's', key))
+            .map_err(io)?
+            .map(|v| v.to_vec());
+        self.later(|undo| match undo.get(key) {
+            Some(old) => {
+                value = old.clone();
+                true
+            }
+            None => false,
+        });
+        Ok(value)
+    }
+
+    fn range(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
+        if from >= until {
+            return Ok(Vec::new());
+        }
+        // What later blocks overwrote in the range decides how much of the store must be read to have `limit` left.
+        let bounds = (
+            std::ops::Bound::Included(from),
+            std::ops::Bound::Excluded(until),
+        );
+        loop {
+            let mut patched = 0;
+            self.later(|undo| {
+                patched += undo.range::<[u8], _>(bounds).count();
+                false
+            });
+            let want = limit.saturating_add(patched);
+            let mut entries = BTreeMap::new();
+            let mut complete = true;
+            for entry in self
+                .store
+                .tree
+                .range(prefixed(b's', from)..prefixed(b's', until))
+            {
+                if entries.len() == want {
+                    complete = false;
+                    break;
+                }
+                let (key, value) = entry.map_err(io)?;
+                entries.insert(key[1..].to_vec(), value.to_vec());
+            }
+            let last_read = entries.keys().next_back().cloned();
+            let mut seen = BTreeMap::new();
+            let mut now = 0;
+            self.later(|undo| {
+                for (key, old) in undo.range::<[u8], _>(bounds) {
+                    now += 1;
+                    seen.entry(key.clone()).or_insert_with(|| old.clone());
+                }
+                false
+            });
+            // A block committed in between may have hidden more entries than were allowed for: read again.
+            if now > patched && !complete {
+                continue;
+            }
+            for (key, old) in seen {
+                // Beyond what was read the store's entries are unknown, so patches there must not jump the queue.
+                if !complete && last_read.as_ref().is_some_and(|last| key > *last) {
+                    continue;
+                }
+                match old {
+                    Some(value) => drop(entries.insert(key, value)),
+                    None => drop(entries.remove(&key)),
+                }
+            }
+            return Ok(entries.into_iter().take(limit).collect());
+        }
+    }
+}
+
+fn open_sled(dir: &Path) -> Result<(sled::Db, sled::Tree), StoreError> {
+    let config = sled::Config::new()
+        .path(dir)
+        .cache_capacity(CACHE_BYTES)
+        .mode(sled::Mode::LowSpace)
+        .flush_every_ms(Some(5_000))
+        .print_profile_on_drop(false);
+    let db = config.open().map_err(io)?;
+    let tree = db.open_tree(b"index").map_err(io)?;
+    Ok((db, tree))
+}
+
+fn io(error: sled::Error) -> StoreError {
+    StoreError::Io(error.to_string())
+}
+
+fn prefixed(tag: u8, key: &[u8]) -> Vec<u8> {
+    let mut full = Vec::with_capacity(1 + key.len());
+    full.push(tag);
+    full.extend_from_slice(key);
+    full
+}
+
+fn stale_key(height: u64, node: &[u8]) -> Vec<u8> {
+    [b"x".as_slice(), &height.to_be_bytes(), node].concat()
+}
+
+fn counted(key: &[u8]) -> bool {
+    matches!(key.first(), Some(b's' | b'n' | b'x'))
+}
+
+fn weight(key: &[u8], value: &[u8]) -> u128 {
+    let hash = digest(&[&(key.len() as u32).to_le_bytes(), key, value]);
+    u128::from_le_bytes(
+        hash[..16]
+            .try_into()
+            .expect("a digest has at least 16 bytes"),
+    )
+}
+
+/// Bytes with a check in front.
+fn seal<T: BorshSerialize>(value: &T) -> Vec<u8> {
+    let bytes = codec::encode(value);
+    [&digest(&[b"holdfast/store/v1", &bytes])[..8], &bytes].concat()
+}
+
+fn unseal<T: BorshDeserialize>(bytes: &[u8]) -> Option<T> {
+    let (check, body) = bytes.split_at_checked(8)?;
+    let right = digest(&[b"holdfast/store/v1", body])[..8] == *check;
+    right.then(|| borsh::from_slice(body).ok())?
+}
+
+/// Where the index of a chain in `home` lives.
+pub fn index_dir(home: &Path) -> PathBuf {
+    home.join("index")
+}

@@ -1,1 +1,324 @@
-//! (CB) engine/solo
+//! The solo engine: one validator makes, signs and commits every block, in its own thread.
+//!
+//! Walk: [`start`] after [`Ledger::open`]; RPC and provider talk to the [`EngineHandle`] (clock leases, status, stop) and to
+//! the ledger. Spec: `consensus.md` §10 `solo`; clock: [`crate::clock`].
+//! One round: wait for the clock → fetch the beacon rounds that are due → select transactions → build → sign the precommit of
+//! (height, round 0, id) → commit. The certificate has one signature and is verified by the same code as any other.
+//!
+//! Crash: the vote is written with the block in one fsynced record, and the folder lock keeps a second engine away, so the key
+//! never signs two blocks of one height that could both become known (`tm_v2`): a signature that was not logged was never shown.
+//! Failure: an error of the ledger ends the thread; [`EngineHandle::status`] says why. Nothing is retried on a failed disk.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ed25519_dalek::SigningKey;
+
+use crate::account::ProviderId;
+use crate::beacon::{BeaconSource, Entry, MAX_ENTRIES};
+use crate::block::{MAX_BLOCK_PROOFS, MAX_BLOCK_TXS, MAX_BODY_BYTES};
+use crate::certificate::{Certificate, ValidatorId};
+use crate::clock::{self, ClockError, ClockMode, LogicalClock, Tick};
+use crate::ledger::{CommitOutcome, Ledger, LedgerError};
+use crate::mempool::Mempool;
+use crate::units::Epoch;
+
+/// What the one validator signs with.
+pub struct Keys {
+    /// Signs blocks; must hold more than two thirds of the power in genesis.
+    pub validator: SigningKey,
+    /// Gives beacon rounds: the devnet's own signer, or a client of drand's relays.
+    pub beacon: Box<dyn BeaconSource>,
+}
+
+/// Why the engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The key alone cannot finalise blocks.
+    #[error(
+        "key {key} holds {power} of {total} voting power; solo needs more than two thirds, use the bft engine"
+    )]
+    NoQuorum {
+        /// The key.
+        key: ValidatorId,
+        /// Its power.
+        power: u64,
+        /// Everybody's power.
+        total: u64,
+    },
+    /// The operating system refused a thread.
+    #[error("starting the engine's thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Whether the chain moves.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum EngineStatus {
+    /// Blocks are being made.
+    Running,
+    /// Asked to stop, and stopped.
+    Stopped,
+    /// Stopped by an error; the node must be restarted.
+    Failed {
+        /// What happened.
+        why: String,
+    },
+}
+
+struct Shared {
+    inner: Mutex<Inner>,
+    wake: Condvar,
+    started: Instant,
+    logical: bool,
+}
+
+struct Inner {
+    clock: LogicalClock,
+    stop: bool,
+    status: EngineStatus,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+    fn update<T>(&self, change: impl FnOnce(&mut Inner, u64) -> T) -> T {
+        let result = change(&mut self.lock(), self.now_ms());
+        self.wake.notify_all();
+        result
+    }
+}
+
+/// A running engine. Dropping it stops the chain.
+pub struct EngineHandle {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl EngineHandle {
+    /// Keeps the logical clock from going on for `ttl` (at most 10 minutes), because a proof of `provider` is unfinished.
+    /// Call again to renew.
+    pub fn hold(&self, provider: ProviderId, ttl: Duration) -> Result<(), ClockError> {
+        self.hold_before(provider, Epoch(0), ttl)
+    }
+
+    /// As [`Self::hold`], but lets the clock go on up to the epoch before `epoch`: enough for a deadline that closes there.
+    pub fn hold_before(
+        &self,
+        provider: ProviderId,
+        epoch: Epoch,
+        ttl: Duration,
+    ) -> Result<(), ClockError> {
+        if !self.shared.logical {
+            return Err(ClockError::NotLogical);
+        }
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        self.shared
+            .update(|inner, now| inner.clock.hold(provider, epoch, ttl_ms, now))
+    }
+
+    /// Gives the lease back.
+    pub fn release(&self, provider: ProviderId) {
+        self.shared.update(|inner, _| inner.clock.release(provider));
+    }
+
+    /// Leases alive now: provider, milliseconds left, first epoch held back.
+    pub fn leases(&self) -> Vec<(ProviderId, u64, Epoch)> {
+        self.shared.lock().clock.leases(self.shared.now_ms())
+    }
+
+    /// Whether the chain moves.
+    pub fn status(&self) -> EngineStatus {
+        self.shared.lock().status.clone()
+    }
+
+    /// Stops after the block in progress and waits for it.
+    pub fn stop(&self) {
+        self.shared.update(|inner, _| inner.stop = true);
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            // A panic was recorded in the status by the thread's guard.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for EngineHandle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Starts making blocks.
+pub fn start(
+    ledger: Arc<Ledger>,
+    mempool: Arc<Mempool>,
+    keys: Keys,
+) -> Result<EngineHandle, EngineError> {
+    let key = ValidatorId(keys.validator.verifying_key().to_bytes());
+    let total = ledger.validators().total_power();
+    let power = ledger.validators().power_of(&key).unwrap_or(0);
+    // Powers are at most 2^53.
+    if power * 3 <= total * 2 {
+        return Err(EngineError::NoQuorum { key, power, total });
+    }
+    let mode = ledger.genesis().genesis().clock;
+    let inner = Inner {
+        clock: LogicalClock::new(mode.epoch_ms(), 0),
+        stop: false,
+        status: EngineStatus::Running,
+    };
+    let logical = matches!(mode, ClockMode::Logical { .. });
+    let shared = Arc::new(Shared {
+        inner: Mutex::new(inner),
+        wake: Condvar::new(),
+        started: Instant::now(),
+        logical,
+    });
+    let maker = Maker {
+        ledger,
+        mempool,
+        keys,
+        id: key,
+    };
+    let thread = std::thread::Builder::new()
+        .name("solo-engine".into())
+        .spawn({
+            let shared = shared.clone();
+            move || run(&shared, maker)
+        })?;
+    Ok(EngineHandle {
+        shared,
+        thread: Mutex::new(Some(thread)),
+    })
+}
+
+/// Records a failure even if the thread unwinds.
+struct StatusGuard<'a>(&'a Shared);
+
+impl Drop for StatusGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let why =
+                "the engine's thread panicked; this is a fault of the program, please report it"
+                    .into();
+            self.0
+                .update(|inner, _| inner.status = EngineStatus::Failed { why });
+        }
+    }
+}
+
+fn run(shared: &Shared, mut maker: Maker) {
+    let _guard = StatusGuard(shared);
+    while let Some(epoch) = next_epoch(shared, &maker) {
+        if let Err(error) = maker.make_block(epoch, shared) {
+            tracing::error!(%error, epoch = epoch.0, "the chain stops");
+            shared.update(|inner, _| {
+                inner.status = EngineStatus::Failed {
+                    why: error.to_string(),
+                }
+            });
+            return;
+        }
+        shared.update(|inner, now| inner.clock.made_block(now));
+    }
+    shared.update(|inner, _| inner.status = EngineStatus::Stopped);
+}
+
+/// Sleeps until a block is due; `None` when asked to stop.
+fn next_epoch(shared: &Shared, maker: &Maker) -> Option<Epoch> {
+    let mut inner = shared.lock();
+    loop {
+        if inner.stop {
+            return None;
+        }
+        let parent = maker.ledger.tip().epoch;
+        let tick = match shared.logical {
+            true => inner.clock.tick(parent, shared.now_ms()),
+            false => clock::beacon_tick(maker.ledger.genesis().beacons(), parent, unix_ms()),
+        };
+        let wait = match tick {
+            Tick::Due(epoch) => return Some(epoch),
+            Tick::Wait(ms) | Tick::Held(ms) => Duration::from_millis(ms.max(1)),
+        };
+        inner = shared
+            .wake
+            .wait_timeout(inner, wait)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
+    }
+}
+
+struct Maker {
+    ledger: Arc<Ledger>,
+    mempool: Arc<Mempool>,
+    keys: Keys,
+    id: ValidatorId,
+}
+
+impl Maker {
+    fn make_block(&mut self, epoch: Epoch, shared: &Shared) -> Result<(), LedgerError> {
+        let beacons = self.due_rounds(epoch, shared)?;
+        let view = self.ledger.view();
+        let txs = self.mempool.select(
+            &view,
+            MAX_BLOCK_TXS,
+            MAX_BODY_BYTES as u64,
+            MAX_BLOCK_PROOFS,
+        )?;
+        let block = self.ledger.build(self.id, epoch, unix_ms(), beacons, txs)?;
+        let height = block.block().header.height;
+        let certificate = Certificate::solo(
+            &self.ledger.chain_id(),
+            height,
+            block.id(),
+            &self.keys.validator,
+        );
+        if let CommitOutcome::Committed(done) = self.ledger.commit(block, certificate)? {
+            let ids: Vec<_> = done.outcomes.receipts.iter().map(|r| r.tx).collect();
+            self.mempool.committed(height, &ids, &self.ledger.view())?;
+        }
+        Ok(())
+    }
+
+    /// The beacon entries that this block can carry. Waits up to a quarter of an epoch for the newest round, then
+    /// goes on with what is there: a missing round delays, it stops nobody.
+    fn due_rounds(&mut self, epoch: Epoch, shared: &Shared) -> Result<Vec<Entry>, LedgerError> {
+        const POLL: Duration = Duration::from_millis(50);
+        let tip = self.ledger.beacon_tip()?;
+        let patience = Duration::from_millis(self.ledger.genesis().genesis().clock.epoch_ms() / 4);
+        let until = Instant::now() + patience;
+        let mut entries = Vec::new();
+        let mut next = tip.next();
+        while next <= epoch && entries.len() < MAX_ENTRIES {
+            let Some(round) = self.ledger.genesis().beacons().round_of(next) else {
+                break;
+            };
+            match self.keys.beacon.round(round) {
+                Some(entry) => {
+                    entries.push(entry);
+                    next = next.next();
+                }
+                None if Instant::now() >= until || shared.lock().stop => break,
+                None => std::thread::sleep(POLL),
+            }
+        }
+        Ok(entries)
+    }
+}
+
+/// Unix milliseconds by this machine's clock; a clock before 1970 counts as 1970.
+fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as u64)
+}
