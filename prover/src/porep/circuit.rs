@@ -15,7 +15,7 @@
 
 use ark_bls12_381::Fr;
 
-use crate::snark::cs::{ConstraintSystem, Num};
+use crate::snark::cs::{Circuit, ConstraintSystem, Num};
 use crate::snark::gadget::bits::{Bit, challenge_input, hash_bits};
 use crate::snark::gadget::merkle::{Level, NodeHash, path};
 use crate::snark::gadget::poseidon::poseidon;
@@ -91,15 +91,18 @@ impl PorepCircuit {
             challenges: vec![challenge; size.challenges_per_partition()],
         }
     }
+}
 
-    /// Spells the circuit.
-    pub fn synthesize<CS: ConstraintSystem>(&self, cs: &mut CS) {
+impl Circuit for PorepCircuit {
+    fn synthesize<CS: ConstraintSystem>(&self, cs: &mut CS) {
         let head = self.head(cs);
         for challenge in &self.challenges {
             challenge.synthesize(cs, &head);
         }
     }
+}
 
+impl PorepCircuit {
     fn head<CS: ConstraintSystem>(&self, cs: &mut CS) -> Head {
         let replica_id = Num::alloc(cs, self.replica_id);
         replica_id.inputize(cs);

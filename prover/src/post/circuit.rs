@@ -10,7 +10,7 @@ use ark_bls12_381::Fr;
 
 use crate::porep::circuit::blank_path;
 use crate::snark::CircuitKind;
-use crate::snark::cs::{ConstraintSystem, Num};
+use crate::snark::cs::{Circuit, ConstraintSystem, Num};
 use crate::snark::gadget::merkle::{Level, NodeHash, path};
 use crate::snark::gadget::poseidon::poseidon;
 use crate::spec::{SectorSize, WINDOW_CHALLENGES, WINNING_CHALLENGES};
@@ -70,9 +70,10 @@ impl PostCircuit {
             sectors: vec![sector; sectors],
         }
     }
+}
 
-    /// Spells the circuit.
-    pub fn synthesize<CS: ConstraintSystem>(&self, cs: &mut CS) {
+impl Circuit for PostCircuit {
+    fn synthesize<CS: ConstraintSystem>(&self, cs: &mut CS) {
         for sector in &self.sectors {
             sector.synthesize(cs);
         }

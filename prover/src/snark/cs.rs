@@ -70,6 +70,12 @@ pub trait ConstraintSystem {
     fn row(&mut self, a: &[Term], b: &[Term], c: &[Term]);
 }
 
+/// A statement with its witness, spelled the same way to every listener.
+pub trait Circuit: Sync {
+    /// Spells the circuit.
+    fn synthesize<CS: ConstraintSystem>(&self, cs: &mut CS);
+}
+
 /// A sum of up to six terms on the stack: the sides of almost all rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Sum {

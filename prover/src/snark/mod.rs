@@ -11,13 +11,20 @@ use crate::spec::{SectorSize, WINDOW_CHALLENGES, WINNING_CHALLENGES};
 
 #[cfg(feature = "prove")]
 pub mod cs;
+pub mod dev;
+#[cfg(feature = "prove")]
+pub mod fixed_base;
 #[cfg(feature = "prove")]
 pub mod gadget;
 pub mod groth16;
 #[cfg(feature = "prove")]
+pub mod keygen;
+#[cfg(feature = "prove")]
 pub mod keys;
 #[cfg(feature = "prove")]
 pub mod record;
+#[cfg(all(test, feature = "prove"))]
+mod testing;
 
 /// What a circuit proves.
 #[derive(

@@ -10,7 +10,7 @@ use ark_bls12_381::Fr;
 use ark_ff::{AdditiveGroup, PrimeField};
 use sha2::{Digest, Sha256};
 
-use super::cs::{ConstraintSystem, Term, Var};
+use super::cs::{Circuit, ConstraintSystem, Term, Var};
 
 /// How large a circuit is. Inputs include the constant one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -24,7 +24,8 @@ pub struct Counts {
 }
 
 impl Counts {
-    const EMPTY: Counts = Counts {
+    /// No rows and the constant one.
+    pub const EMPTY: Counts = Counts {
         inputs: 1,
         aux: 0,
         constraints: 0,
@@ -36,13 +37,13 @@ impl Counts {
         (self.constraints + self.inputs).next_power_of_two()
     }
 
-    fn next_aux(&mut self) -> Var {
+    pub(super) fn next_aux(&mut self) -> Var {
         let var = Var::aux(u32::try_from(self.aux).expect("variable indexes fit 31 bits"));
         self.aux += 1;
         var
     }
 
-    fn next_input(&mut self) -> Var {
+    pub(super) fn next_input(&mut self) -> Var {
         let var = Var::input(u32::try_from(self.inputs).expect("variable indexes fit 31 bits"));
         self.inputs += 1;
         var
@@ -67,6 +68,15 @@ impl Default for Assignment {
             inputs: vec![Fr::from(1u64)],
             aux: Vec::new(),
         }
+    }
+}
+
+impl Assignment {
+    /// Runs a circuit for its values.
+    pub fn of(circuit: &impl Circuit) -> Assignment {
+        let mut cs = Assignment::default();
+        circuit.synthesize(&mut cs);
+        cs
     }
 }
 
@@ -193,6 +203,15 @@ impl Default for Density {
             in_b: Vec::new(),
             inputs_in_b: vec![false],
         }
+    }
+}
+
+impl Density {
+    /// Listens to a circuit once.
+    pub fn of(circuit: &impl Circuit) -> Density {
+        let mut cs = Density::default();
+        circuit.synthesize(&mut cs);
+        cs
     }
 }
 
