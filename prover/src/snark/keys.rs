@@ -1,1 +1,642 @@
-//! Proving keys: generation, storage, loading.
+//! Keys on disk: made once from a published seed, kept in a shared folder, checked at every opening.
+//!
+//! Walk: [`ParamStore::load_or_generate`] gives `snark::prove` its key; the verifying key's bytes go
+//! into a genesis. Spec: proofs.md §4.5, `r1cs/README.md` §3; threats S1–S4, S6, H3, H4.
+//!
+//! Files, per circuit:
+//! ```text
+//! porep-8MiB.params        Filecoin's layout: vk | h | l | a | b_g1 | b_g2, nothing before or after
+//! porep-8MiB.params.json   version, circuit, digest of its rows, insecure mark, length, SHA-256
+//! porep-8MiB.vk            Filecoin's layout, with porep-8MiB.vk.json beside it
+//! porep-8MiB.lock          held while the key is made, so that two processes make it once
+//! ```
+//! Crash: a file counts once its `.json` stands beside it, which is renamed into place last, after
+//! the file itself was synced. Anything less is made again.
+//! Cost: opening hashes the file (about 1 GB/s). Points are read in pieces by position, never mapped:
+//! a file that shrinks under a running prover is an error, no signal, and memory stays bounded.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ark_ec::AffineRepr;
+use ark_ec::short_weierstrass::{Affine, SWCurveConfig};
+use ark_serialize::CanonicalDeserialize;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::CircuitId;
+use super::dev::Secrets;
+use super::groth16::{CheckedKey, G1_BYTES, G2_BYTES, VkError, vk_bytes_len};
+use super::keygen::Evaluated;
+use super::record::{Counts, Density};
+use super::shape::{self, Blank};
+use crate::progress::Progress;
+
+const FORMAT_VERSION: u32 = 1;
+
+/// The largest domain a developers' key is made for: 512 MiB PoRep.
+const MAX_DEV_DOMAIN: usize = 1 << 23;
+
+/// Why a key is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The disk refused.
+    #[error(
+        "cannot {action} {path}: {source}; check space and permissions of the folder, or choose another one with HOLDFAST_PARAMS"
+    )]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not what was written.
+    #[error("{path} is damaged: {why}; delete it, and it is made again on the next use")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The file belongs to another circuit, or to other rows of this one (threat S4).
+    #[error(
+        "{path} is a key for {found}, wanted {wanted}; delete it, and the right one is made on the next use"
+    )]
+    WrongCircuit {
+        /// Which file.
+        path: PathBuf,
+        /// What its record says.
+        found: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// The verifying key inside does not pass its checks.
+    #[error(transparent)]
+    Vk(#[from] VkError),
+    /// No developers' key is made for production sizes.
+    #[error(
+        "{0} needs parameters of a ceremony; put Filecoin's file into the folder, developers' keys end at 512 MiB"
+    )]
+    NeedsCeremony(CircuitId),
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> KeyError {
+    let path = path.to_owned();
+    move |source| KeyError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+/// The record beside a file. Pinned by its version; unknown fields are refused.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    version: u32,
+    circuit: CircuitId,
+    rows_sha256: String,
+    /// Whether the secrets of this key are published.
+    insecure: bool,
+    bytes: u64,
+    sha256: String,
+}
+
+/// The five vectors of points, in the order of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// Powers of tau for the quotient.
+    H,
+    /// Auxiliary variables, combined.
+    L,
+    /// A's variables.
+    A,
+    /// B's variables in G1.
+    BG1,
+    /// B's variables in G2.
+    BG2,
+}
+
+impl Query {
+    const ALL: [Query; 5] = [Query::H, Query::L, Query::A, Query::BG1, Query::BG2];
+
+    const fn point_bytes(self) -> usize {
+        match self {
+            Query::BG2 => G2_BYTES,
+            _ => G1_BYTES,
+        }
+    }
+}
+
+/// A proving key: an open file whose structure fits its circuit.
+#[derive(Debug)]
+pub struct ProvingKey {
+    name: String,
+    path: PathBuf,
+    file: File,
+    vk: CheckedKey,
+    density: Density,
+    /// Offset of the first point and number of points, per query.
+    pub(super) queries: [(u64, usize); 5],
+}
+
+impl ProvingKey {
+    /// Opens a file in Filecoin's `.params` layout for a circuit whose density is known.
+    pub(crate) fn open(
+        name: String,
+        path: &Path,
+        density: Density,
+    ) -> Result<ProvingKey, KeyError> {
+        let file = File::open(path).map_err(io("open", path))?;
+        let damaged = |why: String| KeyError::Damaged {
+            path: path.to_owned(),
+            why,
+        };
+        let mut vk = vec![0; vk_bytes_len(density.counts.inputs)];
+        read_at(&file, &mut vk, 0).map_err(|_| damaged("shorter than its verifying key".into()))?;
+        let vk = CheckedKey::parse(&vk, density.counts.inputs).map_err(damaged)?;
+
+        let mut offset = vk_bytes_len(density.counts.inputs) as u64;
+        let mut queries = [(0, 0); 5];
+        for (query, slot) in Query::ALL.into_iter().zip(&mut queries) {
+            let mut count = [0; 4];
+            read_at(&file, &mut count, offset)
+                .map_err(|_| damaged(format!("ends before {query:?}")))?;
+            let (count, expected) = (
+                u32::from_be_bytes(count) as usize,
+                expected_points(&density, query),
+            );
+            if count != expected {
+                return Err(damaged(format!(
+                    "{count} points in {query:?}, the circuit has {expected}"
+                )));
+            }
+            *slot = (offset + 4, count);
+            offset += 4 + (count * query.point_bytes()) as u64;
+        }
+        let length = file.metadata().map_err(io("inspect", path))?.len();
+        if length != offset {
+            return Err(damaged(format!("{length} bytes, expected {offset}")));
+        }
+        Ok(ProvingKey {
+            name,
+            path: path.to_owned(),
+            file,
+            vk,
+            density,
+            queries,
+        })
+    }
+
+    /// The circuit's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The verifying key inside.
+    pub fn verifying_key(&self) -> &CheckedKey {
+        &self.vk
+    }
+
+    /// Which variables have points.
+    pub fn density(&self) -> &Density {
+        &self.density
+    }
+
+    /// Number of points of a query.
+    pub fn points(&self, query: Query) -> usize {
+        self.queries[query as usize].1
+    }
+
+    /// Raw bytes of `count` points from point `from` on.
+    pub(crate) fn read(
+        &self,
+        query: Query,
+        from: usize,
+        count: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), KeyError> {
+        let size = query.point_bytes();
+        out.resize(count * size, 0);
+        let offset = self.queries[query as usize].0 + (from * size) as u64;
+        read_at(&self.file, out, offset).map_err(io("read", &self.path))
+    }
+
+    pub(crate) fn damaged(&self, why: String) -> KeyError {
+        KeyError::Damaged {
+            path: self.path.clone(),
+            why,
+        }
+    }
+
+    /// Checks every point: canonical, on the curve, in the group. Minutes for a large key.
+    pub fn verify_points(&self, progress: &dyn Progress) -> Result<(), KeyError> {
+        let total: usize = Query::ALL.into_iter().map(|query| self.points(query)).sum();
+        progress.start("points", total as u64);
+        for query in Query::ALL {
+            match query {
+                Query::BG2 => self.verify_query::<ark_bls12_381::g2::Config>(query, progress)?,
+                _ => self.verify_query::<ark_bls12_381::g1::Config>(query, progress)?,
+            }
+        }
+        progress.finish();
+        Ok(())
+    }
+
+    fn verify_query<P: SWCurveConfig>(
+        &self,
+        query: Query,
+        progress: &dyn Progress,
+    ) -> Result<(), KeyError> {
+        const CHUNK: usize = 1 << 14;
+        let mut bytes = Vec::new();
+        for from in (0..self.points(query)).step_by(CHUNK) {
+            let count = CHUNK.min(self.points(query) - from);
+            self.read(query, from, count, &mut bytes)?;
+            let bad = bytes
+                .par_chunks_exact(query.point_bytes())
+                .position_any(|bytes| {
+                    let point = Affine::<P>::deserialize_uncompressed(bytes);
+                    !point.is_ok_and(|point| !point.is_zero() && reencodes(&point, bytes))
+                });
+            if let Some(at) = bad {
+                let at = from + at;
+                return Err(self.damaged(format!(
+                    "point {at} of {query:?} is not a canonical group element"
+                )));
+            }
+            progress.advance(count as u64);
+        }
+        Ok(())
+    }
+}
+
+fn reencodes<P: SWCurveConfig>(point: &Affine<P>, bytes: &[u8]) -> bool {
+    use ark_serialize::CanonicalSerialize;
+    let mut again = Vec::with_capacity(bytes.len());
+    point.serialize_uncompressed(&mut again).is_ok() && again == bytes
+}
+
+/// How many points the matrices call for (`r1cs/README.md` §3).
+fn expected_points(density: &Density, query: Query) -> usize {
+    let occurring = |mask: &[bool]| mask.iter().filter(|occurs| **occurs).count();
+    let Counts { inputs, aux, .. } = density.counts;
+    match query {
+        Query::H => density.counts.domain() - 1,
+        Query::L => aux,
+        Query::A => inputs + occurring(&density.in_a),
+        Query::BG1 | Query::BG2 => occurring(&density.inputs_in_b) + occurring(&density.in_b),
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, out: &mut [u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, mut out: &mut [u8], mut offset: u64) -> std::io::Result<()> {
+    while !out.is_empty() {
+        let read = std::os::windows::fs::FileExt::seek_read(file, out, offset)?;
+        if read == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        out = &mut out[read..];
+        offset += read as u64;
+    }
+    Ok(())
+}
+
+/// A folder of keys, shared by all processes of a machine.
+#[derive(Debug)]
+pub struct ParamStore {
+    dir: PathBuf,
+    loaded: Mutex<BTreeMap<CircuitId, Arc<ProvingKey>>>,
+}
+
+impl ParamStore {
+    /// Opens the folder, creating it when needed.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<ParamStore, KeyError> {
+        let dir = dir.into();
+        std::fs::create_dir_all(&dir).map_err(io("create", &dir))?;
+        Ok(ParamStore {
+            dir,
+            loaded: Mutex::default(),
+        })
+    }
+
+    /// Where the keys are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether a key is there, by its record; nothing is checked.
+    pub fn has(&self, circuit: CircuitId) -> bool {
+        record_path(&self.params_path(circuit)).exists()
+    }
+
+    /// The file of a circuit's proving key.
+    pub fn params_path(&self, circuit: CircuitId) -> PathBuf {
+        self.dir.join(format!("{circuit}.params"))
+    }
+
+    /// The file of a circuit's verifying key.
+    pub fn vk_path(&self, circuit: CircuitId) -> PathBuf {
+        self.dir.join(format!("{circuit}.vk"))
+    }
+
+    /// The key of a circuit: from memory, else from disk, else made now.
+    ///
+    /// Call it within the pool that shall do the work.
+    pub fn load_or_generate(
+        &self,
+        circuit: CircuitId,
+        progress: &dyn Progress,
+    ) -> Result<Arc<ProvingKey>, KeyError> {
+        if let Some(key) = self.loaded().get(&circuit) {
+            return Ok(Arc::clone(key));
+        }
+        if !self.has(circuit) {
+            self.generate(circuit, false, progress)?;
+        }
+        let key = Arc::new(self.load(circuit)?);
+        Ok(Arc::clone(self.loaded().entry(circuit).or_insert(key)))
+    }
+
+    /// Makes the key again, whatever is there.
+    pub fn regenerate(
+        &self,
+        circuit: CircuitId,
+        progress: &dyn Progress,
+    ) -> Result<Arc<ProvingKey>, KeyError> {
+        self.loaded().remove(&circuit);
+        self.generate(circuit, true, progress)?;
+        self.load_or_generate(circuit, progress)
+    }
+
+    /// The verifying key's bytes. Made alone, in seconds, when no file has them.
+    pub fn verifying_key_bytes(
+        &self,
+        circuit: CircuitId,
+        progress: &dyn Progress,
+    ) -> Result<Vec<u8>, KeyError> {
+        let path = self.vk_path(circuit);
+        if !record_path(&path).exists() {
+            refuse_production(circuit)?;
+            let _lock = self.lock(circuit)?;
+            progress.start("verifying key", 1);
+            let vk = Evaluated::new(&Blank::new(circuit), Secrets::published(circuit)).vk_bytes();
+            self.install(circuit, &path, |out| out.write_all(&vk))?;
+            progress.advance(1);
+            progress.finish();
+        }
+        check_file(circuit, &path)?;
+        let bytes = std::fs::read(&path).map_err(io("read", &path))?;
+        CheckedKey::read(circuit, &bytes)?;
+        Ok(bytes)
+    }
+
+    /// Removes everything of a circuit, damaged or not.
+    pub fn remove(&self, circuit: CircuitId) -> Result<(), KeyError> {
+        let _lock = self.lock(circuit)?;
+        self.loaded().remove(&circuit);
+        for path in [self.params_path(circuit), self.vk_path(circuit)] {
+            for path in [record_path(&path), path] {
+                match std::fs::remove_file(&path) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(io("remove", &path)(e));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn loaded(&self) -> std::sync::MutexGuard<'_, BTreeMap<CircuitId, Arc<ProvingKey>>> {
+        // Only whole entries are inserted or removed under the lock.
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn load(&self, circuit: CircuitId) -> Result<ProvingKey, KeyError> {
+        let path = self.params_path(circuit);
+        let (checked, density) = rayon::join(
+            || check_file(circuit, &path),
+            || Density::of(&Blank::new(circuit)),
+        );
+        checked?;
+        ProvingKey::open(circuit.to_string(), &path, density)
+    }
+
+    fn generate(
+        &self,
+        circuit: CircuitId,
+        again: bool,
+        progress: &dyn Progress,
+    ) -> Result<(), KeyError> {
+        refuse_production(circuit)?;
+        let _lock = self.lock(circuit)?;
+        // Another process may have made it while this one waited.
+        if !again && self.has(circuit) {
+            return Ok(());
+        }
+        let blank = Blank::new(circuit);
+        let (evaluated, digest) = rayon::join(
+            || Evaluated::new(&blank, Secrets::published(circuit)),
+            || shape::rows_sha256(&blank),
+        );
+        assert_eq!(
+            digest,
+            shape::pinned(circuit).rows_sha256,
+            "the circuit's rows changed without a review"
+        );
+        let vk = evaluated.vk_bytes();
+        self.install(circuit, &self.vk_path(circuit), |out| out.write_all(&vk))?;
+        self.install(circuit, &self.params_path(circuit), |out| {
+            evaluated.write_params(out, progress)
+        })
+    }
+
+    /// Held while files of a circuit are written; released with the file.
+    fn lock(&self, circuit: CircuitId) -> Result<File, KeyError> {
+        let path = self.dir.join(format!("{circuit}.lock"));
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
+        let file = file.map_err(io("open", &path))?;
+        file.lock().map_err(io("lock", &path))?;
+        Ok(file)
+    }
+
+    /// Writes a file and then its record, each synced and renamed into place.
+    fn install(
+        &self,
+        circuit: CircuitId,
+        path: &Path,
+        write: impl FnOnce(&mut HashingWriter<BufWriter<File>>) -> std::io::Result<()>,
+    ) -> Result<(), KeyError> {
+        let record = record_path(path);
+        if record.exists() {
+            // A record must never stand beside a file it does not describe.
+            std::fs::remove_file(&record).map_err(io("replace", &record))?;
+        }
+        let mut written = None;
+        self.replace(path, |file| {
+            let mut out = HashingWriter::new(BufWriter::with_capacity(1 << 20, file));
+            write(&mut out)?;
+            out.flush()?;
+            written = Some((out.bytes, hex::encode(out.hasher.finalize())));
+            Ok(())
+        })?;
+        let (bytes, sha256) = written.expect("set by the writer above, which succeeded");
+        let content = Record {
+            version: FORMAT_VERSION,
+            circuit,
+            rows_sha256: shape::pinned(circuit).rows_sha256.to_owned(),
+            insecure: true,
+            bytes,
+            sha256,
+        };
+        let content = serde_json::to_vec_pretty(&content).expect("plain data serialises");
+        self.replace(&record, |mut file| file.write_all(&content))
+    }
+
+    fn replace(
+        &self,
+        path: &Path,
+        write: impl FnOnce(File) -> std::io::Result<()>,
+    ) -> Result<(), KeyError> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".tmp");
+        let temporary = PathBuf::from(temporary);
+        let file = File::create(&temporary).map_err(io("create", &temporary))?;
+        let sync = file.try_clone().map_err(io("create", &temporary))?;
+        write(file).map_err(io("write", &temporary))?;
+        sync.sync_all().map_err(io("sync", &temporary))?;
+        std::fs::rename(&temporary, path).map_err(io("rename into", path))?;
+        sync_dir(&self.dir)
+    }
+}
+
+#[cfg(unix)]
+fn sync_dir(dir: &Path) -> Result<(), KeyError> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(io("sync", dir))
+}
+
+#[cfg(not(unix))]
+fn sync_dir(_: &Path) -> Result<(), KeyError> {
+    // A folder cannot be opened as a file there; renames are journalled by the file system.
+    Ok(())
+}
+
+fn refuse_production(circuit: CircuitId) -> Result<(), KeyError> {
+    if shape::pinned(circuit).counts.domain() > MAX_DEV_DOMAIN {
+        return Err(KeyError::NeedsCeremony(circuit));
+    }
+    Ok(())
+}
+
+fn record_path(path: &Path) -> PathBuf {
+    let mut record = path.as_os_str().to_owned();
+    record.push(".json");
+    record.into()
+}
+
+/// Compares a file with its record: circuit, rows, length, every byte.
+fn check_file(circuit: CircuitId, path: &Path) -> Result<(), KeyError> {
+    const MAX_RECORD_BYTES: u64 = 4096;
+    let record_path = record_path(path);
+    let damaged = |path: &Path, why: String| KeyError::Damaged {
+        path: path.to_owned(),
+        why,
+    };
+    let mut text = Vec::new();
+    let file = File::open(&record_path).map_err(io("open", &record_path))?;
+    file.take(MAX_RECORD_BYTES)
+        .read_to_end(&mut text)
+        .map_err(io("read", &record_path))?;
+    let record: Record =
+        serde_json::from_slice(&text).map_err(|e| damaged(&record_path, e.to_string()))?;
+    if record.version != FORMAT_VERSION {
+        return Err(damaged(
+            &record_path,
+            format!(
+                "format version {}, this build knows {FORMAT_VERSION}",
+                record.version
+            ),
+        ));
+    }
+    let pinned = shape::pinned(circuit).rows_sha256;
+    if record.circuit != circuit || record.rows_sha256 != pinned {
+        let describe = |circuit: CircuitId, rows: &str| {
+            format!("{circuit} with rows {}", rows.get(..16).unwrap_or(rows))
+        };
+        return Err(KeyError::WrongCircuit {
+            path: path.to_owned(),
+            found: describe(record.circuit, &record.rows_sha256),
+            wanted: describe(circuit, pinned),
+        });
+    }
+    let file = File::open(path).map_err(io("open", path))?;
+    let length = file.metadata().map_err(io("inspect", path))?.len();
+    if length != record.bytes {
+        return Err(damaged(
+            path,
+            format!("{length} bytes, its record says {}", record.bytes),
+        ));
+    }
+    if sha256_of(file).map_err(io("read", path))? != record.sha256 {
+        return Err(damaged(path, "its SHA-256 is not the recorded one".into()));
+    }
+    Ok(())
+}
+
+fn sha256_of(mut file: File) -> std::io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(hex::encode(hasher.finalize()));
+        }
+        hasher.update(&buffer[..read]);
+    }
+}
+
+/// Hashes and counts what passes.
+struct HashingWriter<W> {
+    inner: W,
+    hasher: Sha256,
+    bytes: u64,
+}
+
+impl<W> HashingWriter<W> {
+    fn new(inner: W) -> Self {
+        Self {
+            inner,
+            hasher: Sha256::new(),
+            bytes: 0,
+        }
+    }
+}
+
+impl<W: Write> Write for HashingWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}

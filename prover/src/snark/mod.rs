@@ -22,7 +22,13 @@ pub mod keygen;
 #[cfg(feature = "prove")]
 pub mod keys;
 #[cfg(feature = "prove")]
+mod msm;
+#[cfg(feature = "prove")]
+pub mod prove;
+#[cfg(feature = "prove")]
 pub mod record;
+#[cfg(feature = "prove")]
+pub mod shape;
 #[cfg(all(test, feature = "prove"))]
 mod testing;
 

@@ -1,0 +1,481 @@
+//! The prover: witness, quotient, five sums, one proof.
+//!
+//! Walk: [`crate::porep::circuit`] or [`crate::post::circuit`] gives the statement with its witness, [`super::keys`]
+//! the key; the result goes to [`crate::verify`]. Spec: Groth16 with bellman's reduction (a row per
+//! input appended, quotient by the vanishing polynomial of the rows' domain), `r1cs/README.md` §§2, 3.
+//! Plain twin: ark-groth16; the same randomness gives the same 192 bytes (tests).
+//!
+//! The circuit is spelled once. Each row is evaluated the moment it is spelled, and must hold: a
+//! witness that does not satisfy the circuit is an error that names the row, never a proof.
+//! Work runs on the rayon pool of the caller.
+//! Memory: four vectors of the domain's size and one of the variables': 0.7 GiB for PoRep 8 MiB,
+//! plus one batch of points.
+
+use ark_bls12_381::{Bls12_381, Fr, G1Projective, g1, g2};
+use ark_ec::short_weierstrass::{Affine, SWCurveConfig};
+use ark_ec::{AffineRepr, CurveGroup};
+use ark_ff::{AdditiveGroup, FftField, Field, UniformRand};
+use ark_groth16::Proof;
+use ark_poly::{EvaluationDomain, Radix2EvaluationDomain};
+use ark_serialize::CanonicalDeserialize;
+use rayon::prelude::*;
+
+use super::cs::{Circuit, ConstraintSystem, MINUS_ONE, Term, Var};
+use super::groth16::encode;
+use super::keys::{KeyError, ProvingKey, Query};
+use super::msm::{Class, Msm};
+use super::record::Counts;
+use crate::progress::Progress;
+use crate::spec::GROTH16_PROOF_BYTES;
+
+/// Why there is no proof.
+#[derive(Debug, thiserror::Error)]
+pub enum ProveError {
+    /// The witness does not satisfy the circuit: the data it was read from is not what was committed.
+    #[error(
+        "row {row} of {circuit} does not hold: the sector's files do not match its commitments"
+    )]
+    Unsatisfied {
+        /// Of which circuit.
+        circuit: String,
+        /// The first row that fails.
+        row: usize,
+    },
+    /// Circuit and key have different sizes.
+    #[error("the key is for another circuit: it has {key:?}, the statement has {circuit:?}")]
+    WrongKey {
+        /// Sizes of the key's circuit.
+        key: Counts,
+        /// Sizes of the statement's.
+        circuit: Counts,
+    },
+    /// The key could not be read.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The proof does not verify: memory or the key are damaged (threat P18).
+    #[error(
+        "the finished proof of {0} does not verify: the key file or this machine's memory is damaged; check the key with `holdfast prover params`"
+    )]
+    SelfCheck(String),
+}
+
+/// Proves, and verifies the proof before handing it out.
+pub fn prove(
+    key: &ProvingKey,
+    circuit: &impl Circuit,
+    progress: &dyn Progress,
+) -> Result<[u8; GROTH16_PROOF_BYTES], ProveError> {
+    let mut rng = rand::rngs::OsRng;
+    let (r, s) = (Fr::rand(&mut rng), Fr::rand(&mut rng));
+    let (proof, inputs) = prove_with(key, circuit, r, s, progress)?;
+    if key.verifying_key().accepts(&inputs[1..], &proof) != Some(true) {
+        return Err(ProveError::SelfCheck(key.name().to_owned()));
+    }
+    Ok(encode(&proof))
+}
+
+/// Proves with given randomness: for comparison with another prover. Returns the inputs too.
+pub(crate) fn prove_with(
+    key: &ProvingKey,
+    circuit: &impl Circuit,
+    r: Fr,
+    s: Fr,
+    progress: &dyn Progress,
+) -> Result<(Proof<Bls12_381>, Vec<Fr>), ProveError> {
+    let total: usize = [Query::H, Query::L, Query::A, Query::BG1, Query::BG2]
+        .map(|q| key.points(q))
+        .iter()
+        .sum();
+    progress.start("Groth16 proof", total as u64);
+
+    // 1. Spell the circuit: values of all variables and of all rows.
+    let Rows {
+        counts,
+        inputs,
+        aux,
+        a,
+        b,
+        unsatisfied,
+    } = span("witness", || Rows::of(key.density().counts, circuit));
+    if counts != key.density().counts {
+        return Err(ProveError::WrongKey {
+            key: key.density().counts,
+            circuit: counts,
+        });
+    }
+    if let Some(row) = unsatisfied {
+        return Err(ProveError::Unsatisfied {
+            circuit: key.name().to_owned(),
+            row,
+        });
+    }
+
+    // 2. The quotient of A·B − C by the vanishing polynomial.
+    let h = span("quotient", || quotient(a, b));
+
+    // 3. Five sums over the key.
+    let vk = key.verifying_key();
+    let of_a = || inputs.iter().chain(select(&aux, &key.density().in_a));
+    let of_b =
+        || select(&inputs, &key.density().inputs_in_b).chain(select(&aux, &key.density().in_b));
+    let h_sum = span("h", || sum::<g1::Config>(key, Query::H, h.iter(), progress))?;
+    drop(h);
+    let l_sum = span("l", || {
+        sum::<g1::Config>(key, Query::L, aux.iter(), progress)
+    })?;
+    let a_sum = span("a", || sum::<g1::Config>(key, Query::A, of_a(), progress))?;
+    let b1_sum = span("b_g1", || {
+        sum::<g1::Config>(key, Query::BG1, of_b(), progress)
+    })?;
+    let b2_sum = span("b_g2", || {
+        sum::<g2::Config>(key, Query::BG2, of_b(), progress)
+    })?;
+
+    // 4. Blind and join.
+    let (delta_g1, delta_g2) = (vk.delta_g1(), vk.key().delta_g2);
+    let a = a_sum + vk.key().alpha_g1 + delta_g1 * r;
+    let b1: G1Projective = b1_sum + vk.beta_g1() + delta_g1 * s;
+    let b2 = b2_sum + vk.key().beta_g2 + delta_g2 * s;
+    let c = a * s + b1 * r - delta_g1 * (r * s) + l_sum + h_sum;
+    progress.finish();
+    Ok((
+        Proof {
+            a: a.into_affine(),
+            b: b2.into_affine(),
+            c: c.into_affine(),
+        },
+        inputs,
+    ))
+}
+
+fn span<T>(stage: &'static str, work: impl FnOnce() -> T) -> T {
+    tracing::info_span!("prover.groth16.prove", stage).in_scope(|| {
+        let start = std::time::Instant::now();
+        let result = work();
+        tracing::debug!(seconds = start.elapsed().as_secs_f64(), "done");
+        result
+    })
+}
+
+fn select<'a>(values: &'a [Fr], mask: &'a [bool]) -> impl Iterator<Item = &'a Fr> {
+    values
+        .iter()
+        .zip(mask)
+        .filter(|(_, occurs)| **occurs)
+        .map(|(value, _)| value)
+}
+
+/// Listens with a witness: keeps every value, and A and B of every row.
+struct Rows {
+    counts: Counts,
+    inputs: Vec<Fr>,
+    aux: Vec<Fr>,
+    a: Vec<Fr>,
+    b: Vec<Fr>,
+    unsatisfied: Option<usize>,
+}
+
+impl Rows {
+    /// Runs the circuit, with room for the expected sizes, and appends the inputs' rows.
+    fn of(expected: Counts, circuit: &impl Circuit) -> Rows {
+        let domain = expected.domain();
+        let mut inputs = Vec::with_capacity(expected.inputs);
+        inputs.push(Fr::ONE);
+        let mut rows = Rows {
+            counts: Counts::EMPTY,
+            inputs,
+            aux: Vec::with_capacity(expected.aux),
+            a: Vec::with_capacity(domain),
+            b: Vec::with_capacity(domain),
+            unsatisfied: None,
+        };
+        circuit.synthesize(&mut rows);
+        rows.a.extend_from_slice(&rows.inputs);
+        let domain = rows.counts.domain();
+        rows.a.resize(domain, Fr::ZERO);
+        rows.b.resize(domain, Fr::ZERO);
+        rows
+    }
+
+    fn evaluate(&self, side: &[Term]) -> Fr {
+        let mut sum = Fr::ZERO;
+        for (var, coefficient) in side {
+            let values = if var.is_aux() {
+                &self.aux
+            } else {
+                &self.inputs
+            };
+            let value = &values[var.index()];
+            // Most values are bits and most coefficients ±1.
+            if *value == Fr::ZERO {
+                continue;
+            } else if *value == Fr::ONE {
+                sum += coefficient;
+            } else if *coefficient == Fr::ONE {
+                sum += value;
+            } else if *coefficient == MINUS_ONE {
+                sum -= value;
+            } else {
+                sum += *value * coefficient;
+            }
+        }
+        sum
+    }
+}
+
+impl ConstraintSystem for Rows {
+    fn aux(&mut self, value: Fr) -> Var {
+        self.aux.push(value);
+        self.counts.next_aux()
+    }
+    fn input(&mut self, value: Fr) -> Var {
+        self.inputs.push(value);
+        self.counts.next_input()
+    }
+    fn row(&mut self, a: &[Term], b: &[Term], c: &[Term]) {
+        let (a, b, c) = (self.evaluate(a), self.evaluate(b), self.evaluate(c));
+        if a * b != c && self.unsatisfied.is_none() {
+            self.unsatisfied = Some(self.counts.constraints);
+        }
+        self.a.push(a);
+        self.b.push(b);
+        self.counts.constraints += 1;
+    }
+}
+
+/// Coefficients of `(A·B − C) / (x^n − 1)`, all but the last, which is zero.
+///
+/// Six transforms instead of seven: write `A·B = L + x^n·H` with `L, H` below degree `n`. Then
+/// `A·B − C = (x^n − 1)·H`, because C agrees with A·B on the domain, so `C = L + H`. Interpolating
+/// the products over the domain gives `u = L + H`, over a coset with `g^n ≠ 1` it gives
+/// `v = L + g^n·H`, and `H = (v − u) / (g^n − 1)`: C's own rows are never transformed.
+fn quotient(mut a: Vec<Fr>, mut b: Vec<Fr>) -> Vec<Fr> {
+    let n = a.len();
+    let domain = Radix2EvaluationDomain::<Fr>::new(n).expect("circuits are far below 2^32 rows");
+    let coset = domain
+        .get_coset(Fr::GENERATOR)
+        .expect("the generator is not zero");
+    let mut u: Vec<Fr> = a.par_iter().zip(&b).map(|(a, b)| *a * b).collect();
+    domain.ifft_in_place(&mut u);
+    domain.ifft_in_place(&mut a);
+    coset.fft_in_place(&mut a);
+    domain.ifft_in_place(&mut b);
+    coset.fft_in_place(&mut b);
+    a.par_iter_mut().zip(&b).for_each(|(a, b)| *a *= b);
+    drop(b);
+    coset.ifft_in_place(&mut a);
+    let scale = domain.evaluate_vanishing_polynomial(Fr::GENERATOR);
+    let scale = scale
+        .inverse()
+        .expect("the generator lies outside the domain");
+    a.par_iter_mut()
+        .zip(&u)
+        .for_each(|(v, u)| *v = (*v - u) * scale);
+    a.truncate(n - 1);
+    a
+}
+
+/// `Σ scalar·point` over a whole query, its points read in pieces.
+fn sum<'a, P: SWCurveConfig<ScalarField = Fr>>(
+    key: &ProvingKey,
+    query: Query,
+    mut scalars: impl Iterator<Item = &'a Fr>,
+    progress: &dyn Progress,
+) -> Result<ark_ec::short_weierstrass::Projective<P>, KeyError> {
+    // 6 MiB of G1 points.
+    const CHUNK: usize = 1 << 16;
+    let total = key.points(query);
+    let (mut bytes, mut msm) = (Vec::new(), Msm::<P>::default());
+    for from in (0..total).step_by(CHUNK) {
+        let count = CHUNK.min(total - from);
+        let scalars: Vec<Fr> = scalars.by_ref().take(count).copied().collect();
+        key.read(query, from, count, &mut bytes)?;
+        let size = bytes.len() / count;
+        let decode = |class: Class| -> Result<(Vec<Affine<P>>, Vec<Fr>), KeyError> {
+            let chosen = bytes
+                .par_chunks_exact(size)
+                .zip(&scalars)
+                .filter(|(_, scalar)| Class::of(scalar) == class);
+            let decoded: Option<(Vec<_>, Vec<_>)> =
+                chosen.map(|(bytes, s)| Some((point(bytes)?, *s))).collect();
+            decoded.ok_or_else(|| key.damaged(format!("a point of {query:?} is no point")))
+        };
+        msm.add_ones(&decode(Class::One)?.0);
+        let (points, scalars) = decode(Class::Many)?;
+        msm.add_many(&points, &scalars);
+        progress.advance(count as u64);
+    }
+    Ok(msm.finish())
+}
+
+/// Decodes a point of a file whose hash was checked: the coordinates must be canonical, the group is
+/// not checked again.
+fn point<P: SWCurveConfig>(bytes: &[u8]) -> Option<Affine<P>> {
+    Affine::<P>::deserialize_uncompressed_unchecked(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::NoProgress;
+    use crate::snark::dev::Secrets;
+    use crate::snark::keygen::Evaluated;
+    use crate::snark::record::Density;
+    use crate::snark::testing::{ArkCircuit, Chain, rng};
+    use ark_groth16::{Groth16, ProvingKey as ArkKey, r1cs_to_qap::LibsnarkReduction};
+
+    fn key_of(circuit: &impl Circuit, dir: &std::path::Path) -> ProvingKey {
+        let secrets = Secrets {
+            tau: Fr::from(1_234_567u64),
+            alpha: Fr::from(3u64),
+            beta: Fr::from(5u64),
+            gamma: Fr::from(7u64),
+            delta: Fr::from(11u64),
+        };
+        let path = dir.join("chain.params");
+        let mut file = std::fs::File::create(&path).expect("a file");
+        Evaluated::new(circuit, secrets)
+            .write_params(&mut file, &NoProgress)
+            .expect("a written key");
+        ProvingKey::open("chain".into(), &path, Density::of(circuit)).expect("a key that fits")
+    }
+
+    /// Our key in arkworks' form: identities back in place.
+    fn ark_key(key: &ProvingKey) -> ArkKey<Bls12_381> {
+        fn all<P: SWCurveConfig>(key: &ProvingKey, query: Query) -> Vec<Affine<P>> {
+            let mut bytes = Vec::new();
+            key.read(query, 0, key.points(query), &mut bytes)
+                .expect("the file is there");
+            bytes
+                .chunks_exact(bytes.len() / key.points(query))
+                .map(|b| point(b).expect("a point"))
+                .collect()
+        }
+        fn spread<P: SWCurveConfig>(points: Vec<Affine<P>>, masks: [&[bool]; 2]) -> Vec<Affine<P>> {
+            let mut points = points.into_iter();
+            let mask = masks.into_iter().flatten();
+            mask.map(|o| {
+                if *o {
+                    points.next().expect("one per variable")
+                } else {
+                    Affine::zero()
+                }
+            })
+            .collect()
+        }
+        let d = key.density();
+        let inputs_in_a = vec![true; d.counts.inputs];
+        ArkKey {
+            vk: key.verifying_key().key().clone(),
+            beta_g1: key.verifying_key().beta_g1(),
+            delta_g1: key.verifying_key().delta_g1(),
+            a_query: spread(all(key, Query::A), [&inputs_in_a, &d.in_a]),
+            b_g1_query: spread(all(key, Query::BG1), [&d.inputs_in_b, &d.in_b]),
+            b_g2_query: spread(all(key, Query::BG2), [&d.inputs_in_b, &d.in_b]),
+            h_query: all(key, Query::H),
+            l_query: all(key, Query::L),
+        }
+    }
+
+    #[test]
+    fn proofs_equal_arks_byte_for_byte() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let circuit = Chain::example();
+        let key = key_of(&circuit, dir.path());
+        let ark = ArkCircuit::of(&circuit);
+        let (matrices, assignment) = (ark.matrices(), ark.assignment());
+        let counts = key.density().counts;
+        let mut rng = rng(3);
+        for (r, s) in [
+            (Fr::rand(&mut rng), Fr::rand(&mut rng)),
+            (Fr::ONE, Fr::ZERO),
+        ] {
+            let theirs =
+                Groth16::<Bls12_381, LibsnarkReduction>::create_proof_with_reduction_and_matrices(
+                    &ark_key(&key),
+                    r,
+                    s,
+                    &matrices,
+                    counts.inputs,
+                    counts.constraints,
+                    &assignment,
+                )
+                .expect("a satisfied circuit");
+            let (ours, inputs) =
+                prove_with(&key, &circuit, r, s, &NoProgress).expect("a satisfied circuit");
+            assert_eq!(encode(&ours), encode(&theirs));
+            assert_eq!(key.verifying_key().accepts(&inputs[1..], &ours), Some(true));
+        }
+    }
+
+    #[test]
+    fn tm_p18_a_witness_that_does_not_satisfy_is_an_error_and_no_proof() {
+        struct Bent(usize);
+        impl Circuit for Bent {
+            fn synthesize<CS: ConstraintSystem>(&self, cs: &mut CS) {
+                // A bit row over a value that is no bit, behind `self.0` good ones.
+                for value in std::iter::repeat_n(Fr::ONE, self.0).chain([Fr::from(2u64)]) {
+                    let v = cs.aux(value);
+                    cs.row(&[(Var::ONE, Fr::ONE), (v, MINUS_ONE)], &[(v, Fr::ONE)], &[]);
+                }
+                let _ = cs.input(Fr::ONE);
+            }
+        }
+        let dir = tempfile::tempdir().expect("a folder");
+        let key = key_of(&Bent(5), dir.path());
+        let error = prove(&key, &Bent(5), &NoProgress).expect_err("not satisfied");
+        assert!(
+            matches!(error, ProveError::Unsatisfied { row: 5, .. }),
+            "{error}"
+        );
+        let error = prove(&key, &Bent(6), &NoProgress).expect_err("another size");
+        assert!(matches!(error, ProveError::WrongKey { .. }), "{error}");
+    }
+
+    #[test]
+    fn tm_s3_a_changed_key_is_refused_or_its_proof_is() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let circuit = Chain::example();
+        let key = key_of(&circuit, dir.path());
+        let path = dir.path().join("chain.params");
+        let good = std::fs::read(&path).expect("the key");
+        let open = || ProvingKey::open("chain".into(), &path, Density::of(&circuit));
+        // Cut, lengthened: structure does not fit.
+        for length in [0, 100, 1000, good.len() - 1] {
+            std::fs::write(&path, &good[..length]).expect("written");
+            assert!(matches!(open(), Err(KeyError::Damaged { .. })), "{length}");
+        }
+        std::fs::write(&path, [&good[..], &[0]].concat()).expect("written");
+        assert!(matches!(open(), Err(KeyError::Damaged { .. })));
+        // A bit anywhere in the points: found by the full check, and by the proof's own.
+        for at in (2_000..good.len()).step_by(good.len() / 16) {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            std::fs::write(&path, &bad).expect("written");
+            if let Ok(key) = open() {
+                assert!(key.verify_points(&NoProgress).is_err(), "byte {at}");
+            }
+        }
+        drop(key);
+        // Points of one query swapped: each is good, their order is not.
+        let mut bad = good.clone();
+        let (offset, _) = {
+            std::fs::write(&path, &good).expect("written");
+            open().expect("good").queries[Query::L as usize]
+        };
+        let offset = usize::try_from(offset).expect("small");
+        let (first, second) = (
+            bad[offset..offset + 96].to_vec(),
+            bad[offset + 96..offset + 192].to_vec(),
+        );
+        bad[offset..offset + 96].copy_from_slice(&second);
+        bad[offset + 96..offset + 192].copy_from_slice(&first);
+        std::fs::write(&path, &bad).expect("written");
+        let key = open().expect("structure fits");
+        assert!(key.verify_points(&NoProgress).is_ok());
+        assert!(matches!(
+            prove(&key, &circuit, &NoProgress),
+            Err(ProveError::SelfCheck(_))
+        ));
+    }
+}
