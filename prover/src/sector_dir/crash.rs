@@ -4,7 +4,7 @@
 //! the image that such a crash may leave: unsynced contents are gone or torn at 512 bytes, renames that no sync of the
 //! folder followed are undone. The model is deliberately harsher than most file systems.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -231,18 +231,4 @@ impl DiskFile for CrashFile {
         self.disk.alive()?;
         self.inner.len()
     }
-}
-
-/// Contents of all files of a folder, for comparing what two runs leave.
-pub(crate) fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let names = RealDisk.list(dir).expect("the test folder is readable");
-    names
-        .into_iter()
-        .map(|name| {
-            (
-                name.clone(),
-                std::fs::read(dir.join(name)).expect("readable"),
-            )
-        })
-        .collect()
 }

@@ -124,7 +124,8 @@ fn hash_group<const T: usize>(ifma: Ifma, table: &Table, nodes: &[Node], out: &m
     }
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
 fn permute<const T: usize>(ifma: Ifma, table: &Table, state: &mut [Lanes; T]) {
     let (first, keys) = table.compressed.split_at(T);
     let (opening, keys) = keys.split_at(T * FULL_ROUNDS / 2);
@@ -173,36 +174,43 @@ fn permute<const T: usize>(ifma: Ifma, table: &Table, state: &mut [Lanes; T]) {
 
 /// `x^5 + key`. For `x` up to 22.2: `x²` below 15, `x⁴` below 7.4, the result below 6.7. For `x` up to 8 the same way below
 /// 2.3, for `x` up to 2.1 below 2.1.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
 fn sbox(ifma: Ifma, x: &Lanes, key: Option<&Constant>) -> Lanes {
     let square = ifma.reduce(ifma.square(x));
     let fourth = ifma.reduce(ifma.square(&square));
     let fifth = ifma.add_product(ifma.empty(), &fourth, x);
-    ifma.reduce(match key {
-        Some(key) => ifma.add_shifted(fifth, key),
-        None => fifth,
-    })
+    match key {
+        Some(key) => ifma.reduce(ifma.add_shifted(fifth, key)),
+        None => ifma.reduce(fifth),
+    }
 }
 
 /// `state · matrix`. Twelve elements up to 6.7 give less than 3.3, up to 2.1 less than 1.8.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
 fn mix<const T: usize>(ifma: Ifma, state: &[Lanes; T], matrix: &[Constant]) -> [Lanes; T] {
-    std::array::from_fn(|j| {
-        let sum = (0..T).fold(ifma.empty(), |sum, i| {
-            ifma.add_multiple(sum, &state[i], &matrix[i * T + j])
-        });
-        ifma.reduce(sum)
-    })
+    let mut out = *state;
+    for (j, out) in out.iter_mut().enumerate() {
+        let mut sum = ifma.empty();
+        for (x, row) in state.iter().zip(matrix.chunks_exact(T)) {
+            sum = ifma.add_multiple(sum, x, &row[j]);
+        }
+        *out = ifma.reduce(sum);
+    }
+    out
 }
 
 /// Element 0 comes from the S-box of a value up to 8, so it is below 2.3. It becomes the sum, `0.0283·(2.3 + 11·22.2) + 1`,
 /// below 8 again; the others grow by `0.0283·2.3 + 1`, below 1.07.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
 fn mix_sparse<const T: usize>(ifma: Ifma, state: &mut [Lanes; T], matrix: &[Constant]) {
     let (column, row) = matrix.split_at(T);
-    let corner = (0..T).fold(ifma.empty(), |sum, i| {
-        ifma.add_multiple(sum, &state[i], &column[i])
-    });
+    let mut corner = ifma.empty();
+    for (x, factor) in state.iter().zip(column) {
+        corner = ifma.add_multiple(corner, x, factor);
+    }
     let first = state[0];
     for (x, factor) in state[1..].iter_mut().zip(row) {
         *x = ifma.reduce(ifma.add_multiple(ifma.shifted(x), &first, factor));

@@ -6,8 +6,8 @@
 //! gives in units of `r`; with `r < 2^254.86` a product of `a·r` and `b·r` reduces to less than `(0.0283·a·b + 1)·r`.
 //! The multiplier reads the low 52 bits of a limb, so limbs are normalised before each multiplication.
 //!
-//! `unsafe`: every instruction used needs AVX-512F or IFMA. [`Ifma`] is the evidence that both exist; it is only made by
-//! [`Ifma::detect`], and each function that uses the instructions takes one.
+//! `unsafe`: every function here is compiled for AVX-512F and IFMA, so calling one from ordinary code is the unsafe step.
+//! [`Ifma`] is the evidence that both exist: only [`Ifma::detect`] makes one, and whoever takes that step holds one.
 
 use std::arch::x86_64::*;
 
@@ -57,55 +57,9 @@ impl Ifma {
         found.then_some(Self(()))
     }
 
-    // SAFETY of the blocks below: `self` proves that the CPU has AVX-512F and IFMA, and the instructions only work on
-    // registers. They are inlined into functions compiled for these features.
-
-    #[inline(always)]
-    fn zero(self) -> __m512i {
-        // SAFETY: see above.
-        unsafe { _mm512_setzero_si512() }
-    }
-
-    #[inline(always)]
-    fn all(self, value: u64) -> __m512i {
-        // SAFETY: see above.
-        unsafe { _mm512_set1_epi64(value.cast_signed()) }
-    }
-
-    #[inline(always)]
-    fn add(self, a: __m512i, b: __m512i) -> __m512i {
-        // SAFETY: see above.
-        unsafe { _mm512_add_epi64(a, b) }
-    }
-
-    #[inline(always)]
-    fn low_bits(self, a: __m512i) -> __m512i {
-        // SAFETY: see above.
-        unsafe { _mm512_and_si512(a, _mm512_set1_epi64(LIMB_MASK.cast_signed())) }
-    }
-
-    #[inline(always)]
-    fn high_bits(self, a: __m512i) -> __m512i {
-        // SAFETY: see above.
-        unsafe { _mm512_srli_epi64::<{ LIMB_BITS as u32 }>(a) }
-    }
-
-    /// `sum + low 52 bits of a·b`, of the low 52 bits of both.
-    #[inline(always)]
-    fn add_low(self, sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
-        // SAFETY: see above.
-        unsafe { _mm512_madd52lo_epu64(sum, a, b) }
-    }
-
-    /// `sum + high 52 bits of a·b`, of the low 52 bits of both.
-    #[inline(always)]
-    fn add_high(self, sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
-        // SAFETY: see above.
-        unsafe { _mm512_madd52hi_epu64(sum, a, b) }
-    }
-
     /// Eight canonical elements, four 64-bit words each, as plain integers: below `r`, not yet times 2^260.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn load(self, elements: &[[u64; 4]; LANES]) -> Lanes {
         let mut limbs = [[0u64; LANES]; LIMBS];
         for (lane, words) in elements.iter().enumerate() {
@@ -113,42 +67,62 @@ impl Ifma {
                 limb[lane] = value;
             }
         }
-        // SAFETY: see above; each array has the 64 bytes that one register takes, and the load needs no alignment.
-        Lanes(limbs.map(|limb| unsafe { _mm512_loadu_si512(limb.as_ptr().cast()) }))
+        let mut lanes = Lanes([_mm512_setzero_si512(); LIMBS]);
+        for (register, limb) in lanes.0.iter_mut().zip(&limbs) {
+            // SAFETY: the array has the 64 bytes that one register takes, and this load needs no alignment.
+            *register = unsafe { _mm512_loadu_si512(limb.as_ptr().cast()) };
+        }
+        lanes
     }
 
     /// Undoes [`Ifma::load`] for values below `2r`: canonical words.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn store(self, lanes: &Lanes) -> [[u64; 4]; LANES] {
-        let limbs = lanes.0.map(|limb| {
-            let mut out = [0u64; LANES];
-            // SAFETY: see above; the array has the 64 bytes of a register, and the store needs no alignment.
-            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), limb) };
-            out
-        });
-        std::array::from_fn(|lane| below_order(join(std::array::from_fn(|i| limbs[i][lane]))))
+        let mut limbs = [[0u64; LANES]; LIMBS];
+        for (limb, register) in limbs.iter_mut().zip(lanes.0) {
+            // SAFETY: the array has the 64 bytes of a register, and this store needs no alignment.
+            unsafe { _mm512_storeu_si512(limb.as_mut_ptr().cast(), register) };
+        }
+        let mut elements = [[0u64; 4]; LANES];
+        for (lane, element) in elements.iter_mut().enumerate() {
+            *element = below_order(join(limbs.map(|limb| limb[lane])));
+        }
+        elements
     }
 
     /// The same element in all lanes.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn spread(self, value: &Constant) -> Lanes {
-        Lanes(value.map(|limb| self.all(limb)))
+        let mut lanes = Lanes([_mm512_setzero_si512(); LIMBS]);
+        for i in 0..LIMBS {
+            lanes.0[i] = all(value[i]);
+        }
+        lanes
     }
 
     /// `a + c`; bounds add.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn add_constant(self, a: &Lanes, c: &Constant) -> Lanes {
-        self.carry(std::array::from_fn(|i| self.add(a.0[i], self.all(c[i]))))
+        let mut limbs = a.0;
+        for i in 0..LIMBS {
+            limbs[i] = _mm512_add_epi64(limbs[i], all(c[i]));
+        }
+        carry(limbs)
     }
 
     /// An empty sum.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn empty(self) -> Wide {
-        Wide([self.zero(); 2 * LIMBS])
+        Wide([_mm512_setzero_si512(); 2 * LIMBS])
     }
 
-    /// A sum that reduces to at least `a` itself: `a·2^260`.
-    #[inline(always)]
+    /// `a·2^260` as a sum: reducing it gives `a` back.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn shifted(self, a: &Lanes) -> Wide {
         let mut wide = self.empty();
         wide.0[LIMBS..].copy_from_slice(&a.0);
@@ -156,7 +130,8 @@ impl Ifma {
     }
 
     /// The plain integer `a` as a sum: reducing it leaves the Montgomery form.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn widened(self, a: &Lanes) -> Wide {
         let mut wide = self.empty();
         wide.0[..LIMBS].copy_from_slice(&a.0);
@@ -164,87 +139,106 @@ impl Ifma {
     }
 
     /// Adds `c·2^260`, which reduces to `c`.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn add_shifted(self, mut wide: Wide, c: &Constant) -> Wide {
-        for (limb, &c) in wide.0[LIMBS..].iter_mut().zip(c) {
-            *limb = self.add(*limb, self.all(c));
+        for i in 0..LIMBS {
+            wide.0[LIMBS + i] = _mm512_add_epi64(wide.0[LIMBS + i], all(c[i]));
         }
         wide
     }
 
     /// Adds `a·b`. A limb of the sum grows by less than 10·2^52, so it has room for hundreds of products.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn add_product(self, mut wide: Wide, a: &Lanes, b: &Lanes) -> Wide {
         for i in 0..LIMBS {
             for j in 0..LIMBS {
-                wide.0[i + j] = self.add_low(wide.0[i + j], a.0[i], b.0[j]);
-                wide.0[i + j + 1] = self.add_high(wide.0[i + j + 1], a.0[i], b.0[j]);
+                wide.0[i + j] = _mm512_madd52lo_epu64(wide.0[i + j], a.0[i], b.0[j]);
+                wide.0[i + j + 1] = _mm512_madd52hi_epu64(wide.0[i + j + 1], a.0[i], b.0[j]);
             }
         }
         wide
     }
 
     /// Adds `a·c`.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn add_multiple(self, mut wide: Wide, a: &Lanes, c: &Constant) -> Wide {
         for j in 0..LIMBS {
-            let factor = self.all(c[j]);
+            let factor = all(c[j]);
             for i in 0..LIMBS {
-                wide.0[i + j] = self.add_low(wide.0[i + j], a.0[i], factor);
-                wide.0[i + j + 1] = self.add_high(wide.0[i + j + 1], a.0[i], factor);
+                wide.0[i + j] = _mm512_madd52lo_epu64(wide.0[i + j], a.0[i], factor);
+                wide.0[i + j + 1] = _mm512_madd52hi_epu64(wide.0[i + j + 1], a.0[i], factor);
             }
         }
         wide
     }
 
     /// `a²` as a sum: products off the diagonal once, doubled.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn square(self, a: &Lanes) -> Wide {
         let mut wide = self.empty();
         for i in 0..LIMBS {
             for j in i + 1..LIMBS {
-                wide.0[i + j] = self.add_low(wide.0[i + j], a.0[i], a.0[j]);
-                wide.0[i + j + 1] = self.add_high(wide.0[i + j + 1], a.0[i], a.0[j]);
+                wide.0[i + j] = _mm512_madd52lo_epu64(wide.0[i + j], a.0[i], a.0[j]);
+                wide.0[i + j + 1] = _mm512_madd52hi_epu64(wide.0[i + j + 1], a.0[i], a.0[j]);
             }
         }
         for limb in &mut wide.0 {
-            *limb = self.add(*limb, *limb);
+            *limb = _mm512_add_epi64(*limb, *limb);
         }
         for i in 0..LIMBS {
-            wide.0[2 * i] = self.add_low(wide.0[2 * i], a.0[i], a.0[i]);
-            wide.0[2 * i + 1] = self.add_high(wide.0[2 * i + 1], a.0[i], a.0[i]);
+            wide.0[2 * i] = _mm512_madd52lo_epu64(wide.0[2 * i], a.0[i], a.0[i]);
+            wide.0[2 * i + 1] = _mm512_madd52hi_epu64(wide.0[2 * i + 1], a.0[i], a.0[i]);
         }
         wide
     }
 
     /// Montgomery reduction: `wide / 2^260` plus less than `r`. The result must be below 2^260 (35 r), which the callers'
     /// bounds guarantee.
-    #[inline(always)]
-    pub(super) fn reduce(self, mut wide: Wide) -> Lanes {
-        let inverse = self.all(NEGATED_INVERSE);
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(super) fn reduce(self, wide: Wide) -> Lanes {
+        let Wide(mut limbs) = wide;
+        let inverse = all(NEGATED_INVERSE);
         for i in 0..LIMBS {
-            let factor = self.add_low(self.zero(), wide.0[i], inverse);
+            let factor = _mm512_madd52lo_epu64(_mm512_setzero_si512(), limbs[i], inverse);
             // The low 52 bits become zero; what is above them moves on.
-            wide.0[i] = self.add_low(wide.0[i], factor, self.all(ORDER[0]));
-            wide.0[i + 1] = self.add(wide.0[i + 1], self.high_bits(wide.0[i]));
-            wide.0[i + 1] = self.add_high(wide.0[i + 1], factor, self.all(ORDER[0]));
+            limbs[i] = _mm512_madd52lo_epu64(limbs[i], factor, all(ORDER[0]));
+            limbs[i + 1] = _mm512_add_epi64(limbs[i + 1], high_bits(limbs[i]));
+            limbs[i + 1] = _mm512_madd52hi_epu64(limbs[i + 1], factor, all(ORDER[0]));
             for j in 1..LIMBS {
-                wide.0[i + j] = self.add_low(wide.0[i + j], factor, self.all(ORDER[j]));
-                wide.0[i + j + 1] = self.add_high(wide.0[i + j + 1], factor, self.all(ORDER[j]));
+                limbs[i + j] = _mm512_madd52lo_epu64(limbs[i + j], factor, all(ORDER[j]));
+                limbs[i + j + 1] = _mm512_madd52hi_epu64(limbs[i + j + 1], factor, all(ORDER[j]));
             }
         }
-        self.carry(std::array::from_fn(|i| wide.0[LIMBS + i]))
+        carry([limbs[5], limbs[6], limbs[7], limbs[8], limbs[9]])
     }
+}
 
-    /// Normalises limbs of up to 64 bits. The value must be below 2^260.
-    #[inline(always)]
-    fn carry(self, mut limbs: [__m512i; LIMBS]) -> Lanes {
-        for i in 0..LIMBS - 1 {
-            limbs[i + 1] = self.add(limbs[i + 1], self.high_bits(limbs[i]));
-            limbs[i] = self.low_bits(limbs[i]);
-        }
-        Lanes(limbs)
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn all(value: u64) -> __m512i {
+    _mm512_set1_epi64(value.cast_signed())
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn high_bits(a: __m512i) -> __m512i {
+    _mm512_srli_epi64::<{ LIMB_BITS as u32 }>(a)
+}
+
+/// Normalises limbs of up to 64 bits. The value must be below 2^260.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn carry(mut limbs: [__m512i; LIMBS]) -> Lanes {
+    for i in 0..LIMBS - 1 {
+        limbs[i + 1] = _mm512_add_epi64(limbs[i + 1], high_bits(limbs[i]));
+        limbs[i] = _mm512_and_si512(limbs[i], all(LIMB_MASK));
     }
+    Lanes(limbs)
 }
 
 /// Four 64-bit words as five 52-bit limbs.
