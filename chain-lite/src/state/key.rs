@@ -57,6 +57,16 @@ const COMM_R: u8 = 0x83;
 const PROVIDER_DEALS: u8 = 0x84;
 const CLIENT_DEALS: u8 = 0x85;
 
+/// The tags of all indexes.
+pub const INDEX_TAGS: [u8; 6] = [
+    CLOSE,
+    PRECOMMIT_DUE,
+    DEAL_DUE,
+    COMM_R,
+    PROVIDER_DEALS,
+    CLIENT_DEALS,
+];
+
 /// Whether the state root commits to the value under this key.
 pub fn is_leaf(key: &[u8]) -> bool {
     key.first().is_some_and(|&tag| tag < FIRST_INDEX)
@@ -125,6 +135,10 @@ pub fn providers() -> Key {
 /// A provider's vesting queue.
 pub fn vesting(id: ProviderId) -> Key {
     key(VESTING, &[&id.0.to_be_bytes()])
+}
+/// All vesting queues.
+pub fn vestings() -> Key {
+    vec![VESTING]
 }
 /// One deadline of a provider.
 pub fn deadline(id: ProviderId, deadline: u16) -> Key {
