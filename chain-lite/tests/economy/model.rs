@@ -1,0 +1,1 @@
+//! Random parties, random messages, all invariants after every block.

@@ -1,0 +1,449 @@
+//! Stories with balances computed by hand.
+
+use chain_lite::account::ProviderId;
+use chain_lite::deal::DealStatus;
+use chain_lite::events::Event;
+use chain_lite::message::Message;
+use chain_lite::params::ChainParams;
+use chain_lite::query::SectorStatus;
+use chain_lite::units::{Epoch, EpochCount, TokenAmount};
+use ed25519_dalek::SigningKey;
+
+use crate::world::{TOKEN, World, address, key};
+
+/// `chain.md` §20: a file of 3-of-5 pieces; provider 4 stops after activation.
+#[test]
+fn worked_scenario_of_the_spec() {
+    let client = key(1);
+    let owners: Vec<SigningKey> = (10..15).map(key).collect();
+    let mut accounts = vec![(address(&client), 10_000_000 * TOKEN)];
+    accounts.extend(
+        owners
+            .iter()
+            .map(|owner| (address(owner), 50_000_000 * TOKEN)),
+    );
+    let mut world = World::new(ChainParams::devnet(), &accounts);
+    let ids: Vec<ProviderId> = owners
+        .iter()
+        .map(|owner| world.register(owner, 1_000_000 * TOKEN))
+        .collect();
+    world.fund_market(&client, 1_000 * TOKEN);
+    for owner in &owners {
+        world.fund_market(owner, 2_000_000 * TOKEN);
+    }
+
+    // 240 epochs at 10^12 each.
+    let price = 240 * 1_000_000_000_000u128;
+    let start = world.epoch.after(EpochCount(60));
+    let mut deals = Vec::new();
+    for (owner, &id) in owners.iter().zip(&ids) {
+        let mut proposal = world.proposal(&client, id, 2048);
+        (proposal.start, proposal.end) = (start, start.after(EpochCount(240)));
+        deals.push((
+            world
+                .publish(owner, proposal.clone().sign(&client))
+                .expect("acceptable"),
+            proposal,
+        ));
+    }
+    assert_eq!(world.market(&client).locked, TokenAmount(5 * price));
+    for (index, (owner, &id)) in owners.iter().zip(&ids).enumerate() {
+        world.commit(owner, id, 0, vec![deals[index].0]);
+        assert_eq!(world.deal_status(&deals[index].0), DealStatus::Active);
+    }
+    assert!(world.epoch < start, "all five were committed in time");
+
+    // Provider 4 proves once and is never seen again.
+    let first_close = world.next_close(ids[4], 0);
+    let provers: Vec<(&SigningKey, ProviderId, &[u64])> = owners
+        .iter()
+        .zip(&ids)
+        .map(|(owner, &id)| (owner, id, [].as_slice()))
+        .collect();
+    world.run_proving(first_close, &provers);
+    assert_eq!(world.status(ids[4], 0), SectorStatus::Active);
+    let honest = &provers[..4];
+    let paid_before = world.deal(&deals[4].0).paid;
+    let balance_before = {
+        let view = world.provider(ids[4]);
+        TokenAmount(view.balance.0 + view.claimable.0)
+    };
+
+    // The first missed close costs only the period's pay.
+    world.run_proving(first_close.after(EpochCount(120)), honest);
+    assert_eq!(world.status(ids[4], 0), SectorStatus::Faulty);
+    assert_eq!(world.deal(&deals[4].0).paid, paid_before);
+    assert!(
+        world.provider(ids[4]).balance >= balance_before,
+        "nothing was charged"
+    );
+    let charged = |world: &World| -> u128 {
+        let fees = world.history.iter().filter_map(|(_, event)| match event {
+            Event::FaultFee {
+                provider, amount, ..
+            } if *provider == ids[4] => Some(amount.0),
+            _ => None,
+        });
+        fees.sum()
+    };
+    assert_eq!(charged(&world), 0);
+
+    // Each later one costs FF: 5 % of the pledge at most.
+    let pledge = world.sector(ids[4], 0).pledge.expect("live");
+    let fee = world.sector(ids[4], 0).fault_fee.expect("live");
+    assert!(fee.0 > 0 && fee.0 <= pledge.0 / 20);
+    world.run_proving(first_close.after(EpochCount(240)), honest);
+    assert!(charged(&world) > 0 && charged(&world) <= pledge.0 / 20);
+
+    // At 3 PP after the first missed close the sector is terminated.
+    world.run_proving(first_close.after(EpochCount(120 + 359)), honest);
+    assert_eq!(world.status(ids[4], 0), SectorStatus::Faulty);
+    let client_before = world.market(&client);
+    world.run_proving(first_close.after(EpochCount(120 + 360)), honest);
+    assert_eq!(world.status(ids[4], 0), SectorStatus::FaultTimeout);
+    assert_eq!(world.provider(ids[4]).pledge, TokenAmount(0));
+    assert_eq!(
+        world.provider(ids[4]).fee_debt,
+        TokenAmount(0),
+        "solvency: it ends without debt"
+    );
+
+    // Its deal was over by then (end is start + 240), so its collateral came back and the unpaid rest is the client's.
+    let (id, proposal) = &deals[4];
+    let deal = world.deal(id);
+    assert_eq!(deal.status, DealStatus::Completed);
+    assert_eq!(deal.paid.0 + deal.refunded.0, price);
+    assert!(proposal.end < world.epoch && client_before.locked.0 == 0);
+
+    // The honest four were paid in full, 5 % burnt.
+    for (index, (id, proposal)) in deals[..4].iter().enumerate() {
+        let deal = world.deal(id);
+        assert_eq!(
+            (deal.status, deal.paid.0, deal.refunded.0),
+            (DealStatus::Completed, price, 0)
+        );
+        let market = world.market(&owners[index]);
+        assert_eq!(market.escrow.0, 2_000_000 * TOKEN + price - price / 20);
+        assert_eq!(market.locked.0, 0);
+        assert!(proposal.provider_collateral.0 > 0);
+    }
+    assert_eq!(world.replay(&accounts), world.state, "I13");
+}
+
+/// A provider dies before its deal ends: the client gets the unpaid rest and half the collateral, the other half burns.
+#[test]
+fn a_deal_broken_by_fault_timeout() {
+    let (client, owner) = (key(1), key(10));
+    let accounts = [
+        (address(&client), 1_000 * TOKEN),
+        (address(&owner), 50_000_000 * TOKEN),
+    ];
+    let mut world = World::new(ChainParams::devnet(), &accounts);
+    let id = world.register(&owner, 1_000_000 * TOKEN);
+    world.fund_market(&client, 100 * TOKEN);
+    world.fund_market(&owner, 1_000_000 * TOKEN);
+    let mut proposal = world.proposal(&client, id, 2048);
+    proposal.end = proposal.start.after(EpochCount(5_000));
+    let (price, collateral) = (proposal.price.0, proposal.provider_collateral.0);
+    let deal = world
+        .publish(&owner, proposal.clone().sign(&client))
+        .expect("acceptable");
+    world.commit(&owner, id, 7, vec![deal]);
+    let first = world.next_close(id, 7);
+    world.run_proving(first.after(EpochCount(120)), &[(&owner, id, &[])]);
+    let last_paid = first.after(EpochCount(120));
+    let paid = price * u128::from(last_paid.since(proposal.start).0);
+    assert_eq!(world.deal(&deal).paid.0, paid);
+    world.run_to(last_paid.after(EpochCount(120 + 360)));
+    assert_eq!(world.deal_status(&deal), DealStatus::Slashed);
+    assert_eq!(
+        world.market(&client).escrow.0,
+        100 * TOKEN - paid + collateral / 2
+    );
+    assert_eq!(world.market(&client).locked.0, 0);
+    let pay = paid - paid / 20;
+    assert_eq!(
+        world.market(&owner).escrow.0,
+        1_000_000 * TOKEN + pay - collateral
+    );
+    assert_eq!(world.market(&owner).locked.0, 0);
+}
+
+/// Three providers: one honest, one that loses a disk, one that leaves. Balances computed here from the rules, not by the
+/// crate: emission of each epoch by the table-free definition at these small values, shares by power, fees from events'
+/// absence or presence.
+#[test]
+fn three_providers_with_hand_computed_balances() {
+    let owners = [key(10), key(11), key(12)];
+    let accounts: Vec<_> = owners
+        .iter()
+        .map(|owner| (address(owner), 50_000_000 * TOKEN))
+        .collect();
+    let mut world = World::new(ChainParams::devnet(), &accounts);
+    let deposit = 1_000_000 * TOKEN;
+    let ids: Vec<ProviderId> = owners
+        .iter()
+        .map(|owner| world.register(owner, deposit))
+        .collect();
+    for (owner, &id) in owners.iter().zip(&ids) {
+        world.commit(owner, id, 0, vec![]);
+    }
+    let (honest, disk, leaver) = (ids[0], ids[1], ids[2]);
+    let pledges: Vec<u128> = ids
+        .iter()
+        .map(|&id| world.sector(id, 0).pledge.expect("live").0)
+        .collect();
+    // Everyone activates.
+    let ready = ids
+        .iter()
+        .map(|&id| world.next_close(id, 0))
+        .max()
+        .expect("three");
+    let all: Vec<(&SigningKey, ProviderId, &[u64])> = owners
+        .iter()
+        .zip(&ids)
+        .map(|(owner, &id)| (owner, id, [].as_slice()))
+        .collect();
+    world.run_proving(ready, &all);
+    for &id in &ids {
+        assert_eq!(world.status(id, 0), SectorStatus::Active);
+    }
+
+    // Rewards of one full period with all three active: equal power, so equal shares of what is minted.
+    let earned = |world: &World, id: ProviderId| {
+        let view = world.provider(id);
+        view.balance.0 + view.claimable.0
+    };
+    let before: Vec<u128> = ids.iter().map(|&id| earned(&world, id)).collect();
+    let minted = world.net().minted.0;
+    world.run_proving(world.epoch.after(EpochCount(15)), &all);
+    let share = (world.net().minted.0 - minted) / 3;
+    for (index, &id) in ids.iter().enumerate() {
+        let gain = earned(&world, id) - before[index];
+        assert!(
+            share.abs_diff(gain) <= 20,
+            "provider {id} gained {gain} of {share}: more than dust is missing"
+        );
+    }
+
+    // The leaver terminates in time: its pledge comes back, the fee is 2 % of it or more, at most 8.5 %.
+    while world.deadlines(leaver)[usize::from(world.sector(leaver, 0).deadline.expect("live"))]
+        .window
+        .open
+        .0
+        <= world.epoch.0 + 21
+    {
+        world.run_proving(world.epoch.next(), &all);
+    }
+    let age = world
+        .epoch
+        .next()
+        .since(world.sector(leaver, 0).activation.expect("live"))
+        .0;
+    let fault_fee = world.sector(leaver, 0).fault_fee.expect("live").0;
+    let balance = earned(&world, leaver);
+    let minted = world.net().minted.0;
+    world.must(
+        &owners[2],
+        Message::Terminate {
+            provider: leaver,
+            sector: prover::SectorNumber(0),
+        },
+    );
+    let full = pledges[2] * 85 / 1_000;
+    // Terms of chain.md §10: by age, at least 2 %, at least 105 % of the fault fee.
+    let fee = (u128::from(age) * full / (140 * 120))
+        .min(full)
+        .max(pledges[2] * 2 / 100)
+        .max(fault_fee * 105 / 100);
+    let last_reward = (world.net().minted.0 - minted) / 3;
+    let after = earned(&world, leaver);
+    assert!(
+        after.abs_diff(balance + last_reward - fee) <= 20,
+        "{after} against {balance} + {last_reward} - {fee}"
+    );
+    assert_eq!(world.provider(leaver).pledge.0, 0);
+
+    // The disk dies: two closes missed, charged at the second, then recovery.
+    let remaining = [all[0]];
+    let first_missed = world.next_close(disk, 0);
+    let first_missed = if world.due_posts(disk, &[]).is_empty()
+        && world.deadlines(disk)[usize::from(world.sector(disk, 0).deadline.expect("live"))].is_open
+    {
+        // This period's proof was accepted already: the next one is missed.
+        first_missed.after(EpochCount(120))
+    } else {
+        first_missed
+    };
+    world.run_proving(first_missed, &remaining);
+    assert_eq!(world.status(disk, 0), SectorStatus::Faulty);
+    let balance = world.provider(disk).balance.0;
+    world.run_proving(first_missed.after(EpochCount(119)), &remaining);
+    assert_eq!(
+        world.provider(disk).balance.0,
+        balance,
+        "a faulty sector earns nothing and the first miss is free"
+    );
+    let expected = world.sector(disk, 0).fault_fee.expect("live").0;
+    world.run_proving(first_missed.after(EpochCount(120)), &remaining);
+    let charged = balance - world.provider(disk).balance.0;
+    // The fee is that of the close's own epoch; the rate moved once in between.
+    assert!(
+        charged > 0 && charged.abs_diff(expected) <= expected / 8 + 1,
+        "{charged} against {expected}"
+    );
+    assert!(charged <= pledges[1] / 20);
+
+    // All of the emission now goes to the honest one.
+    let (minted, before) = (world.net().minted.0, earned(&world, honest));
+    world.run_proving(world.epoch.after(EpochCount(10)), &remaining);
+    let gain = earned(&world, honest) - before;
+    assert!((world.net().minted.0 - minted).abs_diff(gain) <= 20);
+
+    // The replacement disk: declared, proven, active again.
+    let declare = Message::DeclareRecovered {
+        provider: disk,
+        sectors: vec![prover::SectorNumber(0)],
+    };
+    while world.send(&owners[1], declare.clone()).is_err() {
+        assert!(
+            world.epoch < first_missed.after(EpochCount(240)),
+            "recovery must be possible within a period"
+        );
+    }
+    let close = world.next_close(disk, 0);
+    world.run_proving(close, &all[..2]);
+    assert_eq!(world.status(disk, 0), SectorStatus::Active);
+    assert_eq!(world.replay(&accounts), world.state, "I13");
+}
+
+/// Expiration: at the first close after it the pledge is free in full, the number is spent, rewards stay.
+#[test]
+fn a_sector_expires_and_its_pledge_is_free() {
+    let owner = key(10);
+    let mut world = World::new(
+        ChainParams::devnet(),
+        &[(address(&owner), 50_000_000 * TOKEN)],
+    );
+    let id = world.register(&owner, 1_000_000 * TOKEN);
+    let mut msg = world.precommit_msg(id, 3, vec![]);
+    let ends = world.epoch.next().after(EpochCount(200 + 240));
+    if let Message::PreCommit { expiration, .. } = &mut msg {
+        *expiration = ends;
+    }
+    world.must(&owner, msg);
+    world.run_to(world.epoch.after(EpochCount(4)));
+    world.must(&owner, world.prove_msg(id, 3));
+    world.run_proving(ends.after(EpochCount(121)), &[(&owner, id, &[])]);
+    assert_eq!(world.status(id, 3), SectorStatus::Expired);
+    let view = world.provider(id);
+    assert_eq!((view.pledge.0, view.power.0, view.fee_debt.0), (0, 0, 0));
+    assert!(
+        world
+            .deadlines(id)
+            .iter()
+            .all(|deadline| deadline.partitions.is_empty())
+    );
+    // Out again: the owner gets back more than it brought, less what still vests.
+    world.run_to(world.epoch.after(EpochCount(200)));
+    let available = world.provider(id).balance.0 - world.provider(id).vesting.0;
+    assert_eq!(
+        world.provider(id).vesting.0 > 0,
+        true,
+        "vesting is lazy: the withdrawal below unlocks it"
+    );
+    world.must(
+        &owner,
+        Message::ProviderWithdraw {
+            provider: id,
+            amount: TokenAmount(available),
+        },
+    );
+    assert_eq!(world.provider(id).vesting.0, 0);
+    assert!(available > 1_000_000 * TOKEN, "it earned");
+    assert!(world.epoch > Epoch(0));
+}
+
+/// A pre-commitment that is never proven: deposit burnt, deals free for another sector, number spent.
+#[test]
+fn a_precommitment_expires() {
+    let (client, owner) = (key(1), key(10));
+    let accounts = [
+        (address(&client), 1_000 * TOKEN),
+        (address(&owner), 50_000_000 * TOKEN),
+    ];
+    let mut world = World::new(ChainParams::devnet(), &accounts);
+    let id = world.register(&owner, 1_000_000 * TOKEN);
+    world.fund_market(&client, 100 * TOKEN);
+    world.fund_market(&owner, 1_000_000 * TOKEN);
+    let mut proposal = world.proposal(&client, id, 1024);
+    (proposal.start, proposal.end) = (
+        world.epoch.after(EpochCount(1_000)),
+        world.epoch.after(EpochCount(1_100)),
+    );
+    let deal = world
+        .publish(&owner, proposal.sign(&client))
+        .expect("acceptable");
+    world.must(&owner, world.precommit_msg(id, 0, vec![deal]));
+    let deposit = world.sector(id, 0).deposit.expect("pre-committed").0;
+    assert_eq!(world.provider(id).deposits.0, deposit);
+    world.run_to(world.epoch.after(EpochCount(200)));
+    assert_eq!(world.status(id, 0), SectorStatus::PreCommitted);
+    let burnt = world.net().burnt.0;
+    world.run_to(world.epoch.next());
+    assert_eq!(world.status(id, 0), SectorStatus::NeverProven);
+    assert_eq!(world.net().burnt.0 - burnt, deposit);
+    assert_eq!(world.provider(id).balance.0, 1_000_000 * TOKEN - deposit);
+    // The deal goes into another sector.
+    world.commit(&owner, id, 1, vec![deal]);
+    assert_eq!(world.deal_status(&deal), DealStatus::Active);
+}
+
+/// Skipping is declaring: the rest of the partition is proven, the skipped sector faces its first, free close.
+#[test]
+fn a_skipped_sector_and_its_neighbour() {
+    let owner = key(10);
+    let mut world = World::new(
+        ChainParams::devnet(),
+        &[(address(&owner), 50_000_000 * TOKEN)],
+    );
+    let id = world.register(&owner, 10_000_000 * TOKEN);
+    // Fill deadlines until two sectors share a partition.
+    let mut number = 0;
+    let (deadline, pair) = loop {
+        world.commit(&owner, id, number, vec![]);
+        number += 1;
+        let shared = world
+            .deadlines(id)
+            .into_iter()
+            .find(|d| d.partitions.iter().any(|p| p.sectors.len() == 2));
+        if let Some(deadline) = shared {
+            let partition = deadline
+                .partitions
+                .into_iter()
+                .find(|p| p.sectors.len() == 2)
+                .expect("found");
+            break (deadline.index, partition.sectors);
+        }
+        world.run_proving(world.epoch.next(), &[(&owner, id, &[])]);
+    };
+    let (good, lost) = (pair[0].number.0, pair[1].number.0);
+    let close = world.deadlines(id)[usize::from(deadline)].window.close;
+    world.run_proving(close, &[(&owner, id, &[lost])]);
+    assert_eq!(
+        (world.status(id, good), world.status(id, lost)),
+        (SectorStatus::Active, SectorStatus::Faulty)
+    );
+    assert_eq!(world.sector(id, lost).faulty_since, Some(close));
+    // The next close charges the lost one only.
+    world.run_proving(close.after(EpochCount(120)), &[(&owner, id, &[lost])]);
+    let fees: Vec<u64> = world
+        .history
+        .iter()
+        .filter_map(|(_, event)| match event {
+            Event::FaultFee { sector, .. } => Some(sector.0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(fees, [lost]);
+}

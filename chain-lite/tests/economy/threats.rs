@@ -1,0 +1,1 @@
+//! Rows of `threat-model.md` that the state machine answers.
