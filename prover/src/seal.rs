@@ -41,7 +41,9 @@ use crate::piece::layout::LayoutError;
 use crate::porep::proof::VanillaError;
 use crate::sector_dir::SectorDirError;
 use crate::sector_dir::disk::DiskError;
+use crate::snark::prove::ProveError;
 use crate::spec::{NODE_BYTES, SectorSize};
+use crate::verify::VerifyError;
 
 /// Allowance for buffers and small files on top of what is counted exactly.
 const SLACK_BYTES: u64 = 4 << 20;
@@ -114,6 +116,19 @@ pub enum SealError {
         "the replica in {0} does not decode to its data: it is damaged; restore it or seal the sector anew"
     )]
     DamagedReplica(PathBuf),
+    /// The Groth16 prover failed.
+    #[error(transparent)]
+    Prove(#[from] ProveError),
+    /// The finished proof is not one that the chain would accept; it was thrown away (threat P18).
+    #[error(
+        "the proof made for {path} would not be accepted ({source}); check memory and parameters of this machine"
+    )]
+    SelfCheck {
+        /// The sector's folder.
+        path: PathBuf,
+        /// What the verifier said.
+        source: VerifyError,
+    },
     /// Unsealed bytes could not be handed over.
     #[error("writing the unsealed bytes failed: {0}")]
     Output(std::io::Error),

@@ -12,6 +12,8 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::hash::poseidon::{self, Arity};
 use crate::ids::Node;
+#[cfg(feature = "prove")]
+use crate::snark::gadget::merkle::Level;
 
 /// Why a path has no root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +68,40 @@ impl BinaryPath {
         } else {
             Err(PathError::Index { index: self.index })
         }
+    }
+}
+
+#[cfg(feature = "prove")]
+impl BinaryPath {
+    /// The levels as the circuit takes them; `None` if a node is no field element.
+    pub(crate) fn witness(&self) -> Option<Vec<Level>> {
+        let level = |(height, sibling): (usize, &Node)| {
+            let index = u8::from(self.index.checked_shr(height as u32).unwrap_or(0) & 1 == 1);
+            Some(Level {
+                index,
+                siblings: vec![poseidon::fr_from_node(sibling)?],
+            })
+        };
+        self.siblings.iter().enumerate().map(level).collect()
+    }
+}
+
+#[cfg(feature = "prove")]
+impl PoseidonPath {
+    /// The levels as the circuit takes them; `None` if a node is no field element.
+    pub(crate) fn witness(&self) -> Option<Vec<Level>> {
+        let mut rest = self.index;
+        let mut level = |siblings: &Vec<Node>| {
+            let arity = siblings.len() as u64 + 1;
+            let index = u8::try_from(rest % arity).ok()?;
+            rest /= arity;
+            let siblings = siblings
+                .iter()
+                .map(poseidon::fr_from_node)
+                .collect::<Option<_>>()?;
+            Some(Level { index, siblings })
+        };
+        self.levels.iter().map(&mut level).collect()
     }
 }
 

@@ -14,9 +14,11 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use rayon::prelude::*;
 
 use super::challenge;
+use super::circuit::{ChallengeWitness, ColumnOpening, PorepCircuit};
 use super::graph::Graph;
 use super::{column, replica};
 use crate::commitment::{CommC, CommD, CommR, CommRLast};
+use crate::hash::poseidon::fr_from_node;
 use crate::hash::sha256;
 use crate::ids::{Node, ReplicaId, Seed};
 use crate::merkle::build::{self, TreeError};
@@ -277,6 +279,56 @@ fn open_column(sources: &Sources, size: SectorSize, node: u64) -> Result<ColumnP
         labels,
         path: build::open_tree_c(&sources.tree_c, size, node)?,
     })
+}
+
+impl VanillaProof {
+    /// The circuit of one partition with these openings as its witness; `None` if there is no such partition or a node is no
+    /// field element. Whether the witness satisfies the circuit is [`verify`]'s question.
+    pub fn circuit(&self, partition: usize) -> Option<PorepCircuit> {
+        Some(PorepCircuit {
+            replica_id: fr_from_node(&self.replica_id.0)?,
+            comm_d: fr_from_node(&self.comm_d.0)?,
+            comm_r: fr_from_node(&self.comm_r.0)?,
+            comm_r_last: fr_from_node(&self.comm_r_last.0)?,
+            comm_c: fr_from_node(&self.comm_c.0)?,
+            challenges: self
+                .partitions
+                .get(partition)?
+                .iter()
+                .map(ChallengeProof::witness)
+                .collect::<Option<_>>()?,
+        })
+    }
+}
+
+impl ChallengeProof {
+    fn witness(&self) -> Option<ChallengeWitness> {
+        Some(ChallengeWitness {
+            node: self.challenge,
+            data: fr_from_node(&self.data.leaf)?,
+            data_path: self.data.witness()?,
+            parents: self
+                .parents
+                .iter()
+                .map(ColumnProof::witness)
+                .collect::<Option<_>>()?,
+            replica_path: self.replica.witness()?,
+            column_path: self.column.path.witness()?,
+        })
+    }
+}
+
+impl ColumnProof {
+    fn witness(&self) -> Option<ColumnOpening> {
+        Some(ColumnOpening {
+            labels: self
+                .labels
+                .iter()
+                .map(fr_from_node)
+                .collect::<Option<_>>()?,
+            path: self.path.witness()?,
+        })
+    }
 }
 
 /// Checks everything that the circuit checks, and that the challenges are those that the seed draws.

@@ -23,7 +23,10 @@ use crate::progress::Progress;
 use crate::sector_dir::disk::{Appender, Disk, DiskError, NodeFile, RealDisk};
 use crate::sector_dir::record::{Record, Roots, SectorFile, Stage};
 use crate::sector_dir::{SectorDir, SectorDirError};
+use crate::snark::keys::{KeyError, ProvingKey};
+use crate::snark::{self, CircuitId};
 use crate::spec::{NODE_BYTES, RegisteredSeal, SealVersion};
+use crate::verify::{self, PorepStatement, VerifyingKeys};
 
 /// Nodes copied per read when TreeD's leaf row is filled.
 const COPY_NODES: u64 = 1 << 14;
@@ -598,6 +601,75 @@ impl Challenged {
                 comm_r_last,
             },
         )
+    }
+}
+
+impl Challenged {
+    /// C2: one Groth16 proof per partition, accepted by the verifier's front door before it is recorded.
+    pub fn prove(
+        mut self,
+        key: &ProvingKey,
+        plan: &Plan,
+        progress: &dyn Progress,
+    ) -> Result<Sealed, SealError> {
+        let proof = plan.run(|| self.prove_partitions(key, progress))?;
+        self.self_check(key, &proof)?;
+        let VanillaProof {
+            comm_c,
+            comm_r_last,
+            comm_r,
+            seed,
+            ..
+        } = self.vanilla;
+        let roots = Roots {
+            comm_c,
+            comm_r_last,
+        };
+        let stage = Stage::Sealed(roots, seed, proof.clone());
+        self.dir.commit(Vec::new(), |record| record.stage = stage)?;
+        Ok(Sealed {
+            dir: self.dir,
+            roots,
+            comm_r,
+            seed,
+            proof,
+        })
+    }
+
+    fn prove_partitions(
+        &self,
+        key: &ProvingKey,
+        progress: &dyn Progress,
+    ) -> Result<Vec<u8>, SealError> {
+        let mut proof = Vec::new();
+        for partition in 0..self.vanilla.partitions.len() {
+            let circuit = self
+                .vanilla
+                .circuit(partition)
+                .expect("the openings were verified");
+            proof.extend_from_slice(&snark::prove::prove(key, &circuit, progress)?);
+        }
+        Ok(proof)
+    }
+
+    fn self_check(&self, key: &ProvingKey, proof: &[u8]) -> Result<(), SealError> {
+        let record = self.dir.record();
+        let statement = PorepStatement {
+            seal: record.seal,
+            prover: record.prover,
+            sector: record.sector,
+            ticket: record.ticket,
+            seed: self.vanilla.seed,
+            comm_d: record.comm_d,
+            comm_r: self.vanilla.comm_r,
+        };
+        let circuit = CircuitId::porep(record.seal.size);
+        let keys = VerifyingKeys::from_vk_bytes([(circuit, key.verifying_key().bytes())])
+            .map_err(|error| SealError::Prove(KeyError::from(error).into()))?;
+        verify::porep(&keys, &statement, proof).map_err(|source| SealError::SelfCheck {
+            path: self.dir.path().to_owned(),
+            source,
+        })
     }
 }
 
