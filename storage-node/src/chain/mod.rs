@@ -260,9 +260,25 @@ impl ChainClient {
         self.call("hf_deadlines", rpc_params![provider]).await
     }
 
-    /// Everything a provider process follows, from one block.
-    pub async fn picture(&self, provider: ProviderId) -> Result<ProviderPicture, ChainError> {
-        self.call("hf_providerPicture", rpc_params![provider]).await
+    /// Everything a provider process follows, from one block; `None` for a provider that is not registered.
+    pub async fn picture(
+        &self,
+        provider: ProviderId,
+        query: &PictureQuery,
+    ) -> Result<Option<ProviderPicture>, ChainError> {
+        self.call("hf_providerPicture", rpc_params![provider, query])
+            .await
+    }
+
+    /// The provider that this account registered, if any.
+    pub async fn provider_of_owner(&self, owner: &Address) -> Result<Option<ProviderView>, ChainError> {
+        let all = self.providers().await?;
+        Ok(all.into_iter().find(|view| view.provider.owner == *owner))
+    }
+
+    /// Who holds the clock now. Devnets only.
+    pub async fn leases(&self) -> Result<Vec<LeaseView>, ChainError> {
+        self.call("hf_leases", rpc_params![]).await
     }
 
     /// The network in numbers.

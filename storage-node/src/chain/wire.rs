@@ -123,6 +123,18 @@ pub struct PartitionSector {
     pub state: SectorState,
 }
 
+/// What a provider process wants to see of itself in one answer: the deals and sector numbers that it knows of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PictureQuery {
+    /// Its deals, at most [`MAX_PICTURE_ENTRIES`].
+    pub deals: Vec<DealId>,
+    /// Its sector numbers, at most [`MAX_PICTURE_ENTRIES`]. Committed sectors are shown in any case.
+    pub sectors: Vec<SectorNumber>,
+}
+
+/// Most deals, and most sectors, of a [`PictureQuery`].
+pub const MAX_PICTURE_ENTRIES: usize = 8192;
+
 /// All that a provider process follows, in one answer and from one block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProviderPicture {
@@ -130,11 +142,11 @@ pub struct ProviderPicture {
     pub head: Head,
     /// The provider.
     pub provider: ProviderView,
-    /// Its deals that are published or active, and recently ended ones up to [`MAX_PAGE`].
+    /// Those of the asked deals that the chain knows.
     pub deals: Vec<PictureDeal>,
-    /// Its open pre-commits and committed sectors.
-    pub sectors: Vec<SectorView>,
-    /// Its partitions.
+    /// Those of the asked numbers that are pre-committed, with the epoch.
+    pub precommits: Vec<(SectorNumber, Epoch)>,
+    /// Its partitions with all its committed sectors.
     pub partitions: Vec<PartitionView>,
 }
 
