@@ -18,6 +18,7 @@ use std::time::Duration;
 use chain_lite::account::{Address, ChainId, DealId, ProviderId, TxId};
 use chain_lite::events::EventRecord;
 use chain_lite::execute::Receipt;
+use chain_lite::genesis::Genesis;
 use chain_lite::message::{Message, SignedTx, Tx};
 use chain_lite::params::ChainParams;
 use chain_lite::units::{Epoch, TokenAmount};
@@ -174,6 +175,18 @@ impl ChainClient {
         hex::decode(text).map_err(|error| self.unreadable("chain_genesis", error))
     }
 
+    /// The genesis; one that does not hash to the chain's id is refused.
+    pub async fn genesis(&self) -> Result<Genesis, ChainError> {
+        let bytes = self.genesis_bytes().await?;
+        let genesis =
+            Genesis::from_bytes(&bytes).map_err(|error| self.unreadable("chain_genesis", error))?;
+        let now = genesis.chain_id();
+        if now != self.chain_id() {
+            return Err(self.other_chain(now));
+        }
+        Ok(genesis)
+    }
+
     /// Money, nonce and escrow of an account; zeros for one that never had any.
     pub async fn account(&self, address: &Address) -> Result<AccountView, ChainError> {
         self.call("hf_account", rpc_params![address]).await
@@ -271,7 +284,10 @@ impl ChainClient {
     }
 
     /// The provider that this account registered, if any.
-    pub async fn provider_of_owner(&self, owner: &Address) -> Result<Option<ProviderView>, ChainError> {
+    pub async fn provider_of_owner(
+        &self,
+        owner: &Address,
+    ) -> Result<Option<ProviderView>, ChainError> {
         let all = self.providers().await?;
         Ok(all.into_iter().find(|view| view.provider.owner == *owner))
     }

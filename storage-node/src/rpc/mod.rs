@@ -311,7 +311,10 @@ fn register_transactions(module: &mut RpcModule<Shared>) -> Result<(), RpcError>
     method(module, "hf_submit", |shared, params| {
         let text: String = params.one()?;
         let bytes = hex::decode(&text).map_err(|e| {
-            error(code::REFUSED, format!("a transaction is sent as the hex of its bytes: {e}"))
+            error(
+                code::REFUSED,
+                format!("a transaction is sent as the hex of its bytes: {e}"),
+            )
         })?;
         let tx = SignedTx::from_bytes(&bytes).map_err(refused)?;
         shared.submit(tx)
@@ -332,7 +335,10 @@ fn register_clock(module: &mut RpcModule<Shared>) -> Result<(), RpcError> {
         // Only a registered provider has proofs to finish; this also bounds the names that leases can have.
         let known = reads::provider(&shared.node.ledger.view(), provider).map_err(read_failed)?;
         if known.is_none() {
-            return Err(error(code::NOT_FOUND, format!("there is no provider {provider}")));
+            return Err(error(
+                code::NOT_FOUND,
+                format!("there is no provider {provider}"),
+            ));
         }
         shared
             .node
@@ -462,7 +468,10 @@ impl Shared {
             3 => Tag::WindowPost,
             4 => Tag::DeadlineOffset,
             other => {
-                return Err(error(code::REFUSED, format!("tag {other} does not exist; tags are 1 to 4")));
+                return Err(error(
+                    code::REFUSED,
+                    format!("tag {other} does not exist; tags are 1 to 4"),
+                ));
             }
         };
         let view = self.node.ledger.view();
@@ -502,16 +511,29 @@ impl Shared {
 
     fn faucet(&self, to: Address, amount: TokenAmount) -> Answer<Submitted> {
         let Some(key) = &self.node.faucet else {
-            return Err(error(code::NOT_OFFERED, "this chain has no faucet; ask somebody for tokens"));
+            return Err(error(
+                code::NOT_OFFERED,
+                "this chain has no faucet; ask somebody for tokens",
+            ));
         };
         if amount > FAUCET_LIMIT {
             let limit = FAUCET_LIMIT.in_tokens();
-            return Err(error(code::REFUSED, format!("the faucet gives at most {limit} tokens at once")));
+            return Err(error(
+                code::REFUSED,
+                format!("the faucet gives at most {limit} tokens at once"),
+            ));
         }
-        let _turn = self.faucet_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self
+            .faucet_turn
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let sender = Address::of(&key.verifying_key());
         let view = self.node.ledger.view();
-        let nonce = self.node.mempool.next_nonce(&view, &sender).map_err(internal)?;
+        let nonce = self
+            .node
+            .mempool
+            .next_nonce(&view, &sender)
+            .map_err(internal)?;
         let tx = Tx {
             version: TX_VERSION,
             chain_id: self.node.ledger.chain_id(),
@@ -574,4 +596,3 @@ fn read_failed(reason: ReadError) -> ErrorObjectOwned {
         other => internal(other),
     }
 }
-
