@@ -40,7 +40,12 @@ impl Feistel {
         }
     }
 
-    /// Image of one value.
+    /// Bits of each half: the walk happens in a domain of `4^half_bits`.
+    pub fn half_bits(&self) -> u32 {
+        self.half_bits
+    }
+
+    /// Image of one value. A value outside the domain may have none.
     pub fn permute(&self, value: u64) -> u64 {
         let mut values = [value];
         self.permute_all(&mut values);

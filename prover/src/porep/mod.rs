@@ -10,7 +10,7 @@ pub mod challenge;
 pub mod circuit;
 #[cfg(feature = "prove")]
 pub mod column;
-mod feistel;
+pub(crate) mod feistel;
 pub mod graph;
 #[cfg(feature = "prove")]
 pub mod label;
