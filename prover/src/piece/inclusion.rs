@@ -527,7 +527,7 @@ mod tests {
         let piece = info(&bytes);
         for range in [
             0..0,
-            5..4,
+            Range { start: 5, end: 4 },
             0..33,
             32..33,
             u64::MAX - 1..u64::MAX,

@@ -70,7 +70,7 @@ impl UnpaddedPieceSize {
     /// Accepts 127 times a power of two, up to a 64 GiB sector's worth.
     pub fn new(bytes: u64) -> Result<Self, ParseError> {
         let blocks = bytes / UNPADDED_UNIT;
-        if bytes % UNPADDED_UNIT == 0
+        if bytes.is_multiple_of(UNPADDED_UNIT)
             && blocks.is_power_of_two()
             && blocks.trailing_zeros() <= MAX_LOG2_UNITS
         {

@@ -1,0 +1,83 @@
+//! Bounded runs of the fuzz targets' bodies on stable (threat P17). `prover/fuzz` runs the same functions with libFuzzer.
+//!
+//! Pure random bytes rarely get past the first check, so each target is also fed damaged copies of valid input.
+
+#![cfg(feature = "prove")]
+
+use proptest::prelude::*;
+use prover::fuzz;
+use prover::piece::PieceInfo;
+use prover::piece::cid::piece_v2;
+use prover::piece::commp::commp_of;
+use prover::piece::inclusion::LeafProof;
+use prover::{CommR, ProverId, RegisteredSeal, SectorSize};
+
+/// One change to a valid input: replace, insert or remove a byte.
+fn damage(bytes: &[u8], at: usize, kind: u8, byte: u8) -> Vec<u8> {
+    let mut changed = bytes.to_vec();
+    let at = at % (changed.len() + 1);
+    match kind % 3 {
+        0 if at < changed.len() => changed[at] = byte,
+        1 if at < changed.len() => drop(changed.remove(at)),
+        _ => changed.insert(at, byte),
+    }
+    changed
+}
+
+fn piece() -> (Vec<u8>, PieceInfo) {
+    let data: Vec<u8> = (0..1000u32).map(|i| (i * 7).to_le_bytes()[0]).collect();
+    let (comm_p, size) = commp_of(&data);
+    (data, PieceInfo { comm_p, size })
+}
+
+proptest! {
+    #[test]
+    fn tm_p17_random_bytes(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        fuzz::cid(&bytes);
+        fuzz::names(&bytes);
+        fuzz::stored(&bytes);
+        fuzz::padding(&bytes);
+        fuzz::leaf_proof(&bytes);
+        fuzz::vector_file(&bytes);
+    }
+
+    #[test]
+    fn tm_p17_damaged_texts(at: usize, kind: u8, byte in prop::sample::select(b"abcdefz01234567890KMGiBV_-+ ".to_vec())) {
+        let (_, piece) = piece();
+        let texts = [
+            piece.comm_p.to_cid(),
+            CommR([7; 32]).to_cid(),
+            piece_v2(&piece, 1000).expect("its payload"),
+            ProverId([0xab; 32]).to_string(),
+            SectorSize::Mib8.to_string(),
+            RegisteredSeal::v1_1(SectorSize::Gib32).to_string(),
+            "18446744073709551615".to_owned(),
+        ];
+        for text in texts {
+            let changed = damage(text.as_bytes(), at, kind, byte);
+            fuzz::cid(&changed);
+            fuzz::names(&changed);
+        }
+    }
+
+    #[test]
+    fn tm_p17_damaged_bytes(at: usize, kind: u8, byte: u8) {
+        let (data, piece) = piece();
+        let proof = LeafProof::of(&piece, 3..9, &data[..]).expect("an honest proof");
+        fuzz::leaf_proof(&damage(&borsh::to_vec(&proof).expect("writing to memory"), at, kind, byte));
+        fuzz::stored(&damage(&borsh::to_vec(&piece).expect("writing to memory"), at, kind, byte));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// One byte anywhere in the small groups of the real file.
+    #[test]
+    fn tm_p17_damaged_vector_files(group in 0usize..14, at: usize, kind: u8, byte in prop::sample::select(b"0123456789abf\"[]{},:-.eE ".to_vec())) {
+        let file = fixtures::json("vectors/filecoin.json");
+        let groups = file["small_vectors"].as_object().expect("an object");
+        let (name, list) = groups.iter().nth(group % groups.len()).expect("a group of that number");
+        let one = serde_json::json!({ "small_vectors": { name: [list[0]] } });
+        fuzz::vector_file(&damage(one.to_string().as_bytes(), at, kind, byte));
+    }
+}
