@@ -6,7 +6,7 @@
 //! ```text
 //! header = version u16 ‖ chain id 32 ‖ height u64 ‖ epoch u64 ‖ time ms u64 ‖ parent id 32 ‖ previous state root 32
 //!          ‖ tx root 32 ‖ previous receipt root 32 ‖ validators hash 32 ‖ next validators hash 32 ‖ proposer 32 ‖ round u32
-//! block id = SHA-256("holdfast/block/v1" ‖ borsh(header))                                    (318 bytes of header)
+//! block id = SHA-256("holdfast/block/v1" ‖ borsh(header))                                    (286 bytes of header)
 //! body   = beacon entries ‖ transactions                                                     (borsh vectors)
 //! tx root leaves      = borsh(beacon entries), then each transaction's bytes
 //! receipt root leaves = borsh(events of the epoch), then for each transaction borsh(receipt, its events)
@@ -217,8 +217,11 @@ pub(crate) mod tests {
 
     #[test]
     fn header_bytes_are_pinned() {
-        assert_eq!(codec::encode(&header()).len(), 318 - 32 + 32);
-        assert_eq!(header().id().to_string(), "");
+        assert_eq!(codec::encode(&header()).len(), 286);
+        assert_eq!(
+            header().id().to_string(),
+            "14c1cb24371f6bd2480e5329d4dc8d226b36c2f5ac155d383e469276d20f1c9a"
+        );
     }
 
     #[test]

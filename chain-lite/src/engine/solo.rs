@@ -220,16 +220,17 @@ impl Drop for StatusGuard<'_> {
 fn run(shared: &Shared, mut maker: Maker) {
     let _guard = StatusGuard(shared);
     while let Some(epoch) = next_epoch(shared, &maker) {
-        if let Err(error) = maker.make_block(epoch, shared) {
-            tracing::error!(%error, epoch = epoch.0, "the chain stops");
-            shared.update(|inner, _| {
-                inner.status = EngineStatus::Failed {
-                    why: error.to_string(),
-                }
-            });
-            return;
+        match maker.make_block(epoch, shared) {
+            Ok(true) => shared.update(|inner, now| inner.clock.made_block(now)),
+            // A round that is not there yet: ask again. `due_rounds` has waited, so this does not spin.
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(%error, epoch = epoch.0, "the chain stops");
+                let why = error.to_string();
+                shared.update(|inner, _| inner.status = EngineStatus::Failed { why });
+                return;
+            }
         }
-        shared.update(|inner, now| inner.clock.made_block(now));
     }
     shared.update(|inner, _| inner.status = EngineStatus::Stopped);
 }
@@ -266,8 +267,13 @@ struct Maker {
 }
 
 impl Maker {
-    fn make_block(&mut self, epoch: Epoch, shared: &Shared) -> Result<(), LedgerError> {
+    /// Whether a block was made: a logical epoch waits for its round, because its rules need the value.
+    fn make_block(&mut self, epoch: Epoch, shared: &Shared) -> Result<bool, LedgerError> {
         let beacons = self.due_rounds(epoch, shared)?;
+        let newest = self.ledger.beacon_tip()?.0 + beacons.len() as u64;
+        if shared.logical && newest < epoch.0 {
+            return Ok(false);
+        }
         let view = self.ledger.view();
         let txs = self.mempool.select(
             &view,
@@ -287,7 +293,7 @@ impl Maker {
             let ids: Vec<_> = done.outcomes.receipts.iter().map(|r| r.tx).collect();
             self.mempool.committed(height, &ids, &self.ledger.view())?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The beacon entries that this block can carry. Waits up to a quarter of an epoch for the newest round, then
@@ -321,4 +327,145 @@ fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::genesis::Genesis;
+    use crate::ledger::tests::{beacon, genesis, open, transfer, user, validator};
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn keys() -> Keys {
+        Keys {
+            validator: validator(),
+            beacon: Box::new(beacon()),
+        }
+    }
+
+    fn started(
+        home: &std::path::Path,
+        genesis: &Genesis,
+    ) -> (Arc<Ledger>, Arc<Mempool>, EngineHandle) {
+        let ledger = Arc::new(open(home, genesis).unwrap());
+        let pool = Arc::new(Mempool::new(ledger.chain_id()));
+        let engine = start(ledger.clone(), pool.clone(), keys()).unwrap();
+        (ledger, pool, engine)
+    }
+
+    #[test]
+    fn makes_blocks_takes_transactions_stops_and_goes_on() {
+        let home = tempfile::tempdir().unwrap();
+        let genesis = genesis(2);
+        let (ledger, pool, engine) = started(home.path(), &genesis);
+        let id = pool
+            .submit(transfer(ledger.chain_id(), 0, 0, 1), 0, &ledger.view())
+            .unwrap();
+        let mut height = 0;
+        while ledger.receipt(&id).unwrap().is_none() {
+            let tip = ledger.wait_beyond(height, LONG);
+            assert!(
+                tip.height > height,
+                "the chain stands: {:?}",
+                engine.status()
+            );
+            height = tip.height;
+        }
+        assert!(ledger.receipt(&id).unwrap().unwrap().2.succeeded());
+        assert!(pool.is_empty());
+        engine.stop();
+        assert_eq!(engine.status(), EngineStatus::Stopped);
+        let tip = ledger.tip();
+        assert_eq!(
+            ledger.wait_beyond(tip.height, Duration::from_millis(30)),
+            tip,
+            "stopped is stopped"
+        );
+        assert_eq!(tip.epoch.0, tip.height, "one block per epoch");
+        drop((engine, ledger, pool));
+        let (ledger, _pool, engine) = started(home.path(), &genesis);
+        assert_eq!(ledger.summary().replayed, 0);
+        assert!(ledger.wait_beyond(tip.height, LONG).height > tip.height);
+        drop(engine);
+    }
+
+    #[test]
+    fn a_lease_stands_the_clock_still_until_released() {
+        let home = tempfile::tempdir().unwrap();
+        let (ledger, _pool, engine) = started(home.path(), &genesis(1));
+        ledger.wait_beyond(2, LONG);
+        engine
+            .hold(ProviderId(1000), Duration::from_secs(600))
+            .unwrap();
+        assert_eq!(engine.leases().len(), 1);
+        // The block in progress, if any, may still come; after it the clock stands.
+        std::thread::sleep(Duration::from_millis(100));
+        let held = ledger.tip();
+        assert_eq!(
+            ledger.wait_beyond(held.height, Duration::from_millis(100)),
+            held
+        );
+        assert!(
+            engine
+                .hold(ProviderId(1000), Duration::from_secs(601))
+                .is_err()
+        );
+        engine.release(ProviderId(1000));
+        assert!(ledger.wait_beyond(held.height, LONG).height > held.height);
+        let until = Epoch(ledger.tip().epoch.0 + 40);
+        engine
+            .hold_before(ProviderId(1001), until, Duration::from_secs(600))
+            .unwrap();
+        assert!(ledger.wait_beyond(until.0 - 2, LONG).epoch < until);
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(
+            ledger.tip().epoch < until,
+            "goes on up to the named epoch and no further"
+        );
+        engine.stop();
+    }
+
+    #[test]
+    fn a_key_without_quorum_does_not_start() {
+        let home = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(open(home.path(), &genesis(1)).unwrap());
+        let pool = Arc::new(Mempool::new(ledger.chain_id()));
+        let stranger = Keys {
+            validator: user(3),
+            ..keys()
+        };
+        assert!(matches!(
+            start(ledger, pool, stranger),
+            Err(EngineError::NoQuorum { power: 0, .. })
+        ));
+    }
+
+    /// A source that never knows a round.
+    struct Silent;
+    impl BeaconSource for Silent {
+        fn round(&mut self, _: u64) -> Option<Entry> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_missing_round_delays_and_faults_nobody() {
+        let home = tempfile::tempdir().unwrap();
+        let genesis = genesis(1);
+        let ledger = Arc::new(open(home.path(), &genesis).unwrap());
+        let pool = Arc::new(Mempool::new(ledger.chain_id()));
+        let silent = Keys {
+            beacon: Box::new(Silent),
+            ..keys()
+        };
+        let engine = start(ledger.clone(), pool.clone(), silent).unwrap();
+        assert_eq!(ledger.wait_beyond(0, Duration::from_millis(300)).height, 0);
+        assert_eq!(engine.status(), EngineStatus::Running);
+        engine.stop();
+        let engine = start(ledger.clone(), pool, keys()).unwrap();
+        assert!(ledger.wait_beyond(2, LONG).height > 2);
+        engine.stop();
+        assert_eq!(ledger.beacon_tip().unwrap(), ledger.tip().epoch);
+    }
 }
