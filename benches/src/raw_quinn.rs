@@ -6,7 +6,9 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::{
     DigitallySignedStruct, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
+    pki_types::{
+        CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
+    },
     server::AlwaysResolvesServerRawPublicKeys,
     sign::CertifiedKey,
     version::TLS13,
@@ -21,9 +23,18 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 /// A server that answers each stream's 8-byte little-endian request with so many bytes.
 pub fn server(addr: SocketAddr) -> quinn::Endpoint {
     let secret = retrieval::NetSecret::generate();
-    let pkcs8 = [&hex::decode("302e020100300506032b657004220420").expect("hex")[..], &secret.to_seed()].concat();
-    let key = rustls::crypto::ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8)).expect("a key");
-    let spki = [&hex::decode("302a300506032b6570032100").expect("hex")[..], secret.peer_id().as_bytes()].concat();
+    let pkcs8 = [
+        &hex::decode("302e020100300506032b657004220420").expect("hex")[..],
+        &secret.to_seed(),
+    ]
+    .concat();
+    let key = rustls::crypto::ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8))
+        .expect("a key");
+    let spki = [
+        &hex::decode("302a300506032b6570032100").expect("hex")[..],
+        secret.peer_id().as_bytes(),
+    ]
+    .concat();
     let certified = Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], key));
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
@@ -31,7 +42,9 @@ pub fn server(addr: SocketAddr) -> quinn::Endpoint {
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(certified)));
     tls.alpn_protocols = vec![ALPN.to_vec()];
-    let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).expect("a cipher suite")));
+    let config = quinn::ServerConfig::with_crypto(Arc::new(
+        QuicServerConfig::try_from(tls).expect("a cipher suite"),
+    ));
     let endpoint = quinn::Endpoint::server(config, addr).expect("a free port");
     let accepting = endpoint.clone();
     tokio::spawn(async move {
@@ -39,7 +52,9 @@ pub fn server(addr: SocketAddr) -> quinn::Endpoint {
         while let Some(incoming) = accepting.accept().await {
             let block = block.clone();
             tokio::spawn(async move {
-                let Ok(connection) = incoming.await else { return };
+                let Ok(connection) = incoming.await else {
+                    return;
+                };
                 while let Ok((mut send, mut recv)) = connection.accept_bi().await {
                     let block = block.clone();
                     tokio::spawn(async move {

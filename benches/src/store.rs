@@ -29,16 +29,27 @@ impl PieceStore for FileStore {
     }
 
     fn have(&self, piece: &PieceRef) -> Option<PieceMeta> {
-        let PieceRef::Root(root) = piece else { return None };
+        let PieceRef::Root(root) = piece else {
+            return None;
+        };
         let size = std::fs::metadata(self.path(root, "piece")).ok()?.len();
-        Some(PieceMeta { size, root: *root, commp: CommP([0; 32]), state: PieceState::Hot })
+        Some(PieceMeta {
+            size,
+            root: *root,
+            commp: CommP([0; 32]),
+            state: PieceState::Hot,
+        })
     }
 
     fn open(&self, root: &PieceRoot) -> Result<OpenPiece, Refusal> {
         let data = File::open(self.path(root, "piece")).map_err(|_| Refusal::NotFound)?;
         let outboard = File::open(self.path(root, "outboard")).map_err(|_| Refusal::NotFound)?;
         let size = data.metadata().map_err(internal)?.len();
-        Ok(OpenPiece { size, data: Arc::new(data), outboard: Arc::new(outboard) })
+        Ok(OpenPiece {
+            size,
+            data: Arc::new(data),
+            outboard: Arc::new(outboard),
+        })
     }
 
     fn accept(&self, _peer: &PeerId, header: &PutHeader) -> Result<PutDecision, Refusal> {
@@ -67,7 +78,10 @@ impl PutSink for FileSink {
     }
 
     fn finish(self: Box<Self>, _piece: &CheckedPiece) -> Result<Vec<u8>, Refusal> {
-        self.data.sync_all().and_then(|()| self.outboard.sync_all()).map_err(internal)?;
+        self.data
+            .sync_all()
+            .and_then(|()| self.outboard.sync_all())
+            .map_err(internal)?;
         Ok(b"stored".to_vec())
     }
 }

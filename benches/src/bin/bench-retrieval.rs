@@ -16,7 +16,8 @@ use std::{
 use benches::{raw_quinn, store::FileStore};
 use prover::piece::commp::commp_of;
 use retrieval::{
-    ChainTag, Endpoint, FetchLimits, FetchRequest, Fetcher, Limits, NetSecret, PeerAddr, PieceKey, Session, ShardSource,
+    ChainTag, Endpoint, FetchLimits, FetchRequest, Fetcher, Limits, NetSecret, PeerAddr, PieceKey,
+    Session, ShardSource,
     push::{self, PutSource},
     serve,
     verify::outboard_of,
@@ -33,13 +34,16 @@ fn main() {
     match args.first().map(String::as_str) {
         Some("serve") => runtime.block_on(serve_folder(&args[1])),
         Some("serve-raw") => runtime.block_on(serve_raw()),
-        size => runtime.block_on(measure(size.map_or(256, |mib| mib.parse().expect("a number of MiB")))),
+        size => runtime.block_on(measure(
+            size.map_or(256, |mib| mib.parse().expect("a number of MiB")),
+        )),
     }
 }
 
 async fn serve_folder(folder: &str) {
     let addr = ([127, 0, 0, 1], 0).into();
-    let endpoint = Endpoint::bind(addr, NetSecret::generate(), CHAIN, Limits::loopback()).expect("bound");
+    let endpoint =
+        Endpoint::bind(addr, NetSecret::generate(), CHAIN, Limits::loopback()).expect("bound");
     let store = Arc::new(FileStore(folder.into()));
     let handle = serve::spawn(&endpoint, store, CancellationToken::new()).expect("serving");
     println!("{}", endpoint.peer_addr());
@@ -61,11 +65,20 @@ struct Server {
 impl Server {
     fn start(args: &[&str]) -> Self {
         let exe = std::env::current_exe().expect("this program");
-        let mut child = Command::new(exe).args(args).stdout(Stdio::piped()).spawn().expect("started");
+        let mut child = Command::new(exe)
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
         let mut addr = String::new();
         let out = child.stdout.take().expect("piped");
-        BufReader::new(out).read_line(&mut addr).expect("an address");
-        Self { child, addr: addr.trim().to_owned() }
+        BufReader::new(out)
+            .read_line(&mut addr)
+            .expect("an address");
+        Self {
+            child,
+            addr: addr.trim().to_owned(),
+        }
     }
 
     fn resident_mib(&self, field: &str) -> f64 {
@@ -83,8 +96,15 @@ impl Drop for Server {
 /// `VmRSS` or `VmHWM` of a process, where the system tells.
 fn memory_mib(pid: &str, field: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(&format!("{field}:"))).unwrap_or("0");
-    line.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("{field}:")))
+        .unwrap_or("0");
+    line.split_whitespace()
+        .next()
+        .and_then(|kib| kib.parse::<f64>().ok())
+        .unwrap_or(0.0)
+        / 1024.0
 }
 
 async fn measure(mib: u64) {
@@ -98,13 +118,22 @@ async fn measure(mib: u64) {
             Server::start(&["serve", folder.to_str().expect("utf-8")])
         })
         .collect();
-    let peers: Vec<PeerAddr> = providers.iter().map(|p| p.addr.parse().expect("an address")).collect();
+    let peers: Vec<PeerAddr> = providers
+        .iter()
+        .map(|p| p.addr.parse().expect("an address"))
+        .collect();
     let idle_mib = providers[0].resident_mib("VmRSS");
 
     let endpoint = Endpoint::client(CHAIN, Limits::loopback()).expect("a client");
     let shards: Vec<_> = (0..4u64).map(|i| shard(shard_bytes as usize, i)).collect();
     let put_s = put_all(&endpoint, &peers, &shards).await;
-    let keys: Vec<PieceKey> = shards.iter().map(|(header, _)| PieceKey { root: header.root, size: header.size }).collect();
+    let keys: Vec<PieceKey> = shards
+        .iter()
+        .map(|(header, _)| PieceKey {
+            root: header.root,
+            size: header.size,
+        })
+        .collect();
     drop(shards);
 
     let mut raw_1 = f64::MAX;
@@ -112,7 +141,10 @@ async fn measure(mib: u64) {
     let mut get = f64::MAX;
     let mut report = None;
     let raws: Vec<_> = (0..4).map(|_| Server::start(&["serve-raw"])).collect();
-    let raw_addrs: Vec<SocketAddr> = raws.iter().map(|raw| raw.addr.parse().expect("an address")).collect();
+    let raw_addrs: Vec<SocketAddr> = raws
+        .iter()
+        .map(|raw| raw.addr.parse().expect("an address"))
+        .collect();
     for round in 0..3 {
         raw_1 = raw_1.min(raw(&raw_addrs[..1], mib * MIB).await);
         raw_4 = raw_4.min(raw(&raw_addrs, mib * MIB).await);
@@ -145,16 +177,35 @@ async fn measure(mib: u64) {
 
 fn shard(bytes: usize, seed: u64) -> (PutHeader, PutSource) {
     let mut data = vec![0; bytes];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut data);
+    blake3::Hasher::new()
+        .update(&seed.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut data);
     let (root, outboard) = outboard_of(&data).expect("a piece");
-    let header = PutHeader { size: bytes as u64, root, commp: commp_of(&data).0, proposal: Vec::new() };
-    (header, PutSource { data: Arc::new(data), outboard: Arc::new(outboard) })
+    let header = PutHeader {
+        size: bytes as u64,
+        root,
+        commp: commp_of(&data).0,
+        proposal: Vec::new(),
+    };
+    (
+        header,
+        PutSource {
+            data: Arc::new(data),
+            outboard: Arc::new(outboard),
+        },
+    )
 }
 
-async fn put_all(endpoint: &Endpoint, peers: &[PeerAddr], shards: &[(PutHeader, PutSource)]) -> f64 {
+async fn put_all(
+    endpoint: &Endpoint,
+    peers: &[PeerAddr],
+    shards: &[(PutHeader, PutSource)],
+) -> f64 {
     let begin = Instant::now();
     let puts = peers.iter().zip(shards).map(|(peer, (header, source))| {
-        let (endpoint, peer, header, source) = (endpoint.clone(), *peer, header.clone(), source.clone());
+        let (endpoint, peer, header, source) =
+            (endpoint.clone(), *peer, header.clone(), source.clone());
         tokio::spawn(async move {
             let session = endpoint.session(peer).await.expect("a session");
             push::put(&session, header, source).await.expect("stored");
@@ -171,7 +222,13 @@ async fn raw(addrs: &[SocketAddr], bytes: u64) -> f64 {
     let share = bytes / addrs.len() as u64;
     let mut connections = Vec::new();
     for addr in addrs {
-        connections.push(client.connect(*addr, "raw").expect("valid").await.expect("connected"));
+        connections.push(
+            client
+                .connect(*addr, "raw")
+                .expect("valid")
+                .await
+                .expect("connected"),
+        );
     }
     let begin = Instant::now();
     let downloads: Vec<_> = connections
@@ -202,7 +259,11 @@ async fn get_all(
         piece: *piece,
         providers: vec![*peer],
     });
-    let request = FetchRequest { k: 2, shards: shards.collect(), ranges: vec![0..keys[0].size] };
+    let request = FetchRequest {
+        k: 2,
+        shards: shards.collect(),
+        ranges: vec![0..keys[0].size],
+    };
     let mut fetch = fetcher.fetch(request).expect("a sensible request");
     while let Some(unit) = fetch.next().await.expect("enough providers") {
         for (_, bytes) in &unit.shards {
@@ -217,7 +278,10 @@ async fn small_ranges(session: &Session, piece: PieceKey) -> (u64, u64) {
     for i in 0..2_000u64 {
         let start = i.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (piece.size / 16_384) * 16_384;
         let begin = Instant::now();
-        session.read(piece, start..start + 16_384).await.expect("bytes");
+        session
+            .read(piece, start..start + 16_384)
+            .await
+            .expect("bytes");
         times.push(begin.elapsed());
     }
     times.sort();

@@ -162,8 +162,8 @@ impl Endpoint {
         sessions.entry(to).or_default().clone()
     }
 
-    /// A new session, whatever the pool holds.
-    async fn connect(&self, to: PeerAddr) -> Result<Session, Error> {
+    /// A new session of the caller's own, whatever is kept warm.
+    pub async fn connect(&self, to: PeerAddr) -> Result<Session, Error> {
         let inner = &self.0;
         let tls = tls::client_config(&inner.secret, inner.chain, to.peer)
             .map_err(|error| Error::Invalid(format!("TLS setup: {error}")))?;

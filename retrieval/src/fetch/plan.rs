@@ -11,8 +11,9 @@
 //! * Data shards are worth [`DATA_BONUS`]: they need no decoding. A data shard that is slower than that is not waited for.
 //! * A provider has as many units outstanding as it delivers in [`WINDOW`], so that a slow one is not handed a long
 //!   queue whose tail everybody waits for.
-//! * A provider without progress for the hedge timer is *suspect*: its units are asked from others too, and new units
-//!   avoid it. So n − k silent providers cost one timer, not one per unit.
+//! * A provider without progress for the hedge timer is *suspect*: its oldest unit is asked from another provider too (a
+//!   hedge), its other units are taken from it and asked elsewhere, and new units avoid it. So n − k silent providers cost
+//!   one timer, not one per unit, and few bytes are asked for twice.
 //! * The first k shards win; the rest are cancelled.
 //! * A lie ends a provider's part at once; a missing piece ends that source; anything else is a strike with growing pause.
 
@@ -585,11 +586,47 @@ impl Plan {
             .collect();
         // Oldest unit first: its bytes are waited for.
         late.sort();
+        for (_, id) in &late {
+            self.providers[self.attempts[id].provider].suspect_until = Some(now + SUSPECT_FOR);
+        }
+        let mut probed = Vec::new();
         for (unit, id) in late {
             let provider = self.attempts[&id].provider;
-            self.providers[provider].suspect_until = Some(now + SUSPECT_FOR);
-            self.hedge(unit, id, now, commands);
+            if probed.contains(&provider)
+                || self
+                    .attempts
+                    .values()
+                    .any(|a| a.provider == provider && a.hedged)
+            {
+                self.move_away(unit, id, now, commands);
+            } else {
+                probed.push(provider);
+                self.hedge(unit, id, now, commands);
+            }
         }
+    }
+
+    /// Takes a unit's shard from a late provider, if somebody else can be asked; `fill_unit` then does. One attempt
+    /// stays with the provider and shows when it is back; moving the others asks for no byte twice.
+    fn move_away(&mut self, unit: u64, late: AttemptId, now: Instant, commands: &mut Vec<Command>) {
+        let Some(length) = self
+            .unit(unit)
+            .map(|state| state.range.end - state.range.start)
+        else {
+            return;
+        };
+        if self
+            .choose(1, &self.busy_shards(unit), length, false, now)
+            .is_empty()
+        {
+            return;
+        }
+        if let Some(attempt) = self.end_attempt(late) {
+            self.wasted_bytes += attempt.received;
+            self.providers[attempt.provider].score.on_failure();
+            commands.push(Command::Cancel(late));
+        }
+        self.fill_unit(unit, now, commands);
     }
 
     fn hedge(&mut self, unit: u64, late: AttemptId, now: Instant, commands: &mut Vec<Command>) {
