@@ -1,0 +1,471 @@
+//! The workshop: runs sealing, proving and checking on this machine's cores, within its memory, one heavy job at a time.
+//!
+//! Place in the walk: [`super::worker`] hands in a sector and gets commitments or a proof; `prover::seal` and `prover::post`
+//! do the work. Spec: `DESIGN.md` §5: one lock per machine serialises PoRep proving; window posts have a lane of their own
+//! ahead of it; proving has its own threads, so that it never starves I/O.
+//!
+//! ```text
+//! sectors/<number>/           one sector's folder, see `prover::sector_dir`
+//! sectors/<number>.rebuild/   a damaged replica being resealed; takes the folder's place when its CommR is right
+//! <params>/porep.slot         held by the process that may seal      <params>/window.slot   the same for window posts
+//! ```
+//! Every function here blocks and is called on a blocking thread. Each is idempotent: called again after a crash it goes on
+//! from the last durable stage and ends with the same CommR.
+//! Memory: a proving key is a file that is read in pieces; a job's need is asked of the [`Plan`] before it starts.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prover::machine::{Machine, Plan, PlanError};
+use prover::post::proof::{PostError, ReplicaRef, prove_window};
+use prover::seal::{self, AnyStage, CheckDepth, SealRequest};
+use prover::sector_dir;
+use prover::snark::CircuitId;
+use prover::snark::keys::{KeyError, ParamStore};
+use prover::{
+    CommD, CommR, PostRandomness, Progress, ProverId, RegisteredSeal, SealVersion, SectorNumber,
+    SectorSize, Seed,
+};
+use rand::Rng;
+
+use super::lifecycle::{DealRecord, Health, SealTimes, SectorRecord, Stage};
+
+/// Leaves that a cheap check opens: as many as a window post.
+const SAMPLE_LEAVES: usize = 10;
+/// How long a window post waits for another process's before it starts anyway: memory is worth less than a deadline.
+const WINDOW_SLOT_PATIENCE: Duration = Duration::from_secs(20);
+/// Pause between looks at a slot that another process holds.
+const SLOT_POLL: Duration = Duration::from_millis(100);
+
+/// Why a job has no result. The text is for the operator; what to do is the life cycle's decision.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// Sealing, unsealing or the folder.
+    #[error(transparent)]
+    Seal(#[from] seal::SealError),
+    /// A key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The window post; [`PostError::Faulty`] names damaged sectors.
+    #[error(transparent)]
+    Post(#[from] PostError),
+    /// A file.
+    #[error("{path}: {source}", path = .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The journal and the disk disagree: a bug, or somebody else's folder.
+    #[error("sector {sector}: {what}")]
+    Mismatch {
+        /// Which sector.
+        sector: SectorNumber,
+        /// What disagrees.
+        what: String,
+    },
+}
+
+/// Why the workshop cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkshopError {
+    /// The folder of keys.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The threads.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+/// Keys, threads and slots of one machine, shared by all providers of a process.
+pub struct Workshop {
+    params: ParamStore,
+    seal: Plan,
+    post: Plan,
+    /// One window proof at a time in this process.
+    window_lane: std::sync::Mutex<()>,
+}
+
+impl Workshop {
+    /// Sets up for the parameter folder `params`.
+    pub fn new(params: &Path) -> Result<Self, WorkshopError> {
+        let machine = Machine::detect();
+        Ok(Self {
+            params: ParamStore::open(params)?,
+            seal: Plan::new(&machine)?,
+            post: Plan::new(&machine)?,
+            window_lane: std::sync::Mutex::new(()),
+        })
+    }
+
+    /// The keys.
+    pub fn params(&self) -> &ParamStore {
+        &self.params
+    }
+
+    /// Makes the proving keys of a size, if they are not there yet. Minutes for 8 MiB, once per machine.
+    pub fn prepare(&self, size: SectorSize, progress: &dyn Progress) -> Result<(), KeyError> {
+        for circuit in [CircuitId::window(size), CircuitId::porep(size)] {
+            self.seal
+                .run(|| self.params.load_or_generate(circuit, progress))?;
+        }
+        Ok(())
+    }
+
+    /// The machine's sealing slot, if nobody has it.
+    pub fn try_porep_slot(&self) -> io::Result<Option<SlotGuard>> {
+        try_slot(&self.params.dir().join("porep.slot"))
+    }
+
+    /// The window slot; after a while without.
+    fn window_slot(&self) -> Option<SlotGuard> {
+        let until = Instant::now() + WINDOW_SLOT_PATIENCE;
+        loop {
+            match try_slot(&self.params.dir().join("window.slot")) {
+                Ok(Some(guard)) => return Some(guard),
+                Ok(None) if Instant::now() < until => std::thread::sleep(SLOT_POLL),
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+}
+
+/// A machine-wide slot, given back when dropped or when the process ends, however it ends.
+#[derive(Debug)]
+pub struct SlotGuard {
+    _file: File,
+}
+
+fn try_slot(path: &Path) -> io::Result<Option<SlotGuard>> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(SlotGuard { _file: file })),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// One provider's place in the workshop.
+#[derive(Clone)]
+pub struct Bench {
+    shop: Arc<Workshop>,
+    dir: PathBuf,
+    size: SectorSize,
+    prover: ProverId,
+}
+
+impl Bench {
+    /// A bench whose sectors are folders of `dir`.
+    pub fn new(shop: Arc<Workshop>, dir: PathBuf, size: SectorSize, prover: ProverId) -> Self {
+        Self {
+            shop,
+            dir,
+            size,
+            prover,
+        }
+    }
+
+    /// A sector's folder.
+    pub fn sector_dir(&self, number: SectorNumber) -> PathBuf {
+        self.dir.join(number.to_string())
+    }
+
+    /// The workshop.
+    pub fn shop(&self) -> &Arc<Workshop> {
+        &self.shop
+    }
+
+    /// PC1 and PC2: labels, trees, replica. Goes on where it stopped.
+    pub fn seal(
+        &self,
+        record: &SectorRecord,
+        pieces: &[(DealRecord, PathBuf)],
+        progress: &dyn Progress,
+    ) -> Result<(CommD, CommR, SealTimes), JobError> {
+        let path = self.sector_dir(record.number);
+        self.seal_at(&path, record, pieces, progress)
+    }
+
+    fn seal_at(
+        &self,
+        path: &Path,
+        record: &SectorRecord,
+        pieces: &[(DealRecord, PathBuf)],
+        progress: &dyn Progress,
+    ) -> Result<(CommD, CommR, SealTimes), JobError> {
+        let mut spent = record.spent;
+        let mut stage = self.open_or_create(path, record, pieces)?;
+        loop {
+            let begun = Instant::now();
+            stage = match stage {
+                AnyStage::Packed(packed) => {
+                    let labeled = packed.label(&self.shop.seal, progress)?;
+                    spent.pc1_ms += millis(begun);
+                    AnyStage::Labeled(labeled)
+                }
+                AnyStage::Labeled(labeled) => {
+                    let replicated = labeled.replicate(&self.shop.seal, progress)?;
+                    spent.pc2_ms += millis(begun);
+                    AnyStage::Replicated(replicated)
+                }
+                AnyStage::Replicated(done) => return Ok((done.comm_d(), done.comm_r(), spent)),
+                AnyStage::Challenged(done) => {
+                    let done = done.forget_seed()?;
+                    return Ok((done.comm_d(), done.comm_r(), spent));
+                }
+                AnyStage::Sealed(done) => return Ok((done.comm_d(), done.comm_r(), spent)),
+            };
+        }
+    }
+
+    /// The sector as it stands on disk, or packed anew when there is none, or one of another ticket, or one whose data is gone.
+    fn open_or_create(
+        &self,
+        path: &Path,
+        record: &SectorRecord,
+        pieces: &[(DealRecord, PathBuf)],
+    ) -> Result<AnyStage, JobError> {
+        let sealing = match (&record.stage, record.replica()) {
+            (_, Some(replica)) => replica.sealing,
+            (Stage::Sealing(sealing), None) => *sealing,
+            _ => {
+                return Err(JobError::Mismatch {
+                    sector: record.number,
+                    what: "it has no ticket yet".to_owned(),
+                });
+            }
+        };
+        if path.exists() {
+            match seal::resume(path).or_else(|_| seal::repair(path)) {
+                Ok(stage) if stage.dir().record().ticket == sealing.ticket => return Ok(stage),
+                Ok(_) => tracing::info!(sector = record.number.0, "starts over with a new ticket"),
+                Err(error) => {
+                    tracing::warn!(sector = record.number.0, %error, "the sector's folder cannot be used; packing anew");
+                }
+            }
+            remove_dir(path)?;
+        }
+        let request = SealRequest {
+            seal: RegisteredSeal {
+                version: SealVersion::V1_1,
+                size: self.size,
+            },
+            prover: self.prover,
+            sector: record.number,
+            ticket: sealing.ticket,
+            pieces: pieces.iter().map(|(deal, _)| deal.piece).collect(),
+        };
+        let mut sources = Vec::with_capacity(pieces.len());
+        for (deal, path) in pieces {
+            let file = File::open(path).map_err(at(path))?;
+            // A piece is its bytes, zero-filled to the unpadded size.
+            let unpadded = deal.piece.size.unpadded().bytes();
+            sources.push(io::BufReader::new(file).chain(io::repeat(0)).take(unpadded));
+        }
+        let mut readers: Vec<&mut dyn Read> = sources
+            .iter_mut()
+            .map(|source| source as &mut dyn Read)
+            .collect();
+        Ok(AnyStage::Packed(seal::create(path, request, &mut readers)?))
+    }
+
+    /// C1 and C2: the proof for this seed, verified by the front door. Goes on where it stopped.
+    pub fn prove(
+        &self,
+        record: &SectorRecord,
+        seed: Seed,
+        progress: &dyn Progress,
+    ) -> Result<(Vec<u8>, SealTimes), JobError> {
+        let path = self.sector_dir(record.number);
+        let mut spent = record.spent;
+        let mut stage = seal::resume(&path)?;
+        loop {
+            let begun = Instant::now();
+            stage = match stage {
+                AnyStage::Replicated(replicated) => {
+                    let challenged = replicated.challenge(seed)?;
+                    spent.c1_ms += millis(begun);
+                    AnyStage::Challenged(challenged)
+                }
+                AnyStage::Challenged(challenged) if challenged.vanilla().seed != seed => {
+                    AnyStage::Replicated(challenged.forget_seed()?)
+                }
+                AnyStage::Challenged(challenged) => {
+                    let key = self.key(CircuitId::porep(self.size), progress)?;
+                    let sealed = challenged.prove(&key, &self.shop.seal, progress)?;
+                    spent.c2_ms += millis(begun);
+                    AnyStage::Sealed(sealed)
+                }
+                AnyStage::Sealed(sealed) if sealed.seed() == seed => {
+                    return Ok((sealed.proof().to_vec(), spent));
+                }
+                other => {
+                    return Err(JobError::Mismatch {
+                        sector: record.number,
+                        what: format!(
+                            "its folder is {}, which does not fit the chain's seed",
+                            other.name()
+                        ),
+                    });
+                }
+            };
+        }
+    }
+
+    fn key(
+        &self,
+        circuit: CircuitId,
+        progress: &dyn Progress,
+    ) -> Result<Arc<prover::snark::keys::ProvingKey>, KeyError> {
+        self.shop
+            .seal
+            .run(|| self.shop.params.load_or_generate(circuit, progress))
+    }
+
+    /// Frees what only sealing needed, once the chain has the sector. The pieces keep their own unsealed copies.
+    pub fn trim(&self, number: SectorNumber) -> Result<(), JobError> {
+        if let AnyStage::Sealed(sealed) = seal::resume(&self.sector_dir(number))? {
+            sealed.trim(false)?;
+        }
+        Ok(())
+    }
+
+    /// A window post over these sectors, verified by the front door. One at a time per machine.
+    pub fn prove_window(
+        &self,
+        randomness: PostRandomness,
+        sectors: &[(SectorNumber, CommR)],
+        progress: &dyn Progress,
+    ) -> Result<Vec<u8>, JobError> {
+        let _lane = self
+            .shop
+            .window_lane
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _slot = self.shop.window_slot();
+        let dirs: Vec<PathBuf> = sectors
+            .iter()
+            .map(|(number, _)| self.sector_dir(*number))
+            .collect();
+        let replicas: Vec<ReplicaRef<'_>> = sectors
+            .iter()
+            .zip(&dirs)
+            .map(|((number, comm_r), dir)| ReplicaRef {
+                number: *number,
+                comm_r: *comm_r,
+                dir,
+            })
+            .collect();
+        let circuit = CircuitId::window(self.size);
+        self.shop.post.run(|| {
+            let key = self.shop.params.load_or_generate(circuit, progress)?;
+            Ok(prove_window(
+                &key,
+                self.size,
+                self.prover,
+                randomness,
+                &replicas,
+                progress,
+            )?)
+        })
+    }
+
+    /// Looks at a replica: all of it, or as many random leaves as a window post opens.
+    pub fn scrub(&self, number: SectorNumber, comm_r: &CommR, full: bool) -> Health {
+        let mut rng = rand::thread_rng();
+        let leaves: Vec<u64> = (0..SAMPLE_LEAVES)
+            .map(|_| rng.gen_range(0..self.size.nodes()))
+            .collect();
+        let depth = if full {
+            CheckDepth::Full
+        } else {
+            CheckDepth::Leaves(&leaves)
+        };
+        let report = seal::replica_check(
+            &self.sector_dir(number),
+            self.size,
+            comm_r,
+            depth,
+            &self.shop.post,
+            &prover::NoProgress,
+        );
+        if report.is_sound() {
+            return Health::Good { full };
+        }
+        for damage in &report.damage {
+            tracing::warn!(sector = number.0, %damage, "damage found");
+        }
+        Health::Damaged
+    }
+
+    /// Reseals a damaged replica from its pieces and puts it in the folder's place if it has the chain's CommR.
+    pub fn rebuild(
+        &self,
+        record: &SectorRecord,
+        pieces: &[(DealRecord, PathBuf)],
+        progress: &dyn Progress,
+    ) -> Result<(), JobError> {
+        let Some(replica) = record.replica() else {
+            return Err(JobError::Mismatch {
+                sector: record.number,
+                what: "there is no replica to rebuild".to_owned(),
+            });
+        };
+        let fresh = self.dir.join(format!("{}.rebuild", record.number));
+        let (_, comm_r, _) = self.seal_at(&fresh, record, pieces, progress)?;
+        if comm_r != replica.comm_r {
+            remove_dir(&fresh)?;
+            return Err(JobError::Mismatch {
+                sector: record.number,
+                what: format!(
+                    "resealing gave CommR {comm_r}, the chain has {}",
+                    replica.comm_r
+                ),
+            });
+        }
+        let place = self.sector_dir(record.number);
+        remove_dir(&place)?;
+        fs::rename(&fresh, &place).map_err(at(&place))?;
+        let _ = super::journal::sync_dir(&self.dir);
+        Ok(())
+    }
+
+    /// Deletes a sector's files.
+    pub fn discard(&self, number: SectorNumber) -> Result<(), JobError> {
+        remove_dir(&self.sector_dir(number))?;
+        remove_dir(&self.dir.join(format!("{number}.rebuild")))
+    }
+
+    /// Whether the folder holds a readable record: what a start reports.
+    pub fn is_here(&self, number: SectorNumber) -> bool {
+        sector_dir::read_record(&sector_dir::disk::RealDisk, &self.sector_dir(number)).is_ok()
+    }
+}
+
+fn remove_dir(path: &Path) -> Result<(), JobError> {
+    match fs::remove_dir_all(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(JobError::File {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> JobError {
+    let path = path.to_owned();
+    |source| JobError::File { path, source }
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
