@@ -1,3 +1,388 @@
-//! The client: put, get, list and repair objects.
+//! The client: put, get, list and inspect objects.
 //!
-//! Sits between `cli` and the network; everything about the shape of an object is in [`crate::object`].
+//! Place in the walk: between `cli` and the network. The shape of an object is [`crate::object`]'s; this module decides what to
+//! do in which order, and survives crashes.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`put`] | encrypt, code, place, push, publish, read back, and only then say *stored* |
+//! | [`encode`] | a file as a stream of coded segments, in bounded memory |
+//! | [`journal`] | what a put must remember to resume without a second charge |
+//! | [`catalog`] | which objects an account has, from the chain alone |
+//! | [`get`] | any k of n, verified, decrypted, written |
+//! | [`health`] | k-of-n health, rungs, deadlines and money of an object |
+//! | [`live`] | the seams below over JSON-RPC and QUIC |
+//!
+//! Two seams, [`Chain`] and [`Network`], carry everything that can fail, stall or crash; tests put fakes behind them.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chain_lite::account::{Address, ChainId, DealId, NetKey, ProviderId};
+use chain_lite::deal::Deal;
+use chain_lite::message::{Message, SignedTx};
+use chain_lite::params::ChainParams;
+use chain_lite::units::{Epoch, TokenAmount};
+use prover::{CommP, SectorSize};
+use retrieval::fetch::{FetchRequest, Unit};
+use retrieval::verify::ReadAt;
+use retrieval::{PieceKey, PieceRoot};
+
+use crate::chain::PartitionView;
+use crate::config::Home;
+use crate::identity::Wallet;
+use crate::object::cipher::CipherError;
+use crate::object::erasure::ErasureError;
+use crate::object::manifest::{ManifestError, ObjectId};
+use crate::object::placement::PlacementError;
+use crate::provider::ask::Ask;
+
+pub mod catalog;
+pub mod encode;
+pub mod get;
+pub mod health;
+pub mod journal;
+pub mod live;
+pub mod put;
+
+/// Everything a client operation works with.
+#[derive(Debug)]
+pub struct Client<C, N> {
+    /// The chain.
+    pub chain: C,
+    /// The providers.
+    pub network: N,
+    /// Who pays and who can read.
+    pub wallet: Wallet,
+    /// Where journals lie.
+    pub home: Home,
+}
+
+/// Money of an account as a client sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Money {
+    /// What may be spent.
+    pub free: TokenAmount,
+    /// Nonce of the next transaction, those waiting included.
+    pub next_nonce: u64,
+    /// Nonce of the next transaction by the newest block.
+    pub nonce: u64,
+    /// All escrow.
+    pub escrow: TokenAmount,
+    /// The part of it that open deals hold.
+    pub locked: TokenAmount,
+}
+
+impl Money {
+    /// Escrow that a new deal may lock.
+    pub fn unlocked(&self) -> TokenAmount {
+        self.escrow.minus_or_zero(self.locked)
+    }
+}
+
+/// The newest block's place in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Its height.
+    pub height: u64,
+    /// Its epoch.
+    pub epoch: Epoch,
+}
+
+/// A provider as the chain records it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderRecord {
+    /// Its id.
+    pub id: ProviderId,
+    /// Who owns it.
+    pub owner: Address,
+    /// The key its endpoint must prove.
+    pub net_key: NetKey,
+    /// Where it listens.
+    pub addrs: Vec<SocketAddr>,
+    /// Size of its sectors.
+    pub sector_size: SectorSize,
+}
+
+/// A piece on its way to a provider.
+#[derive(Clone)]
+pub struct Outgoing {
+    /// Root and unpadded size.
+    pub key: PieceKey,
+    /// Piece commitment.
+    pub comm_p: CommP,
+    /// The signed proposal, borsh.
+    pub proposal: Vec<u8>,
+    /// The piece's bytes.
+    pub data: Arc<dyn ReadAt>,
+    /// Its outboard.
+    pub outboard: Arc<dyn ReadAt>,
+}
+
+/// Why a push gave no acknowledgement. The difference decides whether another provider may be asked without the risk of
+/// paying two.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    /// The provider said no, so it does not hold the piece.
+    #[error("it refused: {0}")]
+    Refused(String),
+    /// It was never reached, so it has not seen the proposal.
+    #[error("it cannot be reached: {0}")]
+    NotReached(String),
+    /// The transfer broke. If the last byte had been read from disk it may hold the whole piece.
+    #[error("the transfer broke off: {0}")]
+    Interrupted(String),
+}
+
+/// Why the chain gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChainFailure {
+    /// Not reachable; later may help.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It said no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What a client needs of the chain.
+pub trait Chain: Clone + Send + Sync + 'static {
+    /// The chain's id.
+    fn chain_id(&self) -> ChainId;
+    /// The rules' numbers.
+    fn params(&self) -> ChainParams;
+    /// The newest block.
+    fn now(&self) -> impl Future<Output = Result<Now, ChainFailure>> + Send;
+    /// An account's money.
+    fn money(&self, of: &Address) -> impl Future<Output = Result<Money, ChainFailure>> + Send;
+    /// All providers.
+    fn providers(&self) -> impl Future<Output = Result<Vec<ProviderRecord>, ChainFailure>> + Send;
+    /// A deal, if it was published.
+    fn deal(&self, id: &DealId) -> impl Future<Output = Result<Option<Deal>, ChainFailure>> + Send;
+    /// All deals of a client.
+    fn deals(
+        &self,
+        client: &Address,
+    ) -> impl Future<Output = Result<Vec<(DealId, Deal)>, ChainFailure>> + Send;
+    /// The beacon's output of an epoch that has begun.
+    fn beacon(&self, epoch: Epoch) -> impl Future<Output = Result<[u8; 32], ChainFailure>> + Send;
+    /// Least collateral for a piece of this padded size.
+    fn collateral(
+        &self,
+        padded: u64,
+    ) -> impl Future<Output = Result<TokenAmount, ChainFailure>> + Send;
+    /// A provider's partitions and when each is proven next.
+    fn deadlines(
+        &self,
+        provider: ProviderId,
+    ) -> impl Future<Output = Result<Vec<PartitionView>, ChainFailure>> + Send;
+    /// A transaction of these messages, signed and valid for some time, not yet submitted.
+    fn sign(&self, wallet: &Wallet, nonce: u64, now: Now, msgs: Vec<Message>) -> SignedTx;
+    /// Submits and waits until it is included and successful. The same transaction twice is one transaction.
+    fn execute(&self, tx: &SignedTx) -> impl Future<Output = Result<(), ChainFailure>> + Send;
+    /// Returns when there may be something new: a block, or a second.
+    fn pause(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// What a client needs of the providers.
+pub trait Network: Send + Sync + 'static {
+    /// Units of a running fetch.
+    type Units: Units;
+    /// A provider's terms, as they are now.
+    fn ask(&self, of: &ProviderRecord) -> impl Future<Output = Result<Ask, String>> + Send;
+    /// Pushes a piece and returns the acknowledgement's bytes.
+    fn push(
+        &self,
+        to: &ProviderRecord,
+        piece: Outgoing,
+    ) -> impl Future<Output = Result<Vec<u8>, PushError>> + Send;
+    /// Reads verified bytes of a piece.
+    fn read(
+        &self,
+        from: &ProviderRecord,
+        piece: PieceKey,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<Vec<u8>, String>> + Send;
+    /// Starts reading the same bytes of any k shards.
+    fn fetch(&self, request: FetchRequest) -> Result<Self::Units, String>;
+    /// Where `retrieval` meets a provider.
+    fn peers(of: &ProviderRecord) -> Vec<retrieval::PeerAddr> {
+        of.addrs
+            .iter()
+            .map(|addr| retrieval::PeerAddr {
+                peer: retrieval::PeerId(of.net_key.0),
+                addr: *addr,
+            })
+            .collect()
+    }
+}
+
+/// A running fetch.
+pub trait Units: Send + 'static {
+    /// The next unit in ascending order; `None` at the end.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Unit>, String>> + Send;
+    /// Providers proven to have sent wrong bytes so far.
+    fn liars(&self) -> Vec<String>;
+}
+
+/// Why a client operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A file of the caller's or ours.
+    #[error("cannot {what} {}: {error}", .path.display())]
+    File {
+        /// What was attempted.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The cause.
+        error: io::Error,
+    },
+    /// Not something that can be stored.
+    #[error("{} is not a plain file", .0.display())]
+    NotAFile(PathBuf),
+    /// The file changed between two looks.
+    #[error("{} changed while it was being stored", .0.display())]
+    Changed(PathBuf),
+    /// No manifest can hold the object on this network.
+    #[error("{bytes} bytes are too many for one object on this network: {reason}")]
+    TooLarge {
+        /// The file's length.
+        bytes: u64,
+        /// Which limit.
+        reason: String,
+    },
+    /// Impossible k and m.
+    #[error(transparent)]
+    Scheme(#[from] ErasureError),
+    /// Not enough providers. The second field says what each unavailable one answered.
+    #[error("{error}{}", list(.refusals))]
+    Placement {
+        /// The count.
+        error: PlacementError,
+        /// `provider: reason` each.
+        refusals: Vec<String>,
+    },
+    /// Not enough money.
+    #[error(
+        "storing this needs {need} tokens in escrow and this account has {have}",
+        need = .need.in_tokens(), have = .have.in_tokens()
+    )]
+    Money {
+        /// What is missing in escrow.
+        need: TokenAmount,
+        /// Free money.
+        have: TokenAmount,
+    },
+    /// The chain did not answer or said no.
+    #[error(transparent)]
+    Chain(#[from] ChainFailure),
+    /// A provider does not do what it agreed to.
+    #[error("provider {provider}: {reason}")]
+    Provider {
+        /// Which.
+        provider: ProviderId,
+        /// What it did.
+        reason: String,
+    },
+    /// A journal that cannot be used.
+    #[error("the journal {} is damaged: {reason}", .path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Another put, repair or transfer is running in this home.
+    #[error("another command is using this wallet (lock {})", .0.display())]
+    Busy(PathBuf),
+    /// No such object.
+    #[error("this account has no object {0}")]
+    UnknownObject(String),
+    /// More than one object has an id that starts like this.
+    #[error("{count} objects have an id that starts with {prefix}")]
+    Ambiguous {
+        /// What was given.
+        prefix: String,
+        /// How many match.
+        count: usize,
+    },
+    /// The manifest cannot be read from any of its holders.
+    #[error("the manifest of {object} cannot be read: {reason}")]
+    ManifestLost {
+        /// The object.
+        object: ObjectId,
+        /// What each holder said.
+        reason: String,
+    },
+    /// A manifest that does not open or decode.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// Fewer than k shards of a segment can be read.
+    #[error("segment {segment}: {reason}")]
+    Lost {
+        /// Which segment.
+        segment: u64,
+        /// What each provider did.
+        reason: String,
+    },
+    /// Every shard matches its root and still the bytes are wrong: whoever stored it coded it wrongly.
+    #[error("inconsistent encoding: the shards of segment {segment} are as stored, but {error}")]
+    Inconsistent {
+        /// Which segment.
+        segment: u64,
+        /// What fails.
+        error: CipherError,
+    },
+    /// The bytes are not those of the manifest.
+    #[error("inconsistent encoding: the restored bytes do not have the hash in the manifest")]
+    WrongHash,
+    /// A range outside the object.
+    #[error("the range {start}..{end} is outside the object's {len} bytes")]
+    OutOfRange {
+        /// First byte wanted.
+        start: u64,
+        /// One past the last byte wanted.
+        end: u64,
+        /// The object's length.
+        len: u64,
+    },
+    /// The output exists.
+    #[error("{} exists already", .0.display())]
+    Exists(PathBuf),
+    /// Our own mistake.
+    #[error("internal error: {0}")]
+    Bug(String),
+}
+
+fn list(refusals: &[String]) -> String {
+    refusals.iter().map(|line| format!("; {line}")).collect()
+}
+
+impl ClientError {
+    /// A file error with its path.
+    pub fn file(
+        what: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> ClientError {
+        let path = path.into();
+        move |error| ClientError::File { what, path, error }
+    }
+
+    /// A failed background task of ours.
+    pub fn task(error: tokio::task::JoinError) -> Self {
+        Self::Bug(format!("a background task ended: {error}"))
+    }
+}
+
+/// A piece's key from a root and size.
+pub fn piece_key(root: [u8; 32], size: u64) -> PieceKey {
+    PieceKey {
+        root: PieceRoot(root),
+        size,
+    }
+}

@@ -180,11 +180,16 @@ impl Cipher {
     /// Opens consecutive sealed chunks in place and returns the number of plaintext bytes, which then stand at the front of
     /// `sealed`. On an error nothing in `sealed` may be used.
     pub fn open(&self, first: u64, sealed: &mut [u8]) -> Result<usize, CipherError> {
+        self.open_in_place(first, sealed)?;
+        Ok(close_gaps(sealed))
+    }
+
+    /// Like [`Cipher::open`], but leaves each plaintext where its chunk was, for [`plain_parts`]: nothing is moved.
+    pub fn open_in_place(&self, first: u64, sealed: &mut [u8]) -> Result<(), CipherError> {
         sealed
             .par_chunks_mut(SEALED_CHUNK_BYTES)
             .enumerate()
-            .try_for_each(|(i, chunk)| self.open_chunk(first + i as u64, chunk))?;
-        Ok(close_gaps(sealed))
+            .try_for_each(|(i, chunk)| self.open_chunk(first + i as u64, chunk))
     }
 
     fn seal_chunk(&self, chunk: u64, plain: &[u8], sealed: &mut [u8]) -> Result<(), CipherError> {
@@ -215,6 +220,13 @@ impl Cipher {
     fn is_last(&self, chunk: u64) -> bool {
         chunk + 1 == self.chunks()
     }
+}
+
+/// The plaintexts of chunks that [`Cipher::open_in_place`] opened, in order.
+pub fn plain_parts(opened: &[u8]) -> impl Iterator<Item = &[u8]> {
+    opened
+        .chunks(SEALED_CHUNK_BYTES)
+        .map(|chunk| &chunk[..chunk.len() - TAG_BYTES])
 }
 
 /// Ciphertext bytes of an object with `plain_len` bytes of plaintext. `plain_len` is at most [`MAX_PLAIN_BYTES`].

@@ -103,7 +103,7 @@ pub struct Shard {
 }
 
 /// The file key, sealed for the account that put the object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, borsh::BorshSerialize, borsh::BorshDeserialize)]
 pub struct WrappedKey {
     nonce: [u8; 24],
     sealed: [u8; 48],
@@ -198,15 +198,19 @@ impl ManifestKey {
         WrappedKey { nonce, sealed }
     }
 
-    /// Opens a manifest's file key.
-    pub fn unwrap(&self, manifest: &Manifest) -> Result<FileKey, ManifestError> {
+    /// Opens the file key that was wrapped for the object with this tag.
+    pub fn unwrap_key(
+        &self,
+        key: &WrappedKey,
+        file_tag: &FileTag,
+    ) -> Result<FileKey, ManifestError> {
         let payload = Payload {
-            msg: &manifest.key.sealed[..],
-            aad: &wrap_aad(&manifest.file_tag),
+            msg: &key.sealed[..],
+            aad: &wrap_aad(file_tag),
         };
         let bytes = self
             .aead()
-            .decrypt(&XNonce::from(manifest.key.nonce), payload)
+            .decrypt(&XNonce::from(key.nonce), payload)
             .map(Zeroizing::new)
             .map_err(|_| ManifestError::KeyForged)?;
         let key: [u8; 32] = bytes[..].try_into().map_err(|_| ManifestError::KeyForged)?;
@@ -641,7 +645,11 @@ mod tests {
         let sealed = SealedManifest::seal(&manifest, &key, &mut rng());
         assert_eq!(sealed.0.len(), bytes.len() + SEAL_OVERHEAD_BYTES);
         assert_eq!(sealed.open(&manifest.id(), &key), Ok(manifest.clone()));
-        assert_eq!(key.unwrap(&manifest).map(|key| *key.expose()), Ok([4; 32]));
+        assert_eq!(
+            key.unwrap_key(&manifest.key, &manifest.file_tag)
+                .map(|key| *key.expose()),
+            Ok([4; 32])
+        );
     }
 
     #[test]
@@ -679,7 +687,7 @@ mod tests {
             Err(ManifestError::Forged)
         );
         assert_eq!(
-            other.unwrap(&manifest).err(),
+            other.unwrap_key(&manifest.key, &manifest.file_tag).err(),
             Some(ManifestError::KeyForged)
         );
         for at in 0..sealed.0.len() {

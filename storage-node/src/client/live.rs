@@ -1,0 +1,274 @@
+//! The client's two seams over the real network: the chain by JSON-RPC, providers by QUIC.
+//!
+//! Thin on purpose: conversions between this crate's words and those of `chain` and `retrieval`, and the classification of a
+//! failed push, which decides whether another provider may be asked.
+
+use std::ops::Range;
+
+use chain_lite::account::{Address, ChainId, DealId, ProviderId};
+use chain_lite::deal::Deal;
+use chain_lite::message::{Message, SignedTx, sign};
+use chain_lite::params::ChainParams;
+use chain_lite::units::{Epoch, TokenAmount};
+use retrieval::fetch::{Fetch, FetchRequest, Unit};
+use retrieval::push::{PutSource, put};
+use retrieval::wire::{ChainTag, FailureCode, PutHeader};
+use retrieval::{Endpoint, Error, FetchLimits, Fetcher, Limits, PieceKey, Session};
+
+use super::{
+    Chain, ChainFailure, Client, ClientError, Money, Network, Now, Outgoing, ProviderRecord,
+    PushError, Units,
+};
+use crate::chain::{ChainClient, ChainError, PartitionView};
+use crate::config::Home;
+use crate::identity::Wallet;
+use crate::provider::ask::Ask;
+
+/// Longest wait of [`Chain::pause`].
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
+/// The tag under which randomness is read for placement; placement hashes it again under a domain of its own.
+const PLACEMENT_TAG: u64 = 1;
+
+/// A client of a running network.
+pub type LiveClient = Client<ChainClient, Quic>;
+
+/// Connects to the chain at `url` and opens a QUIC socket for its providers.
+pub async fn connect(url: &str, wallet: Wallet, home: Home) -> Result<LiveClient, ClientError> {
+    let chain = ChainClient::connect(url).await.map_err(failure)?;
+    let network = Quic::new(&chain)?;
+    Ok(Client {
+        chain,
+        network,
+        wallet,
+        home,
+    })
+}
+
+fn failure(error: ChainError) -> ChainFailure {
+    match error {
+        ChainError::Unreachable { .. } => ChainFailure::Unreachable(error.to_string()),
+        _ => ChainFailure::Refused(error.to_string()),
+    }
+}
+
+impl Chain for ChainClient {
+    fn chain_id(&self) -> ChainId {
+        ChainClient::chain_id(self)
+    }
+
+    fn params(&self) -> ChainParams {
+        ChainClient::params(self).clone()
+    }
+
+    async fn now(&self) -> Result<Now, ChainFailure> {
+        let head = self.head().await.map_err(failure)?;
+        Ok(Now {
+            height: head.height,
+            epoch: head.epoch,
+        })
+    }
+
+    async fn money(&self, of: &Address) -> Result<Money, ChainFailure> {
+        let account = self.account(of).await.map_err(failure)?;
+        Ok(Money {
+            free: account.free,
+            next_nonce: account.next_nonce,
+            nonce: account.nonce,
+            escrow: account.escrow.escrow,
+            locked: account.escrow.locked,
+        })
+    }
+
+    async fn providers(&self) -> Result<Vec<ProviderRecord>, ChainFailure> {
+        let now = self.head().await.map_err(failure)?.epoch;
+        let views = ChainClient::providers(self).await.map_err(failure)?;
+        Ok(views
+            .into_iter()
+            .map(|view| ProviderRecord {
+                id: view.provider.id,
+                owner: view.provider.owner,
+                net_key: view.provider.keys(now).1,
+                // An address that is no `ip:port` is not one we can dial; others of the record may be.
+                addrs: view
+                    .provider
+                    .addrs
+                    .iter()
+                    .filter_map(|addr| addr.parse().ok())
+                    .collect(),
+                sector_size: view.provider.sector_size,
+            })
+            .collect())
+    }
+
+    async fn deal(&self, id: &DealId) -> Result<Option<Deal>, ChainFailure> {
+        let view = ChainClient::deal(self, id).await.map_err(failure)?;
+        Ok(view.map(|view| view.deal))
+    }
+
+    async fn deals(&self, client: &Address) -> Result<Vec<(DealId, Deal)>, ChainFailure> {
+        let views = self.deals_by_client(client).await.map_err(failure)?;
+        Ok(views.into_iter().map(|view| (view.id, view.deal)).collect())
+    }
+
+    async fn beacon(&self, epoch: Epoch) -> Result<[u8; 32], ChainFailure> {
+        self.randomness(PLACEMENT_TAG, epoch, ProviderId(0))
+            .await
+            .map_err(failure)
+    }
+
+    async fn collateral(&self, padded: u64) -> Result<TokenAmount, ChainFailure> {
+        let quote = self.quote(padded).await.map_err(failure)?;
+        Ok(quote.deal_collateral)
+    }
+
+    async fn deadlines(&self, provider: ProviderId) -> Result<Vec<PartitionView>, ChainFailure> {
+        ChainClient::deadlines(self, provider)
+            .await
+            .map_err(failure)
+    }
+
+    fn sign(&self, wallet: &Wallet, nonce: u64, now: Now, msgs: Vec<Message>) -> SignedTx {
+        let tx = self.tx(wallet.address(), nonce, now.height, msgs);
+        sign(tx, wallet.signing_key())
+    }
+
+    async fn execute(&self, tx: &SignedTx) -> Result<(), ChainFailure> {
+        self.submit(tx).await.map_err(failure)?;
+        self.wait_tx(tx).await.map(drop).map_err(failure)
+    }
+
+    async fn pause(&self) {
+        // Cheaper than a subscription per waiter, and a block of a devnet takes about as long.
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The providers, over QUIC.
+#[derive(Debug)]
+pub struct Quic {
+    /// For bytes: sessions are kept warm.
+    endpoint: Endpoint,
+    /// For terms: a session of its own each time, because a provider states them when it greets.
+    asks: Endpoint,
+    fetcher: Fetcher,
+}
+
+impl Quic {
+    /// A socket for this chain's providers, with a throw-away identity.
+    pub fn new(chain: &ChainClient) -> Result<Self, ClientError> {
+        let tag = ChainTag(chain.chain_tag());
+        let open = || {
+            Endpoint::client(tag, Limits::default()).map_err(|error| {
+                ClientError::file("open", "a UDP socket")(std::io::Error::other(error))
+            })
+        };
+        let endpoint = open()?;
+        Ok(Self {
+            fetcher: Fetcher::new(endpoint.clone(), FetchLimits::default()),
+            asks: open()?,
+            endpoint,
+        })
+    }
+
+    /// Says goodbye to the providers.
+    pub async fn close(&self) {
+        tokio::join!(self.endpoint.close(), self.asks.close());
+    }
+
+    async fn session(&self, endpoint: &Endpoint, to: &ProviderRecord) -> Result<Session, String> {
+        let mut reason = "it has no address that can be dialled".to_owned();
+        for peer in Self::peers(to) {
+            match endpoint.session(peer).await {
+                Ok(session) => return Ok(session),
+                Err(error) => reason = error.to_string(),
+            }
+        }
+        Err(reason)
+    }
+}
+
+impl Network for Quic {
+    type Units = Running;
+
+    async fn ask(&self, of: &ProviderRecord) -> Result<Ask, String> {
+        let session = self.session(&self.asks, of).await?;
+        let ask = Ask::decode(session.info()).map_err(|error| error.to_string());
+        session.close();
+        let ask = ask?;
+        if ask.provider != of.id {
+            return Err(format!("it answers as provider {}", ask.provider));
+        }
+        Ok(ask)
+    }
+
+    async fn push(&self, to: &ProviderRecord, piece: Outgoing) -> Result<Vec<u8>, PushError> {
+        let session = self
+            .session(&self.endpoint, to)
+            .await
+            .map_err(PushError::NotReached)?;
+        let header = PutHeader {
+            size: piece.key.size,
+            root: piece.key.root,
+            commp: piece.comm_p,
+            proposal: piece.proposal,
+        };
+        let source = PutSource {
+            data: piece.data,
+            outboard: piece.outboard,
+        };
+        match put(&session, header, source).await {
+            Ok(ack) => Ok(ack.ack),
+            Err(error) => Err(classify(&error)),
+        }
+    }
+
+    async fn read(
+        &self,
+        from: &ProviderRecord,
+        piece: PieceKey,
+        range: Range<u64>,
+    ) -> Result<Vec<u8>, String> {
+        let session = self.session(&self.endpoint, from).await?;
+        session
+            .read(piece, range)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    fn fetch(&self, request: FetchRequest) -> Result<Running, String> {
+        match self.fetcher.fetch(request) {
+            Ok(fetch) => Ok(Running(fetch)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// What a failed push means. A provider that is busy said no to this try only, and holds nothing.
+fn classify(error: &Error) -> PushError {
+    match error {
+        Error::Refused(failure) if failure.code == FailureCode::RateLimited => {
+            PushError::NotReached(error.to_string())
+        }
+        Error::Refused(_) => PushError::Refused(error.to_string()),
+        Error::Unreachable { .. } | Error::WrongPeer { .. } => {
+            PushError::NotReached(error.to_string())
+        }
+        _ => PushError::Interrupted(error.to_string()),
+    }
+}
+
+/// A running fetch.
+#[derive(Debug)]
+pub struct Running(Fetch);
+
+impl Units for Running {
+    async fn next(&mut self) -> Result<Option<Unit>, String> {
+        self.0.next().await.map_err(|error| error.to_string())
+    }
+
+    fn liars(&self) -> Vec<String> {
+        let report = self.0.report();
+        let liars = report.providers.iter().filter(|provider| provider.lied);
+        liars.map(|provider| provider.peer.to_string()).collect()
+    }
+}
