@@ -144,28 +144,30 @@ pub fn genesis_rate(params: &ChainParams) -> u128 {
 }
 
 /// One epoch's emission and accrual, with the power before the epoch. Gives what was minted.
+///
+/// Without power there is no reward per byte to speak of, so network time and the smoothed rate stand still: a network
+/// that starts, or has lost everything, asks for pledges at its last known rate and not for ever less.
 pub fn emit(
     params: &ChainParams,
     net: &mut Network,
     epoch: Epoch,
 ) -> Result<TokenAmount, Overflow> {
     let power = net.power.0;
-    let mut reward = 0;
-    let mut inst = 0;
-    if power > 0 {
-        let baseline = baseline(params, epoch);
-        net.theta = net
-            .theta
-            .checked_add((net.raw_power.0.min(baseline) << 32) / baseline)
-            .ok_or(Overflow)?;
-        reward = minted_at(params, net.theta).saturating_sub(net.minted.0);
-        inst = narrow((U256::from(reward) << 32) / U256::from(power))?;
-        net.minted = net.minted.plus(TokenAmount(reward))?;
-        net.reward_pool = net.reward_pool.plus(TokenAmount(reward))?;
-        net.acc = net.acc.checked_add(inst).ok_or(Overflow)?;
+    if power == 0 {
+        return Ok(TokenAmount::ZERO);
     }
+    let baseline = baseline(params, epoch);
+    net.theta = net
+        .theta
+        .checked_add((net.raw_power.0.min(baseline) << 32) / baseline)
+        .ok_or(Overflow)?;
+    let reward = TokenAmount(minted_at(params, net.theta).saturating_sub(net.minted.0));
+    let inst = narrow((U256::from(reward.0) << 32) / U256::from(power))?;
+    net.minted = net.minted.plus(reward)?;
+    net.reward_pool = net.reward_pool.plus(reward)?;
+    net.acc = net.acc.checked_add(inst).ok_or(Overflow)?;
     net.rpp = smoothed(net.rpp, inst, params.ema_shift);
-    Ok(TokenAmount(reward))
+    Ok(reward)
 }
 
 /// `rate + ((inst - rate) >> shift)` with an arithmetic (flooring) shift.
@@ -412,6 +414,26 @@ mod tests {
         assert_eq!(smoothed(100, 99, 4), 99);
         assert_eq!(smoothed(0, 0, 4), 0);
         assert_eq!(smoothed(1, 0, 32), 0);
+    }
+
+    #[test]
+    fn without_power_the_rate_stands_still() {
+        let params = ChainParams::devnet();
+        let mut net = Network {
+            rpp: genesis_rate(&params),
+            ..Network::default()
+        };
+        assert_eq!(emit(&params, &mut net, Epoch(1)), Ok(TokenAmount::ZERO));
+        assert_eq!((net.rpp, net.theta), (genesis_rate(&params), 0));
+        // Half the baseline: half an epoch of network time, all of its emission accrued to the power.
+        net.raw_power.0 = params.baseline_start.0 / 2;
+        net.power = net.raw_power;
+        let minted = emit(&params, &mut net, Epoch(2)).expect("small");
+        assert_eq!(
+            (net.theta, minted.0),
+            (1 << 31, minted_at(&params, 1 << 31))
+        );
+        assert_eq!(net.acc, (minted.0 << 32) / net.power.0);
     }
 
     proptest! {

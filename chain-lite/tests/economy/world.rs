@@ -251,6 +251,12 @@ impl World {
             .free
     }
 
+    pub fn nonce(&self, of: &SigningKey) -> u64 {
+        query::account(&self.state, &address(of))
+            .expect("memory")
+            .nonce
+    }
+
     pub fn deadlines(&self, id: ProviderId) -> Vec<DeadlineView> {
         query::deadlines(&self.state, id)
             .expect("memory")
@@ -523,8 +529,4 @@ impl World {
 
 pub fn comm_r(provider: ProviderId, number: u64) -> CommR {
     CommR(Sha256::digest([provider.0.to_be_bytes(), number.to_be_bytes()].concat()).into())
-}
-
-pub fn zero_comm_d() -> CommD {
-    layout::comm_d(&[], SIZE).expect("an empty sector")
 }
