@@ -13,7 +13,7 @@
 //! | circuits, keys, Groth16 | [`snark`] |
 //! | the pipeline on disk, resumable | [`seal`], [`sector_dir`], [`machine`] |
 //! | checking, calm on any bytes | [`verify`] |
-//! | plain twins, golden-vector runner | [`reference`], [`vectors`] |
+//! | plain twins, golden-vector runner | [`mod@reference`], [`vectors`] |
 //!
 //! Features: `prove` (default) adds sealing, key generation and proving. Without it the crate is the verifier that the
 //! chain, retrieval and auditors build: no threads, no files.

@@ -14,6 +14,7 @@
 //! | synthetic, choice | key text, replica id, seed | the seed is drawn after CommR is on chain |
 //!
 //! The replica id itself binds prover, sector number, ticket, CommD and porep id.
+#![deny(clippy::as_conversions)]
 
 use crate::commitment::CommR;
 use crate::hash::sha256;

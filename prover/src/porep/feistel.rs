@@ -4,6 +4,7 @@
 //! Spec: proofs.md §2.5. Walk: [`super::graph`] calls it for `8·v + i`. Plain twin: [`crate::reference::feistel`].
 //! Cost: 3 BLAKE2b compressions a step, one step a value when the domain's bits are even and two on average when they are
 //! odd; eight values are hashed side by side with AVX-512, four with AVX2.
+#![deny(clippy::as_conversions)]
 
 /// Lanes hashed side by side.
 const LANES: usize = 8;
@@ -350,9 +351,9 @@ mod x86 {
 
     /// Every version that this CPU runs, slowest first.
     pub(super) fn available() -> impl Iterator<Item = Compress> {
-        let avx2 = is_x86_feature_detected!("avx2").then_some(checked_avx2 as Compress);
-        let avx512 = is_x86_feature_detected!("avx512f").then_some(checked_avx512 as Compress);
-        [Some(compress_scalar as Compress), avx2, avx512]
+        let avx2 = is_x86_feature_detected!("avx2").then_some::<Compress>(checked_avx2);
+        let avx512 = is_x86_feature_detected!("avx512f").then_some::<Compress>(checked_avx512);
+        [Some::<Compress>(compress_scalar), avx2, avx512]
             .into_iter()
             .flatten()
     }

@@ -7,6 +7,7 @@
 //! Memory: the layer being filled and the one before (twice the sector), and the parents: [`ParentTable`] holds 56 bytes a
 //! node; [`LayerParents::Generated`] makes them as it goes, on another thread of the pool where there is one, in 1.8 MiB.
 //! Crash: a layer counts once `sector_dir` has its stage record; partial layers are refilled.
+#![deny(clippy::as_conversions)]
 
 use super::graph::{Graph, Parents};
 use crate::hash::sha256::{self, LabelKey};

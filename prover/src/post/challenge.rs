@@ -4,6 +4,7 @@
 //! A leaf depends on the randomness, the sector's number and the challenge's index within the sector, and on nothing else:
 //! neither order nor company of the sectors can be ground (threat P9). Only the retired index rule of versions 1.0 and
 //! 1.1 counts positions; it stays for the vectors. Node 0 may be challenged.
+#![deny(clippy::as_conversions)]
 
 use crate::hash::sha256;
 use crate::ids::{PostRandomness, ProverId, SectorNumber};
