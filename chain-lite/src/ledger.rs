@@ -756,11 +756,8 @@ impl Ledger {
         let applied = execute::apply(&view, &context, &valid.txs, &*self.verifier)
             .map_err(BlockError::from)?;
         let tree = tree::update(&*self.store, header.height, &applied.writes)?;
-        let after = WithWrites {
-            base: &view,
-            writes: &applied.writes,
-        };
-        check_cheap(&after).map_err(|why| LedgerError::Invariant {
+        let after = written_network(&applied.writes)?;
+        check_cheap(&network(&view)?, &after, header).map_err(|why| LedgerError::Invariant {
             height: header.height,
             why,
         })?;
@@ -825,35 +822,39 @@ struct Step {
     outcomes: Outcomes,
 }
 
-/// A view with one block's writes on top, for checking what it will be.
-struct WithWrites<'a> {
-    base: &'a dyn KvRead,
-    writes: &'a state::WriteSet,
+/// The invariants that cost two reads, in production after every block: the supply identity (I1) and that totals only
+/// move the way they may (I2). All of them are recomputed by tests and by the auditor.
+fn check_cheap(before: &Network, after: &Network, header: &Header) -> Result<(), String> {
+    let rules = [
+        (
+            "I1: the places where money is do not add up to genesis + minted",
+            after.supply_holds(),
+        ),
+        (
+            "I1: the money of genesis changed",
+            after.genesis == before.genesis,
+        ),
+        ("I2: minted money shrank", after.minted >= before.minted),
+        ("I2: network time went back", after.theta >= before.theta),
+        ("burnt money came back", after.burnt >= before.burnt),
+        (
+            "the state is of another height or epoch",
+            after.height == header.height && after.epoch == header.epoch,
+        ),
+    ];
+    match rules.iter().find(|(_, holds)| !holds) {
+        Some((rule, _)) => Err(format!("{rule}: {before:?} became {after:?}")),
+        None => Ok(()),
+    }
 }
 
-impl KvRead for WithWrites<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.writes.get(key) {
-            Some(value) => Ok(value.clone()),
-            None => self.base.get(key),
-        }
-    }
-    fn range(&self, _: &[u8], _: &[u8], _: usize) -> Result<Vec<state::Entry>, StoreError> {
-        Err(StoreError::Io(
-            "the cheap invariants read single keys only".into(),
-        ))
-    }
-}
-
-/// The invariants that cost one read: supply identity and growth of the totals.
-fn check_cheap(after: &dyn KvRead) -> Result<(), String> {
-    let network = network(after).map_err(|e| e.to_string())?;
-    if !network.supply_holds() {
-        return Err(format!(
-            "I1: the places where money is do not add up to genesis + minted: {network:?}"
-        ));
-    }
-    Ok(())
+/// The totals that a block's writes leave behind; every block writes them.
+fn written_network(writes: &state::WriteSet) -> Result<Network, StoreError> {
+    let key = key::network();
+    let bytes = writes.get(&key).and_then(Option::as_deref);
+    let bytes = bytes
+        .ok_or_else(|| StoreError::corrupt(&key, "the block did not write the network leaf"))?;
+    state::decode(&key, bytes)
 }
 
 /// The network's totals.
@@ -1472,6 +1473,39 @@ pub(crate) mod tests {
                 Ok(Ok(_)) | Err(_)
             ));
             assert_eq!(again.tip().id, block.id());
+        }
+    }
+
+    #[test]
+    fn cheap_invariants_notice_each_kind_of_wrong_total() {
+        let before = Network {
+            genesis: TokenAmount(10),
+            minted: TokenAmount(5),
+            free: TokenAmount(13),
+            burnt: TokenAmount(2),
+            theta: 4,
+            ..Network::default()
+        };
+        let mut header = crate::block::tests::header();
+        (header.height, header.epoch) = (1, Epoch(1));
+        let good = Network {
+            height: 1,
+            epoch: Epoch(1),
+            ..before
+        };
+        assert_eq!(check_cheap(&before, &good, &header), Ok(()));
+        let wrong: [fn(&mut Network); 6] = [
+            |n| n.free.0 += 1,
+            |n| (n.genesis.0, n.free.0) = (11, 14),
+            |n| (n.minted.0, n.free.0) = (4, 12),
+            |n| n.theta = 3,
+            |n| (n.burnt.0, n.free.0) = (1, 14),
+            |n| n.height = 2,
+        ];
+        for (i, change) in wrong.iter().enumerate() {
+            let mut after = good;
+            change(&mut after);
+            assert!(check_cheap(&before, &after, &header).is_err(), "case {i}");
         }
     }
 

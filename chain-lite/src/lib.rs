@@ -9,7 +9,7 @@
 //! 4. one block: [`execute::apply`] runs the epoch's due work, then the transactions; [`events`] say what happened;
 //! 5. checks and reads: [`invariants`], [`query`];
 //! 6. around it: [`block`], [`certificate`], [`genesis`], [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`],
-//!    [`ledger`], [`mempool`], [`engine`], [`sync`], [`light`], [`audit`].
+//!    [`ledger`], [`mempool`], [`engine`], [`light`], [`audit`].
 //!
 //! Items 1–5 are pure: no clock, no I/O, no randomness, no floats, no `HashMap`, no `usize` in bytes. Given the same
 //! state, context and transactions they return the same writes on every machine (`threat-model.md` V3).
@@ -50,5 +50,4 @@ pub mod log;
 pub mod mempool;
 pub mod merkle;
 pub mod store;
-pub mod sync;
 pub mod tree;

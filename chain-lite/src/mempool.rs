@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::{Mutex, PoisonError};
 
 use crate::account::{Account, Address, ChainId, TxId};
-use crate::error::StoreError;
+use crate::error::{ChainError, StoreError};
+use crate::execute;
 use crate::message::{CheckedTx, Message, SignedTx, TxError};
 use crate::state::{self, KvRead, key};
 
@@ -78,6 +79,9 @@ pub enum SubmitError {
         "the pool is full and all that wait offer more per byte; try again later or raise the fee limit"
     )]
     Full,
+    /// The chain would refuse it now: its fee limit is too low, or nobody could be charged.
+    #[error(transparent)]
+    Refused(ChainError),
     /// The state cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -153,6 +157,9 @@ impl Mempool {
         self.pool().room_for_sender(&sender, nonce)?;
         // The expensive part, outside the lock.
         let tx = tx.check(&self.chain_id)?;
+        if nonce == next {
+            execute::admit(state, tip + 1, &tx)?.map_err(SubmitError::Refused)?;
+        }
         self.pool().insert(tx)?;
         Ok(id)
     }
@@ -383,6 +390,7 @@ mod tests {
     use super::*;
     use crate::codec;
     use crate::message::{Tx, sign};
+    use crate::params::ChainParams;
     use crate::state::MemoryState;
     use crate::units::TokenAmount;
 
@@ -414,18 +422,17 @@ mod tests {
         sign(tx, &signer(n))
     }
     fn state(nonces: &[(u64, u64)]) -> MemoryState {
-        let leaf = |nonce| {
-            codec::encode(&Account {
+        let money = [(of(98), TokenAmount(5))].into();
+        let mut state = MemoryState::default();
+        state.commit(&execute::genesis_writes(&ChainParams::devnet(), &money).unwrap());
+        for (n, nonce) in nonces {
+            let leaf = Account {
                 free: TokenAmount(5),
-                nonce,
-            })
-        };
-        MemoryState(
-            nonces
-                .iter()
-                .map(|(n, nonce)| (key::account(&of(*n)), leaf(*nonce)))
-                .collect(),
-        )
+                nonce: *nonce,
+            };
+            state.0.insert(key::account(&of(*n)), codec::encode(&leaf));
+        }
+        state
     }
     fn chosen(pool: &Mempool, state: &MemoryState) -> Vec<(Address, u64)> {
         let all = pool.select(state, 100, MAX_BYTES, 100).unwrap();
@@ -552,6 +559,32 @@ mod tests {
             (of(4), 0),
             "the better offer is in the next block"
         );
+    }
+
+    #[test]
+    fn what_the_chain_would_refuse_now_does_not_wait() {
+        let pool = Mempool::new(CHAIN);
+        let mut s = state(&[(1, 0)]);
+        let params = ChainParams {
+            fee_base: TokenAmount(3),
+            ..ChainParams::devnet()
+        };
+        s.0.insert(key::params(), codec::encode(&params));
+        assert!(
+            matches!(
+                pool.submit(tx(1, 0, 2, 1), 0, &s),
+                Err(SubmitError::Refused(_))
+            ),
+            "below the fee"
+        );
+        assert!(
+            matches!(
+                pool.submit(tx(2, 0, 9, 1), 0, &s),
+                Err(SubmitError::Refused(_))
+            ),
+            "cannot pay"
+        );
+        pool.submit(tx(1, 0, 3, 1), 0, &s).unwrap();
     }
 
     #[test]
