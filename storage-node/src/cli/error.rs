@@ -5,7 +5,10 @@
 
 use std::fmt::{self, Display};
 
+use crate::chain::ChainError;
+use crate::client::{ChainFailure, ClientError};
 use crate::config::ConfigError;
+use crate::identity::KeyError;
 
 /// Who has to act. The order is that of the exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +144,138 @@ impl From<ConfigError> for CliError {
             ConfigError::BadChainUrl { .. } => "name the chain with --chain ws://HOST:PORT",
         };
         Self::new(Class::Input, error).hint(hint)
+    }
+}
+
+impl From<KeyError> for CliError {
+    fn from(error: KeyError) -> Self {
+        let (class, hint) = match &error {
+            KeyError::Missing(_) => (
+                Class::Input,
+                "make one with `holdfast wallet new`, or name its home with --home DIR".to_owned(),
+            ),
+            KeyError::Exists(_) => (
+                Class::Input,
+                "use it, or choose another home with --home DIR".to_owned(),
+            ),
+            KeyError::Exposed { path, .. } => (
+                Class::Input,
+                format!(
+                    "if nobody else has read it: chmod 600 {}; otherwise make a new wallet and move the money",
+                    path.display()
+                ),
+            ),
+            KeyError::Foreign(_) => (Class::Input, "run as the user that owns the key".to_owned()),
+            KeyError::Locked(_) => (
+                Class::Input,
+                "name the passphrase with --passphrase-file FILE, or run this on a terminal"
+                    .to_owned(),
+            ),
+            KeyError::WrongPassphrase(_) => (
+                Class::Input,
+                "check the passphrase; nothing was changed".to_owned(),
+            ),
+            KeyError::Damaged { .. } => (
+                Class::Input,
+                "restore the key file from its copy".to_owned(),
+            ),
+            KeyError::Io { path, error, what } => {
+                return Self::io(format_args!("cannot {what}"), path, error);
+            }
+        };
+        Self::new(class, error).hint(hint)
+    }
+}
+
+impl From<ChainError> for CliError {
+    fn from(error: ChainError) -> Self {
+        let (class, hint) = match &error {
+            ChainError::Unreachable { .. } => (
+                Class::Unreachable,
+                "start it with `holdfast devnet up`, or name another with --chain ws://HOST:PORT",
+            ),
+            ChainError::OtherChain { .. } | ChainError::Unreadable { .. } => (
+                Class::Input,
+                "check --chain, HOLDFAST_CHAIN and the home folder",
+            ),
+            ChainError::Expired(_) => (Class::Unreachable, "run the same command again"),
+            _ => (Class::Refused, "the rule is named above"),
+        };
+        Self::new(class, error).hint(hint)
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        let (class, hint) = match &error {
+            ClientError::File { what, path, error } => {
+                return Self::io(format_args!("cannot {what}"), path, error);
+            }
+            ClientError::NotAFile(_) => (
+                Class::Input,
+                "name a plain file; pack a folder first, for example with tar",
+            ),
+            ClientError::Changed(_) => (
+                Class::Input,
+                "leave the file alone and run the same command again; what the old bytes have stored is not paid beyond its deals",
+            ),
+            ClientError::TooLarge { .. } => (
+                Class::Input,
+                "split the file, or use a network with larger sectors",
+            ),
+            ClientError::Scheme(_) => (Class::Usage, "try -k 2 -m 2"),
+            ClientError::Placement { .. } => (
+                Class::Refused,
+                "choose a smaller k + m, raise --max-price, or wait for providers with room",
+            ),
+            ClientError::Money { .. } => (
+                Class::Refused,
+                "send money to `holdfast wallet address`; on a devnet: `holdfast wallet faucet`",
+            ),
+            ClientError::Chain(ChainFailure::Unreachable(_)) => (
+                Class::Unreachable,
+                "start it with `holdfast devnet up`, or name another with --chain ws://HOST:PORT",
+            ),
+            ClientError::Chain(ChainFailure::Refused(_)) => {
+                (Class::Refused, "the rule is named above")
+            }
+            ClientError::Provider { .. } => (
+                Class::Unreachable,
+                "run the same command again; it goes on where it stopped and charges nothing twice",
+            ),
+            ClientError::Journal { .. } => (
+                Class::BadData,
+                "restore the file from a copy; without it the interrupted put cannot go on",
+            ),
+            ClientError::Busy(_) => (Class::Refused, "wait until it is done"),
+            ClientError::UnknownObject(_) => (
+                Class::Input,
+                "`holdfast ls` lists the objects of this account",
+            ),
+            ClientError::Ambiguous { .. } => (Class::Input, "give more digits of the id"),
+            ClientError::ManifestLost { .. } | ClientError::Lost { .. } => (
+                Class::Unreachable,
+                "`holdfast status ID` shows who should hold what; try again when they answer",
+            ),
+            ClientError::Manifest(_) => (
+                Class::BadData,
+                "use the key file of the account that stored the object",
+            ),
+            ClientError::Inconsistent { .. } | ClientError::WrongHash => (
+                Class::BadData,
+                "the object was damaged before it was stored; nothing was written",
+            ),
+            ClientError::OutOfRange { .. } => (Class::Input, "choose a range inside the object"),
+            ClientError::Exists(_) => (
+                Class::Input,
+                "name another file with -o, or replace it with --force",
+            ),
+            ClientError::Bug(_) => (
+                Class::Bug,
+                "please report this, with the output of the same command and -vv",
+            ),
+        };
+        Self::new(class, error).hint(hint)
     }
 }
 

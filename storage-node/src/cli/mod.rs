@@ -22,6 +22,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Config;
 
+pub mod account;
 pub mod args;
 pub mod audit;
 pub mod chain;
@@ -56,6 +57,14 @@ pub struct Cli {
 /// Every command that works.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Store a file: encrypted, coded, on k + m providers
+    Put(put::Args),
+    /// Read an object back, whole or a range of bytes
+    Get(get::Args),
+    /// List what this account stores
+    Ls(ls::Args),
+    /// Show an object's health, proofs and money
+    Status(status::Args),
     /// Keys, balance and transfers of this home's account
     Wallet(wallet::Args),
 }
@@ -80,6 +89,10 @@ pub async fn run(cli: Cli) -> ExitCode {
     };
     let context = Context { config, out };
     let result = match cli.command {
+        Command::Put(args) => put::run(args, &context).await,
+        Command::Get(args) => get::run(args, &context).await,
+        Command::Ls(args) => ls::run(args, &context).await,
+        Command::Status(args) => status::run(args, &context).await,
         Command::Wallet(args) => wallet::run(args, &context).await,
     };
     match result {

@@ -24,8 +24,8 @@ use super::{Class, CliError};
 /// How often a bar speaks when stderr is not a terminal.
 const PLAIN_LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Where a command writes.
-#[derive(Debug)]
+/// Where a command writes. Clones draw on the same terminal.
+#[derive(Clone, Debug)]
 pub struct Output {
     json: bool,
     quiet: bool,

@@ -1,25 +1,233 @@
-//! `holdfast wallet`: keys, balance and transfers of this home's account.
+//! `holdfast wallet`: the account of this home — its key, its money.
+//!
+//! Money has two places: *free* (spendable) and *escrow* (set aside for deals; the locked part belongs to open deals, the rest can
+//! be released). `put` moves to escrow what its deals can cost at most; what providers do not earn comes back there.
 
-use super::{CliError, Context};
+use chain_lite::account::Address;
+use chain_lite::message::Message;
+use chain_lite::units::TokenAmount;
+use serde::Serialize;
+
+use super::account::{connect_chain, open_wallet, passphrase};
+use super::args::KeyArgs;
+use super::{Class, CliError, Context};
+use crate::client::journal::WalletLock;
+use crate::identity::Wallet;
 
 /// Arguments of `wallet`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
+    #[command(flatten)]
+    keys: KeyArgs,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
+    /// Make this home's key; an existing one is never overwritten
+    New {
+        /// Protect the key file with a passphrase (from --passphrase-file, the environment, or typed)
+        #[arg(long)]
+        protect: bool,
+    },
     /// Print this home's address
     Address,
+    /// Print free money and escrow
+    Balance {
+        /// Another account than this home's
+        #[arg(value_name = "ADDRESS")]
+        of: Option<Address>,
+    },
+    /// Send free money to another account
+    Transfer {
+        /// Who gets it (hf1…)
+        to: Address,
+        /// How much, in tokens, for example 1.5
+        #[arg(value_parser = tokens)]
+        amount: TokenAmount,
+    },
+    /// Move escrow that no deal holds back to free money
+    Release {
+        /// How much, in tokens; everything that is unlocked if absent
+        #[arg(value_parser = tokens)]
+        amount: Option<TokenAmount>,
+    },
+    /// Ask a devnet's faucet for test money
+    Faucet {
+        /// How much, in tokens
+        #[arg(value_parser = tokens, default_value = "1000")]
+        amount: TokenAmount,
+    },
+}
+
+fn tokens(text: &str) -> Result<TokenAmount, String> {
+    TokenAmount::parse_tokens(text)
+}
+
+/// Money of an account.
+#[derive(Debug, Serialize)]
+struct Balance {
+    address: Address,
+    free: TokenAmount,
+    escrow: TokenAmount,
+    escrow_locked: TokenAmount,
+    nonce: u64,
+}
+
+/// A key.
+#[derive(Debug, Serialize)]
+struct Key {
+    address: Address,
+    path: std::path::PathBuf,
+    protected: bool,
+}
+
+/// A transaction that took effect.
+#[derive(Debug, Serialize)]
+struct Moved {
+    address: Address,
+    to: Address,
+    amount: TokenAmount,
+    tx: String,
 }
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     match args.action {
-        Action::Address => context
-            .out
-            .result(&serde_json::Value::Null, |_| String::new()),
+        Action::New { protect } => new(context, &args.keys, protect),
+        Action::Address => {
+            let wallet = open_wallet(context, &args.keys)?;
+            print_key(context, &wallet, false)
+        }
+        Action::Balance { of } => {
+            let address = match of {
+                Some(address) => address,
+                None => open_wallet(context, &args.keys)?.address(),
+            };
+            balance(context, address).await
+        }
+        Action::Transfer { to, amount } => {
+            let wallet = open_wallet(context, &args.keys)?;
+            let transfer = Message::Transfer { to, amount };
+            send(context, &wallet, to, amount, transfer).await
+        }
+        Action::Release { amount } => {
+            let wallet = open_wallet(context, &args.keys)?;
+            let amount = match amount {
+                Some(amount) => amount,
+                None => unlocked(context, &wallet).await?,
+            };
+            let release = Message::MarketWithdraw { amount };
+            send(context, &wallet, wallet.address(), amount, release).await
+        }
+        Action::Faucet { amount } => {
+            let address = open_wallet(context, &args.keys)?.address();
+            faucet(context, address, amount).await
+        }
     }
+}
+
+fn new(context: &Context, keys: &KeyArgs, protect: bool) -> Result<(), CliError> {
+    let path = context.config.home.wallet_key();
+    let secret = if protect || keys.passphrase_file.is_some() {
+        let given = passphrase(keys, "new passphrase for the wallet: ")?;
+        Some(given.ok_or_else(|| {
+            CliError::new(Class::Input, "a protected key needs a passphrase")
+                .hint("name a file with --passphrase-file FILE, or run this on a terminal")
+        })?)
+    } else {
+        None
+    };
+    let wallet = Wallet::create(&path, secret.as_ref())?;
+    context.out.say(format_args!(
+        "new key in {}; keep a copy of that file: it is the account, and it restores every object",
+        path.display()
+    ));
+    print_key(context, &wallet, secret.is_some())
+}
+
+fn print_key(context: &Context, wallet: &Wallet, protected: bool) -> Result<(), CliError> {
+    let key = Key {
+        address: wallet.address(),
+        path: context.config.home.wallet_key(),
+        protected,
+    };
+    context.out.result(&key, |key| key.address.to_string())
+}
+
+async fn balance(context: &Context, address: Address) -> Result<(), CliError> {
+    let chain = connect_chain(context).await?;
+    let account = chain.account(&address).await?;
+    let balance = Balance {
+        address,
+        free: account.free,
+        escrow: account.escrow.escrow,
+        escrow_locked: account.escrow.locked,
+        nonce: account.nonce,
+    };
+    context.out.result(&balance, |balance| {
+        format!(
+            "free    {} tokens\nescrow  {} tokens, of which deals hold {}",
+            balance.free.in_tokens(),
+            balance.escrow.in_tokens(),
+            balance.escrow_locked.in_tokens()
+        )
+    })
+}
+
+async fn unlocked(context: &Context, wallet: &Wallet) -> Result<TokenAmount, CliError> {
+    let chain = connect_chain(context).await?;
+    let account = chain.account(&wallet.address()).await?;
+    let amount = account.escrow.escrow.minus_or_zero(account.escrow.locked);
+    if amount.is_zero() {
+        return Err(CliError::new(Class::Refused, "no escrow is unlocked")
+            .hint("`holdfast ls` shows which deals hold it and until when"));
+    }
+    Ok(amount)
+}
+
+async fn send(
+    context: &Context,
+    wallet: &Wallet,
+    to: Address,
+    amount: TokenAmount,
+    message: Message,
+) -> Result<(), CliError> {
+    // Two commands of one wallet at a time would take the same nonce.
+    let _lock = WalletLock::take(&context.config.home)?;
+    let chain = connect_chain(context).await?;
+    let receipt = chain.execute(wallet.signing_key(), vec![message]).await?;
+    let moved = Moved {
+        address: wallet.address(),
+        to,
+        amount,
+        tx: receipt.tx.to_string(),
+    };
+    context.out.result(&moved, |moved| {
+        format!(
+            "{} tokens moved to {} (transaction {})",
+            moved.amount.in_tokens(),
+            moved.to,
+            moved.tx
+        )
+    })
+}
+
+async fn faucet(context: &Context, to: Address, amount: TokenAmount) -> Result<(), CliError> {
+    let chain = connect_chain(context).await?;
+    if !chain.info().faucet {
+        return Err(CliError::new(Class::Refused, "this chain has no faucet")
+            .hint("ask somebody with money for a transfer to `holdfast wallet address`"));
+    }
+    let tx = chain.faucet(&to, amount).await?;
+    let moved = Moved {
+        address: to,
+        to,
+        amount,
+        tx: tx.to_string(),
+    };
+    context.out.result(&moved, |moved| {
+        format!("{} tokens from the faucet", moved.amount.in_tokens())
+    })
 }

@@ -103,8 +103,7 @@ impl Entry {
             .flatten()
             .filter(|held| {
                 let proposal = &held.deal.proposal;
-                proposal.blake3_root.0 == *blake3_root
-                    && proposal.piece_commp.0 == *comm_p
+                proposal.blake3_root.0 == *blake3_root && proposal.piece_commp.0 == *comm_p
             })
             .collect();
         held.sort_by_key(|held| match held.deal.status {

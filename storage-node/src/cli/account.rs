@@ -1,0 +1,100 @@
+//! Shared by the client's commands: open this home's wallet, connect to its chain.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use super::args::KeyArgs;
+use super::{Class, CliError, Context};
+use crate::chain::ChainClient;
+use crate::client::live::{self, LiveClient};
+use crate::identity::Wallet;
+
+/// Variable that names a file with the wallet's passphrase.
+const PASSPHRASE_FILE_VARIABLE: &str = "HOLDFAST_PASSPHRASE_FILE";
+/// Variable that holds the wallet's passphrase itself; a file is safer.
+const PASSPHRASE_VARIABLE: &str = "HOLDFAST_PASSPHRASE";
+/// Longest passphrase that is read from a file.
+const MAX_PASSPHRASE_BYTES: u64 = 4096;
+
+/// Opens this home's wallet; a passphrase is only looked for when the key file is protected.
+pub fn open_wallet(context: &Context, keys: &KeyArgs) -> Result<Wallet, CliError> {
+    let mut failed = None;
+    let opened = Wallet::open(&context.config.home.wallet_key(), || {
+        match passphrase(keys, "passphrase of the wallet: ") {
+            Ok(found) => found,
+            Err(error) => {
+                failed = Some(error);
+                None
+            }
+        }
+    });
+    match (failed, opened) {
+        (Some(error), _) => Err(error),
+        (None, opened) => Ok(opened?),
+    }
+}
+
+/// The passphrase: from `--passphrase-file`, the environment, or asked for on the terminal; `None` if there is none of them.
+pub fn passphrase(keys: &KeyArgs, prompt: &str) -> Result<Option<SecretString>, CliError> {
+    let file = keys.passphrase_file.clone().or_else(|| {
+        std::env::var_os(PASSPHRASE_FILE_VARIABLE)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    });
+    if let Some(path) = file {
+        return read_passphrase(&path).map(Some);
+    }
+    if let Ok(value) = std::env::var(PASSPHRASE_VARIABLE)
+        && !value.is_empty()
+    {
+        return Ok(Some(value.into()));
+    }
+    let terminal = console::Term::stderr();
+    if !terminal.is_term() {
+        return Ok(None);
+    }
+    let typed = terminal
+        .write_str(prompt)
+        .and_then(|()| terminal.read_secure_line())
+        .map_err(|error| {
+            CliError::new(Class::Machine, format!("cannot read a passphrase: {error}"))
+        })?;
+    Ok((!typed.is_empty()).then(|| typed.into()))
+}
+
+fn read_passphrase(path: &std::path::Path) -> Result<SecretString, CliError> {
+    let failed =
+        |error: std::io::Error| CliError::io("cannot read the passphrase in", path, &error);
+    let meta = path.metadata().map_err(failed)?;
+    if !meta.is_file() || meta.len() > MAX_PASSPHRASE_BYTES {
+        return Err(CliError::new(
+            Class::Input,
+            format!("{} is not a passphrase file", path.display()),
+        )
+        .hint("name a file whose first line is the passphrase"));
+    }
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(failed)?);
+    match text.lines().next().filter(|line| !line.is_empty()) {
+        Some(line) => Ok(line.to_owned().into()),
+        None => Err(
+            CliError::new(Class::Input, format!("{} is empty", path.display()))
+                .hint("write the passphrase into its first line"),
+        ),
+    }
+}
+
+/// Connects to the chain of this home, without a wallet.
+pub async fn connect_chain(context: &Context) -> Result<ChainClient, CliError> {
+    Ok(ChainClient::connect(&context.config.chain_url()?).await?)
+}
+
+/// Opens the wallet and connects to chain and providers.
+pub async fn connect(context: &Context, keys: &KeyArgs) -> Result<Arc<LiveClient>, CliError> {
+    let wallet = open_wallet(context, keys)?;
+    let url = context.config.chain_url()?;
+    let client = live::connect(&url, wallet, context.config.home.clone()).await?;
+    Ok(Arc::new(client))
+}
