@@ -27,7 +27,7 @@ use ed25519_dalek::SigningKey;
 use prover::piece::layout;
 use prover::verify::{PorepStatement, WindowPostStatement};
 use prover::{
-    CommD, CommP, CommR, PaddedPieceSize, PieceInfo, PostRandomness, RegisteredSeal, SectorNumber,
+    CommP, CommR, PaddedPieceSize, PieceInfo, PostRandomness, RegisteredSeal, SectorNumber,
 };
 use prover::{SectorSize, Seed, Ticket};
 use sha2::{Digest, Sha256};
