@@ -101,6 +101,9 @@ pub struct Damage {
     pub moved_aside: Vec<PathBuf>,
 }
 
+/// Records with their names, and what was found wrong.
+pub type Loaded<T> = (Vec<(String, T)>, Damage);
+
 /// A folder of records of one type.
 #[derive(Debug)]
 pub struct Journal {
@@ -156,7 +159,28 @@ impl Journal {
     }
 
     /// Reads every record, in name order. Damaged ones are moved aside and named.
-    pub fn load<T: BorshDeserialize>(&self) -> Result<(Vec<(String, T)>, Damage), JournalError> {
+    pub fn load<T: BorshDeserialize>(&self) -> Result<Loaded<T>, JournalError> {
+        self.load_where(|_| true)
+    }
+
+    /// Reads the record `special` of type `S`, and all others of type `T`. A damaged special record counts as absent.
+    pub fn load_with<S: BorshDeserialize, T: BorshDeserialize>(
+        &self,
+        special: &str,
+    ) -> Result<(Option<S>, Loaded<T>), JournalError> {
+        let (found, damage) = self.load_where::<S>(|name| name == special)?;
+        let (others, mut more) = self.load_where::<T>(|name| name != special)?;
+        more.moved_aside.extend(damage.moved_aside);
+        Ok((
+            found.into_iter().next().map(|(_, value)| value),
+            (others, more),
+        ))
+    }
+
+    fn load_where<T: BorshDeserialize>(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Loaded<T>, JournalError> {
         let read = |path: &Path| {
             let path = path.to_owned();
             move |source| JournalError::Read { path, source }
@@ -168,7 +192,7 @@ impl Journal {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
                 continue;
             };
-            if !is_record_name(name) {
+            if !is_record_name(name) || !wanted(name) {
                 continue;
             }
             let bytes = read_bounded(&path).map_err(read(&path))?;

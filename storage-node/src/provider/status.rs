@@ -1,0 +1,206 @@
+//! What a provider shows of itself: one serialisable value for `provider status`, the devnet and the demo.
+//!
+//! Place: filled by [`super::worker`] after every step, read by anybody who holds the [`StatusWatch`].
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use chain_lite::account::{Address, DealId, ProviderId};
+use chain_lite::units::{Epoch, TokenAmount};
+use prover::{CommD, CommR, SectorNumber, SectorSize};
+use serde::{Deserialize, Serialize};
+
+use super::lifecycle::{SealTimes, SectorRecord, Stage};
+
+/// Notes kept for people who look later.
+const NOTES: usize = 100;
+
+/// A provider at one moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProviderStatus {
+    /// Its id on the chain.
+    pub provider: ProviderId,
+    /// Whose money.
+    pub owner: Address,
+    /// Size of its sectors.
+    pub sector_size: SectorSize,
+    /// Where clients reach it.
+    pub quic: String,
+    /// Newest block it has seen.
+    pub epoch: Epoch,
+    /// Height of that block.
+    pub height: u64,
+    /// Whether the chain answers.
+    pub chain_reachable: bool,
+    /// Money on the chain.
+    pub money: Money,
+    /// Its sectors.
+    pub sectors: Vec<SectorStatus>,
+    /// Its deals.
+    pub deals: Vec<DealStatus>,
+    /// Window posts that are due next, soonest first.
+    pub due: Vec<DueWindow>,
+    /// What it is doing now.
+    pub working_on: Option<String>,
+    /// Padded bytes of pieces held.
+    pub held_bytes: u64,
+    /// Padded bytes it would still take.
+    pub free_bytes: u64,
+    /// Transactions on their way.
+    pub transactions: usize,
+    /// Whether it holds the devnet's clock.
+    pub holds_clock: bool,
+    /// What happened, oldest first.
+    pub notes: VecDeque<Note>,
+}
+
+/// Balances of a provider.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Money {
+    /// All it has on the chain.
+    pub balance: TokenAmount,
+    /// What it may withdraw.
+    pub available: TokenAmount,
+    /// Locked for its sectors.
+    pub pledge: TokenAmount,
+    /// Locked for its pre-commits.
+    pub deposits: TokenAmount,
+    /// Rewards that become free later.
+    pub vesting: TokenAmount,
+    /// Unpaid penalties.
+    pub fee_debt: TokenAmount,
+    /// Escrow for deals, all of it.
+    pub escrow: TokenAmount,
+    /// The part that deals lock.
+    pub escrow_locked: TokenAmount,
+}
+
+/// A sector.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SectorStatus {
+    /// Its number.
+    pub number: SectorNumber,
+    /// Where it is: `queued`, `sealing`, … as in the life cycle; `committed` ones carry the chain's state.
+    pub stage: String,
+    /// The chain's state: `unproven`, `active`, `faulty`, `recovering`.
+    pub state: Option<String>,
+    /// Known to be damaged.
+    pub damaged: bool,
+    /// Deals in it.
+    pub deals: Vec<DealId>,
+    /// Root of the data.
+    pub comm_d: Option<CommD>,
+    /// Commitment to the replica.
+    pub comm_r: Option<CommR>,
+    /// Time spent sealing it.
+    pub spent: SealTimes,
+    /// Its folder.
+    pub dir: std::path::PathBuf,
+}
+
+/// A deal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DealStatus {
+    /// Its id.
+    pub deal: DealId,
+    /// The chain's state, if it is there.
+    pub state: Option<String>,
+    /// Bytes as received.
+    pub bytes: u64,
+    /// Last epoch for activation.
+    pub start: Epoch,
+    /// First epoch after it.
+    pub end: Epoch,
+}
+
+/// A window post to come.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct DueWindow {
+    /// Deadline index.
+    pub deadline: u64,
+    /// Partition index.
+    pub partition: u64,
+    /// First epoch of the window.
+    pub open: Epoch,
+    /// First epoch after it.
+    pub close: Epoch,
+    /// Already posted.
+    pub posted: bool,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Note {
+    /// When, on the chain's clock.
+    pub epoch: Epoch,
+    /// What.
+    pub text: String,
+}
+
+/// The newest status, shared.
+#[derive(Clone, Debug)]
+pub struct StatusWatch(Arc<RwLock<ProviderStatus>>);
+
+impl StatusWatch {
+    /// Starts with this value.
+    pub fn new(status: ProviderStatus) -> Self {
+        Self(Arc::new(RwLock::new(status)))
+    }
+
+    /// The newest value.
+    pub fn get(&self) -> ProviderStatus {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Changes it.
+    pub fn update(&self, change: impl FnOnce(&mut ProviderStatus)) {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Adds a note.
+    pub fn note(&self, epoch: Epoch, text: String) {
+        self.update(|status| {
+            if status.notes.len() >= NOTES {
+                status.notes.pop_front();
+            }
+            status.notes.push_back(Note { epoch, text });
+        });
+    }
+}
+
+/// The life cycle's stage in one word.
+pub fn stage_name(stage: &Stage) -> &'static str {
+    match stage {
+        Stage::Queued => "queued",
+        Stage::Sealing(_) => "sealing",
+        Stage::Replicated(_) => "replicated",
+        Stage::PreCommitting(..) => "pre-committing",
+        Stage::PreCommitted(..) => "pre-committed",
+        Stage::Proven(..) => "proven",
+        Stage::Committed(_) => "committed",
+        Stage::Abandoned(_) => "abandoned",
+    }
+}
+
+/// A record as status shows it.
+pub fn sector_status(
+    record: &SectorRecord,
+    state: Option<String>,
+    damaged: bool,
+    dir: std::path::PathBuf,
+) -> SectorStatus {
+    SectorStatus {
+        number: record.number,
+        stage: stage_name(&record.stage).to_owned(),
+        state,
+        damaged,
+        deals: record.deals.clone(),
+        comm_d: record.replica().map(|replica| replica.comm_d),
+        comm_r: record.replica().map(|replica| replica.comm_r),
+        spent: record.spent,
+        dir,
+    }
+}

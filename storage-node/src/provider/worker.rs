@@ -1,0 +1,807 @@
+//! The worker: feeds the life cycle with what happens and does what it says.
+//!
+//! Place in the walk: the thin shell around [`super::lifecycle`]. It owns the journal of sectors, the transaction sender, the
+//! bench and the clock lease; it decides nothing.
+//!
+//! One task runs [`Worker::run`]. For each new block it asks the transactions what became of them, then takes a picture of the
+//! chain, shows it to the machine, and only then tells it the outcomes, so that an outcome is never older than the picture.
+//! Commands are carried out in order; a record is on disk before the next command runs. Heavy work goes to blocking
+//! threads and comes back as events. While the chain is away, jobs go on and their results wait.
+//!
+//! Crash: the machine is rebuilt from the journal, the sectors' folders and the chain. A lease that is not renewed runs out
+//! by itself within [`LEASE`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use chain_lite::account::{DealId, ProviderId};
+use chain_lite::codec;
+use chain_lite::deal::DealStatus as ChainDealStatus;
+use chain_lite::message::{Message, SignedProposal};
+use chain_lite::sector::SectorState as ChainSectorState;
+use chain_lite::units::Epoch;
+use prover::{NoProgress, PostRandomness, SectorNumber, Seed, Ticket};
+use retrieval::wire::MAX_PROPOSAL_BYTES;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::intake::Store;
+use super::journal::{Journal, JournalError};
+use super::lifecycle::{
+    ChainView, Command, DealOnChain, DealRecord, Event, Lifecycle, Op, Sealing, SectorRecord,
+    SectorState, Stage, Window, WindowKey,
+};
+use super::prover::{Bench, JobError, SlotGuard};
+use super::status::{DealStatus, DueWindow, Money, StatusWatch, sector_status};
+use super::tx::TxSender;
+use crate::chain::{ChainClient, Head, PictureQuery, ProviderPicture};
+
+/// Length of a clock lease; a provider that dies holds the clock no longer than this.
+pub const LEASE: Duration = Duration::from_secs(12);
+/// A lease is renewed this often.
+const LEASE_RENEWAL: Duration = Duration::from_secs(4);
+/// One unfinished job holds the clock no longer than this (`DESIGN.md` §5).
+const LEASE_LIMIT: Duration = Duration::from_secs(600);
+/// Without a new block, what is under way is looked at this often.
+const IDLE_LOOK: Duration = Duration::from_secs(2);
+/// Pause before a failed disk write is tried again.
+const DISK_RETRY: Duration = Duration::from_secs(5);
+/// Pause between looks at a slot that somebody else holds.
+const SLOT_POLL: Duration = Duration::from_millis(100);
+/// Journal record of the next sector number.
+pub const COUNTER: &str = "next-sector";
+
+/// Why the worker ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The journal can no longer be trusted.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The chain changed under us, or forgot us.
+    #[error("{0}")]
+    Chain(String),
+}
+
+/// What reaches the worker from outside.
+#[derive(Debug)]
+pub enum Input {
+    /// Something happened.
+    Event(Event),
+    /// The slot we queued for.
+    Slot(SlotGuard),
+    /// The operator declares a sector damaged; answered when it was taken in.
+    Report(SectorNumber, oneshot::Sender<Result<(), String>>),
+}
+
+/// The parts a worker is made of.
+pub struct Parts {
+    /// Who we are on the chain.
+    pub provider: ProviderId,
+    /// The chain.
+    pub chain: ChainClient,
+    /// Our transactions; made before anything else looked at the chain.
+    pub sender: TxSender,
+    /// Sector records and the counter.
+    pub journal: Journal,
+    /// Pieces.
+    pub store: Store,
+    /// Cores and folders.
+    pub bench: Bench,
+    /// The machine, restored.
+    pub machine: Lifecycle,
+    /// Shown to others.
+    pub status: StatusWatch,
+    /// Sectors that wait for sealing or are in it: read by the ask.
+    pub backlog: Arc<AtomicU64>,
+    /// Sends to `inbox`.
+    pub outbox: mpsc::UnboundedSender<Input>,
+    /// What reaches us.
+    pub inbox: mpsc::UnboundedReceiver<Input>,
+}
+
+/// The running worker.
+pub struct Worker {
+    parts: Parts,
+    now: Epoch,
+    height: u64,
+    slot: Option<SlotGuard>,
+    queueing: Option<JoinHandle<()>>,
+    /// Which epoch is held back; read by the lease task.
+    lease: watch::Sender<Option<Epoch>>,
+    jobs: Vec<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// A worker that has seen nothing yet.
+    pub fn new(parts: Parts) -> Self {
+        let (lease, _) = watch::channel(None);
+        Self {
+            parts,
+            now: Epoch(0),
+            height: 0,
+            slot: None,
+            queueing: None,
+            lease,
+            jobs: Vec::new(),
+        }
+    }
+
+    /// Works until `stop`, then lets running jobs end at their next durable stage.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), WorkerError> {
+        let leases = tokio::spawn(keep_lease(
+            self.parts.chain.clone(),
+            self.parts.provider,
+            self.lease.subscribe(),
+        ));
+        let mut heads = self.parts.chain.subscribe_heads();
+        let result = loop {
+            let step = tokio::select! {
+                biased;
+                () = stop.cancelled() => break Ok(()),
+                input = self.parts.inbox.recv() => match input {
+                    Some(input) => self.take_in(input).await,
+                    None => break Ok(()),
+                },
+                _ = tokio::time::timeout(IDLE_LOOK, heads.changed()) => {
+                    let head = *heads.borrow_and_update();
+                    self.look(head).await
+                }
+            };
+            if let Err(error) = step {
+                break Err(error);
+            }
+        };
+        self.wind_down(leases).await;
+        result
+    }
+
+    async fn wind_down(mut self, leases: JoinHandle<()>) {
+        if let Some(queueing) = self.queueing.take() {
+            queueing.abort();
+        }
+        // Jobs cannot be interrupted; what they finish is on disk. The clock stays held for them, so that a stop in the
+        // middle of a proof is no fault either.
+        for job in std::mem::take(&mut self.jobs) {
+            // A job that panicked has told the log.
+            let _ = job.await;
+        }
+        drop(self.lease);
+        // The lease task ends when its channel does, after giving the lease back.
+        let _ = tokio::time::timeout(Duration::from_secs(5), leases).await;
+    }
+
+    async fn take_in(&mut self, input: Input) -> Result<(), WorkerError> {
+        match input {
+            Input::Event(event) => self.feed(event).await,
+            Input::Slot(guard) => {
+                self.slot = Some(guard);
+                self.queueing = None;
+                self.feed(Event::SlotGranted).await
+            }
+            Input::Report(number, answer) => {
+                let known = self.parts.machine.sector(number).is_some();
+                // The asker may be gone; the report counts all the same.
+                let _ = answer.send(if known {
+                    Ok(())
+                } else {
+                    Err(format!("this provider has no sector {number}"))
+                });
+                self.feed(Event::ReportedDamaged(number)).await
+            }
+        }
+    }
+
+    /// A new block, or time to look anyway.
+    async fn look(&mut self, head: Option<Head>) -> Result<(), WorkerError> {
+        let height = head.map_or(self.height, |head| head.height);
+        let ended = self.parts.sender.poll(height).await;
+        let query = PictureQuery {
+            deals: self
+                .parts
+                .machine
+                .deals()
+                .map(|record| record.deal)
+                .collect(),
+            sectors: self
+                .parts
+                .machine
+                .sectors()
+                .map(|record| record.number)
+                .collect(),
+        };
+        match self.parts.chain.picture(self.parts.provider, &query).await {
+            Ok(Some(picture)) => {
+                self.now = picture.head.epoch;
+                self.height = picture.head.height;
+                for deal in &picture.deals {
+                    self.parts.store.published(&deal.id);
+                }
+                self.feed(Event::Chain(view_of(&picture))).await?;
+                self.show(&picture);
+            }
+            Ok(None) => {
+                return Err(WorkerError::Chain(format!(
+                    "the chain does not know provider {}; was it started anew?",
+                    self.parts.provider
+                )));
+            }
+            Err(error) if error.is_transient() => {
+                self.parts
+                    .status
+                    .update(|status| status.chain_reachable = false);
+            }
+            Err(error @ crate::chain::ChainError::OtherChain { .. }) => {
+                return Err(WorkerError::Chain(error.to_string()));
+            }
+            Err(error) => tracing::warn!(%error, "cannot see the chain"),
+        }
+        for (op, outcome) in ended {
+            self.feed(Event::Outcome(op, outcome)).await?;
+        }
+        self.jobs.retain(|job| !job.is_finished());
+        Ok(())
+    }
+
+    /// One event into the machine, and everything that follows from it.
+    async fn feed(&mut self, event: Event) -> Result<(), WorkerError> {
+        let mut events = std::collections::VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for command in self.parts.machine.handle(self.now, event) {
+                if let Some(next) = self.execute(command).await? {
+                    events.push_back(next);
+                }
+            }
+        }
+        let backlog = u64::try_from(self.parts.machine.backlog()).unwrap_or(u64::MAX);
+        self.parts.backlog.store(backlog, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Carries out one command; some end at once with an event.
+    async fn execute(&mut self, command: Command) -> Result<Option<Event>, WorkerError> {
+        match command {
+            Command::SaveSector(record) => {
+                self.save(&sector_name(record.number), &record).await?;
+                if matches!(record.stage, Stage::Committed(_)) {
+                    self.trim(record.number);
+                }
+            }
+            Command::SaveCounter(next) => self.save(COUNTER, &next).await?,
+            Command::ForgetDeal(id) => {
+                if let Err(error) = self.parts.store.forget(&id) {
+                    self.note(format!("deal {id} stays on disk for now: {error}"));
+                }
+            }
+            Command::ForgetSector(number) => {
+                self.discard(number);
+                if let Err(error) = self.parts.journal.remove(&sector_name(number)) {
+                    self.note(format!(
+                        "the record of sector {number} stays for now: {error}"
+                    ));
+                }
+            }
+            Command::DiscardReplica(number) => self.discard(number),
+            Command::AskSlot => self.queue_for_slot(),
+            Command::ReturnSlot => {
+                self.slot = None;
+                if let Some(queueing) = self.queueing.take() {
+                    queueing.abort();
+                }
+            }
+            Command::DrawTicket(number, epoch) => self.draw_ticket(number, epoch),
+            Command::Seal(number) => self.seal(number),
+            Command::Prove(number, epoch) => self.prove(number, epoch),
+            Command::ProveWindow {
+                key,
+                challenge,
+                sectors,
+            } => self.prove_window(key, challenge, sectors),
+            Command::Scrub { sector, full } => self.scrub(sector, full),
+            Command::Rebuild(number) => self.rebuild(number),
+            Command::Submit(op) => return self.submit(op).await,
+            Command::Hold(before) => self.set_lease(Some(before)),
+            Command::Release => self.set_lease(None),
+            Command::Note(text) => self.note(text),
+        }
+        Ok(None)
+    }
+
+    fn note(&self, text: String) {
+        tracing::info!(provider = %self.parts.provider, "{text}");
+        self.parts.status.note(self.now, text);
+    }
+
+    fn set_lease(&self, before: Option<Epoch>) {
+        self.lease.send_replace(before);
+        self.parts
+            .status
+            .update(|status| status.holds_clock = before.is_some());
+    }
+
+    /// Writes a record, and waits while the disk is full: going on without it would break promises.
+    async fn save<T: borsh::BorshSerialize>(
+        &self,
+        name: &str,
+        value: &T,
+    ) -> Result<(), WorkerError> {
+        loop {
+            match self.parts.journal.put(name, value) {
+                Ok(()) => return Ok(()),
+                Err(error)
+                    if error.is_disk_full() && !matches!(error, JournalError::Sync { .. }) =>
+                {
+                    self.note(format!("{error}; waiting for space"));
+                    tokio::time::sleep(DISK_RETRY).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn discard(&self, number: SectorNumber) {
+        if let Err(error) = self.parts.bench.discard(number) {
+            self.note(format!(
+                "the files of sector {number} stay for now: {error}"
+            ));
+        }
+    }
+
+    fn queue_for_slot(&mut self) {
+        let bench = self.parts.bench.clone();
+        let outbox = self.parts.outbox.clone();
+        self.queueing = Some(tokio::spawn(async move {
+            loop {
+                match bench.shop().try_porep_slot() {
+                    Ok(Some(guard)) => {
+                        // The worker is gone: the guard is dropped with the message.
+                        let _ = outbox.send(Input::Slot(guard));
+                        return;
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot look at the machine's sealing slot")
+                    }
+                }
+                tokio::time::sleep(SLOT_POLL).await;
+            }
+        }));
+    }
+
+    fn draw_ticket(&mut self, number: SectorNumber, epoch: Epoch) {
+        let (chain, provider) = (self.parts.chain.clone(), self.parts.provider);
+        self.spawn(async move {
+            match chain.randomness(1, epoch, provider).await {
+                Ok(value) => Event::Ticket(
+                    number,
+                    Sealing {
+                        ticket_epoch: epoch,
+                        ticket: Ticket(value),
+                    },
+                ),
+                Err(error) => Event::SealFailed(number, format!("no ticket: {error}")),
+            }
+        });
+    }
+
+    fn seal(&mut self, number: SectorNumber) {
+        let Some((record, pieces)) = self.sector_with_pieces(number) else {
+            return;
+        };
+        self.working_on(Some(format!("sealing sector {number}")));
+        let bench = self.parts.bench.clone();
+        self.spawn_blocking(move || match bench.seal(&record, &pieces, &NoProgress) {
+            Ok((comm_d, comm_r, spent)) => Event::Replicated {
+                sector: number,
+                comm_d,
+                comm_r,
+                spent,
+            },
+            Err(error) => Event::SealFailed(number, error.to_string()),
+        });
+    }
+
+    fn prove(&mut self, number: SectorNumber, epoch: Epoch) {
+        let Some(record) = self.parts.machine.sector(number).cloned() else {
+            return;
+        };
+        self.working_on(Some(format!("proving sector {number}")));
+        let (chain, provider) = (self.parts.chain.clone(), self.parts.provider);
+        let bench = self.parts.bench.clone();
+        self.spawn(async move {
+            let seed = match chain.randomness(2, epoch, provider).await {
+                Ok(value) => Seed(value),
+                Err(error) => return Event::SealFailed(number, format!("no seed: {error}")),
+            };
+            let work = move || bench.prove(&record, seed, &NoProgress);
+            match tokio::task::spawn_blocking(work).await {
+                Ok(Ok((proof, spent))) => Event::Proven {
+                    sector: number,
+                    proof,
+                    spent,
+                },
+                Ok(Err(error)) => Event::SealFailed(number, error.to_string()),
+                Err(error) => Event::SealFailed(number, error.to_string()),
+            }
+        });
+    }
+
+    fn prove_window(
+        &mut self,
+        key: WindowKey,
+        challenge: Epoch,
+        sectors: Vec<(SectorNumber, prover::CommR)>,
+    ) {
+        let (chain, provider) = (self.parts.chain.clone(), self.parts.provider);
+        let bench = self.parts.bench.clone();
+        self.spawn(async move {
+            let randomness = match chain.randomness(3, challenge, provider).await {
+                Ok(value) => PostRandomness::masked(value),
+                Err(error) => return Event::WindowFailed(key, format!("no challenge: {error}")),
+            };
+            let begun = Instant::now();
+            let work = move || bench.prove_window(randomness, &sectors, &NoProgress);
+            let result = tokio::task::spawn_blocking(work).await;
+            tracing::info!(%provider, deadline = key.deadline, ms = begun.elapsed().as_millis(), "window proof");
+            match result {
+                Ok(Ok(proof)) => Event::WindowProven(key, proof),
+                Ok(Err(JobError::Post(::prover::post::proof::PostError::Faulty(sectors)))) => {
+                    Event::WindowFaulty(key, sectors)
+                }
+                Ok(Err(error)) => Event::WindowFailed(key, error.to_string()),
+                Err(error) => Event::WindowFailed(key, error.to_string()),
+            }
+        });
+    }
+
+    fn scrub(&mut self, number: SectorNumber, full: bool) {
+        let Some(replica) = self
+            .parts
+            .machine
+            .sector(number)
+            .and_then(SectorRecord::replica)
+            .copied()
+        else {
+            return;
+        };
+        let bench = self.parts.bench.clone();
+        self.spawn_blocking(move || {
+            Event::Scrubbed(number, bench.scrub(number, &replica.comm_r, full))
+        });
+    }
+
+    /// Frees what only sealing needed. Left for later if it fails: it costs space, nothing else.
+    fn trim(&mut self, number: SectorNumber) {
+        let bench = self.parts.bench.clone();
+        self.jobs.push(tokio::task::spawn_blocking(move || {
+            if let Err(error) = bench.trim(number) {
+                tracing::warn!(sector = number.0, %error, "sealing's files stay for now");
+            }
+        }));
+    }
+
+    fn rebuild(&mut self, number: SectorNumber) {
+        let Some((record, pieces)) = self.sector_with_pieces(number) else {
+            return;
+        };
+        self.working_on(Some(format!("resealing damaged sector {number}")));
+        let bench = self.parts.bench.clone();
+        self.spawn_blocking(move || {
+            let result = bench.rebuild(&record, &pieces, &NoProgress);
+            Event::Rebuilt(number, result.map_err(|error| error.to_string()))
+        });
+    }
+
+    fn sector_with_pieces(
+        &self,
+        number: SectorNumber,
+    ) -> Option<(SectorRecord, Vec<(DealRecord, PathBuf)>)> {
+        let record = self.parts.machine.sector(number)?.clone();
+        let pieces = record
+            .deals
+            .iter()
+            .filter_map(|id| self.parts.machine.deal(id))
+            .map(|deal| (deal.clone(), self.parts.store.path_of(&deal.blake3_root)))
+            .collect();
+        Some((record, pieces))
+    }
+
+    async fn submit(&mut self, op: Op) -> Result<Option<Event>, WorkerError> {
+        let key = op.key();
+        let Some(message) = self.message_of(op) else {
+            return Ok(None);
+        };
+        let outcome = self
+            .parts
+            .sender
+            .submit(key, vec![message], self.height)
+            .await;
+        Ok(outcome.map(|outcome| Event::Outcome(key, outcome)))
+    }
+
+    fn message_of(&self, op: Op) -> Option<Message> {
+        let provider = self.parts.provider;
+        Some(match op {
+            Op::Publish(deals) => Message::PublishDeals {
+                provider,
+                proposals: deals.iter().filter_map(|id| self.proposal(id)).collect(),
+            },
+            Op::PreCommit(number, expiration) => {
+                let record = self.parts.machine.sector(number)?;
+                let replica = record.replica()?;
+                Message::PreCommit {
+                    provider,
+                    sector: number,
+                    comm_r: replica.comm_r,
+                    comm_d: replica.comm_d,
+                    ticket_epoch: replica.sealing.ticket_epoch,
+                    expiration,
+                    deals: record.deals.clone(),
+                }
+            }
+            Op::ProveCommit(sector, proof) => Message::ProveCommit {
+                provider,
+                sector,
+                proof,
+            },
+            Op::PostWindow {
+                key,
+                skipped,
+                proof,
+            } => Message::SubmitPost {
+                provider,
+                deadline: u16::try_from(key.deadline).ok()?,
+                partition: u32::try_from(key.partition).ok()?,
+                skipped,
+                proof,
+            },
+            Op::DeclareFaults(sectors) => Message::DeclareFaults {
+                provider,
+                sectors: sorted(sectors),
+            },
+            Op::DeclareRecovered(sectors) => Message::DeclareRecovered {
+                provider,
+                sectors: sorted(sectors),
+            },
+        })
+    }
+
+    fn proposal(&self, id: &DealId) -> Option<SignedProposal> {
+        let record = self.parts.machine.deal(id)?;
+        // Intake decoded these very bytes before it wrote them down.
+        codec::decode(&record.proposal, MAX_PROPOSAL_BYTES).ok()
+    }
+
+    fn spawn(&mut self, job: impl Future<Output = Event> + Send + 'static) {
+        let outbox = self.parts.outbox.clone();
+        self.jobs.push(tokio::spawn(async move {
+            // The worker may have ended; the work is on disk.
+            let _ = outbox.send(Input::Event(job.await));
+        }));
+    }
+
+    fn spawn_blocking(&mut self, job: impl FnOnce() -> Event + Send + 'static) {
+        let outbox = self.parts.outbox.clone();
+        self.jobs.push(tokio::task::spawn_blocking(move || {
+            let _ = outbox.send(Input::Event(job()));
+        }));
+    }
+
+    fn working_on(&self, what: Option<String>) {
+        self.parts.status.update(|status| status.working_on = what);
+    }
+
+    fn show(&self, picture: &ProviderPicture) {
+        let mut states: BTreeMap<SectorNumber, String> = BTreeMap::new();
+        for sector in picture.partitions.iter().flat_map(|p| &p.sectors) {
+            states.insert(sector.number, state_name(sector.state).to_owned());
+        }
+        let damaged = self.parts.machine.damaged();
+        let sectors = self
+            .parts
+            .machine
+            .sectors()
+            .map(|record| {
+                sector_status(
+                    record,
+                    states.get(&record.number).cloned(),
+                    damaged.contains(&record.number),
+                    self.parts.bench.sector_dir(record.number),
+                )
+            })
+            .collect();
+        let on_chain: BTreeMap<DealId, ChainDealStatus> = picture
+            .deals
+            .iter()
+            .map(|deal| (deal.id, deal.status))
+            .collect();
+        let deals = self
+            .parts
+            .machine
+            .deals()
+            .map(|record| DealStatus {
+                deal: record.deal,
+                state: on_chain
+                    .get(&record.deal)
+                    .map(|status| deal_name(*status).to_owned()),
+                bytes: record.bytes,
+                start: record.start,
+                end: record.end,
+            })
+            .collect();
+        let mut due: Vec<DueWindow> = picture
+            .partitions
+            .iter()
+            .map(|partition| DueWindow {
+                deadline: partition.deadline.into(),
+                partition: partition.partition.into(),
+                open: partition.open,
+                close: partition.close,
+                posted: partition.posted,
+            })
+            .collect();
+        due.sort_by_key(|window| (window.open, window.deadline, window.partition));
+        let provider = &picture.provider.provider;
+        let money = Money {
+            balance: provider.balance,
+            available: picture.provider.available,
+            pledge: provider.pledge,
+            deposits: provider.deposits,
+            vesting: provider.vesting,
+            fee_debt: provider.fee_debt,
+            escrow: picture.provider.escrow.escrow,
+            escrow_locked: picture.provider.escrow.locked,
+        };
+        let free_bytes = self.parts.store.ask().free_bytes;
+        let idle = self.slot.is_none();
+        self.parts.status.update(|status| {
+            status.epoch = picture.head.epoch;
+            status.height = picture.head.height;
+            status.chain_reachable = true;
+            status.money = money;
+            status.sectors = sectors;
+            status.deals = deals;
+            status.due = due;
+            status.held_bytes = self.parts.store.held_bytes();
+            status.free_bytes = free_bytes;
+            status.transactions = self.parts.sender.waiting();
+            if idle {
+                status.working_on = None;
+            }
+        });
+    }
+}
+
+/// Keeps the chain's lease as the worker wants it: taken, renewed while wanted, given back. Ends with the worker.
+async fn keep_lease(
+    chain: ChainClient,
+    provider: ProviderId,
+    mut wanted: watch::Receiver<Option<Epoch>>,
+) {
+    let mut held: Option<Epoch> = None;
+    let mut since = Instant::now();
+    loop {
+        let want = *wanted.borrow_and_update();
+        let spent = held.is_some() && since.elapsed() > LEASE_LIMIT;
+        match want {
+            Some(before) if !spent => {
+                if held != Some(before) {
+                    // A later epoch than before needs a fresh lease: a renewal never loosens.
+                    if held.is_some_and(|old| old < before) {
+                        let _ = chain.release_clock(provider).await;
+                    }
+                    if held.is_none() {
+                        since = Instant::now();
+                    }
+                    held = Some(before);
+                }
+                if let Err(error) = chain.hold_clock(provider, before, LEASE).await {
+                    tracing::debug!(%error, "the clock cannot be held");
+                }
+            }
+            Some(_) => {
+                tracing::warn!(%provider, "a proof takes longer than ten minutes; the clock goes on without it")
+            }
+            None => {
+                if held.take().is_some() {
+                    let _ = chain.release_clock(provider).await;
+                }
+            }
+        }
+        match tokio::time::timeout(LEASE_RENEWAL, wanted.changed()).await {
+            Ok(Ok(())) | Err(_) => {}
+            Ok(Err(_)) => {
+                if held.is_some() {
+                    let _ = chain.release_clock(provider).await;
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// Record name of a sector.
+pub fn sector_name(number: SectorNumber) -> String {
+    format!("sector-{number}")
+}
+
+fn sorted(mut sectors: Vec<SectorNumber>) -> Vec<SectorNumber> {
+    sectors.sort_unstable();
+    sectors.dedup();
+    sectors
+}
+
+fn view_of(picture: &ProviderPicture) -> ChainView {
+    let deals = picture
+        .deals
+        .iter()
+        .map(|deal| {
+            let state = match deal.status {
+                ChainDealStatus::Published => DealOnChain::Published,
+                ChainDealStatus::Active => DealOnChain::Active,
+                ChainDealStatus::Completed | ChainDealStatus::Slashed => DealOnChain::Over,
+            };
+            (deal.id, state)
+        })
+        .collect();
+    let sectors = picture
+        .partitions
+        .iter()
+        .flat_map(|partition| &partition.sectors)
+        .map(|sector| {
+            let state = match sector.state {
+                ChainSectorState::Unproven => SectorState::Unproven,
+                ChainSectorState::Active => SectorState::Active,
+                ChainSectorState::Faulty { .. } => SectorState::Faulty,
+                ChainSectorState::Recovering { .. } => SectorState::Recovering,
+            };
+            (sector.number, state)
+        })
+        .collect();
+    let windows = picture
+        .partitions
+        .iter()
+        .map(|partition| Window {
+            key: WindowKey {
+                open: partition.open,
+                deadline: partition.deadline.into(),
+                partition: partition.partition.into(),
+            },
+            close: partition.close,
+            posted: partition.posted,
+            sectors: partition
+                .sectors
+                .iter()
+                .map(|sector| sector.number)
+                .collect(),
+        })
+        .collect();
+    ChainView {
+        deals,
+        precommits: picture.precommits.iter().copied().collect(),
+        sectors,
+        windows,
+        in_debt: !picture.provider.provider.fee_debt.is_zero(),
+    }
+}
+
+fn state_name(state: ChainSectorState) -> &'static str {
+    match state {
+        ChainSectorState::Unproven => "unproven",
+        ChainSectorState::Active => "active",
+        ChainSectorState::Faulty { .. } => "faulty",
+        ChainSectorState::Recovering { .. } => "recovering",
+    }
+}
+
+fn deal_name(status: ChainDealStatus) -> &'static str {
+    match status {
+        ChainDealStatus::Published => "published",
+        ChainDealStatus::Active => "active",
+        ChainDealStatus::Completed => "completed",
+        ChainDealStatus::Slashed => "slashed",
+    }
+}
