@@ -79,8 +79,8 @@ impl ProviderSettings {
             reserve_bytes: 64 << 20,
             client_deals: 64,
             client_bytes: sector_size.bytes().saturating_mul(32),
-            deposit: TokenAmount::from_tokens(30_000_000),
-            escrow: TokenAmount::from_tokens(10_000_000),
+            deposit: TokenAmount::from_tokens(27_000_000),
+            escrow: TokenAmount::from_tokens(22_000_000),
             // Each neighbour's sector takes about 40 epochs of chain time while its proofs hold the clock.
             start_lead: EpochCount(60 + 40 * neighbours),
             start_lead_per_sector: EpochCount(40 * neighbours.max(1)),
