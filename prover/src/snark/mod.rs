@@ -13,10 +13,12 @@ use crate::spec::{SectorSize, WINDOW_CHALLENGES, WINNING_CHALLENGES};
 pub mod cs;
 pub mod dev;
 #[cfg(feature = "prove")]
-pub mod fixed_base;
+mod fixed_base;
 #[cfg(feature = "prove")]
 pub mod gadget;
 pub mod groth16;
+#[cfg(feature = "prove")]
+mod kernel;
 #[cfg(feature = "prove")]
 pub mod keygen;
 #[cfg(feature = "prove")]

@@ -12,16 +12,17 @@
 //! plus one batch of points.
 
 use ark_bls12_381::{Bls12_381, Fr, G1Projective, g1, g2};
-use ark_ec::short_weierstrass::{Affine, SWCurveConfig};
-use ark_ec::{AffineRepr, CurveGroup};
+use ark_ec::CurveGroup;
+use ark_ec::short_weierstrass::Projective;
 use ark_ff::{AdditiveGroup, FftField, Field, UniformRand};
 use ark_groth16::Proof;
 use ark_poly::{EvaluationDomain, Radix2EvaluationDomain};
-use ark_serialize::CanonicalDeserialize;
 use rayon::prelude::*;
 
 use super::cs::{Circuit, ConstraintSystem, MINUS_ONE, Term, Var};
 use super::groth16::encode;
+use super::kernel::Kernel;
+use super::kernel::portable::Portable;
 use super::keys::{KeyError, ProvingKey, Query};
 use super::msm::{Class, Msm};
 use super::record::Counts;
@@ -118,17 +119,19 @@ pub(crate) fn prove_with(
     let of_a = || inputs.iter().chain(select(&aux, &key.density().in_a));
     let of_b =
         || select(&inputs, &key.density().inputs_in_b).chain(select(&aux, &key.density().in_b));
-    let h_sum = span("h", || sum::<g1::Config>(key, Query::H, h.iter(), progress))?;
+    let h_sum = span("h", || sum_g1(key, Query::H, h.iter(), progress))?;
     drop(h);
-    let l_sum = span("l", || {
-        sum::<g1::Config>(key, Query::L, aux.iter(), progress)
-    })?;
-    let a_sum = span("a", || sum::<g1::Config>(key, Query::A, of_a(), progress))?;
-    let b1_sum = span("b_g1", || {
-        sum::<g1::Config>(key, Query::BG1, of_b(), progress)
-    })?;
+    let l_sum = span("l", || sum_g1(key, Query::L, aux.iter(), progress))?;
+    let a_sum = span("a", || sum_g1(key, Query::A, of_a(), progress))?;
+    let b1_sum = span("b_g1", || sum_g1(key, Query::BG1, of_b(), progress))?;
     let b2_sum = span("b_g2", || {
-        sum::<g2::Config>(key, Query::BG2, of_b(), progress)
+        sum(
+            Portable::<g2::Config>::default(),
+            key,
+            Query::BG2,
+            of_b(),
+            progress,
+        )
     })?;
 
     // 4. Blind and join.
@@ -275,29 +278,53 @@ fn quotient(mut a: Vec<Fr>, mut b: Vec<Fr>) -> Vec<Fr> {
     a
 }
 
+/// `Σ scalar·point` over a query in G1, on the best kernel this CPU has.
+fn sum_g1<'a>(
+    key: &ProvingKey,
+    query: Query,
+    scalars: impl Iterator<Item = &'a Fr>,
+    progress: &dyn Progress,
+) -> Result<G1Projective, KeyError> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(ifma) = super::kernel::ifma::Ifma::detect() {
+        return sum(ifma, key, query, scalars, progress);
+    }
+    sum(
+        Portable::<g1::Config>::default(),
+        key,
+        query,
+        scalars,
+        progress,
+    )
+}
+
 /// `Σ scalar·point` over a whole query, its points read in pieces.
-fn sum<'a, P: SWCurveConfig<ScalarField = Fr>>(
+fn sum<'a, K: Kernel>(
+    kernel: K,
     key: &ProvingKey,
     query: Query,
     mut scalars: impl Iterator<Item = &'a Fr>,
     progress: &dyn Progress,
-) -> Result<ark_ec::short_weierstrass::Projective<P>, KeyError> {
+) -> Result<Projective<K::Curve>, KeyError> {
     // 6 MiB of G1 points.
     const CHUNK: usize = 1 << 16;
     let total = key.points(query);
-    let (mut bytes, mut msm) = (Vec::new(), Msm::<P>::default());
+    let (mut bytes, mut msm) = (Vec::new(), Msm::new(kernel));
     for from in (0..total).step_by(CHUNK) {
         let count = CHUNK.min(total - from);
         let scalars: Vec<Fr> = scalars.by_ref().take(count).copied().collect();
         key.read(query, from, count, &mut bytes)?;
         let size = bytes.len() / count;
-        let decode = |class: Class| -> Result<(Vec<Affine<P>>, Vec<Fr>), KeyError> {
+        // The file's hash was checked when it was opened: coordinates must be canonical here, the
+        // group is not checked again.
+        let decode = |class: Class| -> Result<(Vec<K::Point>, Vec<Fr>), KeyError> {
             let chosen = bytes
                 .par_chunks_exact(size)
                 .zip(&scalars)
                 .filter(|(_, scalar)| Class::of(scalar) == class);
-            let decoded: Option<(Vec<_>, Vec<_>)> =
-                chosen.map(|(bytes, s)| Some((point(bytes)?, *s))).collect();
+            let decoded: Option<(Vec<_>, Vec<_>)> = chosen
+                .map(|(bytes, s)| Some((kernel.decode(bytes)?, *s)))
+                .collect();
             decoded.ok_or_else(|| key.damaged(format!("a point of {query:?} is no point")))
         };
         msm.add_ones(&decode(Class::One)?.0);
@@ -308,12 +335,6 @@ fn sum<'a, P: SWCurveConfig<ScalarField = Fr>>(
     Ok(msm.finish())
 }
 
-/// Decodes a point of a file whose hash was checked: the coordinates must be canonical, the group is
-/// not checked again.
-fn point<P: SWCurveConfig>(bytes: &[u8]) -> Option<Affine<P>> {
-    Affine::<P>::deserialize_uncompressed_unchecked(bytes).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,7 +343,10 @@ mod tests {
     use crate::snark::keygen::Evaluated;
     use crate::snark::record::Density;
     use crate::snark::testing::{ArkCircuit, Chain, rng};
+    use ark_ec::AffineRepr;
+    use ark_ec::short_weierstrass::{Affine, SWCurveConfig};
     use ark_groth16::{Groth16, ProvingKey as ArkKey, r1cs_to_qap::LibsnarkReduction};
+    use ark_serialize::CanonicalDeserialize;
 
     fn key_of(circuit: &impl Circuit, dir: &std::path::Path) -> ProvingKey {
         let secrets = Secrets {
@@ -348,7 +372,7 @@ mod tests {
                 .expect("the file is there");
             bytes
                 .chunks_exact(bytes.len() / key.points(query))
-                .map(|b| point(b).expect("a point"))
+                .map(|b| Affine::deserialize_uncompressed(b).expect("a point"))
                 .collect()
         }
         fn spread<P: SWCurveConfig>(points: Vec<Affine<P>>, masks: [&[bool]; 2]) -> Vec<Affine<P>> {
