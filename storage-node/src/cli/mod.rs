@@ -67,6 +67,8 @@ pub enum Command {
     Status(status::Args),
     /// Keys, balance and transfers of this home's account
     Wallet(wallet::Args),
+    /// The prover alone, on files: seal, unseal, prove, verify
+    Prover(prover::Args),
 }
 
 /// What a command is given: resolved surroundings and a place to write.
@@ -94,6 +96,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Ls(args) => ls::run(args, &context).await,
         Command::Status(args) => status::run(args, &context).await,
         Command::Wallet(args) => wallet::run(args, &context).await,
+        Command::Prover(args) => prover::run(args, &context).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,12 +1,153 @@
-//! `holdfast prover`: the prover alone, on files.
+//! `holdfast prover`: the prover alone, on files; no network, no chain, no home folder.
+//!
+//! | command | does |
+//! |---|---|
+//! | `seal DIR FILE…` | packs files into a sector folder and takes it to a verified proof; run again, it goes on where it stopped |
+//! | `unseal DIR` | the data back from the replica, whole or a range |
+//! | `prove DIR…` | a WindowPoSt (or `--winning`) of sealed sector folders |
+//! | `verify FILE` | checks a proof file that `seal` or `prove` wrote |
+//! | `check DIR`, `repair DIR` | finds damage in a sector folder; recomputes what can be recomputed |
+//! | `params` | lists, makes and checks proving keys |
+//! | `vectors FILE` | runs a file of golden vectors |
+//!
+//! Keys come from the parameter cache (`HOLDFAST_PARAMS`) and are made on first use. Proof files are JSON, see [`file`].
 
-use super::{CliError, Context};
+pub mod file;
+mod params;
+mod post;
+mod progress;
+mod sector;
+mod vectors;
+mod verify;
+
+use std::fmt::Display;
+use std::path::Path;
+
+use prover::machine::{Machine, Plan};
+use prover::seal::SealError;
+use prover::sector_dir::SectorDirError;
+use prover::snark::keys::{KeyError, ParamStore};
+use prover::snark::prove::ProveError;
+
+pub use progress::BarProgress;
+
+use super::args::parse_bytes;
+use super::{Class, CliError, Context};
 
 /// Arguments of `prover`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+    /// Threads to work with [default: all cores]
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+    /// Most memory that sealing may take [default: what is free]
+    #[arg(long, global = true, value_name = "BYTES", value_parser = parse_bytes)]
+    memory: Option<u64>,
+}
 
-/// Runs the command.
-pub async fn run(_args: Args, _context: &Context) -> Result<(), CliError> {
-    Ok(())
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Seal files into a sector folder, or go on with one
+    Seal(sector::SealArgs),
+    /// Write a sector's data, recovered from its replica
+    Unseal(sector::UnsealArgs),
+    /// Prove that sealed sectors are still held
+    Prove(post::ProveArgs),
+    /// Verify a proof file
+    Verify(verify::VerifyArgs),
+    /// Look for damage in a sector folder
+    Check(sector::CheckArgs),
+    /// Drop damaged files of a sector folder and compute them again
+    Repair(sector::RepairArgs),
+    /// List, make or check proving keys
+    Params(params::ParamsArgs),
+    /// Run a file of golden vectors
+    Vectors(vectors::VectorsArgs),
+}
+
+/// Runs the command. The work is the prover's own threads'; this one waits.
+pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
+    let plan = plan(args.threads, args.memory)?;
+    match args.action {
+        Action::Seal(args) => sector::seal(args, &plan, context),
+        Action::Unseal(args) => sector::unseal(args, &plan, context),
+        Action::Prove(args) => post::prove(args, &plan, context),
+        Action::Verify(args) => verify::verify(args, &plan, context),
+        Action::Check(args) => sector::check(args, &plan, context),
+        Action::Repair(args) => sector::repair(args, &plan, context),
+        Action::Params(args) => params::params(args, &plan, context),
+        Action::Vectors(args) => vectors::vectors(args, &plan, context),
+    }
+}
+
+fn plan(threads: Option<usize>, memory: Option<u64>) -> Result<Plan, CliError> {
+    let machine = Machine::detect();
+    let threads = threads.unwrap_or(machine.cores);
+    let memory = memory.unwrap_or(machine.available_memory);
+    Plan::with_limits(threads, memory).map_err(|error| with_next_step(Class::Machine, error))
+}
+
+fn store(context: &Context) -> Result<ParamStore, CliError> {
+    ParamStore::open(&context.config.params_dir).map_err(key_error)
+}
+
+/// The prover's messages read "what happened; what to do next".
+fn with_next_step(class: Class, error: impl Display) -> CliError {
+    let text = error.to_string();
+    match text.split_once("; ") {
+        Some((what, next)) => CliError::new(class, what).hint(next),
+        None => CliError::new(class, text),
+    }
+}
+
+fn key_error(error: KeyError) -> CliError {
+    let class = match &error {
+        KeyError::Io { .. } => Class::Machine,
+        KeyError::NeedsCeremony(_) => Class::Refused,
+        KeyError::Damaged { .. } | KeyError::WrongCircuit { .. } | KeyError::Vk(_) => Class::BadData,
+    };
+    with_next_step(class, error)
+}
+
+fn prove_error(error: ProveError) -> CliError {
+    match error {
+        ProveError::Key(error) => key_error(error),
+        ProveError::Unsatisfied { .. } => with_next_step(Class::BadData, error)
+            .hint("look for damage with `holdfast prover check DIR`"),
+        ProveError::WrongKey { .. } => with_next_step(Class::BadData, error)
+            .hint("remove the key from the parameter folder; it is made again on the next use"),
+        ProveError::SelfCheck(_) => with_next_step(Class::Machine, error),
+    }
+}
+
+fn seal_error(error: SealError) -> CliError {
+    let class = match &error {
+        SealError::Prove(_) => {
+            let SealError::Prove(error) = error else { unreachable!("matched just above") };
+            return prove_error(error);
+        }
+        SealError::Dir(SectorDirError::Occupied(_) | SectorDirError::Empty(_)) => Class::Input,
+        SealError::Dir(SectorDirError::Record { .. } | SectorDirError::Damaged { .. }) => Class::BadData,
+        SealError::Dir(SectorDirError::Disk(_) | SectorDirError::Locked(_)) => Class::Machine,
+        SealError::Tree(prover::merkle::build::TreeError::NotCanonical { .. }) => Class::BadData,
+        SealError::Tree(_) | SealError::Memory(_) | SealError::DiskSpace { .. } => Class::Machine,
+        SealError::Layout(_) | SealError::Unsupported(_) | SealError::Range { .. } => Class::Input,
+        SealError::WrongData { .. } | SealError::Inconsistent { .. } | SealError::DamagedReplica(_) => {
+            Class::BadData
+        }
+        SealError::SelfCheck { .. } | SealError::Output(_) => Class::Machine,
+    };
+    with_next_step(class, error)
+}
+
+/// Refuses a missing folder before anything says something stranger.
+fn require_folder(path: &Path) -> Result<(), CliError> {
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => Err(CliError::new(Class::Input, format!("{} is a file, not a sector folder", path.display()))
+            .hint("name the folder that `holdfast prover seal` made")),
+        Err(error) => Err(CliError::io("cannot open", path, &error)),
+    }
 }

@@ -1,0 +1,40 @@
+//! `vectors`: runs a file of golden vectors.
+
+use std::path::PathBuf;
+
+use prover::machine::Plan;
+use prover::vectors::{Options, VectorError, run_file};
+
+use super::BarProgress;
+use crate::cli::{Class, CliError, Context};
+
+/// Arguments of `prover vectors`.
+#[derive(Debug, clap::Args)]
+pub struct VectorsArgs {
+    /// File in the format of fixtures/vectors/filecoin.json
+    file: PathBuf,
+    /// Seal the 512 MiB cases too: minutes, and some GiB of disk
+    #[arg(long)]
+    large: bool,
+    /// Folder for sector files [default: the platform's temporary folder]
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+}
+
+/// Runs `prover vectors`. A comparison that fails is an error of class bad-data.
+pub fn vectors(args: VectorsArgs, plan: &Plan, context: &Context) -> Result<(), CliError> {
+    let options = Options { large: args.large, scratch: args.scratch.unwrap_or_else(std::env::temp_dir) };
+    let progress = BarProgress::new(&context.out);
+    let report = plan.run(|| run_file(&args.file, &options, &progress)).map_err(|error| match &error {
+        VectorError::Read { path, source } => CliError::io("cannot read", path, source),
+        _ => CliError::new(Class::Input, &error).hint("name a vector file such as fixtures/vectors/filecoin.json"),
+    })?;
+    context.out.result(&report, ToString::to_string)?;
+    match report.failed() {
+        0 if report.ok() => Ok(()),
+        0 => Err(CliError::new(Class::Input, format!("nothing in {} could be checked", args.file.display()))
+            .hint("name a vector file such as fixtures/vectors/filecoin.json")),
+        failed => Err(CliError::new(Class::BadData, format!("{failed} comparisons failed"))
+            .hint("each is listed above with the place in the file")),
+    }
+}
