@@ -526,43 +526,81 @@ impl LogReader {
         out: &mut dyn Write,
         progress: &mut dyn FnMut(u64),
     ) -> Result<u64, LogError> {
-        let mut cursor = self.start(chain_id);
-        let mut written = 0;
-        let mut put = |bytes: &[u8], written: &mut u64| {
-            *written += bytes.len() as u64;
-            out.write_all(bytes).map_err(io_error("writing the export"))
-        };
-        let salt = [0; 16];
-        put(&file_head(MAGIC_EXPORT, chain_id, salt), &mut written)?;
-        loop {
-            let (mark, payload) = match cursor.next()? {
-                Step::Record { mark, payload } => (mark, payload),
-                Step::Broken {
-                    height,
-                    offset,
-                    cause,
-                } => return Err(damaged(height, offset, &cause)),
-                Step::End => {
-                    return Err(damaged(
-                        tip.height,
-                        tip.offset,
-                        "the log ends before its own tip",
-                    ));
-                }
-            };
-            let mut bytes =
-                record_head(MAGIC_RECORD, &salt, payload.len() as u32, mark.height).to_vec();
-            bytes.extend_from_slice(&payload);
-            bytes.extend_from_slice(&mark.digest);
-            put(&bytes, &mut written)?;
+        let mut export = ExportWriter::begin(out, chain_id)?;
+        for record in self.records(chain_id, None)? {
+            let (mark, payload) = record?;
+            export.record(&payload)?;
             progress(mark.height);
             if mark.height == tip.height {
-                let mut end = record_head(MAGIC_END, &salt, 0, mark.height).to_vec();
-                end.extend_from_slice(&mark.digest);
-                put(&end, &mut written)?;
-                return Ok(written);
+                return export.finish();
             }
         }
+        Err(damaged(
+            tip.height,
+            tip.offset,
+            "the log ends before its own tip",
+        ))
+    }
+}
+
+/// Writes an export record by record: from a log, or from blocks that a node sends.
+pub struct ExportWriter<'a> {
+    out: &'a mut dyn Write,
+    last: Option<Mark>,
+    digest: [u8; 32],
+    written: u64,
+}
+
+impl<'a> ExportWriter<'a> {
+    /// An export's salt is fixed: the same chain gives the same file.
+    const SALT: [u8; 16] = [0; 16];
+
+    /// Writes the file's head.
+    pub fn begin(out: &'a mut dyn Write, chain_id: [u8; 32]) -> Result<Self, LogError> {
+        let digest = start_mark(chain_id).digest;
+        let mut export = Self {
+            out,
+            last: None,
+            digest,
+            written: 0,
+        };
+        export.put(&file_head(MAGIC_EXPORT, chain_id, Self::SALT))?;
+        Ok(export)
+    }
+
+    /// Writes the next record: the genesis first, then block after block.
+    pub fn record(&mut self, payload: &[u8]) -> Result<(), LogError> {
+        let height = self.last.map_or(0, |m| m.height + 1);
+        let mut bytes = Vec::with_capacity(RECORD_HEAD + payload.len() + DIGEST);
+        let mark = push_record(
+            &mut bytes,
+            self.written,
+            &Self::SALT,
+            self.digest,
+            height,
+            payload,
+        )?;
+        self.put(&bytes)?;
+        (self.last, self.digest) = (Some(mark), mark.digest);
+        Ok(())
+    }
+
+    /// Writes the end mark; returns the bytes of the whole file. The caller syncs what it owns.
+    pub fn finish(mut self) -> Result<u64, LogError> {
+        let last = self
+            .last
+            .ok_or_else(|| LogError::Caller("an export needs its genesis".into()))?;
+        self.put(&record_head(MAGIC_END, &Self::SALT, 0, last.height))?;
+        self.put(&last.digest)?;
+        self.out.flush().map_err(io_error("writing the export"))?;
+        Ok(self.written)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), LogError> {
+        self.written += bytes.len() as u64;
+        self.out
+            .write_all(bytes)
+            .map_err(io_error("writing the export"))
     }
 }
 
@@ -618,6 +656,24 @@ impl ChainFile {
             .disk
             .len()
             .map_err(io_error("reading its length"))
+    }
+
+    /// As [`Self::next_record`], for a log that a node may be writing to right now: an unfinished last record is the end.
+    pub fn next_finished_record(&mut self) -> Result<Option<(Mark, Vec<u8>)>, LogError> {
+        match self.cursor.next()? {
+            Step::Record { mark, payload } => Ok(Some((mark, payload))),
+            Step::End => Ok(None),
+            Step::Broken {
+                height,
+                offset,
+                cause,
+            } => {
+                self.cursor
+                    .reader
+                    .refuse_damage(height, offset, &cause, None)?;
+                Ok(None)
+            }
+        }
     }
 
     /// The next record, or `None` after the last one. A torn or damaged record is an error that names its height.
