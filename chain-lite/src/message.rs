@@ -596,3 +596,204 @@ impl CheckedTx {
         self.proposals.get(index).map_or(&[], Vec::as_slice)
     }
 }
+
+/// What fuzzing asks of any bytes: refused, or the one encoding of a transaction; and a transaction that decodes can be
+/// judged without a panic. `fuzz/` and a bounded test call it.
+pub fn fuzz_signed_tx(bytes: &[u8]) {
+    let Ok(signed) = SignedTx::from_bytes(bytes) else {
+        return;
+    };
+    assert_eq!(signed.to_bytes(), bytes, "two encodings of one transaction");
+    let json = serde_json::to_vec(&signed).expect("a transaction is plain data");
+    let back: SignedTx = serde_json::from_slice(&json).expect("what was written reads back");
+    assert_eq!(back, signed, "JSON changes a transaction");
+    let chain_id = signed.tx.chain_id;
+    if let Ok(checked) = signed.check(&chain_id) {
+        assert!(checked.len_bytes() <= MAX_TX_BYTES as u64);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::units::EpochCount;
+
+    /// One message of each kind, with fields that are all different.
+    pub(crate) fn one_of_each() -> Vec<Message> {
+        let (provider, sector) = (ProviderId(1000), SectorNumber(7));
+        let sectors = vec![SectorNumber(1), SectorNumber(2)];
+        let proposal = DealProposal {
+            chain_id: ChainId([1; 32]),
+            client: Address([2; 32]),
+            provider,
+            piece_commp: CommP([3; 32]),
+            piece_size: PaddedPieceSize::new(2048).expect("power of two"),
+            blake3_root: Blake3Root([4; 32]),
+            group: DealGroup {
+                k: 3,
+                n: 5,
+                file_root: Blake3Root([5; 32]),
+            },
+            start: Epoch(60),
+            end: Epoch(300),
+            price: TokenAmount(6),
+            provider_collateral: TokenAmount(7),
+            verified: false,
+            label: "manifest".into(),
+            client_nonce: 8,
+        };
+        let signed = SignedProposal {
+            proposal,
+            signature: Signature([9; 64]),
+        };
+        vec![
+            Message::Transfer {
+                to: Address([10; 32]),
+                amount: TokenAmount(11),
+            },
+            Message::MarketDeposit {
+                to: Address([12; 32]),
+                amount: TokenAmount(13),
+            },
+            Message::MarketWithdraw {
+                amount: TokenAmount(14),
+            },
+            Message::RegisterProvider {
+                worker: Address([15; 32]),
+                net_key: NetKey([16; 32]),
+                addrs: vec!["127.0.0.1:4001".into()],
+                sector_size: SectorSize::Mib8,
+                deposit: TokenAmount(17),
+            },
+            Message::ProviderDeposit {
+                provider,
+                amount: TokenAmount(18),
+            },
+            Message::ProviderWithdraw {
+                provider,
+                amount: TokenAmount(19),
+            },
+            Message::ChangeKeys {
+                provider,
+                worker: Address([20; 32]),
+                net_key: NetKey([21; 32]),
+            },
+            Message::SetAddrs {
+                provider,
+                addrs: vec!["a:1".into(), "b:2".into()],
+            },
+            Message::PublishDeals {
+                provider,
+                proposals: vec![signed],
+            },
+            Message::PreCommit {
+                provider,
+                sector,
+                comm_r: CommR([22; 32]),
+                comm_d: CommD([23; 32]),
+                ticket_epoch: Epoch(24),
+                expiration: Epoch(25),
+                deals: vec![DealId([26; 32])],
+            },
+            Message::ProveCommit {
+                provider,
+                sector,
+                proof: vec![27; 192],
+            },
+            Message::SubmitPost {
+                provider,
+                deadline: 3,
+                partition: 4,
+                skipped: sectors.clone(),
+                proof: vec![28; 192],
+            },
+            Message::DeclareFaults {
+                provider,
+                sectors: sectors.clone(),
+            },
+            Message::DeclareRecovered { provider, sectors },
+            Message::Terminate { provider, sector },
+        ]
+    }
+
+    fn tx() -> Tx {
+        Tx {
+            version: TX_VERSION,
+            chain_id: ChainId([1; 32]),
+            sender: Address::of(&SigningKey::from_bytes(&[7; 32]).verifying_key()),
+            nonce: 2,
+            fee_limit: TokenAmount(3),
+            valid_until_height: 4,
+            msgs: one_of_each(),
+        }
+    }
+
+    /// The format of every message, of the transaction and of the two signed byte strings. A change here is a fork.
+    /// (The deal id was also computed outside this code, by hand-packing the fields in Python.)
+    #[test]
+    fn bytes_are_pinned() {
+        for (index, msg) in one_of_each().iter().enumerate() {
+            assert_eq!(
+                usize::from(codec::encode(msg)[0]),
+                index,
+                "{} has moved",
+                msg.name()
+            );
+        }
+        let digest = |bytes: &[u8]| hex::encode(tagged_hash("pin", &[bytes]));
+        assert_eq!(
+            digest(&codec::encode(&tx())),
+            "3716150de50b2e49d9a5cb44f3029ed35a77f02d31de04ff12280634d96f0c72"
+        );
+        assert_eq!(
+            tx().id().to_string(),
+            "c6411decff071e1e280283bc8e1ef8781be02c3908d46989933d690e749c918f"
+        );
+        let signed = sign(tx(), &SigningKey::from_bytes(&[7; 32]));
+        assert_eq!(
+            digest(&signed.to_bytes()),
+            "d34c6050c82f6981ab5408088d2fdcf4e656ea0a63794ff59c5bc1cadd636eba"
+        );
+        let Message::PublishDeals { proposals, .. } = &tx().msgs[8] else {
+            panic!("message 8 publishes")
+        };
+        assert_eq!(
+            proposals[0].proposal.id().to_string(),
+            "b4bbd8aff2834ecf65319bb94297adb02b88e729a9b6f16d2e2beb5dc75d52bf"
+        );
+        assert_eq!(proposals[0].proposal.duration(), EpochCount(240));
+    }
+
+    #[test]
+    fn each_message_survives_bytes_and_json() {
+        let signed = sign(tx(), &SigningKey::from_bytes(&[7; 32]));
+        assert_eq!(SignedTx::from_bytes(&signed.to_bytes()), Ok(signed.clone()));
+        fuzz_signed_tx(&signed.to_bytes());
+        let checked = signed.clone().check(&ChainId([1; 32])).expect("well made");
+        assert_eq!((checked.id(), checked.proofs()), (signed.id(), 2));
+        assert_eq!(checked.len_bytes(), signed.to_bytes().len() as u64);
+        assert!(
+            !checked.proposals(8)[0].signature_holds,
+            "its signature was made up"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn tm_v11_fuzz_body_on_noise(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            fuzz_signed_tx(&bytes);
+        }
+
+        #[test]
+        fn tm_v11_fuzz_body_on_damaged_transactions(at: prop::sample::Index, with: u8, cut: prop::sample::Index) {
+            let mut bytes = sign(tx(), &SigningKey::from_bytes(&[7; 32])).to_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] ^= with;
+            fuzz_signed_tx(&bytes);
+            bytes.truncate(cut.index(bytes.len()));
+            fuzz_signed_tx(&bytes);
+        }
+    }
+}

@@ -716,3 +716,51 @@ fn page(
     });
     state.range(&from, &until, limit.min(MAX_PAGE))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::execute::genesis_writes;
+    use crate::state::MemoryState;
+
+    /// The totals and their figures read back from JSON, wide numbers included.
+    #[test]
+    fn the_network_view_survives_json() {
+        let mut state = MemoryState::default();
+        let accounts = BTreeMap::from([(Address([1; 32]), TokenAmount(1 << 99))]);
+        state.commit(&genesis_writes(&ChainParams::devnet(), &accounts).expect("devnet is sound"));
+        let view = network(&state).expect("memory");
+        assert!(view.supply_holds);
+        let json = serde_json::to_string(&view).expect("plain data");
+        assert_eq!(
+            serde_json::from_str::<NetworkView>(&json).expect("what was written"),
+            view
+        );
+        let params = serde_json::to_string(&ChainParams::production()).expect("plain data");
+        let back: ChainParams = serde_json::from_str(&params).expect("what was written");
+        assert_eq!(back, ChainParams::production());
+    }
+
+    #[test]
+    fn unknown_things_are_absent_and_unknown_accounts_are_empty() {
+        let mut state = MemoryState::default();
+        state.commit(
+            &genesis_writes(&ChainParams::devnet(), &BTreeMap::new()).expect("devnet is sound"),
+        );
+        assert_eq!(provider(&state, ProviderId(1)), Ok(None));
+        assert_eq!(sector(&state, ProviderId(1), SectorNumber(1)), Ok(None));
+        assert_eq!(deal(&state, &DealId::default()), Ok(None));
+        assert_eq!(deadlines(&state, ProviderId(1)), Ok(None));
+        assert_eq!(pieces(&state, &[DealId::default()]), Ok(None));
+        assert_eq!(
+            account(&state, &Address([1; 32])).map(|view| (view.free.0, view.nonce)),
+            Ok((0, 0))
+        );
+        assert!(
+            network(&MemoryState::default()).is_err(),
+            "a state without a genesis is damaged"
+        );
+    }
+}

@@ -447,3 +447,128 @@ fn a_skipped_sector_and_its_neighbour() {
         .collect();
     assert_eq!(fees, [lost]);
 }
+
+/// Every view of a busy world reads back from its JSON, and pages join to the whole.
+#[test]
+fn views_survive_json_and_pages_join() {
+    fn survives<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(
+        view: &T,
+    ) {
+        let json = serde_json::to_string(view).expect("plain data");
+        assert_eq!(
+            &serde_json::from_str::<T>(&json).expect("what was written"),
+            view
+        );
+    }
+    let (client, owner) = (key(1), key(10));
+    let accounts = [
+        (address(&client), 1_000 * TOKEN),
+        (address(&owner), 50_000_000 * TOKEN),
+    ];
+    let mut world = World::new(ChainParams::devnet(), &accounts);
+    let id = world.register(&owner, 20_000_000 * TOKEN);
+    world.fund_market(&client, 100 * TOKEN);
+    world.fund_market(&owner, 1_000_000 * TOKEN);
+    let mut deals = Vec::new();
+    for number in 0..3 {
+        let deal = world.proposal(&client, id, 256).sign(&client);
+        let deal = world.publish(&owner, deal).expect("acceptable");
+        world.commit(&owner, id, number, vec![deal]);
+        deals.push(deal);
+    }
+    world.must(&owner, world.precommit_msg(id, 8, vec![]));
+    world.run_proving(world.epoch.after(EpochCount(130)), &[(&owner, id, &[1])]);
+    survives(&world.provider(id));
+    survives(&world.market(&owner));
+    survives(&world.deadlines(id));
+    for number in [0, 1, 2, 8] {
+        survives(&world.sector(id, number));
+    }
+    for deal in &deals {
+        survives(&world.deal(deal));
+    }
+    for record in &world.events {
+        survives(record);
+    }
+    use chain_lite::query;
+    let tx = world.tx(
+        &owner,
+        0,
+        vec![Message::Terminate {
+            provider: id,
+            sector: prover::SectorNumber(99),
+        }],
+    );
+    world.try_block(&[tx]).receipts.iter().for_each(survives);
+
+    let state = &world.state;
+    let all = query::sectors(state, id, None, 100).expect("memory");
+    let mut joined = query::sectors(state, id, None, 2).expect("memory");
+    joined.extend(
+        query::sectors(state, id, joined.last().map(|view| view.number), 100).expect("memory"),
+    );
+    assert_eq!((all.len(), &joined), (4, &all));
+    assert_eq!(
+        query::precommits(state, id, None, 100)
+            .expect("memory")
+            .len(),
+        1
+    );
+    let all = query::deals_of_client(state, &address(&client), None, 100).expect("memory");
+    let mut joined = query::deals_of_client(state, &address(&client), None, 1).expect("memory");
+    joined.extend(
+        query::deals_of_client(
+            state,
+            &address(&client),
+            joined.last().map(|view| view.id),
+            100,
+        )
+        .expect("memory"),
+    );
+    assert_eq!((all.len(), &joined), (3, &all));
+    assert_eq!(
+        query::deals_of_provider(state, id, None, 100).expect("memory"),
+        all
+    );
+    assert_eq!(
+        query::providers(state, None, 10).expect("memory"),
+        [world.provider(id)]
+    );
+    assert_eq!(query::providers(state, Some(id), 10).expect("memory"), []);
+}
+
+/// A block of transfers, for a rough look at speed: `cargo test --release -- --ignored --nocapture transfers`.
+#[test]
+#[ignore = "prints a time; the bench of block apply is in benches/"]
+fn transfers_per_second() {
+    let senders: Vec<SigningKey> = (0..100).map(key).collect();
+    let accounts: Vec<_> = senders
+        .iter()
+        .map(|sender| (address(sender), TOKEN))
+        .collect();
+    let world = World::new(ChainParams::devnet(), &accounts);
+    let transfer = |to| {
+        vec![Message::Transfer {
+            to,
+            amount: TokenAmount(1),
+        }]
+    };
+    let txs: Vec<_> = (0..5_000u64)
+        .map(|i| {
+            world.tx(
+                &senders[i as usize % 100],
+                i / 100,
+                transfer(address(&senders[(i as usize + 1) % 100])),
+            )
+        })
+        .collect();
+    let start = std::time::Instant::now();
+    let applied =
+        chain_lite::execute::apply(&world.state, &world.next_ctx(), &txs, &crate::world::Stub)
+            .expect("applies");
+    assert!(applied.receipts.iter().all(|receipt| receipt.succeeded()));
+    println!(
+        "{:.0} transfers per second in apply",
+        5_000.0 / start.elapsed().as_secs_f64()
+    );
+}
