@@ -21,7 +21,7 @@ use crate::sector::{
     Deadline, Partition, Sector, SectorEnd, SectorLeaf, SectorState, Slot, quality_power,
 };
 use crate::slash;
-use crate::state::{KvRead, Network, StoreError, decode, key, read};
+use crate::state::{Entry, KvRead, Network, StoreError, decode, key, read};
 use crate::units::{Epoch, EpochCount, StoragePower, TokenAmount};
 
 /// Longest page of a list.
@@ -707,7 +707,7 @@ fn page(
     prefix: &[u8],
     after: Option<Vec<u8>>,
     limit: usize,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+) -> Result<Vec<Entry>, StoreError> {
     let (first, until) = key::prefix_range(prefix);
     // The smallest key above `after` is that key with a zero byte behind it.
     let from = after.map_or(first, |mut after| {

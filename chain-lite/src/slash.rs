@@ -85,7 +85,7 @@ pub fn deal_collateral(
     baseline: u128,
 ) -> TokenAmount {
     let network = net.raw_power.0.max(baseline).max(size.into()).max(1);
-    let divisor = network.checked_mul(100).unwrap_or(u128::MAX);
+    let divisor = network.saturating_mul(100);
     let circulating = net.circulating().0;
     let target = || {
         mul_div(

@@ -117,12 +117,15 @@ pub fn scan_range(
 #[must_use = "an overlay keeps its history until it is rolled back or settled"]
 pub struct Mark(usize);
 
+/// A written key and its earlier write: `None` if there was none, `Some(None)` if it was a removal.
+type Replaced = (Vec<u8>, Option<Option<Vec<u8>>>);
+
 /// Writes over a snapshot, with a way back.
 pub struct Overlay<'a> {
     base: &'a dyn KvRead,
     writes: WriteSet,
     /// What each write since the last [`Overlay::settle`] replaced in `writes`, oldest first.
-    undo: Vec<(Vec<u8>, Option<Option<Vec<u8>>>)>,
+    undo: Vec<Replaced>,
 }
 
 impl<'a> Overlay<'a> {
