@@ -364,9 +364,10 @@ fn a_sector_expires_and_its_pledge_is_free() {
     assert!(world.epoch > Epoch(0));
 }
 
-/// A pre-commitment that is never proven: deposit burnt, deals free for another sector, number spent.
+/// A pre-commitment that is never proven: deposit burnt, deals free for another sector, number spent. Trying again for
+/// better challenges costs twenty days of the sector's reward each time.
 #[test]
-fn a_precommitment_expires() {
+fn tm_p7_an_unproven_precommitment_costs_its_deposit() {
     let (client, owner) = (key(1), key(10));
     let accounts = [
         (address(&client), 1_000 * TOKEN),

@@ -655,6 +655,28 @@ fn tm_c3_signatures_are_verified_strictly() {
     assert_eq!(accepted, [6]);
 }
 
+/// The same blocks on other threads, from a state built in another order: the same receipts, events and bytes.
+#[test]
+fn tm_v3_blocks_give_the_same_bytes_everywhere() {
+    let (mut world, client, owner, id) = market();
+    let genesis = [(address(&owner), RICH), (address(&client), RICH)];
+    for number in 0..4 {
+        let deal = world.proposal(&client, id, 256).sign(&client);
+        let deal = world.publish(&owner, deal).expect("acceptable");
+        world.commit(&owner, id, number, vec![deal]);
+    }
+    world.run_proving(world.epoch.after(EpochCount(200)), &[(&owner, id, &[2])]);
+    let states = std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..3)
+            .map(|_| scope.spawn(|| world.replay(&genesis)))
+            .collect();
+        runs.into_iter()
+            .map(|run| run.join().expect("replays"))
+            .collect::<Vec<_>>()
+    });
+    assert!(states.iter().all(|state| *state == world.state));
+}
+
 /// Every deal comes to an end and nothing stays locked, whatever its provider does.
 #[test]
 fn tm_v13_no_money_is_stranded() {
