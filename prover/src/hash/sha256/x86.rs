@@ -16,7 +16,7 @@
 
 use super::{LabelKey, gather};
 use crate::ids::Node;
-use crate::spec::DEGREE;
+use crate::spec::{BASE_DEGREE, DEGREE};
 use core::arch::x86_64::*;
 
 #[rustfmt::skip]
@@ -319,21 +319,49 @@ unsafe fn nodes_ni<const W: usize>(row: *const Node, out: *mut Node) {
 
 /// Nodes whose prefixes are hashed together.
 const PREFIXES: usize = 4;
+/// How many nodes ahead parents are fetched: a label takes longer than a cache miss, so one would nearly do.
+const PREFETCH: usize = 2;
 
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn fill_labels_ni(key: LabelKey<'_>, first: usize, parents: &[[u32; DEGREE]], layer: &mut [Node]) {
-    let mut node = first;
-    for rows in parents.chunks(PREFIXES) {
-        let prefixes = hash_prefixes(key, node);
-        for (row, prefix) in rows.iter().zip(prefixes) {
-            let mut labels = [[0; 32]; DEGREE];
-            gather(key.previous, row, layer, &mut labels);
-            let state = match key.previous {
-                None => absorb::<3>(prefix, &labels),
-                Some(_) => absorb::<7>(prefix, &labels),
-            };
-            store(state, &mut layer[node]);
-            node += 1;
+    let mut prefixes = [initial(); PREFIXES];
+    for (i, row) in parents.iter().enumerate() {
+        let node = first + i;
+        if i % PREFIXES == 0 {
+            prefixes = hash_prefixes(key, node);
+        }
+        if let Some(ahead) = parents.get(i + PREFETCH) {
+            prefetch(key.previous, ahead, layer);
+        }
+        let mut labels = [[0; 32]; DEGREE];
+        gather(key.previous, row, layer, &mut labels);
+        let prefix = prefixes[i % PREFIXES];
+        let state = match key.previous {
+            None => absorb::<3>(prefix, &labels),
+            Some(_) => absorb::<7>(prefix, &labels),
+        };
+        store(state, &mut layer[node]);
+    }
+}
+
+/// Asks for the cache lines of a later node's parents. Layers of large sectors lie in memory, and without this every label
+/// begins with a wait for its farthest parent.
+#[target_feature(enable = "sha,sse4.1,ssse3")]
+#[inline]
+fn prefetch(previous: Option<&[Node]>, parents: &[u32; DEGREE], layer: &[Node]) {
+    let fetch = |nodes: &[Node], parent: u32| {
+        if let Some(node) = nodes.get(super::index(parent)) {
+            // SAFETY: the address is that of a live node; a prefetch reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(node.as_ptr().cast()) };
+        }
+    };
+    // The predecessor was just written.
+    for &parent in &parents[1..BASE_DEGREE] {
+        fetch(layer, parent);
+    }
+    if let Some(previous) = previous {
+        for &parent in &parents[BASE_DEGREE..] {
+            fetch(previous, parent);
         }
     }
 }
