@@ -9,7 +9,7 @@
 //! | a hostile peer would like us to hold | bound |
 //! |---|---|
 //! | connections | `max_connections`, `max_connections_per_ip`, `max_connections_per_peer` |
-//! | half-open handshakes | `max_handshakes`; above `retry_above` an address must prove itself first (Retry) |
+//! | half-open handshakes | `max_handshakes`, after the address proved itself (Retry): `prove_first`, `retry_above` |
 //! | received, unread bytes | `idle_window_bytes` per connection; `put_window_bytes` while a put is admitted |
 //! | sent, unacknowledged bytes | `send_window_bytes` per serving connection, `max_serving` of them |
 //! | requests at work | `max_serving`, `max_serving_per_peer`, `max_puts`, `max_puts_per_peer` |
@@ -42,8 +42,11 @@ pub struct Limits {
     pub max_connections_per_peer: usize,
     /// Handshakes under way with addresses that proved themselves. Default 512, about 30 KiB each.
     pub max_handshakes: usize,
-    /// Handshakes under way above which an unproven address is answered with a stateless Retry, one round trip more
-    /// for honest clients and nothing kept for spoofed ones. Default 64.
+    /// Whether every address off this machine must prove itself with a stateless Retry first: one round trip more for a
+    /// cold connection (sessions are kept warm), and nothing kept or computed for a spoofed one. Default true, because
+    /// quinn lets one full datagram pass beyond the threefold limit before validation (its issue 1082).
+    pub prove_first: bool,
+    /// Handshakes under way above which addresses of this machine must prove themselves too. Default 64.
     pub retry_above: usize,
     /// From first packet to finished handshake. Default 5 s.
     pub handshake_timeout: Duration,
@@ -95,6 +98,7 @@ impl Default for Limits {
             max_connections_per_ip: 256,
             max_connections_per_peer: 16,
             max_handshakes: 512,
+            prove_first: true,
             retry_above: 64,
             handshake_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(5),

@@ -92,7 +92,8 @@ impl Gate {
     /// use up the share of its victim.
     pub(super) fn admit(self: &Arc<Self>, ip: IpAddr, proven: bool) -> Admission {
         let mut counts = lock(&self.counts);
-        if !proven && counts.handshakes >= self.limits.retry_above {
+        let must_prove = self.limits.prove_first && !ip.is_loopback();
+        if !proven && (must_prove || counts.handshakes >= self.limits.retry_above) {
             return Admission::ProveAddress;
         }
         if counts.handshakes >= self.limits.max_handshakes {
@@ -268,16 +269,21 @@ mod tests {
 
     #[test]
     fn tm_n1_unproven_addresses_must_prove_themselves_under_load() {
-        let gate = Gate::new(Limits {
-            retry_above: 2,
-            ..Limits::default()
-        });
-        let _held = [
-            handshake(&gate, ip(1), false),
-            handshake(&gate, ip(2), false),
-        ];
+        let limits = Limits { retry_above: 2, prove_first: false, ..Limits::default() };
+        let gate = Gate::new(limits);
+        let _held = [handshake(&gate, ip(1), false), handshake(&gate, ip(2), false)];
         assert!(matches!(gate.admit(ip(3), false), Admission::ProveAddress));
         handshake(&gate, ip(3), true);
+    }
+
+    #[test]
+    fn tm_n1_addresses_off_this_machine_prove_themselves_first() {
+        let gate = Gate::new(Limits::default());
+        assert!(matches!(gate.admit(ip(1), false), Admission::ProveAddress));
+        handshake(&gate, ip(1), true);
+        handshake(&gate, [127, 0, 0, 1].into(), false);
+        let link_local = [0xfe80, 0, 0, 0, 0, 0, 0, 1].into();
+        assert!(matches!(gate.admit(link_local, false), Admission::ProveAddress));
     }
 
     #[test]

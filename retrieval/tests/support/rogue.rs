@@ -156,3 +156,78 @@ async fn read_request(recv: &mut RecvStream) -> Option<Request> {
     recv.read_exact(&mut frame).await.ok()?;
     Request::decode(&frame).ok()
 }
+
+#[derive(Debug)]
+struct AnyServer;
+
+impl rustls::client::danger::ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        unreachable!("TLS 1.3 only")
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        AnyKey.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+/// A client that can say anything: a bare QUIC endpoint with a key of its own.
+pub fn client(secret: &NetSecret) -> quinn::Endpoint {
+    let pkcs8 = [&hex::decode("302e020100300506032b657004220420").unwrap()[..], &secret.to_seed()].concat();
+    let key = rustls::crypto::ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8)).unwrap();
+    let spki = [&hex::decode("302a300506032b6570032100").unwrap()[..], secret.peer_id().as_bytes()].concat();
+    let certified = Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], key));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer))
+        .with_client_cert_resolver(Arc::new(rustls::client::AlwaysResolvesClientRawPublicKeys::new(certified)));
+    tls.alpn_protocols = vec![alpn(CHAIN)];
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    endpoint
+}
+
+/// Connects and greets.
+pub async fn greeted(to: PeerAddr) -> (quinn::Endpoint, quinn::Connection) {
+    let endpoint = client(&NetSecret::generate());
+    let connection = endpoint.connect(to.addr, "x").unwrap().await.unwrap();
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    let hello =
+        Hello { version: VERSION, chain: CHAIN, features: 0, max_streams: 0, unix_ms: 0, info: vec![] };
+    send.write_all(&Request::Hello(hello).encode().unwrap()).await.unwrap();
+    send.finish().unwrap();
+    recv.read_to_end(1 << 16).await.unwrap();
+    (endpoint, connection)
+}

@@ -1,0 +1,73 @@
+//! Memory bounds, in a process of their own so that other tests do not blur the figures.
+
+mod support;
+
+use std::time::Duration;
+
+use retrieval::{
+    Limits,
+    limits::CONNECTION_BYTES,
+    range::Ranges,
+    wire::{Get, Request},
+};
+use support::*;
+
+/// Resident bytes of this process; `None` where the system does not tell.
+fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
+/// Threats N2, N4. One test, so that its parts do not run beside each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tm_n4_idle_and_tm_n2_hostile_connections_stay_within_their_memory() {
+    let Some(_) = resident() else { return };
+    let piece = Piece::without_commp(sample(40_000_000, 1));
+    let limits = Limits { max_connections_per_peer: 2_000, ..quick() };
+    let provider = Provider::with_limits(MemStore::with(&[&piece]), limits.clone());
+    let endpoint = client();
+    endpoint.session(provider.addr).await.expect("warm").read(piece.key, 0..1).await.expect("bytes");
+
+    // 1,000 idle connections; both ends live in this process.
+    let before = resident().expect("told before");
+    let mut sessions = Vec::new();
+    for _ in 0..1_000 {
+        sessions.push(endpoint.connect(provider.addr).await.expect("within the caps"));
+    }
+    let grown = resident().expect("told before").saturating_sub(before);
+    assert!(grown <= 1_000 * 2 * CONNECTION_BYTES, "{} KiB per idle connection and end", grown / 2_000 / 1024);
+    drop(sessions);
+
+    // Forty hostile peers: they ask for everything and read nothing, and send half frames and stream gaps.
+    let before = resident().expect("told before");
+    let whole = Ranges::whole(piece.key.size).expect("a range");
+    let get = Request::Get(Get { req_id: 0, root: piece.key.root, ranges: whole, deadline_ms: 0 });
+    let get = get.encode().expect("bounds");
+    let mut hostile = Vec::new();
+    for peer in 0..40u8 {
+        let (endpoint, connection) = rogue::greeted(provider.addr).await;
+        let mut streams = Vec::new();
+        for stream in 0..20 {
+            let Ok((mut send, recv)) = connection.open_bi().await else { break };
+            let bytes: &[u8] = if stream % 2 == 0 { &get } else { &[0xff, 0xff, peer] };
+            if send.write_all(bytes).await.is_err() {
+                break;
+            }
+            streams.push((send, recv));
+        }
+        hostile.push((endpoint, connection, streams));
+    }
+    let mut peak = 0;
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        peak = peak.max(resident().expect("told before"));
+    }
+    let grown = peak.saturating_sub(before);
+    // The hostile ends hold unread data too, in this process: as much again.
+    let bound = 2 * limits.worst_case_bytes();
+    assert!(grown <= bound, "{} MiB, bound {} MiB", grown >> 20, bound >> 20);
+    drop(hostile);
+    let session = client().session(provider.addr).await.expect("still serving");
+    session.read(piece.key, 0..1_000).await.expect("bytes");
+}
