@@ -17,7 +17,7 @@
 //! | back | [`fetch`]: ranges from several providers at once; [`resume`]: what a crash does not lose |
 //! | checked | [`verify`]: BLAKE3 trees over 16 KiB groups, both directions |
 //!
-//! Spec: `network.md` §2, encoding borsh (`DESIGN.md`). Pure: [`peer`], [`wire`], [`range`], [`session`], [`verify`],
+//! [`fuzz`] has the bodies of the fuzz targets. Spec: `network.md` §2, encoding borsh (`DESIGN.md`). Pure: [`peer`], [`wire`], [`range`], [`session`], [`verify`],
 //! [`limits`], [`fetch::plan`], [`fetch::score`].
 
 #![forbid(unsafe_code)]
@@ -25,6 +25,7 @@
 pub mod endpoint;
 pub mod error;
 pub mod fetch;
+pub mod fuzz;
 pub mod limits;
 pub mod peer;
 pub mod push;

@@ -248,26 +248,10 @@ fn a_peers_words_cannot_paint_on_a_terminal() {
     );
 }
 
-/// What the fuzz targets run (`retrieval/fuzz`), here on bytes near valid frames.
-pub(crate) fn decode_is_total_and_canonical(frame: &[u8]) {
-    if let Ok(request) = Request::decode(frame) {
-        assert_eq!(
-            &request.encode().expect("decoded, so within bounds")[LENGTH_BYTES..],
-            frame
-        );
-    }
-    if let Ok(response) = Response::decode(frame) {
-        assert_eq!(
-            &response.encode().expect("decoded, so within bounds")[LENGTH_BYTES..],
-            frame
-        );
-    }
-}
-
 proptest! {
     #[test]
     fn any_bytes_decode_or_fail(frame in prop::collection::vec(any::<u8>(), 0..300)) {
-        decode_is_total_and_canonical(&frame);
+        crate::fuzz::frame(&frame);
     }
 
     #[test]
@@ -280,8 +264,8 @@ proptest! {
         if cut {
             frame.truncate(at);
         }
-        decode_is_total_and_canonical(&frame);
+        crate::fuzz::frame(&frame);
         frame.push(byte);
-        decode_is_total_and_canonical(&frame);
+        crate::fuzz::frame(&frame);
     }
 }

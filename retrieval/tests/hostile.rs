@@ -27,7 +27,11 @@ async fn first_packets(count: usize) -> Vec<Vec<u8>> {
     let mut buffer = [0; 2048];
     while packets.len() < count {
         let batch: Vec<_> = (0..16.min(count - packets.len()))
-            .map(|_| endpoint.connect(trap.local_addr().expect("bound"), "x").expect("valid"))
+            .map(|_| {
+                endpoint
+                    .connect(trap.local_addr().expect("bound"), "x")
+                    .expect("valid")
+            })
             .collect();
         for _ in 0..batch.len() {
             let (n, _) = trap.recv_from(&mut buffer).await.expect("a packet");
@@ -41,7 +45,9 @@ async fn first_packets(count: usize) -> Vec<Vec<u8>> {
 async fn bytes_back(socket: &UdpSocket, wait: Duration) -> usize {
     let (mut buffer, mut bytes) = ([0; 65_536], 0);
     let deadline = tokio::time::Instant::now() + wait;
-    while let Ok(Ok((n, _))) = tokio::time::timeout_at(deadline, socket.recv_from(&mut buffer)).await {
+    while let Ok(Ok((n, _))) =
+        tokio::time::timeout_at(deadline, socket.recv_from(&mut buffer)).await
+    {
         bytes += n;
     }
     bytes
@@ -50,17 +56,32 @@ async fn bytes_back(socket: &UdpSocket, wait: Duration) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tm_n1_a_spoofed_source_gets_at_most_three_times_what_was_sent() {
     // Loopback as every other address is treated by default: prove it first.
-    let provider = Provider::with_limits(MemStore::with(&[]), Limits { retry_above: 0, ..quick() });
+    let provider = Provider::with_limits(
+        MemStore::with(&[]),
+        Limits {
+            retry_above: 0,
+            ..quick()
+        },
+    );
     let victim = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
     let mut sent = 0;
     for packet in first_packets(8).await {
-        sent += victim.send_to(&packet, provider.addr.addr).await.expect("sent");
+        sent += victim
+            .send_to(&packet, provider.addr.addr)
+            .await
+            .expect("sent");
     }
     let back = bytes_back(&victim, Duration::from_secs(4)).await;
     assert!(back > 0, "the server answers at all");
-    assert!(back <= sent, "{back} bytes for {sent}: far below three times");
+    assert!(
+        back <= sent,
+        "{back} bytes for {sent}: far below three times"
+    );
     assert_eq!(provider.handle.stats().retries.load(Ordering::SeqCst), 8);
-    client().session(provider.addr).await.expect("whoever can prove its address comes in");
+    client()
+        .session(provider.addr)
+        .await
+        .expect("whoever can prove its address comes in");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,7 +110,10 @@ async fn tm_n4_ten_thousand_half_open_handshakes_do_not_keep_an_honest_peer_out(
     let begin = Instant::now();
     let session = client().session(provider.addr).await.expect("let in");
     let took = begin.elapsed();
-    assert_eq!(session.read(piece.key, 0..10).await.expect("served"), piece.data[..10]);
+    assert_eq!(
+        session.read(piece.key, 0..10).await.expect("served"),
+        piece.data[..10]
+    );
     flood.await.expect("flooded");
     assert!(sent.load(Ordering::SeqCst) >= 10_000);
     // The threat model says 1 s; a busy test machine gets more.
@@ -100,26 +124,50 @@ async fn tm_n4_ten_thousand_half_open_handshakes_do_not_keep_an_honest_peer_out(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tm_n5_wrong_key_and_other_chain_fail_in_the_handshake() {
     let provider = Provider::start(MemStore::with(&[]));
-    let impostor = PeerAddr { peer: NetSecret::generate().peer_id(), addr: provider.addr.addr };
+    let impostor = PeerAddr {
+        peer: NetSecret::generate().peer_id(),
+        addr: provider.addr.addr,
+    };
     let error = client().session(impostor).await.expect_err("another key");
     assert!(matches!(error, Error::WrongPeer { .. }), "{error}");
     let stranger = Endpoint::client(ChainTag([9; 4]), quick()).expect("a client");
-    let error = stranger.session(provider.addr).await.expect_err("another chain");
-    assert!(matches!(&error, Error::WrongPeer { why, .. } if why.contains("chain")), "{error}");
+    let error = stranger
+        .session(provider.addr)
+        .await
+        .expect_err("another chain");
+    assert!(
+        matches!(&error, Error::WrongPeer { why, .. } if why.contains("chain")),
+        "{error}"
+    );
     assert_eq!(provider.handle.stats().sessions.load(Ordering::SeqCst), 0);
-    let nonsense = PeerAddr { peer: PeerId([0xff; 32]), addr: provider.addr.addr };
+    let nonsense = PeerAddr {
+        peer: PeerId([0xff; 32]),
+        addr: provider.addr.addr,
+    };
     assert!(client().session(nonsense).await.is_err());
-    client().session(provider.addr).await.expect("the right key on the right chain");
+    client()
+        .session(provider.addr)
+        .await
+        .expect("the right key on the right chain");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_there_is_unreachable_within_the_timeout() {
     let silent = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
     let addr = silent.local_addr().expect("bound");
-    let limits = Limits { handshake_timeout: Duration::from_millis(300), ..quick() };
+    let limits = Limits {
+        handshake_timeout: Duration::from_millis(300),
+        ..quick()
+    };
     let endpoint = Endpoint::client(CHAIN, limits).expect("a client");
     let begin = Instant::now();
-    let error = endpoint.session(PeerAddr { peer: PeerId([1; 32]), addr }).await.expect_err("nobody");
+    let error = endpoint
+        .session(PeerAddr {
+            peer: PeerId([1; 32]),
+            addr,
+        })
+        .await
+        .expect_err("nobody");
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     assert!(begin.elapsed() < Duration::from_secs(2));
 }
@@ -129,7 +177,11 @@ async fn nobody_there_is_unreachable_within_the_timeout() {
 async fn tm_n3_odd_frames_end_the_connection_and_nothing_else() {
     let piece = Piece::without_commp(sample(100_000, 2));
     let provider = Provider::start(MemStore::with(&[&piece]));
-    let have = Request::Have(HaveQuery { pieces: vec![PieceRef::Root(PieceRoot([0; 32]))] }).encode().expect("bounds");
+    let have = Request::Have(HaveQuery {
+        pieces: vec![PieceRef::Root(PieceRoot([0; 32]))],
+    })
+    .encode()
+    .expect("bounds");
     let odd: [&[u8]; 7] = [
         &[0xff, 0xff, 0xff, 0xff, 1, 2, 3],
         &[0, 0, 0, 0],
@@ -145,26 +197,50 @@ async fn tm_n3_odd_frames_end_the_connection_and_nothing_else() {
         send.write_all(bytes).await.expect("sent");
         let _ = send.finish();
         let answer = tokio::time::timeout(Duration::from_secs(5), recv.read_to_end(1 << 20)).await;
-        assert!(!matches!(answer, Ok(Ok(bytes)) if !bytes.is_empty()), "no answer to {bytes:?}");
+        assert!(
+            !matches!(answer, Ok(Ok(bytes)) if !bytes.is_empty()),
+            "no answer to {bytes:?}"
+        );
     }
     // The first frame is not Hello; then Hello twice.
     let endpoint = rogue::client(&NetSecret::generate());
-    let connection = endpoint.connect(provider.addr.addr, "x").expect("valid").await.expect("connected");
+    let connection = endpoint
+        .connect(provider.addr.addr, "x")
+        .expect("valid")
+        .await
+        .expect("connected");
     let (mut send, _recv) = connection.open_bi().await.expect("a stream");
     send.write_all(&have).await.expect("sent");
-    tokio::time::timeout(Duration::from_secs(5), connection.closed()).await.expect("closed");
-    client().session(provider.addr).await.expect("still serving").read(piece.key, 0..1).await.expect("bytes");
+    tokio::time::timeout(Duration::from_secs(5), connection.closed())
+        .await
+        .expect("closed");
+    client()
+        .session(provider.addr)
+        .await
+        .expect("still serving")
+        .read(piece.key, 0..1)
+        .await
+        .expect("bytes");
 }
 
 /// Threat N4: a peer that opens a request and says nothing more holds nothing for long.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tm_n4_slow_requests_are_dropped() {
-    let limits = Limits { request_timeout: Duration::from_millis(300), ..quick() };
+    let limits = Limits {
+        request_timeout: Duration::from_millis(300),
+        ..quick()
+    };
     let provider = Provider::with_limits(MemStore::with(&[]), limits);
     // No Hello at all.
     let endpoint = rogue::client(&NetSecret::generate());
-    let connection = endpoint.connect(provider.addr.addr, "x").expect("valid").await.expect("connected");
-    tokio::time::timeout(Duration::from_secs(3), connection.closed()).await.expect("closed for silence");
+    let connection = endpoint
+        .connect(provider.addr.addr, "x")
+        .expect("valid")
+        .await
+        .expect("connected");
+    tokio::time::timeout(Duration::from_secs(3), connection.closed())
+        .await
+        .expect("closed for silence");
     // Half a request.
     let (_endpoint, connection) = rogue::greeted(provider.addr).await;
     let (mut send, mut recv) = connection.open_bi().await.expect("a stream");
@@ -175,34 +251,57 @@ async fn tm_n4_slow_requests_are_dropped() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tm_n4_one_peer_cannot_have_all_connections() {
-    let provider = Provider::with_limits(MemStore::with(&[]), Limits { max_connections_per_peer: 3, ..quick() });
+    let provider = Provider::with_limits(
+        MemStore::with(&[]),
+        Limits {
+            max_connections_per_peer: 3,
+            ..quick()
+        },
+    );
     let greedy = client();
     let mut sessions = Vec::new();
     for _ in 0..3 {
         sessions.push(greedy.connect(provider.addr).await.expect("within the cap"));
     }
-    greedy.connect(provider.addr).await.expect_err("above the cap");
-    client().session(provider.addr).await.expect("others come in");
+    greedy
+        .connect(provider.addr)
+        .await
+        .expect_err("above the cap");
+    client()
+        .session(provider.addr)
+        .await
+        .expect("others come in");
     sessions[0].close();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    greedy.connect(provider.addr).await.expect("a place came back");
+    greedy
+        .connect(provider.addr)
+        .await
+        .expect("a place came back");
 }
 
 /// The bytes of a whole put, as they should be.
 fn put_stream(piece: &Piece) -> Vec<u8> {
     let whole = Ranges::whole(piece.key.size).expect("a range");
     let (data, outboard) = (piece.data.clone(), piece.outboard.clone());
-    let mut encoder = Encoder::new(piece.key.root, piece.key.size, &whole, data, outboard).expect("a piece");
+    let mut encoder =
+        Encoder::new(piece.key.root, piece.key.size, &whole, data, outboard).expect("a piece");
     let mut out = Vec::new();
     encoder.fill(&mut out, usize::MAX).expect("in memory");
     out
 }
 
 /// Puts raw bytes under a header; returns the last frame that the provider said, if it said one.
-async fn raw_put(provider: &Provider, header: PutHeader, bytes: &[u8], finish: bool) -> Option<Response> {
+async fn raw_put(
+    provider: &Provider,
+    header: PutHeader,
+    bytes: &[u8],
+    finish: bool,
+) -> Option<Response> {
     let (_endpoint, connection) = rogue::greeted(provider.addr).await;
     let (mut send, mut recv) = connection.open_bi().await.expect("a stream");
-    send.write_all(&Request::Put(header).encode().expect("bounds")).await.expect("sent");
+    send.write_all(&Request::Put(header).encode().expect("bounds"))
+        .await
+        .expect("sent");
     let go = Response::PutGo.encode().expect("bounds");
     let mut answer = vec![0; go.len()];
     recv.read_exact(&mut answer).await.expect("an answer");
@@ -225,30 +324,63 @@ async fn tm_c4_a_flipped_byte_anywhere_gets_no_acknowledgement() {
     let good = put_stream(&piece);
     let header = piece.header();
     let bad_data = |answer: Option<Response>, what: &str| match answer {
-        Some(Response::Failure(failure)) => assert_eq!(failure.code, FailureCode::BadData, "{what}"),
+        Some(Response::Failure(failure)) => {
+            assert_eq!(failure.code, FailureCode::BadData, "{what}")
+        }
         other => panic!("{what}: {other:?}"),
     };
     for at in [0, 63, 64, 100, 20_000, good.len() / 2, good.len() - 1] {
         let mut bytes = good.clone();
         bytes[at] ^= 1;
-        bad_data(raw_put(&provider, header.clone(), &bytes, true).await, &format!("byte {at}"));
+        bad_data(
+            raw_put(&provider, header.clone(), &bytes, true).await,
+            &format!("byte {at}"),
+        );
     }
-    bad_data(raw_put(&provider, header.clone(), &good[..good.len() - 1], true).await, "short");
-    bad_data(raw_put(&provider, header.clone(), &[&good[..], &[0]].concat(), true).await, "long");
+    bad_data(
+        raw_put(&provider, header.clone(), &good[..good.len() - 1], true).await,
+        "short",
+    );
+    bad_data(
+        raw_put(&provider, header.clone(), &[&good[..], &[0]].concat(), true).await,
+        "long",
+    );
     let mut other_root = header.clone();
     other_root.root.0[0] ^= 1;
-    bad_data(raw_put(&provider, other_root, &good, true).await, "another BLAKE3 root");
+    bad_data(
+        raw_put(&provider, other_root, &good, true).await,
+        "another BLAKE3 root",
+    );
     let mut other_commp = header.clone();
     other_commp.commp.0[0] ^= 1;
-    bad_data(raw_put(&provider, other_commp, &good, true).await, "another CommP");
+    bad_data(
+        raw_put(&provider, other_commp, &good, true).await,
+        "another CommP",
+    );
     let mut other_size = header.clone();
     other_size.size -= 1;
-    bad_data(raw_put(&provider, other_size, &good, true).await, "another size");
-    assert_eq!(raw_put(&provider, header.clone(), &good[..90_000], false).await, None);
+    bad_data(
+        raw_put(&provider, other_size, &good, true).await,
+        "another size",
+    );
+    assert_eq!(
+        raw_put(&provider, header.clone(), &good[..90_000], false).await,
+        None
+    );
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!provider.store.holds(&piece.key.root), "nothing was stored");
-    assert_eq!(provider.store.dropped.load(Ordering::SeqCst), 13, "each attempt was cleaned up");
-    assert!(matches!(raw_put(&provider, header, &good, true).await, Some(Response::PutAck(_))), "the real bytes");
+    assert_eq!(
+        provider.store.dropped.load(Ordering::SeqCst),
+        13,
+        "each attempt was cleaned up"
+    );
+    assert!(
+        matches!(
+            raw_put(&provider, header, &good, true).await,
+            Some(Response::PutAck(_))
+        ),
+        "the real bytes"
+    );
     assert!(provider.store.holds(&piece.key.root));
 }
 
@@ -262,8 +394,13 @@ async fn a_changed_source_is_noticed_at_home() {
     piece.data = changed.into();
     let provider = Provider::start(MemStore::with(&[]));
     let session = client().session(provider.addr).await.expect("a session");
-    let error = push::put(&session, header, piece.source()).await.expect_err("noticed");
-    assert!(matches!(&error, Error::Invalid(why) if why.contains("changed")), "{error}");
+    let error = push::put(&session, header, piece.source())
+        .await
+        .expect_err("noticed");
+    assert!(
+        matches!(&error, Error::Invalid(why) if why.contains("changed")),
+        "{error}"
+    );
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!provider.store.holds(&piece.key.root));
 }
@@ -272,15 +409,27 @@ async fn a_changed_source_is_noticed_at_home() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tm_r4_a_reader_that_takes_nothing_does_not_hold_its_turn() {
     let piece = Piece::without_commp(sample(30_000_000, 5));
-    let limits = Limits { max_serving: 2, max_serving_per_peer: 2, stall_timeout: Duration::from_secs(1), ..quick() };
+    let limits = Limits {
+        max_serving: 2,
+        max_serving_per_peer: 2,
+        stall_timeout: Duration::from_secs(1),
+        ..quick()
+    };
     let provider = Provider::with_limits(MemStore::with(&[&piece]), limits);
     let (_endpoint, connection) = rogue::greeted(provider.addr).await;
     let ranges = Ranges::whole(piece.key.size).expect("a range");
-    let get = Request::Get(Get { req_id: 0, root: piece.key.root, ranges, deadline_ms: 0 });
+    let get = Request::Get(Get {
+        req_id: 0,
+        root: piece.key.root,
+        ranges,
+        deadline_ms: 0,
+    });
     let mut held = Vec::new();
     for _ in 0..2 {
         let (mut send, recv) = connection.open_bi().await.expect("a stream");
-        send.write_all(&get.encode().expect("bounds")).await.expect("sent");
+        send.write_all(&get.encode().expect("bounds"))
+            .await
+            .expect("sent");
         held.push((send, recv));
     }
     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -127,7 +127,7 @@ fn bytes_of(pieces: &[Piece]) -> Vec<Bytes> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_shards_are_preferred_on_a_good_network() {
-    let (pieces, providers) = four(10_000_001);
+    let (pieces, providers) = four(30_000_001);
     let fetcher = Fetcher::new(client(), fetch_limits());
     let report = fetch_and_check(
         &fetcher,
@@ -135,7 +135,7 @@ async fn data_shards_are_preferred_on_a_good_network() {
         &bytes_of(&pieces),
     )
     .await;
-    assert_eq!(report.bytes, 2 * 10_000_001);
+    assert_eq!(report.bytes, 2 * 30_000_001);
     let data: u64 = report.providers[..2].iter().map(|p| p.bytes).sum();
     assert!(data * 2 > report.bytes, "{report:?}");
 }
@@ -144,10 +144,21 @@ async fn data_shards_are_preferred_on_a_good_network() {
 fn honest_answer(piece: &Piece, ranges: &Ranges) -> [Vec<u8>; 3] {
     let mut body = Vec::new();
     let (data, outboard) = (piece.data.clone(), piece.outboard.clone());
-    let mut encoder = Encoder::new(piece.key.root, piece.key.size, ranges, data, outboard).expect("inside");
+    let mut encoder =
+        Encoder::new(piece.key.root, piece.key.size, ranges, data, outboard).expect("inside");
     encoder.fill(&mut body, usize::MAX).expect("in memory");
-    let head = Response::Data(DataHead { size: piece.key.size, granularity: 16_384 }).encode().expect("bounds");
-    let foot = Response::End(End { bytes: body.len() as u64, service_us: 1 }).encode().expect("bounds");
+    let head = Response::Data(DataHead {
+        size: piece.key.size,
+        granularity: 16_384,
+    })
+    .encode()
+    .expect("bounds");
+    let foot = Response::End(End {
+        bytes: body.len() as u64,
+        service_us: 1,
+    })
+    .encode()
+    .expect("bounds");
     [head, body, foot]
 }
 
@@ -180,15 +191,27 @@ fn faulty(piece: &Piece, fault: Fault) -> PeerAddr {
                 Fault::FlipParent => body[5] ^= 1,
                 Fault::FlipSize => head[6] ^= 1,
                 Fault::OtherSize => {
-                    let lie = DataHead { size: piece.key.size * 2, granularity: 16_384 };
+                    let lie = DataHead {
+                        size: piece.key.size * 2,
+                        granularity: 16_384,
+                    };
                     head = Response::Data(lie).encode().expect("bounds");
                 }
-                Fault::WrongCount => foot = Response::End(End { bytes: 1, service_us: 0 }).encode().expect("bounds"),
+                Fault::WrongCount => {
+                    foot = Response::End(End {
+                        bytes: 1,
+                        service_us: 0,
+                    })
+                    .encode()
+                    .expect("bounds")
+                }
                 Fault::NotAFrame => head = vec![5, 0, 0, 0, 77, 1, 2, 3, 4],
                 Fault::HugeFrame => head = vec![0xff; 4],
                 Fault::ExtraBytes => foot.extend([0; 10]),
                 Fault::CloseEarly => {
-                    let _ = send.write_all(&[head, body[..body.len() / 2].to_vec()].concat()).await;
+                    let _ = send
+                        .write_all(&[head, body[..body.len() / 2].to_vec()].concat())
+                        .await;
                     let _ = send.finish();
                     return;
                 }
@@ -234,15 +257,31 @@ const FAILURES: [Fault; 3] = [Fault::CloseEarly, Fault::Reset, Fault::Stall];
 async fn tm_r2_each_lie_is_caught_and_called_a_lie() {
     let piece = Piece::without_commp(sample(200_000, 3));
     for fault in LIES {
-        let session = client().session(faulty(&piece, fault)).await.expect("greets well");
-        let error = session.read(piece.key, 0..200_000).await.expect_err("caught");
+        let session = client()
+            .session(faulty(&piece, fault))
+            .await
+            .expect("greets well");
+        let error = session
+            .read(piece.key, 0..200_000)
+            .await
+            .expect_err("caught");
         assert!(error.is_lie(), "{fault:?}: {error}");
     }
     for fault in FAILURES {
-        let session = client().session(faulty(&piece, fault)).await.expect("greets well");
-        let error = session.read(piece.key, 0..200_000).await.expect_err("noticed");
+        let session = client()
+            .session(faulty(&piece, fault))
+            .await
+            .expect("greets well");
+        let error = session
+            .read(piece.key, 0..200_000)
+            .await
+            .expect_err("noticed");
         // Ending a stream in good order halfway is a lie about what it is; breaking off is not.
-        assert_eq!(error.is_lie(), matches!(fault, Fault::CloseEarly), "{fault:?}: {error}");
+        assert_eq!(
+            error.is_lie(),
+            matches!(fault, Fault::CloseEarly),
+            "{fault:?}: {error}"
+        );
     }
 }
 
@@ -259,7 +298,10 @@ async fn tm_p23_a_read_completes_whatever_n_minus_k_providers_do() {
         let named = report.providers[..2].iter().all(|p| p.lied);
         let lie = LIES.iter().any(|lie| *lie as u8 == fault as u8);
         assert!(!lie || named, "{fault:?}: {report:?}");
-        assert!(report.providers[2..].iter().all(|p| !p.lied), "{fault:?}: {report:?}");
+        assert!(
+            report.providers[2..].iter().all(|p| !p.lied),
+            "{fault:?}: {report:?}"
+        );
     }
 }
 
@@ -275,7 +317,9 @@ async fn tm_p23_dead_providers_are_survived_and_too_many_are_named() {
     fetch_and_check(&fetcher, request(2, &shards), &bytes_of(&pieces)).await;
     let third = providers.remove(0);
     third.shut_down().await;
-    let mut fetch = fetcher.fetch(request(2, &shards)).expect("a sensible request");
+    let mut fetch = fetcher
+        .fetch(request(2, &shards))
+        .expect("a sensible request");
     let error = loop {
         match fetch.next().await {
             Ok(Some(_)) => {}
@@ -297,13 +341,28 @@ async fn a_damaged_disk_is_an_honest_failure_and_is_reported() {
     piece.data = damaged.into();
     let provider = Provider::start(MemStore::with(&[&piece]));
     let session = client().session(provider.addr).await.expect("a session");
-    let error = session.read(piece.key, 1_490_000..1_510_000).await.expect_err("not served");
-    assert!(matches!(&error, Error::Refused(f) if f.code == FailureCode::Internal), "{error}");
-    let error = session.read(piece.key, 0..2_000_000).await.expect_err("not served to the end");
+    let error = session
+        .read(piece.key, 1_490_000..1_510_000)
+        .await
+        .expect_err("not served");
+    assert!(
+        matches!(&error, Error::Refused(f) if f.code == FailureCode::Internal),
+        "{error}"
+    );
+    let error = session
+        .read(piece.key, 0..2_000_000)
+        .await
+        .expect_err("not served to the end");
     assert!(!error.is_lie(), "{error}");
-    session.read(piece.key, 0..1_000_000).await.expect("the rest is fine");
+    session
+        .read(piece.key, 0..1_000_000)
+        .await
+        .expect("the rest is fine");
     let reports = provider.store.damage_reports.lock().unwrap().clone();
-    assert_eq!(reports, [(piece.key.root, 1_490_944), (piece.key.root, 1_490_944)]);
+    assert_eq!(
+        reports,
+        [(piece.key.root, 1_490_944), (piece.key.root, 1_490_944)]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -311,16 +370,40 @@ async fn tm_r3_ranges_behind_the_end_are_refused() {
     let piece = Piece::without_commp(sample(50_000, 5));
     let provider = Provider::start(MemStore::with(&[&piece]));
     let session = client().session(provider.addr).await.expect("a session");
-    assert!(matches!(session.read(piece.key, 0..50_001).await, Err(Error::Range(_))), "refused at home");
+    assert!(
+        matches!(
+            session.read(piece.key, 0..50_001).await,
+            Err(Error::Range(_))
+        ),
+        "refused at home"
+    );
     // A client that believes in a larger piece.
-    let larger = PieceKey { size: 60_000, ..piece.key };
-    let error = session.read(larger, 0..55_000).await.expect_err("refused there");
-    assert!(matches!(&error, Error::Refused(f) if f.code == FailureCode::TooLarge), "{error}");
-    let error = session.read(larger, 0..10_000).await.expect_err("another size, another tree");
+    let larger = PieceKey {
+        size: 60_000,
+        ..piece.key
+    };
+    let error = session
+        .read(larger, 0..55_000)
+        .await
+        .expect_err("refused there");
+    assert!(
+        matches!(&error, Error::Refused(f) if f.code == FailureCode::TooLarge),
+        "{error}"
+    );
+    let error = session
+        .read(larger, 0..10_000)
+        .await
+        .expect_err("another size, another tree");
     assert!(matches!(error, Error::BadData(_)), "{error}");
-    let unknown = PieceKey { root: PieceRoot([7; 32]), size: 5 };
+    let unknown = PieceKey {
+        root: PieceRoot([7; 32]),
+        size: 5,
+    };
     let error = session.read(unknown, 0..5).await.expect_err("not there");
-    assert!(matches!(&error, Error::Refused(f) if f.code == FailureCode::NotFound), "{error}");
+    assert!(
+        matches!(&error, Error::Refused(f) if f.code == FailureCode::NotFound),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -343,7 +426,10 @@ async fn ten_thousand_small_ranges() {
     while let Some(done) = tasks.join_next().await {
         done.expect("all right");
     }
-    assert_eq!(provider.handle.stats().requests.load(Ordering::SeqCst), 10_000);
+    assert_eq!(
+        provider.handle.stats().requests.load(Ordering::SeqCst),
+        10_000
+    );
 }
 
 /// Delay, reorder and loss, in user space: every read is right, and finishes.
@@ -355,16 +441,25 @@ async fn bad_weather_changes_nothing_but_the_time() {
     for (seed, delay_ms) in [2u64, 20, 100].into_iter().enumerate() {
         for (i, loss_permille) in [0u32, 1, 10].into_iter().enumerate() {
             let delay = Duration::from_millis(delay_ms);
-            let weather = relay::Weather { delay, jitter: delay / 4, loss_permille };
+            let weather = relay::Weather {
+                delay,
+                jitter: delay / 4,
+                loss_permille,
+            };
             let (piece, peer) = (piece.clone(), provider.addr.peer);
             let relay = relay::start(provider.addr.addr, weather, (seed * 3 + i) as u64 + 1).await;
             tasks.spawn(async move {
                 let endpoint = client();
-                let session = endpoint.session(PeerAddr { peer, addr: relay }).await.expect("a session");
+                let session = endpoint
+                    .session(PeerAddr { peer, addr: relay })
+                    .await
+                    .expect("a session");
                 let got = session.read(piece.key, 0..400_000).await.expect("bytes");
                 assert!(got == piece.data, "{weather:?}");
                 // The other direction.
-                push::put(&session, piece.header(), piece.source()).await.expect("known already");
+                push::put(&session, piece.header(), piece.source())
+                    .await
+                    .expect("known already");
             });
         }
     }
@@ -380,7 +475,10 @@ async fn a_crashed_get_goes_on_where_it_stopped() {
     let shards = sources(&pieces, &providers);
     let dir = tempfile::tempdir().expect("a temporary folder");
     let map_path = dir.path().join("get.resume");
-    let limits = FetchLimits { unit_bytes: 128 * 1024, ..fetch_limits() };
+    let limits = FetchLimits {
+        unit_bytes: 128 * 1024,
+        ..fetch_limits()
+    };
     let mut shard_0 = vec![0u8; 2_000_000];
     let (mut asked, mut lives) = (0, 0);
     loop {
@@ -394,7 +492,9 @@ async fn a_crashed_get_goes_on_where_it_stopped() {
         let mut fetch = fetcher.fetch(request).expect("a sensible request");
         // Dies after a few units, a different number each time, sometimes between data and mark.
         for life in 0..=(lives % 5) {
-            let Some(unit) = fetch.next().await.expect("enough providers") else { break };
+            let Some(unit) = fetch.next().await.expect("enough providers") else {
+                break;
+            };
             asked += unit.range.end - unit.range.start;
             let (_, bytes) = &unit.shards[0];
             shard_0[unit.range.start as usize..unit.range.end as usize].copy_from_slice(bytes);
@@ -408,7 +508,10 @@ async fn a_crashed_get_goes_on_where_it_stopped() {
     }
     assert!(lives > 4);
     assert!(shard_0 == pieces[0].data, "the data shard, whole");
-    assert!(asked <= 2_000_000 + lives * 128 * 1024, "{asked} bytes in {lives} lives");
+    assert!(
+        asked <= 2_000_000 + lives * 128 * 1024,
+        "{asked} bytes in {lives} lives"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -443,22 +546,46 @@ async fn tm_r4_two_clients_share_a_provider() {
     let first = tasks.join_next().await.expect("two").expect("fine");
     let greedy = progress[0].load(Ordering::SeqCst);
     assert_eq!(first, 1, "greedy had {greedy} bytes");
-    assert!(greedy < 5 * 24_000_000, "greedy had {greedy} bytes while modest took 24,000,000");
+    assert!(
+        greedy < 5 * 24_000_000,
+        "greedy had {greedy} bytes while modest took 24,000,000"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_and_panics_of_the_store_reach_the_client_in_order() {
     let piece = Piece::new(sample(100_000, 9));
-    let store = MemStore { refuse: Some(Refusal::Refused("price too low".into())), panic_on_have: true, ..MemStore::default() };
+    let store = MemStore {
+        refuse: Some(Refusal::Refused("price too low".into())),
+        panic_on_have: true,
+        ..MemStore::default()
+    };
     let provider = Provider::start(Arc::new(store));
     let session = client().session(provider.addr).await.expect("a session");
-    let error = push::put(&session, piece.header(), piece.source()).await.expect_err("refused");
-    assert!(matches!(&error, Error::Refused(f) if f.detail == "price too low"), "{error}");
+    let error = push::put(&session, piece.header(), piece.source())
+        .await
+        .expect_err("refused");
+    assert!(
+        matches!(&error, Error::Refused(f) if f.detail == "price too low"),
+        "{error}"
+    );
     // Threat N2: a panic in one task never kills the daemon.
-    let error = session.have(&[PieceRef::Root(piece.key.root)]).await.expect_err("the store panics");
-    assert!(matches!(&error, Error::Refused(f) if f.code == FailureCode::Internal && f.detail.is_empty()), "{error}");
-    let error = session.read(piece.key, 0..1).await.expect_err("still alive");
-    assert!(matches!(&error, Error::Refused(f) if f.code == FailureCode::NotFound), "{error}");
+    let error = session
+        .have(&[PieceRef::Root(piece.key.root)])
+        .await
+        .expect_err("the store panics");
+    assert!(
+        matches!(&error, Error::Refused(f) if f.code == FailureCode::Internal && f.detail.is_empty()),
+        "{error}"
+    );
+    let error = session
+        .read(piece.key, 0..1)
+        .await
+        .expect_err("still alive");
+    assert!(
+        matches!(&error, Error::Refused(f) if f.code == FailureCode::NotFound),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -470,7 +597,13 @@ async fn shutdown_lets_a_transfer_finish_and_then_closes() {
     let session = endpoint.session(provider.addr).await.expect("a session");
     let whole = Ranges::whole(piece.key.size).expect("a range");
     let mut stream = session.get(piece.key, &whole).await.expect("a stream");
-    let mut got = stream.next().await.expect("a block").expect("the first").data.len();
+    let mut got = stream
+        .next()
+        .await
+        .expect("a block")
+        .expect("the first")
+        .data
+        .len();
     let addr = provider.addr;
     let closing = tokio::spawn(provider.shut_down());
     while let Some(block) = stream.next().await.expect("blocks") {
@@ -478,5 +611,8 @@ async fn shutdown_lets_a_transfer_finish_and_then_closes() {
     }
     assert_eq!(got, 4_000_000);
     closing.await.expect("closed");
-    assert!(matches!(endpoint.connect(addr).await, Err(Error::Unreachable { .. })));
+    assert!(matches!(
+        endpoint.connect(addr).await,
+        Err(Error::Unreachable { .. })
+    ));
 }

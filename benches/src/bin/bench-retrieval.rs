@@ -262,7 +262,7 @@ async fn get_all(
     let request = FetchRequest {
         k: 2,
         shards: shards.collect(),
-        ranges: vec![0..keys[0].size],
+        ranges: std::iter::once(0..keys[0].size).collect(),
     };
     let mut fetch = fetcher.fetch(request).expect("a sensible request");
     while let Some(unit) = fetch.next().await.expect("enough providers") {

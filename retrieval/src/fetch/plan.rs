@@ -799,7 +799,8 @@ impl Plan {
             .units
             .front()
             .is_some_and(|unit| unit.done.len() >= self.k);
-        if complete_first || !(self.units.iter().any(stuck) || !self.pending.is_empty()) {
+        let needed = !self.pending.is_empty() || self.units.iter().any(stuck);
+        if complete_first || !needed {
             return None;
         }
         Some(FetchError {

@@ -71,8 +71,8 @@ pub(super) async fn run(
 /// The first stream must bring the Hello: streams are accepted in the order of their numbers, so nothing overtakes it.
 async fn first_stream(peer: &Arc<Peer>) -> Result<(), Error> {
     let streams = peer.connection.accept_bi().await;
-    let (send, recv) = streams.map_err(|error| Error::Closed(error.to_string()))?;
-    on_stream(peer, send, recv).await?;
+    let (mut send, mut recv) = streams.map_err(|error| Error::Closed(error.to_string()))?;
+    on_stream(peer, &mut send, &mut recv).await?;
     ServeStats::add(&peer.service.stats.sessions, 1);
     Ok(())
 }
@@ -113,10 +113,15 @@ async fn serve_requests(
     (CloseCode::Shutdown, "shutdown")
 }
 
-/// A request that breaks the protocol ends the connection; every other failure only its stream.
-async fn one_request(peer: Arc<Peer>, send: SendStream, recv: RecvStream) {
-    match on_stream(&peer, send, recv).await {
-        Ok(()) => {}
+/// A request that breaks the protocol ends the connection; every other failure only its stream. Ends when the peer has
+/// the whole answer: closing a connection before that would throw away what is still on its way.
+async fn one_request(peer: Arc<Peer>, mut send: SendStream, mut recv: RecvStream) {
+    match on_stream(&peer, &mut send, &mut recv).await {
+        Ok(()) => {
+            let stall = peer.service.endpoint.limits().stall_timeout;
+            // Acknowledged, refused or too slow: in each case there is nothing more to do for it.
+            let _ = timeout(stall, send.stopped()).await;
+        }
         Err(error @ (Error::Wire(_) | Error::Protocol(_))) => {
             tracing::debug!(peer = %peer.visit.peer.short(), %error, "protocol broken");
             peer.connection
@@ -128,13 +133,13 @@ async fn one_request(peer: Arc<Peer>, send: SendStream, recv: RecvStream) {
 
 async fn on_stream(
     peer: &Arc<Peer>,
-    mut send: SendStream,
-    mut recv: RecvStream,
+    send: &mut SendStream,
+    recv: &mut RecvStream,
 ) -> Result<(), Error> {
     let limits = peer.service.endpoint.limits();
     let frame = timeout(
         limits.request_timeout,
-        read_frame(&mut recv, limits.request_timeout),
+        read_frame(recv, limits.request_timeout),
     )
     .await
     .map_err(|_| Error::Stalled(limits.request_timeout))??;
@@ -144,14 +149,14 @@ async fn on_stream(
         Verdict::Close(why) => Err(Error::Protocol(why)),
         Verdict::Greet => {
             let hello = peer.hello().await;
-            peer.answer(&mut send, &Response::Hello(hello)).await
+            peer.answer(send, &Response::Hello(hello)).await
         }
         Verdict::Serve(request) => {
             ServeStats::add(&peer.service.stats.requests, 1);
             if !peer.visit.may_ask() {
                 return peer
                     .refuse(
-                        &mut send,
+                        send,
                         &Refusal::Busy {
                             retry_after_ms: 1_000,
                         },

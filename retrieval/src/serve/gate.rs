@@ -269,9 +269,16 @@ mod tests {
 
     #[test]
     fn tm_n1_unproven_addresses_must_prove_themselves_under_load() {
-        let limits = Limits { retry_above: 2, prove_first: false, ..Limits::default() };
+        let limits = Limits {
+            retry_above: 2,
+            prove_first: false,
+            ..Limits::default()
+        };
         let gate = Gate::new(limits);
-        let _held = [handshake(&gate, ip(1), false), handshake(&gate, ip(2), false)];
+        let _held = [
+            handshake(&gate, ip(1), false),
+            handshake(&gate, ip(2), false),
+        ];
         assert!(matches!(gate.admit(ip(3), false), Admission::ProveAddress));
         handshake(&gate, ip(3), true);
     }
@@ -283,7 +290,10 @@ mod tests {
         handshake(&gate, ip(1), true);
         handshake(&gate, [127, 0, 0, 1].into(), false);
         let link_local = [0xfe80, 0, 0, 0, 0, 0, 0, 1].into();
-        assert!(matches!(gate.admit(link_local, false), Admission::ProveAddress));
+        assert!(matches!(
+            gate.admit(link_local, false),
+            Admission::ProveAddress
+        ));
     }
 
     #[test]

@@ -25,10 +25,10 @@ use crate::{
 pub(super) async fn have(
     peer: &Arc<Peer>,
     query: HaveQuery,
-    mut send: SendStream,
+    send: &mut SendStream,
 ) -> Result<(), Error> {
     let Some(_turn) = peer.visit.serving_turn(patience(peer)).await else {
-        return peer.refuse(&mut send, &busy()).await;
+        return peer.refuse(send, &busy()).await;
     };
     let entries = peer.blocking(move |store| {
         let entry = |piece| {
@@ -43,11 +43,8 @@ pub(super) async fn have(
         query.pieces.iter().map(entry).collect()
     });
     match entries.await {
-        Ok(entries) => {
-            peer.answer(&mut send, &Response::Have(Have { entries }))
-                .await
-        }
-        Err(refusal) => peer.refuse(&mut send, &refusal).await,
+        Ok(entries) => peer.answer(send, &Response::Have(Have { entries })).await,
+        Err(refusal) => peer.refuse(send, &refusal).await,
     }
 }
 
@@ -55,38 +52,38 @@ pub(super) async fn have(
 pub(super) async fn commp_proof(
     peer: &Arc<Peer>,
     query: CommpQuery,
-    mut send: SendStream,
+    send: &mut SendStream,
 ) -> Result<(), Error> {
     let Some(_turn) = peer.visit.serving_turn(patience(peer)).await else {
-        return peer.refuse(&mut send, &busy()).await;
+        return peer.refuse(send, &busy()).await;
     };
     let proof = peer
         .blocking(move |store| store.commp_proof(&query.commp, query.first_leaf, query.leaves))
         .await;
     match proof.and_then(|proof| proof) {
         Ok(proof) if proof.len() <= MAX_COMMP_PROOF_BYTES => {
-            peer.answer(&mut send, &Response::Commp(CommpProof { proof }))
+            peer.answer(send, &Response::Commp(CommpProof { proof }))
                 .await
         }
         Ok(proof) => {
             let why = format!("a proof has {} bytes, more than a frame holds", proof.len());
-            peer.refuse(&mut send, &Refusal::TooLarge(why)).await
+            peer.refuse(send, &Refusal::TooLarge(why)).await
         }
-        Err(refusal) => peer.refuse(&mut send, &refusal).await,
+        Err(refusal) => peer.refuse(send, &refusal).await,
     }
 }
 
 /// Answers a get: head, verified stream, foot.
-pub(super) async fn get(peer: &Arc<Peer>, get: Get, mut send: SendStream) -> Result<(), Error> {
+pub(super) async fn get(peer: &Arc<Peer>, get: Get, send: &mut SendStream) -> Result<(), Error> {
     let begin = Instant::now();
     let Some(_turn) = peer.visit.serving_turn(patience(peer)).await else {
-        return peer.refuse(&mut send, &busy()).await;
+        return peer.refuse(send, &busy()).await;
     };
     let deadline = match get.deadline_ms {
         0 => Duration::MAX,
         ms => Duration::from_millis(ms.into()),
     };
-    match timeout(deadline, stream(peer, get, &mut send, begin)).await {
+    match timeout(deadline, stream(peer, get, send, begin)).await {
         Ok(done) => done,
         Err(_) => {
             let _ = send.reset(CloseCode::TooSlow.var_int());

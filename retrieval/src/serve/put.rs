@@ -22,14 +22,14 @@ use crate::{
 pub(super) async fn receive(
     peer: &Arc<Peer>,
     header: PutHeader,
-    mut send: SendStream,
-    mut recv: RecvStream,
+    send: &mut SendStream,
+    recv: &mut RecvStream,
 ) -> Result<(), Error> {
     let patience = peer.service.endpoint.limits().stall_timeout / 2;
     let Some(_turn) = peer.visit.put_turn(patience).await else {
         return peer
             .refuse(
-                &mut send,
+                send,
                 &Refusal::Busy {
                     retry_after_ms: 2_000,
                 },
@@ -44,19 +44,16 @@ pub(super) async fn receive(
     let sink = match decision {
         Ok(PutDecision::Receive(sink)) => sink,
         Ok(PutDecision::AlreadyHere(ack)) => {
-            return peer
-                .answer(&mut send, &Response::PutAck(PutAck { ack }))
-                .await;
+            return peer.answer(send, &Response::PutAck(PutAck { ack })).await;
         }
-        Err(refusal) => return peer.refuse(&mut send, &refusal).await,
+        Err(refusal) => return peer.refuse(send, &refusal).await,
     };
     let _wide = peer.widen();
-    peer.say(&mut send, &Response::PutGo).await?;
-    match transfer(peer, &header, sink, &mut recv).await {
+    peer.say(send, &Response::PutGo).await?;
+    match transfer(peer, &header, sink, recv).await {
         Ok(ack) => {
             ServeStats::add(&peer.service.stats.stored, 1);
-            peer.answer(&mut send, &Response::PutAck(PutAck { ack }))
-                .await
+            peer.answer(send, &Response::PutAck(PutAck { ack })).await
         }
         Err(fault) => {
             let code = if matches!(fault, Fault::Data(_)) {
@@ -65,7 +62,7 @@ pub(super) async fn receive(
                 CloseCode::Cancelled
             };
             let _ = recv.stop(code.var_int());
-            fault.tell(peer, &mut send).await
+            fault.tell(peer, send).await
         }
     }
 }

@@ -330,7 +330,7 @@ pub fn request(k: u16, shards: &[(PieceKey, PeerAddr)]) -> FetchRequest {
     FetchRequest {
         k,
         shards: shards.iter().enumerate().map(source).collect(),
-        ranges: vec![0..size],
+        ranges: std::iter::once(0..size).collect(),
     }
 }
 

@@ -201,9 +201,17 @@ impl rustls::client::danger::ServerCertVerifier for AnyServer {
 
 /// A client that can say anything: a bare QUIC endpoint with a key of its own.
 pub fn client(secret: &NetSecret) -> quinn::Endpoint {
-    let pkcs8 = [&hex::decode("302e020100300506032b657004220420").unwrap()[..], &secret.to_seed()].concat();
+    let pkcs8 = [
+        &hex::decode("302e020100300506032b657004220420").unwrap()[..],
+        &secret.to_seed(),
+    ]
+    .concat();
     let key = rustls::crypto::ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8)).unwrap();
-    let spki = [&hex::decode("302a300506032b6570032100").unwrap()[..], secret.peer_id().as_bytes()].concat();
+    let spki = [
+        &hex::decode("302a300506032b6570032100").unwrap()[..],
+        secret.peer_id().as_bytes(),
+    ]
+    .concat();
     let certified = Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], key));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -211,7 +219,9 @@ pub fn client(secret: &NetSecret) -> quinn::Endpoint {
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyServer))
-        .with_client_cert_resolver(Arc::new(rustls::client::AlwaysResolvesClientRawPublicKeys::new(certified)));
+        .with_client_cert_resolver(Arc::new(
+            rustls::client::AlwaysResolvesClientRawPublicKeys::new(certified),
+        ));
     tls.alpn_protocols = vec![alpn(CHAIN)];
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
     let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -224,9 +234,17 @@ pub async fn greeted(to: PeerAddr) -> (quinn::Endpoint, quinn::Connection) {
     let endpoint = client(&NetSecret::generate());
     let connection = endpoint.connect(to.addr, "x").unwrap().await.unwrap();
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
-    let hello =
-        Hello { version: VERSION, chain: CHAIN, features: 0, max_streams: 0, unix_ms: 0, info: vec![] };
-    send.write_all(&Request::Hello(hello).encode().unwrap()).await.unwrap();
+    let hello = Hello {
+        version: VERSION,
+        chain: CHAIN,
+        features: 0,
+        max_streams: 0,
+        unix_ms: 0,
+        info: vec![],
+    };
+    send.write_all(&Request::Hello(hello).encode().unwrap())
+        .await
+        .unwrap();
     send.finish().unwrap();
     recv.read_to_end(1 << 16).await.unwrap();
     (endpoint, connection)
