@@ -17,6 +17,40 @@
 //! Under it every epoch is lit, so the requeueing of `beacon.md` §3 has nothing to do; a context with a gap or without
 //! its beacon value is refused instead of being handled wrongly.
 //!
+//! ```
+//! use std::collections::BTreeMap;
+//! use chain_lite::account::{Address, ChainId};
+//! use chain_lite::execute::{BlockCtx, ProofError, ProofVerifier, apply, genesis_writes};
+//! use chain_lite::message::{Message, TX_VERSION, Tx, sign};
+//! use chain_lite::params::ChainParams;
+//! use chain_lite::query;
+//! use chain_lite::state::MemoryState;
+//! use chain_lite::units::{Epoch, TokenAmount};
+//! # use prover::verify::{PorepStatement, WindowPostStatement};
+//! # struct NoProofs;
+//! # impl ProofVerifier for NoProofs {
+//! #     fn porep(&self, _: &PorepStatement, _: &[u8]) -> Result<(), ProofError> { Err(ProofError::Rejected("none".into())) }
+//! #     fn window_post(&self, _: &WindowPostStatement, _: &[u8]) -> Result<(), ProofError> { Err(ProofError::Rejected("none".into())) }
+//! # }
+//! let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+//! let (sender, friend) = (Address::of(&key.verifying_key()), Address([9; 32]));
+//! let mut state = MemoryState::default();
+//! state.commit(&genesis_writes(&ChainParams::devnet(), &BTreeMap::from([(sender, TokenAmount(100))]))?);
+//!
+//! let chain_id = ChainId([1; 32]);
+//! let msgs = vec![Message::Transfer { to: friend, amount: TokenAmount(30) }];
+//! let (nonce, fee_limit, valid_until_height) = (0, TokenAmount(0), 10);
+//! let tx = Tx { version: TX_VERSION, chain_id, sender, nonce, fee_limit, valid_until_height, msgs };
+//! let tx = sign(tx, &key).check(&chain_id)?;
+//!
+//! let ctx = BlockCtx { chain_id, height: 1, epoch: Epoch(1), beacons: vec![(Epoch(1), [0; 32])] };
+//! let applied = apply(&state, &ctx, &[tx], &NoProofs)?;
+//! assert!(applied.receipts[0].succeeded());
+//! state.commit(&applied.writes);
+//! assert_eq!(query::account(&state, &friend)?.free, TokenAmount(30));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Left out of this version: DataCap (§12; a `verified` proposal is refused), payment channels (§14), optimistic
 //! verification (§7; refused by [`ChainParams::check`]).
 
@@ -559,15 +593,17 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// What a provider may spend on a fee. A window PoSt may go into debt, as far as what is locked secures the debt.
+    /// What a provider may spend on a fee. Its duties, a window PoSt and the declaration of a fault, may go into debt, as
+    /// far as what is locked secures the debt.
     fn provider_credit(&self, tx: &CheckedTx, id: ProviderId) -> Rule<TokenAmount> {
         let provider = self.provider(id)?;
-        let proofs_only = tx
-            .tx()
-            .msgs
-            .iter()
-            .all(|msg| matches!(msg, Message::SubmitPost { .. }));
-        let secured = if proofs_only {
+        let duty = |msg: &Message| {
+            matches!(
+                msg,
+                Message::SubmitPost { .. } | Message::DeclareFaults { .. }
+            )
+        };
+        let secured = if tx.tx().msgs.iter().all(duty) {
             provider.pledge.plus(provider.vesting)?
         } else {
             TokenAmount::ZERO

@@ -350,6 +350,36 @@ fn a_post_may_go_into_secured_debt() {
     assert_eq!(world.provider(id).fee_debt.0, 0);
 }
 
+/// The other duty: a fault is declared even when nothing loose is left to pay for it.
+#[test]
+fn a_fault_is_declared_on_credit() {
+    let owner = key(10);
+    let mut params = ChainParams::devnet();
+    params.fee_base = TokenAmount(TOKEN);
+    let mut world = World::new(params, &[(address(&owner), RICH)]);
+    let id = world.register(&owner, 1_000_000 * TOKEN);
+    world.commit(&owner, id, 0, vec![]);
+    let withdraw = |amount| Message::ProviderWithdraw {
+        provider: id,
+        amount: TokenAmount(amount),
+    };
+    let all = world.provider(id).available.0;
+    world.must(&owner, withdraw(all - TOKEN));
+    assert_eq!(world.provider(id).available.0, 0);
+    world.fails(&owner, withdraw(1), ErrorCode::InsufficientFunds);
+    world.must(
+        &owner,
+        Message::DeclareFaults {
+            provider: id,
+            sectors: vec![SectorNumber(0)],
+        },
+    );
+    assert_eq!(
+        (world.status(id, 0), world.provider(id).fee_debt.0),
+        (SectorStatus::Faulty, TOKEN)
+    );
+}
+
 impl World {
     /// Any other message with a proof in it.
     fn prove_msg_or_empty(&self, provider: ProviderId) -> Message {
