@@ -361,6 +361,22 @@ impl Journal {
         Ok(record)
     }
 
+    /// The live attempt of every shard of every part that was begun.
+    pub fn live_attempts(&self) -> Result<Vec<Attempt>, ClientError> {
+        let kinds: [fn(u64) -> Part; 2] = [Part::Data, Part::Manifest];
+        let mut attempts = Vec::new();
+        for kind in kinds {
+            // Parts are begun in order, so the first gap is the end.
+            for index in 0.. {
+                let Some(record) = self.segment(kind(index))? else {
+                    break;
+                };
+                attempts.extend(record.shards.iter().map(|shard| shard.live().clone()));
+            }
+        }
+        Ok(attempts)
+    }
+
     /// Makes the record of a segment durable.
     pub fn write_segment(&self, part: Part, record: &SegmentRecord) -> Result<(), ClientError> {
         self.write(&part.file(), record)

@@ -49,6 +49,11 @@ pub mod journal;
 pub mod live;
 pub mod put;
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
 /// Everything a client operation works with.
 #[derive(Debug)]
 pub struct Client<C, N> {

@@ -1,0 +1,467 @@
+//! One group of pieces on its way: pushed, acknowledged, published, read back; replaced when that is safe.
+//!
+//! Part of [`super`], and the place where the rule of one charge lives: see [`Turn`] and [`Watch`].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use chain_lite::account::{Blake3Root, ProviderId};
+use chain_lite::codec;
+use chain_lite::deal::DealStatus;
+use chain_lite::units::TokenAmount;
+use rand::Rng;
+use rand::rngs::OsRng;
+use retrieval::verify::ReadAt;
+use tokio::sync::mpsc;
+
+use super::survey::ask;
+use super::{PutEvent, Run, cost_of};
+use crate::client::encode::{StagedShard, padded_size};
+use crate::client::journal::{Attempt, Part, SegmentRecord, ShardRecord};
+use crate::client::{Chain, ClientError, Network, Outgoing, ProviderRecord, PushError, piece_key};
+use crate::object::ack::PieceAck;
+
+/// Tries of one push before the provider counts as failed.
+const PUSH_TRIES: u32 = 3;
+/// Tries of one read-back.
+const READ_BACK_TRIES: u32 = 5;
+/// Bytes of a read-back range: two verified groups.
+const READ_BACK_BYTES: u64 = 32 * 1024;
+
+/// How one shard's turn ended.
+enum Turn {
+    /// The provider signed for it.
+    Acknowledged(Vec<u8>),
+    /// The deal is on chain, whatever became of the acknowledgement.
+    OnChain,
+    /// The provider cannot charge for it any more: another one may be asked.
+    Replace(String),
+}
+
+impl<C: Chain, N: Network> Run<C, N> {
+    /// Pushes until every shard of a part is published, reads every one back, and marks the part stored. `fresh` is false when an
+    /// earlier run may have sent the proposals; `acknowledged` hears when every shard was signed for.
+    pub(super) async fn store_part(
+        &self,
+        part: Part,
+        mut record: SegmentRecord,
+        staged: Vec<StagedShard>,
+        fresh: bool,
+        acknowledged: Option<mpsc::UnboundedSender<()>>,
+    ) -> Result<SegmentRecord, ClientError> {
+        let mut acknowledged = acknowledged;
+        let mut watched = Watched::new(&staged, fresh);
+        let mut published = BTreeSet::new();
+        while published.len() < record.shards.len() {
+            self.push_missing(part, &mut record, &staged, &mut watched, &published)
+                .await?;
+            if let Some(tell) = acknowledged.take() {
+                // Nobody listens any more when the put has failed elsewhere.
+                let _ = tell.send(());
+            }
+            self.await_published(part, &mut record, &staged, &mut watched, &mut published)
+                .await?;
+        }
+        self.read_back(&record).await?;
+        record.stored = true;
+        self.journal.write_segment(part, &record)?;
+        Ok(record)
+    }
+
+    /// Offers every shard that has no acknowledgement, all at once, until each has one.
+    async fn push_missing(
+        &self,
+        part: Part,
+        record: &mut SegmentRecord,
+        staged: &[StagedShard],
+        watched: &mut Watched,
+        published: &BTreeSet<usize>,
+    ) -> Result<(), ClientError> {
+        loop {
+            let missing: Vec<usize> = (0..record.shards.len())
+                .filter(|i| record.shards[*i].live().ack.is_none() && !published.contains(i))
+                .collect();
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let turns = missing.iter().map(|index| {
+                let attempt = record.shards[*index].live();
+                self.push_one(attempt, &staged[*index], &watched.shards[*index])
+            });
+            let turns = futures_all(turns).await;
+            for (index, turn) in missing.into_iter().zip(turns) {
+                match turn? {
+                    Turn::Acknowledged(ack) => {
+                        let shard = &mut record.shards[index];
+                        (self.observer)(PutEvent::Acknowledged {
+                            provider: shard.live().proposal.proposal.provider,
+                            bytes: shard.bytes,
+                        });
+                        shard.live_mut().ack = Some(ack);
+                    }
+                    // Nothing signed, but the chain has it: the read-back decides.
+                    Turn::OnChain => record.shards[index].live_mut().ack = Some(Vec::new()),
+                    Turn::Replace(reason) => {
+                        self.replace(part, record, index, staged, reason, watched)
+                            .await?;
+                    }
+                }
+            }
+            self.journal.write_segment(part, record)?;
+        }
+    }
+
+    /// One provider, one shard, as many tries as it takes to know how it ends.
+    async fn push_one(
+        &self,
+        attempt: &Attempt,
+        shard: &StagedShard,
+        watch: &Watch,
+    ) -> Result<Turn, ClientError> {
+        let proposal = &attempt.proposal.proposal;
+        let deal = attempt.deal();
+        let record = {
+            let survey = self.survey.lock().await;
+            let offer = survey.offers.get(&proposal.provider);
+            offer.map(|offer| offer.record.clone())
+        };
+        let mut tries = 0;
+        let mut told = false;
+        loop {
+            tries += 1;
+            let outcome = match &record {
+                Some(record) => self.push_once(record, attempt, shard, watch).await,
+                None => Err(PushError::NotReached("it did not answer".into())),
+            };
+            let reason = match outcome {
+                Ok(ack) => return Ok(Turn::Acknowledged(ack)),
+                Err(error) => error,
+            };
+            // Refused or never reached in this run, and not sent by an earlier one: it has nothing to publish.
+            if !watch.may_be_whole()
+                && (tries >= PUSH_TRIES || matches!(reason, PushError::Refused(_)))
+            {
+                return Ok(Turn::Replace(reason.to_string()));
+            }
+            if self.client.chain.deal(&deal).await?.is_some() {
+                return Ok(Turn::OnChain);
+            }
+            if self.client.chain.now().await?.epoch >= proposal.start {
+                return Ok(Turn::Replace(format!(
+                    "it did not publish in time ({reason})"
+                )));
+            }
+            if tries >= PUSH_TRIES && !told {
+                told = true;
+                (self.observer)(PutEvent::Waiting {
+                    provider: proposal.provider,
+                    until: proposal.start,
+                    reason: reason.to_string(),
+                });
+            }
+            self.client.chain.pause().await;
+        }
+    }
+
+    async fn push_once(
+        &self,
+        to: &ProviderRecord,
+        attempt: &Attempt,
+        shard: &StagedShard,
+        watch: &Watch,
+    ) -> Result<Vec<u8>, PushError> {
+        let piece = Outgoing {
+            key: piece_key(shard.blake3_root, shard.bytes),
+            comm_p: shard.comm_p,
+            proposal: codec::encode(&attempt.proposal),
+            data: watch.wrap(Arc::clone(&shard.data)),
+            outboard: Arc::clone(&shard.outboard),
+        };
+        let ack = self.client.network.push(to, piece).await?;
+        let expected = PieceAck {
+            deal: attempt.deal(),
+            comm_p: shard.comm_p,
+            blake3_root: Blake3Root(shard.blake3_root),
+            bytes: shard.bytes,
+        };
+        match expected.verify(&ack, &to.net_key) {
+            Ok(()) => Ok(ack),
+            Err(error) => Err(PushError::Interrupted(error.to_string())),
+        }
+    }
+
+    /// Waits until every acknowledged deal is on chain; a proposal that lapsed is replaced and pushed again by the caller.
+    async fn await_published(
+        &self,
+        part: Part,
+        record: &mut SegmentRecord,
+        staged: &[StagedShard],
+        watched: &mut Watched,
+        published: &mut BTreeSet<usize>,
+    ) -> Result<(), ClientError> {
+        loop {
+            let mut lapsed = Vec::new();
+            for index in 0..record.shards.len() {
+                if published.contains(&index) {
+                    continue;
+                }
+                let attempt = record.shards[index].live();
+                let proposal = &attempt.proposal.proposal;
+                let provider = proposal.provider;
+                // The clock is read before the deal: a deal that is absent at `start` can never appear.
+                let now = self.client.chain.now().await?.epoch;
+                match self.client.chain.deal(&attempt.deal()).await? {
+                    Some(deal) if deal.status == DealStatus::Slashed => {
+                        return Err(ClientError::Provider {
+                            provider,
+                            reason: "its deal was slashed before the object was stored".into(),
+                        });
+                    }
+                    Some(_) => {
+                        published.insert(index);
+                        (self.observer)(PutEvent::Published(provider));
+                        let mut money = self.unpublished.lock().await;
+                        *money = money.minus_or_zero(cost_of(proposal));
+                    }
+                    None if now >= proposal.start => lapsed.push(index),
+                    None => {}
+                }
+            }
+            if !lapsed.is_empty() {
+                for index in lapsed {
+                    let reason = "it accepted the piece and did not publish the deal".to_owned();
+                    self.replace(part, record, index, staged, reason, watched)
+                        .await?;
+                }
+                self.journal.write_segment(part, record)?;
+                return Ok(());
+            }
+            if published.len() == record.shards.len() {
+                return Ok(());
+            }
+            self.client.chain.pause().await;
+        }
+    }
+
+    /// Gives a shard to another provider: signs, funds; the caller makes it durable before it is pushed.
+    async fn replace(
+        &self,
+        part: Part,
+        record: &mut SegmentRecord,
+        index: usize,
+        staged: &[StagedShard],
+        reason: String,
+        watched: &mut Watched,
+    ) -> Result<(), ClientError> {
+        let from = record.shards[index].live().proposal.proposal.provider;
+        let old_cost = cost_of(&record.shards[index].live().proposal.proposal);
+        let size = padded_size(staged[index].bytes);
+        let keeping: Vec<ProviderId> = record
+            .shards
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| *i != index)
+            .map(|(_, shard)| shard.live().proposal.proposal.provider)
+            .collect();
+        let retry = self.fresh_ask(from, record, index).await;
+        let to = if retry {
+            from
+        } else {
+            let mut survey = self.survey.lock().await;
+            if let Some(offer) = survey.offers.get_mut(&from) {
+                offer.failures += 1;
+            }
+            survey.refusals.push(format!("provider {from}: {reason}"));
+            let tried = record.shards[index].attempts.iter();
+            let excluded: BTreeSet<u64> = tried
+                .map(|attempt| attempt.proposal.proposal.provider.0)
+                .chain(keeping.iter().map(|id| id.0))
+                .collect();
+            survey.choose(1, size, &self.part_seed(part), &excluded, &keeping)?[0]
+        };
+        let start = self.start_for(&[to]).await?;
+        let attempt = record.shards[index].attempts.len();
+        let group = self.group(part, staged);
+        let collateral = self.collateral(size).await?;
+        let proposal = self
+            .proposal(
+                part,
+                index,
+                attempt,
+                &staged[index],
+                to,
+                group,
+                start,
+                collateral,
+            )
+            .await?;
+        {
+            let mut money = self.unpublished.lock().await;
+            let sum = money.minus_or_zero(old_cost).0;
+            *money = TokenAmount(sum.saturating_add(cost_of(&proposal).0));
+            self.fund(*money).await?;
+        }
+        (self.observer)(PutEvent::Replaced {
+            from,
+            to,
+            reason: reason.clone(),
+        });
+        let shard = &mut record.shards[index];
+        shard.live_mut().given_up = Some(reason);
+        shard.attempts.push(Attempt::new(
+            proposal.sign(self.client.wallet.signing_key()),
+        ));
+        watched.shards[index] = Watch::new(staged[index].bytes, true);
+        Ok(())
+    }
+
+    /// A provider that refused once gets a second chance with its newest terms: a backlog grows while a long put runs.
+    async fn fresh_ask(&self, id: ProviderId, record: &SegmentRecord, index: usize) -> bool {
+        let mine = record.shards[index].attempts.iter();
+        if mine.filter(|a| a.proposal.proposal.provider == id).count() > 1 {
+            return false;
+        }
+        let Some(offer) = self.survey.lock().await.offers.get(&id).cloned() else {
+            return false;
+        };
+        let Ok(now) = self.client.chain.now().await else {
+            return false;
+        };
+        let Ok(ask) = ask(&self.client.network, &offer.record).await else {
+            return false;
+        };
+        let changed = ask.earliest_start.since(now.epoch) > offer.lead
+            || ask.price_per_gib != offer.ask.price_per_gib;
+        if changed && let Some(offer) = self.survey.lock().await.offers.get_mut(&id) {
+            offer.lead = ask.earliest_start.since(now.epoch);
+            offer.ask = ask;
+        }
+        changed
+    }
+
+    /// Reads a random range of every shard from its holder.
+    async fn read_back(&self, record: &SegmentRecord) -> Result<(), ClientError> {
+        let reads = record.shards.iter().map(|shard| self.read_back_one(shard));
+        for outcome in futures_all(reads).await {
+            outcome?;
+        }
+        Ok(())
+    }
+
+    async fn read_back_one(&self, shard: &ShardRecord) -> Result<(), ClientError> {
+        let provider = shard.live().proposal.proposal.provider;
+        let holder = match self.survey.lock().await.offers.get(&provider) {
+            Some(offer) => offer.record.clone(),
+            None => {
+                return Err(ClientError::Provider {
+                    provider,
+                    reason: "it holds a shard but does not answer".into(),
+                });
+            }
+        };
+        let len = shard.bytes.min(READ_BACK_BYTES);
+        let start = OsRng.gen_range(0..=shard.bytes - len);
+        let key = piece_key(shard.blake3_root, shard.bytes);
+        let mut reason = String::new();
+        for _ in 0..READ_BACK_TRIES {
+            match self
+                .client
+                .network
+                .read(&holder, key, start..start + len)
+                .await
+            {
+                Ok(bytes) if bytes.len() as u64 == len => {
+                    (self.observer)(PutEvent::ReadBack(provider));
+                    return Ok(());
+                }
+                Ok(bytes) => reason = format!("it sent {} bytes instead of {len}", bytes.len()),
+                Err(error) => reason = error,
+            }
+            self.client.chain.pause().await;
+        }
+        Err(ClientError::Provider {
+            provider,
+            reason: format!("it took the shard but does not serve it back: {reason}"),
+        })
+    }
+}
+
+/// Awaits all futures at once and gives their results in order.
+pub(super) async fn futures_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut pending: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    let mut done: Vec<Option<F::Output>> = pending.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        let mut waiting = false;
+        for (future, slot) in pending.iter_mut().zip(&mut done) {
+            if slot.is_none() {
+                match future.as_mut().poll(context) {
+                    std::task::Poll::Ready(output) => *slot = Some(output),
+                    std::task::Poll::Pending => waiting = true,
+                }
+            }
+        }
+        if waiting {
+            std::task::Poll::Pending
+        } else {
+            std::task::Poll::Ready(())
+        }
+    })
+    .await;
+    done.into_iter()
+        .map(|slot| slot.expect("the loop ends when every slot is filled"))
+        .collect()
+}
+
+/// How far each shard's bytes left the disk.
+struct Watched {
+    shards: Vec<Watch>,
+}
+
+impl Watched {
+    fn new(staged: &[StagedShard], fresh: bool) -> Self {
+        let shards = staged.iter();
+        Self {
+            shards: shards.map(|shard| Watch::new(shard.bytes, fresh)).collect(),
+        }
+    }
+}
+
+/// Sees whether the last byte of a piece was ever read for sending: if not, nobody out there can hold the whole piece.
+struct Watch {
+    bytes: u64,
+    read_to: Arc<AtomicU64>,
+}
+
+impl Watch {
+    /// `fresh` is false for attempts of an earlier run, of which nothing is known.
+    fn new(bytes: u64, fresh: bool) -> Self {
+        let read_to = Arc::new(AtomicU64::new(if fresh { 0 } else { bytes }));
+        Self { bytes, read_to }
+    }
+
+    fn may_be_whole(&self) -> bool {
+        self.read_to.load(Ordering::SeqCst) >= self.bytes
+    }
+
+    fn wrap(&self, inner: Arc<dyn ReadAt>) -> Arc<dyn ReadAt> {
+        Arc::new(WatchedRead {
+            inner,
+            read_to: Arc::clone(&self.read_to),
+        })
+    }
+}
+
+struct WatchedRead {
+    inner: Arc<dyn ReadAt>,
+    read_to: Arc<AtomicU64>,
+}
+
+impl ReadAt for WatchedRead {
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        self.inner.read_exact_at(offset, buf)?;
+        self.read_to
+            .fetch_max(offset + buf.len() as u64, Ordering::SeqCst);
+        Ok(())
+    }
+}

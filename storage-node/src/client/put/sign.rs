@@ -1,0 +1,214 @@
+//! From staged shards to signed proposals: who, when, how much, and a nonce that is the same on every retry.
+//!
+//! Part of [`super`]. What leaves here is durable in the journal before anything is sent (`DESIGN.md` §3).
+
+use std::collections::BTreeSet;
+
+use chain_lite::account::{Blake3Root, ProviderId};
+use chain_lite::message::{DealGroup, DealProposal};
+use chain_lite::units::{Epoch, EpochCount, TokenAmount};
+use prover::PaddedPieceSize;
+use sha2::{Digest, Sha256};
+
+use super::Run;
+use super::deliver::futures_all;
+use super::survey::ask;
+use crate::client::encode::{PlainMark, StagedShard, padded_size};
+use crate::client::journal::{Attempt, Part, SegmentRecord, ShardRecord};
+use crate::client::{Chain, ClientError, Network, ProviderRecord};
+use crate::object::manifest::{Label, segment_root};
+
+/// Slack on the least collateral, so that a grown supply does not make the proposal invalid: 1/8.
+const COLLATERAL_SLACK: u128 = 8;
+
+impl<C: Chain, N: Network> Run<C, N> {
+    /// Chooses providers and signs one proposal per shard; durable before it returns.
+    pub(super) async fn sign(
+        &self,
+        part: Part,
+        staged: &[StagedShard],
+        mark: Option<PlainMark>,
+    ) -> Result<SegmentRecord, ClientError> {
+        let size = padded_size(staged[0].bytes);
+        let seed = self.part_seed(part);
+        let providers =
+            self.survey
+                .lock()
+                .await
+                .choose(staged.len(), size, &seed, &BTreeSet::new(), &[])?;
+        self.refresh_leads(&providers).await;
+        let start = self.start_for(&providers).await?;
+        let group = self.group(part, staged);
+        let collateral = self.collateral(size).await?;
+        let mut shards = Vec::with_capacity(staged.len());
+        for (index, (shard, provider)) in staged.iter().zip(providers).enumerate() {
+            let proposal = self
+                .proposal(part, index, 0, shard, provider, group, start, collateral)
+                .await?;
+            shards.push(ShardRecord {
+                comm_p: shard.comm_p,
+                blake3_root: shard.blake3_root,
+                bytes: shard.bytes,
+                attempts: vec![Attempt::new(
+                    proposal.sign(self.client.wallet.signing_key()),
+                )],
+            });
+        }
+        let record = SegmentRecord::new(shards, mark);
+        self.journal.write_segment(part, &record)?;
+        Ok(record)
+    }
+
+    /// Asks the chosen providers again for their earliest start: a backlog grows while a long put runs. Who does not answer
+    /// keeps the lead it quoted; the push will tell.
+    async fn refresh_leads(&self, providers: &[ProviderId]) {
+        let records: Vec<ProviderRecord> = {
+            let survey = self.survey.lock().await;
+            let offers = providers.iter().filter_map(|id| survey.offers.get(id));
+            offers.map(|offer| offer.record.clone()).collect()
+        };
+        let Ok(now) = self.client.chain.now().await else {
+            return;
+        };
+        let asks = records
+            .iter()
+            .map(|record| ask(&self.client.network, record));
+        let asks = futures_all(asks).await;
+        let mut survey = self.survey.lock().await;
+        for (record, ask) in records.iter().zip(asks) {
+            if let (Ok(ask), Some(offer)) = (ask, survey.offers.get_mut(&record.id)) {
+                offer.lead = ask.earliest_start.since(now.epoch);
+            }
+        }
+    }
+
+    pub(super) fn part_seed(&self, part: Part) -> [u8; 32] {
+        let (kind, index) = match part {
+            Part::Data(index) => (0u8, index),
+            Part::Manifest(index) => (1, index),
+        };
+        Sha256::new()
+            .chain_update(self.head.placement_seed)
+            .chain_update([kind])
+            .chain_update(index.to_be_bytes())
+            .finalize()
+            .into()
+    }
+
+    /// The first epoch of a group: the largest lead of its providers from now on, with a deadline's slack.
+    pub(super) async fn start_for(&self, providers: &[ProviderId]) -> Result<Epoch, ClientError> {
+        let params = self.client.chain.params();
+        let now = self.client.chain.now().await?.epoch;
+        let survey = self.survey.lock().await;
+        let lead = providers
+            .iter()
+            .filter_map(|id| survey.offers.get(id))
+            .map(|offer| offer.lead.0)
+            .max()
+            .unwrap_or(0);
+        let slack = params.window().0.max(lead / 8);
+        // The chain takes starts up to `max_start_delay` from the block that publishes; leave room for that block.
+        let latest = params.max_start_delay;
+        Ok(now.after(EpochCount(lead.saturating_add(slack).min(latest.0).max(1))))
+    }
+
+    pub(super) async fn collateral(
+        &self,
+        size: PaddedPieceSize,
+    ) -> Result<TokenAmount, ClientError> {
+        let least = self.client.chain.collateral(size.bytes()).await?.0;
+        Ok(TokenAmount(
+            least
+                .saturating_add(least / COLLATERAL_SLACK)
+                .saturating_add(1),
+        ))
+    }
+
+    pub(super) fn group(&self, part: Part, staged: &[StagedShard]) -> DealGroup {
+        let k = match part {
+            Part::Data(_) => self.scheme.k() as u8,
+            Part::Manifest(_) => 1,
+        };
+        let roots: Vec<_> = staged
+            .iter()
+            .map(|shard| (shard.comm_p.0, shard.blake3_root))
+            .collect();
+        DealGroup {
+            k,
+            n: staged.len() as u8,
+            file_root: Blake3Root(segment_root(k, staged[0].bytes, &roots)),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is a field of the proposal")]
+    pub(super) async fn proposal(
+        &self,
+        part: Part,
+        index: usize,
+        attempt: usize,
+        shard: &StagedShard,
+        provider: ProviderId,
+        group: DealGroup,
+        start: Epoch,
+        provider_collateral: TokenAmount,
+    ) -> Result<DealProposal, ClientError> {
+        let piece_size = padded_size(shard.bytes);
+        let survey = self.survey.lock().await;
+        let offer = survey
+            .offers
+            .get(&provider)
+            .ok_or_else(|| ClientError::Bug(format!("provider {provider} made no offer")))?;
+        Ok(DealProposal {
+            chain_id: self.head.chain,
+            client: self.head.account,
+            provider,
+            piece_commp: shard.comm_p,
+            piece_size,
+            blake3_root: Blake3Root(shard.blake3_root),
+            group,
+            start,
+            end: start.after(self.head.duration),
+            price: offer.ask.price(piece_size),
+            provider_collateral,
+            verified: false,
+            label: self.label(part, index, shard.bytes)?.to_string(),
+            client_nonce: self.client_nonce(part, index, attempt),
+        })
+    }
+
+    fn label(&self, part: Part, shard: usize, bytes: u64) -> Result<Label, ClientError> {
+        let file_tag = self.journal.file_tag();
+        Ok(match part {
+            Part::Data(segment) => Label::Data {
+                file_tag,
+                segment,
+                shard: shard as u8,
+                bytes,
+            },
+            Part::Manifest(part) => {
+                let (object, sealed) = self.sealed_manifest()?;
+                Label::Manifest {
+                    object,
+                    file_tag,
+                    part: part as u32,
+                    parts: (sealed.len() as u64).div_ceil(self.part_payload()) as u32,
+                    bytes,
+                }
+            }
+        })
+    }
+
+    /// The same for the same try of the same shard, and for no other.
+    fn client_nonce(&self, part: Part, shard: usize, attempt: usize) -> u64 {
+        let digest = Sha256::new()
+            .chain_update(b"holdfast/client-nonce/v1")
+            .chain_update(self.journal.file_tag().0)
+            .chain_update(self.part_seed(part))
+            .chain_update((shard as u64).to_be_bytes())
+            .chain_update((attempt as u64).to_be_bytes())
+            .finalize();
+        let mut nonce = [0; 8];
+        nonce.copy_from_slice(&digest[..8]);
+        u64::from_be_bytes(nonce)
+    }
+}

@@ -1,0 +1,285 @@
+//! The real binary on bad input: every command of the client names what is wrong, says what to do next, and ends with the exit
+//! code of its class. No network is needed: these are the errors that must not depend on one.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+
+/// `holdfast` with a home of its own and nothing of the caller's environment.
+fn holdfast(home: &Path) -> Command {
+    let mut command = Command::cargo_bin("holdfast").expect("the binary is built with its tests");
+    command
+        .env_clear()
+        .env("HOLDFAST_PARAMS", home.join("params"))
+        .arg("--home")
+        .arg(home);
+    command
+}
+
+/// What a run left behind.
+struct Run {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn run(command: &mut Command) -> Run {
+    let output = command.output().expect("the binary starts");
+    Run {
+        code: output.status.code().expect("it was not killed by a signal"),
+        stdout: String::from_utf8(output.stdout).expect("text"),
+        stderr: String::from_utf8(output.stderr).expect("text"),
+    }
+}
+
+fn home() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+fn with_wallet() -> tempfile::TempDir {
+    let home = home();
+    assert_eq!(run(holdfast(home.path()).args(["wallet", "new"])).code, 0);
+    home
+}
+
+#[track_caller]
+fn refused(outcome: &Run, code: i32, says: &str) {
+    assert_eq!(outcome.code, code, "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains(says),
+        "no {says:?} in: {}",
+        outcome.stderr
+    );
+    assert!(
+        outcome.stderr.contains("hint: "),
+        "no hint in: {}",
+        outcome.stderr
+    );
+    assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_wallet_is_made_once_and_its_address_is_printed() {
+    let home = home();
+    let made = run(holdfast(home.path()).args(["wallet", "new"]));
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let address = run(holdfast(home.path()).args(["wallet", "address"])).stdout;
+    assert!(address.starts_with("hf1") && made.stdout.contains(address.trim()));
+    refused(
+        &run(holdfast(home.path()).args(["wallet", "new"])),
+        3,
+        "already a key",
+    );
+    let again = run(holdfast(home.path()).args(["wallet", "address"])).stdout;
+    assert_eq!(again, address);
+}
+
+#[test]
+fn home_is_accepted_on_either_side_and_from_the_environment() {
+    let home = with_wallet();
+    let expected = run(holdfast(home.path()).args(["wallet", "address"])).stdout;
+    let after = run(Command::cargo_bin("holdfast")
+        .expect("built")
+        .env_clear()
+        .args(["wallet", "address", "--home"])
+        .arg(home.path()));
+    let variable = run(Command::cargo_bin("holdfast")
+        .expect("built")
+        .env_clear()
+        .env("HOLDFAST_HOME", home.path())
+        .args(["wallet", "address"]));
+    assert_eq!(after.stdout, expected);
+    assert_eq!(variable.stdout, expected);
+}
+
+#[test]
+fn with_json_stdout_is_one_json_value_for_results_and_errors() {
+    let home = with_wallet();
+    let good = run(holdfast(home.path()).args(["wallet", "address", "--json"]));
+    let value: serde_json::Value = serde_json::from_str(&good.stdout).expect("JSON alone");
+    assert!(
+        value["address"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("hf1"))
+    );
+    let bad = run(holdfast(home.path()).args(["get", "abcd", "--json"]));
+    let value: serde_json::Value = serde_json::from_str(&bad.stdout).expect("JSON alone");
+    assert_eq!(value["error"]["class"], "input");
+    assert!(value["error"]["hint"].is_string());
+    assert_eq!(bad.code, 3);
+}
+
+#[test]
+fn every_command_without_a_wallet_says_how_to_make_one() {
+    let home = home();
+    let file = home.path().join("file");
+    std::fs::write(&file, b"x").expect("writes");
+    let file = file.to_str().expect("text");
+    for line in [
+        vec!["put", file],
+        vec!["get", "abcd"],
+        vec!["ls"],
+        vec!["status", "abcd"],
+        vec!["wallet", "address"],
+        vec!["wallet", "balance"],
+    ] {
+        refused(
+            &run(holdfast(home.path()).args(&line)),
+            3,
+            "there is no key",
+        );
+    }
+}
+
+#[test]
+fn every_command_without_a_chain_says_how_to_start_one() {
+    let home = with_wallet();
+    let file = home.path().join("file");
+    std::fs::write(&file, b"x").expect("writes");
+    let file = file.to_str().expect("text");
+    for line in [
+        vec!["put", file],
+        vec!["get", "abcd"],
+        vec!["ls"],
+        vec!["status", "abcd"],
+        vec!["wallet", "balance"],
+    ] {
+        let outcome = run(holdfast(home.path()).args(&line));
+        refused(&outcome, 3, "no chain address");
+        // Nobody listens on the discard port of loopback.
+        let dead = run(holdfast(home.path())
+            .args(&line)
+            .args(["--chain", "ws://127.0.0.1:9"]));
+        refused(&dead, 5, "127.0.0.1:9");
+    }
+    std::fs::write(home.path().join("chain.url"), "http://wrong").expect("writes");
+    refused(&run(holdfast(home.path()).arg("ls")), 3, "chain.url");
+}
+
+#[test]
+fn files_that_cannot_be_stored_are_named_before_anything_is_dialled() {
+    let home = with_wallet();
+    let put = |file: &Path| run(holdfast(home.path()).arg("put").arg(file));
+    refused(&put(&home.path().join("absent")), 3, "absent");
+    refused(&put(home.path()), 3, "not a plain file");
+    #[cfg(target_os = "linux")]
+    refused(&put(Path::new("/dev/null")), 3, "not a plain file");
+}
+
+#[test]
+fn impossible_numbers_are_refused_by_the_command_line() {
+    let home = with_wallet();
+    let file = home.path().join("file");
+    std::fs::write(&file, b"x").expect("writes");
+    for numbers in [["-k", "0", "-m", "2"], ["-k", "200", "-m", "56"]] {
+        let outcome = run(holdfast(home.path()).arg("put").arg(&file).args(numbers));
+        refused(&outcome, 2, "shards are not possible");
+    }
+    for line in [
+        vec!["put"],
+        vec!["put", "a", "-k", "minus"],
+        vec!["get", "abcd", "--range", "9..9"],
+        vec!["get", "abcd", "--range", "x"],
+        vec!["wallet", "transfer", "nobody", "1"],
+        vec!["wallet", "transfer"],
+        vec!["nonsense"],
+        vec!["ls", "--quiet", "-v"],
+    ] {
+        let outcome = run(holdfast(home.path()).args(&line));
+        assert_eq!(outcome.code, 2, "{line:?}: {}", outcome.stderr);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn tm_h7_an_exposed_key_stops_every_command_and_nothing_prints_the_seed() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = with_wallet();
+    let key = home.path().join("wallet.key");
+    let text = std::fs::read_to_string(&key).expect("own file");
+    let seed = text
+        .lines()
+        .find_map(|line| line.strip_prefix("seed: "))
+        .expect("a seed");
+    std::fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).expect("own file");
+    let exposed = run(holdfast(home.path()).args(["wallet", "address", "-vvv"]));
+    refused(&exposed, 3, "can be read by other users");
+    std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).expect("own file");
+    for line in [
+        vec!["wallet", "address", "-vvv"],
+        vec!["ls", "-vvv", "--chain", "ws://127.0.0.1:9"],
+    ] {
+        let outcome = run(holdfast(home.path()).args(&line));
+        assert!(!outcome.stdout.contains(seed) && !outcome.stderr.contains(seed));
+    }
+}
+
+#[test]
+fn tm_h7_a_protected_wallet_needs_its_passphrase() {
+    let home = home();
+    let right = home.path().join("right");
+    let wrong = home.path().join("wrong");
+    let empty = home.path().join("empty");
+    std::fs::write(&right, "correct horse\n").expect("writes");
+    std::fs::write(&wrong, "battery staple\n").expect("writes");
+    std::fs::write(&empty, "").expect("writes");
+    let with = |line: &[&str], file: &Path| {
+        run(holdfast(home.path())
+            .args(line)
+            .arg("--passphrase-file")
+            .arg(file))
+    };
+    // clap takes the flag of `wallet` before its action.
+    let made = run(holdfast(home.path())
+        .args(["wallet", "--passphrase-file"])
+        .arg(&right)
+        .args(["new", "--protect"]));
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let opened = run(holdfast(home.path())
+        .args(["wallet", "--passphrase-file"])
+        .arg(&right)
+        .arg("address"));
+    assert!(opened.stdout.starts_with("hf1"), "{}", opened.stderr);
+    refused(&with(&["ls"], &wrong), 3, "passphrase does not open");
+    refused(&with(&["ls"], &empty), 3, "is empty");
+    refused(&with(&["ls"], &home.path().join("absent")), 3, "absent");
+    refused(
+        &run(holdfast(home.path()).arg("ls")),
+        3,
+        "protected by a passphrase",
+    );
+    let by_variable = run(holdfast(home.path())
+        .env("HOLDFAST_PASSPHRASE", "correct horse")
+        .args(["wallet", "address"]));
+    assert_eq!(by_variable.stdout, opened.stdout);
+}
+
+#[test]
+fn damaged_keys_and_unwritable_homes_are_errors_with_a_next_step() {
+    let home = with_wallet();
+    let key = home.path().join("wallet.key");
+    let text = std::fs::read_to_string(&key).expect("own file");
+    std::fs::write(&key, text.replace("seed: ", "seed: 00")).expect("own file");
+    refused(
+        &run(holdfast(home.path()).args(["wallet", "address"])),
+        3,
+        "not a usable key file",
+    );
+    let file = home.path().join("a-file");
+    std::fs::write(&file, b"x").expect("writes");
+    let outcome = run(holdfast(&file.join("below")).args(["wallet", "new"]));
+    assert!([3, 7].contains(&outcome.code), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("hint: ") && !outcome.stderr.contains("panicked"));
+}
+
+#[test]
+fn help_names_only_commands_that_work() {
+    let home = home();
+    let help = run(holdfast(home.path()).arg("--help")).stdout;
+    for command in ["put", "get", "ls", "status", "wallet"] {
+        assert!(
+            help.contains(&format!("\n  {command}")),
+            "{command} in {help}"
+        );
+    }
+}
