@@ -14,6 +14,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use super::CircuitId;
 use super::groth16::CheckedKey;
 use crate::hash::sha256;
+use crate::spec::SectorSize;
 
 const DOMAIN: &[u8] = b"holdfast/insecure-dev-parameters/v1/";
 
@@ -56,6 +57,31 @@ impl Secrets {
     }
 }
 
+/// SHA-256 of the developers' verifying keys that exist already, lower-case hex: every machine must
+/// make these bytes.
+const VERIFYING_KEYS: [(CircuitId, &str); 3] = [
+    (
+        CircuitId::porep(SectorSize::Kib2),
+        "6cc707fa39c4d29242f1b74ddbc883744a7cb8159126dfe40b00035099fec109",
+    ),
+    (
+        CircuitId::window(SectorSize::Kib2),
+        "a42c1192d86f903500964c3a77c2f2f5f5c6b48c0e34378f9f4bbc1521f917f2",
+    ),
+    (
+        CircuitId::winning(SectorSize::Kib2),
+        "6c1a51eff67c1dc48ecebe2c7987719160bad2c8776574a15c310222378d23df",
+    ),
+];
+
+/// The pinned hash of a developers' verifying key, where one is pinned.
+pub fn pinned_vk_sha256(circuit: CircuitId) -> Option<&'static str> {
+    VERIFYING_KEYS
+        .iter()
+        .find(|(id, _)| *id == circuit)
+        .map(|(_, hash)| *hash)
+}
+
 /// Whether this is the key that everybody knows the secrets of.
 pub fn is_dev_key(circuit: CircuitId, key: &CheckedKey) -> bool {
     let alpha = G1Affine::generator() * Secrets::published(circuit).alpha;
@@ -65,7 +91,6 @@ pub fn is_dev_key(circuit: CircuitId, key: &CheckedKey) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::SectorSize;
 
     #[test]
     fn secrets_are_the_same_on_every_machine() {

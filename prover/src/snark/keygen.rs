@@ -13,8 +13,7 @@
 
 use std::io::Write;
 
-use ark_bls12_381::{Bls12_381, Fr, G1Affine, G2Affine};
-use ark_ec::short_weierstrass::SWCurveConfig;
+use ark_bls12_381::{Bls12_381, Fr, G1Affine, G2Affine, g1, g2};
 use ark_ec::{AffineRepr, CurveGroup};
 use ark_ff::{AdditiveGroup, Field, Zero};
 use ark_groth16::VerifyingKey;
@@ -26,6 +25,8 @@ use super::cs::{Circuit, ConstraintSystem, MINUS_ONE, Term, Var};
 use super::dev::Secrets;
 use super::fixed_base::FixedBase;
 use super::groth16::{G1_BYTES, G2_BYTES, write_vk};
+use super::kernel::Kernel;
+use super::kernel::portable::Portable;
 use super::record::{Assignment, Counts};
 use crate::progress::Progress;
 
@@ -145,7 +146,10 @@ impl Evaluated {
             beta_g2: (g2 * beta).into_affine(),
             gamma_g2: (g2 * gamma).into_affine(),
             delta_g2: (g2 * delta).into_affine(),
-            gamma_abc_g1: FixedBase::new(g1, ic.len()).multiply(&ic),
+            gamma_abc_g1: ic
+                .par_iter()
+                .map(|scalar| (g1 * scalar).into_affine())
+                .collect(),
         };
         write_vk(&vk, (g1 * beta).into_affine(), (g1 * delta).into_affine())
     }
@@ -187,9 +191,23 @@ impl Evaluated {
         both.copied().filter(|value| !value.is_zero()).collect()
     }
 
-    /// Writes a whole key: the verifying key, then h, l, a, b_g1, b_g2.
+    /// Writes a whole key: the verifying key, then h, l, a, b_g1, b_g2. Runs on the caller's pool, on
+    /// the best kernel this CPU has.
     pub fn write_params(
         &self,
+        out: &mut impl Write,
+        progress: &dyn Progress,
+    ) -> std::io::Result<()> {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(ifma) = super::kernel::ifma::Ifma::detect() {
+            return self.write_params_on(ifma, out, progress);
+        }
+        self.write_params_on(Portable::<g1::Config>::default(), out, progress)
+    }
+
+    fn write_params_on<K: Kernel<Curve = g1::Config>>(
+        &self,
+        kernel: K,
         out: &mut impl Write,
         progress: &dyn Progress,
     ) -> std::io::Result<()> {
@@ -197,34 +215,38 @@ impl Evaluated {
         let (a, b) = (self.occurring(0), self.occurring(1));
         let in_g1 = self.counts.domain() - 1 + self.counts.aux + a.len() + b.len();
         progress.start("proving key", (in_g1 + G2_WEIGHT * b.len()) as u64);
-        let g1 = FixedBase::new(G1Affine::generator(), in_g1);
-        write_points(out, &g1, &self.h_scalars(), G1_BYTES, 1, progress)?;
+        let base = FixedBase::new(kernel, G1Affine::generator(), in_g1);
+        write_points(out, &base, &self.h_scalars(), G1_BYTES, 1, progress)?;
         write_points(
             out,
-            &g1,
+            &base,
             &self.combined(&self.aux, self.secrets.delta),
             G1_BYTES,
             1,
             progress,
         )?;
-        write_points(out, &g1, &a, G1_BYTES, 1, progress)?;
+        write_points(out, &base, &a, G1_BYTES, 1, progress)?;
         drop(a);
-        write_points(out, &g1, &b, G1_BYTES, 1, progress)?;
-        drop(g1);
-        let g2 = FixedBase::new(G2Affine::generator(), b.len());
-        write_points(out, &g2, &b, G2_BYTES, G2_WEIGHT, progress)?;
+        write_points(out, &base, &b, G1_BYTES, 1, progress)?;
+        drop(base);
+        let base = FixedBase::new(
+            Portable::<g2::Config>::default(),
+            G2Affine::generator(),
+            b.len(),
+        );
+        write_points(out, &base, &b, G2_BYTES, G2_WEIGHT, progress)?;
         progress.finish();
         Ok(())
     }
 }
 
 /// What a multiple in G2 costs beside one in G1, for the progress.
-const G2_WEIGHT: usize = 3;
+const G2_WEIGHT: usize = 8;
 
 /// BE32 count, then `scalar · base` for each scalar, uncompressed.
-fn write_points<P: SWCurveConfig<ScalarField = Fr>>(
+fn write_points<K: Kernel>(
     out: &mut impl Write,
-    base: &FixedBase<P>,
+    base: &FixedBase<K>,
     scalars: &[Fr],
     point_bytes: usize,
     weight: usize,

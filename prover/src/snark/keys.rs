@@ -8,7 +8,7 @@
 //! porep-8MiB.params        Filecoin's layout: vk | h | l | a | b_g1 | b_g2, nothing before or after
 //! porep-8MiB.params.json   version, circuit, digest of its rows, insecure mark, length, SHA-256
 //! porep-8MiB.vk            Filecoin's layout, with porep-8MiB.vk.json beside it
-//! porep-8MiB.lock          held while the key is made, so that two processes make it once
+//! porep-8MiB.params.lock   held while the key is made, so that two processes make it once
 //! ```
 //! Crash: a file counts once its `.json` stands beside it, which is renamed into place last, after
 //! the file itself was synced. Anything less is made again.
@@ -28,7 +28,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::CircuitId;
-use super::dev::Secrets;
+use super::dev::{Secrets, pinned_vk_sha256};
 use super::groth16::{CheckedKey, G1_BYTES, G2_BYTES, VkError, vk_bytes_len};
 use super::keygen::Evaluated;
 use super::record::{Counts, Density};
@@ -78,6 +78,18 @@ pub enum KeyError {
     /// The verifying key inside does not pass its checks.
     #[error(transparent)]
     Vk(#[from] VkError),
+    /// This machine computes other bytes than all others from the same published secrets.
+    #[error(
+        "the verifying key of {circuit} made here has SHA-256 {made}, every other machine makes {pinned}; this machine computes wrongly, test its memory"
+    )]
+    NotReproduced {
+        /// Which key.
+        circuit: CircuitId,
+        /// Hash of what was made here.
+        made: String,
+        /// Hash of what is made everywhere.
+        pinned: &'static str,
+    },
     /// No developers' key is made for production sizes.
     #[error(
         "{0} needs parameters of a ceremony; put Filecoin's file into the folder, developers' keys end at 512 MiB"
@@ -388,10 +400,9 @@ impl ParamStore {
         let path = self.vk_path(circuit);
         if !record_path(&path).exists() {
             refuse_production(circuit)?;
-            let _lock = self.lock(circuit)?;
             progress.start("verifying key", 1);
-            let vk = Evaluated::new(&Blank::new(circuit), Secrets::published(circuit)).vk_bytes();
-            self.install(circuit, &path, |out| out.write_all(&vk))?;
+            let evaluated = Evaluated::new(&Blank::new(circuit), Secrets::published(circuit));
+            self.install_vk(circuit, &evaluated)?;
             progress.advance(1);
             progress.finish();
         }
@@ -403,7 +414,7 @@ impl ParamStore {
 
     /// Removes everything of a circuit, damaged or not.
     pub fn remove(&self, circuit: CircuitId) -> Result<(), KeyError> {
-        let _lock = self.lock(circuit)?;
+        let _lock = self.lock(&self.params_path(circuit))?;
         self.loaded().remove(&circuit);
         for path in [self.params_path(circuit), self.vk_path(circuit)] {
             for path in [record_path(&path), path] {
@@ -440,7 +451,7 @@ impl ParamStore {
         progress: &dyn Progress,
     ) -> Result<(), KeyError> {
         refuse_production(circuit)?;
-        let _lock = self.lock(circuit)?;
+        let _lock = self.lock(&self.params_path(circuit))?;
         // Another process may have made it while this one waited.
         if !again && self.has(circuit) {
             return Ok(());
@@ -455,16 +466,36 @@ impl ParamStore {
             shape::pinned(circuit).rows_sha256,
             "the circuit's rows changed without a review"
         );
-        let vk = evaluated.vk_bytes();
-        self.install(circuit, &self.vk_path(circuit), |out| out.write_all(&vk))?;
+        self.install_vk(circuit, &evaluated)?;
         self.install(circuit, &self.params_path(circuit), |out| {
             evaluated.write_params(out, progress)
         })
     }
 
-    /// Held while files of a circuit are written; released with the file.
-    fn lock(&self, circuit: CircuitId) -> Result<File, KeyError> {
-        let path = self.dir.join(format!("{circuit}.lock"));
+    /// Writes the verifying key unless a good one is there.
+    fn install_vk(&self, circuit: CircuitId, evaluated: &Evaluated) -> Result<(), KeyError> {
+        let path = self.vk_path(circuit);
+        let _lock = self.lock(&path)?;
+        if check_file(circuit, &path).is_ok() {
+            return Ok(());
+        }
+        let vk = evaluated.vk_bytes();
+        if let Some(pinned) = pinned_vk_sha256(circuit) {
+            let made = hex::encode(Sha256::digest(&vk));
+            if made != pinned {
+                return Err(KeyError::NotReproduced {
+                    circuit,
+                    made,
+                    pinned,
+                });
+            }
+        }
+        self.install(circuit, &path, |out| out.write_all(&vk))
+    }
+
+    /// Held while a file is written; released when dropped.
+    fn lock(&self, path: &Path) -> Result<File, KeyError> {
+        let path = with_suffix(path, ".lock");
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -513,9 +544,7 @@ impl ParamStore {
         path: &Path,
         write: impl FnOnce(File) -> std::io::Result<()>,
     ) -> Result<(), KeyError> {
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".tmp");
-        let temporary = PathBuf::from(temporary);
+        let temporary = with_suffix(path, ".tmp");
         let file = File::create(&temporary).map_err(io("create", &temporary))?;
         let sync = file.try_clone().map_err(io("create", &temporary))?;
         write(file).map_err(io("write", &temporary))?;
@@ -546,9 +575,13 @@ fn refuse_production(circuit: CircuitId) -> Result<(), KeyError> {
 }
 
 fn record_path(path: &Path) -> PathBuf {
-    let mut record = path.as_os_str().to_owned();
-    record.push(".json");
-    record.into()
+    with_suffix(path, ".json")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// Compares a file with its record: circuit, rows, length, every byte.
@@ -638,5 +671,184 @@ impl<W: Write> Write for HashingWriter<W> {
     }
     fn flush(&mut self) -> std::io::Result<()> {
         self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::NoProgress;
+    use crate::spec::SectorSize;
+
+    /// The smallest circuit with a key.
+    const CIRCUIT: CircuitId = CircuitId::window(SectorSize::Kib2);
+
+    /// A folder with a good key, made once for all tests here.
+    fn made() -> &'static tempfile::TempDir {
+        static MADE: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
+        MADE.get_or_init(|| {
+            let dir = tempfile::tempdir().expect("a folder");
+            // Two at once: one makes the key, the other waits and finds it.
+            let stores = [(), ()].map(|()| ParamStore::open(dir.path()).expect("a store"));
+            let modified = |store: &ParamStore| {
+                store.load_or_generate(CIRCUIT, &NoProgress).expect("a key");
+                std::fs::metadata(store.params_path(CIRCUIT))
+                    .expect("the key")
+                    .modified()
+                    .expect("a time")
+            };
+            let (a, b) = rayon::join(|| modified(&stores[0]), || modified(&stores[1]));
+            assert_eq!(a, b, "the key was made twice");
+            dir
+        })
+    }
+
+    /// A copy of the good folder.
+    fn copy() -> (tempfile::TempDir, ParamStore) {
+        let dir = tempfile::tempdir().expect("a folder");
+        for entry in std::fs::read_dir(made().path()).expect("the folder") {
+            let entry = entry.expect("an entry");
+            std::fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("copied");
+        }
+        let store = ParamStore::open(dir.path()).expect("a store");
+        (dir, store)
+    }
+
+    fn load(store: &ParamStore) -> Result<Arc<ProvingKey>, KeyError> {
+        store.load_or_generate(CIRCUIT, &NoProgress)
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_passes_every_check() {
+        let (_dir, store) = copy();
+        let key = load(&store).expect("a good key");
+        key.verify_points(&NoProgress).expect("good points");
+        let vk = store
+            .verifying_key_bytes(CIRCUIT, &NoProgress)
+            .expect("a verifying key");
+        assert_eq!(key.verifying_key().bytes(), vk);
+        assert_eq!(
+            Some(hex::encode(Sha256::digest(&vk)).as_str()),
+            pinned_vk_sha256(CIRCUIT)
+        );
+        assert!(
+            Arc::ptr_eq(&key, &load(&store).expect("the same")),
+            "kept in memory"
+        );
+    }
+
+    #[test]
+    fn tm_s1_a_developers_key_is_recognised_whatever_its_record_says() {
+        let (_dir, store) = copy();
+        let key = load(&store).expect("a good key");
+        assert!(crate::snark::dev::is_dev_key(CIRCUIT, key.verifying_key()));
+        assert!(!crate::snark::dev::is_dev_key(
+            CircuitId::window(SectorSize::Mib8),
+            key.verifying_key()
+        ));
+        let record =
+            std::fs::read_to_string(record_path(&store.params_path(CIRCUIT))).expect("the record");
+        assert!(record.contains("\"insecure\": true"));
+    }
+
+    #[test]
+    fn tm_s3_changed_and_cut_files_are_refused() {
+        let (_dir, store) = copy();
+        for path in [store.params_path(CIRCUIT), store.vk_path(CIRCUIT)] {
+            let good = std::fs::read(&path).expect("the file");
+            let read = |store: &ParamStore| match path.extension() {
+                Some(extension) if extension == "vk" => {
+                    store.verifying_key_bytes(CIRCUIT, &NoProgress).map(drop)
+                }
+                _ => store.load(CIRCUIT).map(drop),
+            };
+            assert!(read(&store).is_ok());
+            // The first byte of each block of 4 KiB; of the large file every 64th block.
+            let step = if good.len() > 1 << 20 {
+                4096 * 64
+            } else {
+                4096
+            };
+            for at in (0..good.len()).step_by(step) {
+                let mut bad = good.clone();
+                bad[at] ^= 1;
+                std::fs::write(&path, &bad).expect("written");
+                let error = read(&store).expect_err("a changed byte");
+                assert!(matches!(error, KeyError::Damaged { .. }), "{at}: {error}");
+                assert!(error.to_string().contains("delete it"), "{error}");
+            }
+            for length in [0, 1, good.len() - 1] {
+                std::fs::write(&path, &good[..length]).expect("written");
+                assert!(
+                    matches!(read(&store), Err(KeyError::Damaged { .. })),
+                    "{length}"
+                );
+            }
+            std::fs::remove_file(&path).expect("removed");
+            assert!(matches!(read(&store), Err(KeyError::Io { .. })));
+            std::fs::write(&path, &good).expect("written");
+        }
+    }
+
+    #[test]
+    fn tm_s4_a_key_for_other_rows_is_refused() {
+        let (_dir, store) = copy();
+        let path = record_path(&store.params_path(CIRCUIT));
+        let good = std::fs::read_to_string(&path).expect("the record");
+        let rows = shape::pinned(CIRCUIT).rows_sha256;
+        let other_rows = good.replace(rows, &rows.replace('8', "9"));
+        let other_circuit = good.replace("window-2KiB", "window-4KiB");
+        for bad in [other_rows, other_circuit] {
+            assert_ne!(bad, good);
+            std::fs::write(&path, bad).expect("written");
+            assert!(matches!(
+                store.load(CIRCUIT),
+                Err(KeyError::WrongCircuit { .. })
+            ));
+        }
+        for bad in [
+            String::new(),
+            "{}".into(),
+            good.replace("\"version\": 1", "\"version\": 2"),
+            good.replace('{', "{\"x\": 1,"),
+        ] {
+            std::fs::write(&path, bad).expect("written");
+            assert!(matches!(store.load(CIRCUIT), Err(KeyError::Damaged { .. })));
+        }
+    }
+
+    #[test]
+    fn a_crash_before_the_record_leaves_nothing_that_counts() {
+        let (dir, store) = copy();
+        let params = store.params_path(CIRCUIT);
+        let good = std::fs::read(&params).expect("the key");
+        // Cut off while writing, and after the file but before its record.
+        std::fs::remove_file(record_path(&params)).expect("removed");
+        std::fs::write(&params, &good[..1000]).expect("written");
+        std::fs::write(with_suffix(&params, ".tmp"), b"half").expect("written");
+        assert!(!store.has(CIRCUIT));
+        load(&store).expect("made again");
+        assert!(
+            std::fs::read(&params).expect("the key") == good,
+            "the same bytes again"
+        );
+        store.remove(CIRCUIT).expect("removed");
+        assert!(!store.has(CIRCUIT) && !params.exists());
+        drop(dir);
+    }
+
+    #[test]
+    fn production_sizes_need_a_ceremony() {
+        let (_dir, store) = copy();
+        for circuit in [
+            CircuitId::porep(SectorSize::Gib32),
+            CircuitId::window(SectorSize::Gib64),
+        ] {
+            let error = store
+                .load_or_generate(circuit, &NoProgress)
+                .expect_err("no developers' key");
+            assert!(matches!(error, KeyError::NeedsCeremony(_)), "{error}");
+            assert!(store.verifying_key_bytes(circuit, &NoProgress).is_err());
+        }
     }
 }

@@ -170,7 +170,9 @@ mod tests {
         struct Rows(Vec<[Vec<Term>; 3]>);
         impl Circuit for Rows {
             fn synthesize<CS: ConstraintSystem>(&self, cs: &mut CS) {
-                (0..4).for_each(|_| drop(Num::alloc(cs, Fr::from(0u64))));
+                for _ in 0..4 {
+                    Num::alloc(cs, Fr::from(0u64));
+                }
                 self.0.iter().for_each(|[a, b, c]| cs.row(a, b, c));
             }
         }

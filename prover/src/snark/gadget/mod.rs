@@ -14,4 +14,6 @@ pub mod sha256;
 pub mod uint32;
 
 #[cfg(test)]
+mod lint;
+#[cfg(test)]
 pub mod tests;

@@ -237,11 +237,8 @@ fn prefetch(left: &[Point], right: &[Point], pairs: &[Pair], first: usize) {
     }
     for pair in &pairs[first..first + LANES] {
         for point in [&left[operand(pair.a).0], &right[operand(pair.b).0]] {
-            // SAFETY: a prefetch of a valid reference's lines reads nothing.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(point.x.as_ptr().cast());
-                _mm_prefetch::<_MM_HINT_T0>(point.y.as_ptr().cast());
-            }
+            _mm_prefetch::<_MM_HINT_T0>(point.x.as_ptr().cast());
+            _mm_prefetch::<_MM_HINT_T0>(point.y.as_ptr().cast());
         }
     }
 }
