@@ -1,7 +1,7 @@
 //! Builds the sector's trees row by row in files, and reads openings back from them.
 //!
 //! Walk: `seal` builds TreeD when labelling, TreeC and TreeR when replicating; [`crate::porep::proof`] and
-//! [`crate::post::proof`] open them. Spec: proofs.md §1.2, §3.2, §3.3. Plain twin: `crate::reference`.
+//! [`crate::post::proof`] open them. Spec: proofs.md §1.2, §3.2, §3.3. Plain twin: the definition, in the tests below.
 //! Bytes: a tree file holds rows of 32-byte nodes bottom-up, root last, no header. TreeD and TreeC store all rows; TreeR
 //! leaves out the leaf row (it is the replica) and the [`shape::discarded_rows`] above it, which an opening rebuilds from
 //! [`shape::leaves_per_cached_node`] replica leaves.
@@ -334,4 +334,118 @@ fn without(group: &[Node], position: usize) -> Vec<Node> {
     let mut siblings = group.to_vec();
     siblings.remove(position);
     siblings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::NoProgress;
+    use crate::sector_dir::disk::RealDisk;
+
+    const SMALL: [SectorSize; 4] = [
+        SectorSize::Kib2,
+        SectorSize::Kib4,
+        SectorSize::Kib16,
+        SectorSize::Kib32,
+    ];
+
+    /// The plain twin: a tree by its definition, level by level in memory.
+    fn plain_root(leaves: &[Node], arities: &[usize], parent: fn(&[Node]) -> Node) -> Node {
+        let mut row = leaves.to_vec();
+        for &arity in arities {
+            row = row.chunks_exact(arity).map(parent).collect();
+        }
+        assert_eq!(row.len(), 1, "the arities multiply to the number of leaves");
+        row[0]
+    }
+
+    fn leaves(size: SectorSize, seed: u8) -> Vec<Node> {
+        let leaf = |i: u64| sha256::t254(sha256::digest(&[&[seed], &i.to_le_bytes()]));
+        (0..size.nodes()).map(leaf).collect()
+    }
+
+    fn create(dir: &tempfile::TempDir, name: &str) -> NodeFile {
+        NodeFile::create(&RealDisk, &dir.path().join(name)).expect("writable")
+    }
+
+    #[test]
+    fn tree_d_and_all_its_openings_equal_the_definition() {
+        for size in SMALL {
+            let dir = tempfile::tempdir().expect("temporary folder");
+            let (file, leaves) = (create(&dir, "d"), leaves(size, 1));
+            file.write(0, &leaves).expect("writable");
+            let root = finish_tree_d(&file, size, &NoProgress).expect("builds");
+            let arities = vec![2; size.log2_nodes() as usize];
+            assert_eq!(
+                root,
+                plain_root(&leaves, &arities, |pair| sha256::node(&pair[0], &pair[1]))
+            );
+            for (index, leaf) in (0..).zip(&leaves) {
+                let path = open_tree_d(&file, size, index).expect("opens");
+                assert_eq!(
+                    (path.leaf, path.index, path.root()),
+                    (*leaf, index, Ok(root))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn tree_c_and_tree_r_and_all_their_openings_equal_the_definition() {
+        for size in SMALL {
+            let dir = tempfile::tempdir().expect("temporary folder");
+            let leaves = leaves(size, 2);
+            let poseidon = |children: &[Node]| poseidon_parent(children).expect("canonical");
+            let expected = plain_root(&leaves, &shape::path_arities(size), poseidon);
+
+            let replica = create(&dir, "sealed");
+            replica.write(0, &leaves).expect("writable");
+            let (mut tree_c, mut tree_r, mut roots) = (Vec::new(), Vec::new(), Vec::new());
+            for (i, base) in leaves
+                .chunks_exact(size.base_tree_leaves() as usize)
+                .enumerate()
+            {
+                let (c, r) = (
+                    create(&dir, &format!("c{i}")),
+                    create(&dir, &format!("r{i}")),
+                );
+                c.write(0, base).expect("writable");
+                r.write(0, &cached_nodes(size, base).expect("canonical"))
+                    .expect("writable");
+                let root = finish_tree_c(&c, size, &NoProgress).expect("builds");
+                assert_eq!(finish_tree_r(&r, size, &NoProgress).expect("builds"), root);
+                assert_eq!(c.byte_len().expect("measurable"), shape::tree_c_bytes(size));
+                assert_eq!(r.byte_len().expect("measurable"), shape::tree_r_bytes(size));
+                roots.push(root);
+                tree_c.push(c);
+                tree_r.push(r);
+            }
+            assert_eq!(join_base_roots(size, &roots), Some(expected), "{size}");
+            for (index, leaf) in (0..).zip(&leaves) {
+                let path = open_tree_c(&tree_c, size, index).expect("opens");
+                assert_eq!(
+                    (path.leaf, path.index, path.root()),
+                    (*leaf, index, Ok(expected))
+                );
+                assert_eq!(
+                    open_tree_r(&replica, &tree_r, size, index).expect("opens"),
+                    path
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_above_the_order_names_its_file_and_place() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let (file, mut leaves) = (create(&dir, "damaged"), leaves(SectorSize::Kib2, 3));
+        leaves[37] = [0xff; 32];
+        file.write(0, &leaves).expect("writable");
+        let error = finish_tree_c(&file, SectorSize::Kib2, &NoProgress).expect_err("not canonical");
+        assert!(
+            matches!(&error, TreeError::NotCanonical { node: 37, .. }),
+            "{error}"
+        );
+        assert!(error.to_string().contains("damaged"));
+    }
 }

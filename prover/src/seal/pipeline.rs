@@ -286,7 +286,7 @@ impl Packed {
         )?;
         progress.start(
             "PC1: labels and TreeD",
-            size.nodes() * (size.layers() as u64 + 1),
+            size.nodes() * (size.layers() as u64 + 1) - 1,
         );
         plan.run(|| fill_layers(&mut self.dir, plan, progress))?;
         progress.finish();

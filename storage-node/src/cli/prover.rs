@@ -106,7 +106,9 @@ fn key_error(error: KeyError) -> CliError {
     let class = match &error {
         KeyError::Io { .. } => Class::Machine,
         KeyError::NeedsCeremony(_) => Class::Refused,
-        KeyError::Damaged { .. } | KeyError::WrongCircuit { .. } | KeyError::Vk(_) => Class::BadData,
+        KeyError::Damaged { .. } | KeyError::WrongCircuit { .. } | KeyError::Vk(_) => {
+            Class::BadData
+        }
     };
     with_next_step(class, error)
 }
@@ -125,18 +127,22 @@ fn prove_error(error: ProveError) -> CliError {
 fn seal_error(error: SealError) -> CliError {
     let class = match &error {
         SealError::Prove(_) => {
-            let SealError::Prove(error) = error else { unreachable!("matched just above") };
+            let SealError::Prove(error) = error else {
+                unreachable!("matched just above")
+            };
             return prove_error(error);
         }
         SealError::Dir(SectorDirError::Occupied(_) | SectorDirError::Empty(_)) => Class::Input,
-        SealError::Dir(SectorDirError::Record { .. } | SectorDirError::Damaged { .. }) => Class::BadData,
+        SealError::Dir(SectorDirError::Record { .. } | SectorDirError::Damaged { .. }) => {
+            Class::BadData
+        }
         SealError::Dir(SectorDirError::Disk(_) | SectorDirError::Locked(_)) => Class::Machine,
         SealError::Tree(prover::merkle::build::TreeError::NotCanonical { .. }) => Class::BadData,
         SealError::Tree(_) | SealError::Memory(_) | SealError::DiskSpace { .. } => Class::Machine,
         SealError::Layout(_) | SealError::Unsupported(_) | SealError::Range { .. } => Class::Input,
-        SealError::WrongData { .. } | SealError::Inconsistent { .. } | SealError::DamagedReplica(_) => {
-            Class::BadData
-        }
+        SealError::WrongData { .. }
+        | SealError::Inconsistent { .. }
+        | SealError::DamagedReplica(_) => Class::BadData,
         SealError::SelfCheck { .. } | SealError::Output(_) => Class::Machine,
     };
     with_next_step(class, error)
@@ -146,8 +152,11 @@ fn seal_error(error: SealError) -> CliError {
 fn require_folder(path: &Path) -> Result<(), CliError> {
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => Ok(()),
-        Ok(_) => Err(CliError::new(Class::Input, format!("{} is a file, not a sector folder", path.display()))
-            .hint("name the folder that `holdfast prover seal` made")),
+        Ok(_) => Err(CliError::new(
+            Class::Input,
+            format!("{} is a file, not a sector folder", path.display()),
+        )
+        .hint("name the folder that `holdfast prover seal` made")),
         Err(error) => Err(CliError::io("cannot open", path, &error)),
     }
 }

@@ -14,7 +14,9 @@ use prover::snark::CircuitId;
 use prover::verify::{
     self, PorepStatement, VerifyError, VerifyingKeys, WindowPostStatement, WinningPostStatement,
 };
-use prover::{CommD, CommR, PostRandomness, ProverId, RegisteredSeal, SectorNumber, SectorSize, Seed, Ticket};
+use prover::{
+    CommD, CommR, PostRandomness, ProverId, RegisteredSeal, SectorNumber, SectorSize, Seed, Ticket,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{Class, CliError};
@@ -79,22 +81,30 @@ pub struct SectorEntry {
 impl ProofFile {
     /// Reads a proof file.
     pub fn read(path: &Path) -> Result<Self, CliError> {
-        let bytes = std::fs::metadata(path).map_err(|error| CliError::io("cannot read", path, &error))?.len();
+        let bytes = std::fs::metadata(path)
+            .map_err(|error| CliError::io("cannot read", path, &error))?
+            .len();
         if bytes > MAX_FILE_BYTES {
-            return Err(not_a_proof(path, format!("it has {bytes} bytes, more than any proof file")));
+            return Err(not_a_proof(
+                path,
+                format!("it has {bytes} bytes, more than any proof file"),
+            ));
         }
-        let text = std::fs::read(path).map_err(|error| CliError::io("cannot read", path, &error))?;
+        let text =
+            std::fs::read(path).map_err(|error| CliError::io("cannot read", path, &error))?;
         serde_json::from_slice(&text).map_err(|error| not_a_proof(path, error.to_string()))
     }
 
     /// Writes a proof file; an existing one is replaced in one step.
     pub fn write(&self, path: &Path) -> Result<(), CliError> {
-        let text = serde_json::to_vec_pretty(self)
-            .map_err(|error| CliError::caused(Class::Bug, "cannot write the proof as JSON", &error))?;
+        let text = serde_json::to_vec_pretty(self).map_err(|error| {
+            CliError::caused(Class::Bug, "cannot write the proof as JSON", &error)
+        })?;
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".tmp");
         let temporary = Path::new(&temporary);
-        std::fs::write(temporary, text).map_err(|error| CliError::io("cannot write", temporary, &error))?;
+        std::fs::write(temporary, text)
+            .map_err(|error| CliError::io("cannot write", temporary, &error))?;
         std::fs::rename(temporary, path).map_err(|error| CliError::io("cannot write", path, &error))
     }
 
@@ -110,7 +120,16 @@ impl ProofFile {
     /// Verifies the proof. `Err(None)` means that the file's proof is not hex, or a WinningPoSt names several sectors.
     pub fn verify(&self, keys: &VerifyingKeys) -> Result<(), Option<VerifyError>> {
         match self {
-            Self::Porep { seal, prover, sector, ticket, seed, comm_d, comm_r, proof } => {
+            Self::Porep {
+                seal,
+                prover,
+                sector,
+                ticket,
+                seed,
+                comm_d,
+                comm_r,
+                proof,
+            } => {
                 let statement = PorepStatement {
                     seal: *seal,
                     prover: *prover,
@@ -122,17 +141,34 @@ impl ProofFile {
                 };
                 verify::porep(keys, &statement, &bytes(proof)?).map_err(Some)
             }
-            Self::Window(PostFile { size, prover, randomness, sectors, proof }) => {
+            Self::Window(PostFile {
+                size,
+                prover,
+                randomness,
+                sectors,
+                proof,
+            }) => {
                 let statement = WindowPostStatement {
                     size: *size,
                     prover: *prover,
                     randomness: *randomness,
-                    sectors: sectors.iter().map(|sector| (sector.number, sector.comm_r)).collect(),
+                    sectors: sectors
+                        .iter()
+                        .map(|sector| (sector.number, sector.comm_r))
+                        .collect(),
                 };
                 verify::window_post(keys, &statement, &bytes(proof)?).map_err(Some)
             }
-            Self::Winning(PostFile { size, prover, randomness, sectors, proof }) => {
-                let [sector] = sectors[..] else { return Err(None) };
+            Self::Winning(PostFile {
+                size,
+                prover,
+                randomness,
+                sectors,
+                proof,
+            }) => {
+                let [sector] = sectors[..] else {
+                    return Err(None);
+                };
                 let statement = WinningPostStatement {
                     size: *size,
                     prover: *prover,
@@ -150,6 +186,9 @@ fn bytes(hex: &str) -> Result<Vec<u8>, Option<VerifyError>> {
 }
 
 fn not_a_proof(path: &Path, why: String) -> CliError {
-    CliError::new(Class::Input, format!("{} is no proof file: {why}", path.display()))
-        .hint("name a file that `holdfast prover seal --out` or `prove --out` wrote")
+    CliError::new(
+        Class::Input,
+        format!("{} is no proof file: {why}", path.display()),
+    )
+    .hint("name a file that `holdfast prover seal --out` or `prove --out` wrote")
 }

@@ -52,29 +52,53 @@ pub fn params(args: ParamsArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     for circuit in circuits {
         let start = Instant::now();
         if !args.circuits.is_empty() {
-            let key = plan.run(|| store.load_or_generate(circuit, &progress)).map_err(key_error)?;
+            let key = plan
+                .run(|| store.load_or_generate(circuit, &progress))
+                .map_err(key_error)?;
             if args.check {
-                plan.run(|| key.verify_points(&progress)).map_err(key_error)?;
+                plan.run(|| key.verify_points(&progress))
+                    .map_err(key_error)?;
             }
         }
         let path = store.params_path(circuit);
-        let bytes = std::fs::metadata(&path).map_err(|error| CliError::io("cannot read", &path, &error))?.len();
+        let bytes = std::fs::metadata(&path)
+            .map_err(|error| CliError::io("cannot read", &path, &error))?
+            .len();
         let seconds = start.elapsed().as_secs_f64();
-        keys.push(KeyReport { circuit: circuit.to_string(), path, bytes, seconds, checked: args.check });
+        keys.push(KeyReport {
+            circuit: circuit.to_string(),
+            path,
+            bytes,
+            seconds,
+            checked: args.check,
+        });
     }
-    let report = ParamsReport { dir: store.dir().to_owned(), keys };
+    let report = ParamsReport {
+        dir: store.dir().to_owned(),
+        keys,
+    };
     context.out.result(&report, human)
 }
 
 fn all() -> impl Iterator<Item = CircuitId> {
-    SectorSize::ALL.into_iter().flat_map(|size| CircuitKind::ALL.map(|kind| CircuitId { kind, size }))
+    SectorSize::ALL
+        .into_iter()
+        .flat_map(|size| CircuitKind::ALL.map(|kind| CircuitId { kind, size }))
 }
 
 fn human(report: &ParamsReport) -> String {
     if report.keys.is_empty() {
-        return format!("No keys in {} yet; they are made on first use.", report.dir.display());
+        return format!(
+            "No keys in {} yet; they are made on first use.",
+            report.dir.display()
+        );
     }
-    let lines = report.keys.iter().map(|key| format!("  {:<16} {}", key.circuit, human_bytes(key.bytes)));
-    let lines: Vec<String> = std::iter::once(format!("Keys in {}:", report.dir.display())).chain(lines).collect();
+    let lines = report
+        .keys
+        .iter()
+        .map(|key| format!("  {:<16} {}", key.circuit, human_bytes(key.bytes)));
+    let lines: Vec<String> = std::iter::once(format!("Keys in {}:", report.dir.display()))
+        .chain(lines)
+        .collect();
     lines.join("\n")
 }

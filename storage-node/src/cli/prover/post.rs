@@ -7,14 +7,16 @@ use prover::machine::Plan;
 use prover::porep::replica;
 use prover::post::proof::{PostError, ReplicaRef, prove_window, prove_winning};
 use prover::sector_dir::disk::RealDisk;
-use prover::sector_dir::record::{Record, Stage};
 use prover::sector_dir::read_record;
+use prover::sector_dir::record::{Record, Stage};
 use prover::snark::CircuitId;
 use prover::{CommR, PostRandomness, ProverId, SectorSize};
 use serde::Serialize;
 
 use super::file::{PostFile, ProofFile, SectorEntry};
-use super::{BarProgress, key_error, prove_error, require_folder, seal_error, store, with_next_step};
+use super::{
+    BarProgress, key_error, prove_error, require_folder, seal_error, store, with_next_step,
+};
 use crate::cli::{Class, CliError, Context};
 
 /// Arguments of `prover prove`.
@@ -50,23 +52,41 @@ struct Replica {
 
 /// Runs `prover prove`.
 pub fn prove(args: ProveArgs, plan: &Plan, context: &Context) -> Result<(), CliError> {
-    let mut replicas = args.dirs.into_iter().map(load).collect::<Result<Vec<Replica>, _>>()?;
+    let mut replicas = args
+        .dirs
+        .into_iter()
+        .map(load)
+        .collect::<Result<Vec<Replica>, _>>()?;
     replicas.sort_by_key(|replica| replica.record.sector);
     let (size, prover) = common(&replicas)?;
     let refs: Vec<ReplicaRef<'_>> = replicas
         .iter()
-        .map(|r| ReplicaRef { number: r.record.sector, comm_r: r.comm_r, dir: &r.dir })
+        .map(|r| ReplicaRef {
+            number: r.record.sector,
+            comm_r: r.comm_r,
+            dir: &r.dir,
+        })
         .collect();
     if args.winning && refs.len() != 1 {
         let what = format!("a WinningPoSt proves one sector, {} were named", refs.len());
-        return Err(CliError::new(Class::Usage, what).hint("name one folder, or leave out --winning"));
+        return Err(
+            CliError::new(Class::Usage, what).hint("name one folder, or leave out --winning")
+        );
     }
-    let fixed = PostRandomness::masked(prover::hash::sha256::digest(&[b"holdfast/prover/randomness"]));
+    let fixed = PostRandomness::masked(prover::hash::sha256::digest(&[
+        b"holdfast/prover/randomness",
+    ]));
     let randomness = args.randomness.unwrap_or(fixed);
 
-    let circuit = if args.winning { CircuitId::winning(size) } else { CircuitId::window(size) };
+    let circuit = if args.winning {
+        CircuitId::winning(size)
+    } else {
+        CircuitId::window(size)
+    };
     let (store, progress) = (store(context)?, BarProgress::new(&context.out));
-    let key = plan.run(|| store.load_or_generate(circuit, &progress)).map_err(key_error)?;
+    let key = plan
+        .run(|| store.load_or_generate(circuit, &progress))
+        .map_err(key_error)?;
     let start = Instant::now();
     let proof = plan.run(|| match args.winning {
         true => prove_winning(&key, size, prover, randomness, refs[0], &progress),
@@ -75,16 +95,37 @@ pub fn prove(args: ProveArgs, plan: &Plan, context: &Context) -> Result<(), CliE
     let proof = hex::encode(proof.map_err(post_error)?);
     let seconds = start.elapsed().as_secs_f64();
 
-    let sectors = refs.iter().map(|r| SectorEntry { number: r.number, comm_r: r.comm_r }).collect();
-    let post = PostFile { size, prover, randomness, sectors, proof };
-    let proof = if args.winning { ProofFile::Winning(post) } else { ProofFile::Window(post) };
+    let sectors = refs
+        .iter()
+        .map(|r| SectorEntry {
+            number: r.number,
+            comm_r: r.comm_r,
+        })
+        .collect();
+    let post = PostFile {
+        size,
+        prover,
+        randomness,
+        sectors,
+        proof,
+    };
+    let proof = if args.winning {
+        ProofFile::Winning(post)
+    } else {
+        ProofFile::Window(post)
+    };
     if let Some(out) = &args.out {
         proof.write(out)?;
     }
     let count = refs.len();
-    context.out.result(&ProveReport { proof, seconds }, |report| {
-        format!("Proved {count} sector(s) in {:.2} s; the proof was verified.", report.seconds)
-    })
+    context
+        .out
+        .result(&ProveReport { proof, seconds }, |report| {
+            format!(
+                "Proved {count} sector(s) in {:.2} s; the proof was verified.",
+                report.seconds
+            )
+        })
 }
 
 fn load(dir: PathBuf) -> Result<Replica, CliError> {
@@ -94,12 +135,18 @@ fn load(dir: PathBuf) -> Result<Replica, CliError> {
         Stage::Replicated(roots) | Stage::Challenged(roots, _) | Stage::Sealed(roots, ..) => roots,
         Stage::Packed | Stage::Labeled => {
             let what = format!("the sector in {} has no replica yet", dir.display());
-            return Err(CliError::new(Class::Input, what).hint("finish it with `holdfast prover seal DIR`"));
+            return Err(
+                CliError::new(Class::Input, what).hint("finish it with `holdfast prover seal DIR`")
+            );
         }
     };
     let comm_r = replica::comm_r(&roots.comm_c, &roots.comm_r_last)
         .ok_or_else(|| CliError::new(Class::BadData, "the record's roots are no field elements"))?;
-    Ok(Replica { dir, record, comm_r })
+    Ok(Replica {
+        dir,
+        record,
+        comm_r,
+    })
 }
 
 /// Size and provider, which all sectors of a proof share.
@@ -109,8 +156,12 @@ fn common(replicas: &[Replica]) -> Result<(SectorSize, ProverId), CliError> {
     match replicas.iter().find(|replica| of(replica) != first) {
         None => Ok(first),
         Some(other) => {
-            let what = format!("{} has another sector size or provider than the first folder", other.dir.display());
-            Err(CliError::new(Class::Input, what).hint("prove sectors of one provider and one size together"))
+            let what = format!(
+                "{} has another sector size or provider than the first folder",
+                other.dir.display()
+            );
+            Err(CliError::new(Class::Input, what)
+                .hint("prove sectors of one provider and one size together"))
         }
     }
 }

@@ -16,7 +16,10 @@ pub struct BarProgress<'a> {
 impl<'a> BarProgress<'a> {
     /// Bars on this output.
     pub fn new(out: &'a Output) -> Self {
-        Self { out, bar: Mutex::new(None) }
+        Self {
+            out,
+            bar: Mutex::new(None),
+        }
     }
 
     fn bar(&self) -> std::sync::MutexGuard<'_, Option<Bar>> {

@@ -100,14 +100,22 @@ struct Seconds {
 pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliError> {
     let progress = BarProgress::new(&context.out);
     let mut seconds = Seconds::default();
+    if args.dir.exists() {
+        require_folder(&args.dir)?;
+    }
     let mut stage = match seal::resume(&args.dir) {
         Ok(stage) if args.files.is_empty() => {
-            context.out.say(format_args!("Going on with the {} sector in {}.", stage.name(), args.dir.display()));
+            context.out.say(format_args!(
+                "Going on with the {} sector in {}.",
+                stage.name(),
+                args.dir.display()
+            ));
             stage
         }
         Ok(_) => {
             let what = format!("{} already holds a sector", args.dir.display());
-            return Err(CliError::new(Class::Input, what).hint("leave out the files to go on with it, or name another folder"));
+            return Err(CliError::new(Class::Input, what)
+                .hint("leave out the files to go on with it, or name another folder"));
         }
         Err(SealError::Dir(SectorDirError::Empty(_))) => pack(&args, &mut seconds)?,
         Err(error) => return Err(seal_error(error)),
@@ -135,21 +143,39 @@ fn position(stage: &AnyStage) -> Until {
 /// Hashes the files to CommP, then writes the unsealed sector.
 fn pack(args: &SealArgs, seconds: &mut Seconds) -> Result<AnyStage, CliError> {
     if args.files.is_empty() {
-        let what = format!("{} holds no sector, and no files to seal were named", args.dir.display());
-        return Err(CliError::new(Class::Usage, what).hint("name the files to seal behind the folder"));
+        let what = format!(
+            "{} holds no sector, and no files to seal were named",
+            args.dir.display()
+        );
+        return Err(
+            CliError::new(Class::Usage, what).hint("name the files to seal behind the folder")
+        );
     }
     let start = Instant::now();
     let capacity = args.sector_size.unpadded_bytes();
-    let pieces = args.files.iter().map(|path| piece(path, capacity, args.sector_size)).collect::<Result<_, _>>()?;
+    let pieces = args
+        .files
+        .iter()
+        .map(|path| piece(path, capacity, args.sector_size))
+        .collect::<Result<_, _>>()?;
     let request = SealRequest {
         seal: RegisteredSeal::v1_1(args.sector_size),
         prover: ProverId::from_provider_id(args.provider),
         sector: args.sector,
-        ticket: args.ticket.unwrap_or(Ticket(fixed(b"holdfast/prover/ticket"))),
+        ticket: args
+            .ticket
+            .unwrap_or(Ticket(fixed(b"holdfast/prover/ticket"))),
         pieces,
     };
-    let mut readers = args.files.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
-    let mut sources: Vec<&mut dyn Read> = readers.iter_mut().map(|reader| reader as &mut dyn Read).collect();
+    let mut readers = args
+        .files
+        .iter()
+        .map(|path| open(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut sources: Vec<&mut dyn Read> = readers
+        .iter_mut()
+        .map(|reader| reader as &mut dyn Read)
+        .collect();
     let packed = seal::create(&args.dir, request, &mut sources).map_err(seal_error)?;
     seconds.pack = Some(start.elapsed().as_secs_f64());
     Ok(AnyStage::Packed(packed))
@@ -157,18 +183,29 @@ fn pack(args: &SealArgs, seconds: &mut Seconds) -> Result<AnyStage, CliError> {
 
 fn piece(path: &Path, capacity: u64, size: SectorSize) -> Result<PieceInfo, CliError> {
     let mut reader = open(path)?;
-    let bytes = reader.get_ref().metadata().map_err(|error| CliError::io("cannot read", path, &error))?.len();
+    let bytes = reader
+        .get_ref()
+        .metadata()
+        .map_err(|error| CliError::io("cannot read", path, &error))?
+        .len();
     let refused = |what: String| CliError::new(Class::Input, format!("{} {what}", path.display()));
     if bytes == 0 {
-        return Err(refused("is empty".into()).hint("a piece has at least one byte; leave the file out"));
+        return Err(
+            refused("is empty".into()).hint("a piece has at least one byte; leave the file out")
+        );
     }
     let too_large = |bytes| {
-        refused(format!("has {bytes} bytes, a {size} sector holds {capacity}"))
-            .hint("choose a larger --sector-size, or seal fewer or smaller files")
+        refused(format!(
+            "has {bytes} bytes, a {size} sector holds {capacity}"
+        ))
+        .hint("choose a larger --sector-size, or seal fewer or smaller files")
     };
     let (mut hasher, mut buffer) = (CommpHasher::new(), vec![0; READ_BYTES]);
     loop {
-        match reader.read(&mut buffer).map_err(|error| CliError::io("cannot read", path, &error))? {
+        match reader
+            .read(&mut buffer)
+            .map_err(|error| CliError::io("cannot read", path, &error))?
+        {
             0 => break,
             count if hasher.len() + count as u64 > capacity => return Err(too_large(bytes)),
             count => hasher.update(&buffer[..count]),
@@ -213,7 +250,9 @@ fn step(
         AnyStage::Challenged(challenged) => {
             let circuit = CircuitId::porep(challenged.dir().size());
             let store = store(context)?;
-            let key = plan.run(|| store.load_or_generate(circuit, progress)).map_err(key_error)?;
+            let key = plan
+                .run(|| store.load_or_generate(circuit, progress))
+                .map_err(key_error)?;
             let start = Instant::now();
             let sealed = challenged.prove(&key, plan, progress).map_err(seal_error)?;
             seconds.c2 = Some(start.elapsed().as_secs_f64());
@@ -239,11 +278,24 @@ fn deliver(sealed: Sealed, args: &SealArgs) -> Result<Sealed, CliError> {
         };
         file.write(out)?;
     }
-    if args.trim { sealed.trim(false).map_err(seal_error) } else { Ok(sealed) }
+    if args.trim {
+        sealed.trim(false).map_err(seal_error)
+    } else {
+        Ok(sealed)
+    }
 }
 
 fn report(stage: &AnyStage, seconds: Seconds, context: &Context) -> Result<(), CliError> {
-    let Record { seal, prover, sector, ticket, pieces, comm_d, stage: reached, .. } = stage.dir().record().clone();
+    let Record {
+        seal,
+        prover,
+        sector,
+        ticket,
+        pieces,
+        comm_d,
+        stage: reached,
+        ..
+    } = stage.dir().record().clone();
     let (seed, proof_bytes) = match reached {
         Stage::Sealed(_, seed, proof) => (Some(seed), Some(proof.len())),
         Stage::Challenged(_, seed) => (Some(seed), None),
@@ -258,14 +310,30 @@ fn report(stage: &AnyStage, seconds: Seconds, context: &Context) -> Result<(), C
     let dir = stage.dir().path().to_owned();
     let stage = stage.name();
     let report = SealReport {
-        dir, stage, seal, prover, sector, ticket, seed, pieces, comm_d, comm_r, proof_bytes, seconds,
+        dir,
+        stage,
+        seal,
+        prover,
+        sector,
+        ticket,
+        seed,
+        pieces,
+        comm_d,
+        comm_r,
+        proof_bytes,
+        seconds,
     };
     context.out.result(&report, human)
 }
 
 fn human(report: &SealReport) -> String {
     let mut lines = vec![
-        format!("Sector {} in {} is {}.", report.sector, report.dir.display(), report.stage),
+        format!(
+            "Sector {} in {} is {}.",
+            report.sector,
+            report.dir.display(),
+            report.stage
+        ),
         format!("  CommD {}", report.comm_d.to_cid()),
     ];
     if let Some(comm_r) = report.comm_r {
@@ -274,10 +342,24 @@ fn human(report: &SealReport) -> String {
     if let Some(bytes) = report.proof_bytes {
         lines.push(format!("  proof of {bytes} bytes, verified"));
     }
-    let Seconds { pack, pc1, pc2, c1, c2 } = report.seconds;
-    let times = [("pack", pack), ("PC1", pc1), ("PC2", pc2), ("C1", c1), ("C2", c2)];
-    let times: Vec<String> =
-        times.iter().filter_map(|(name, time)| time.map(|time| format!("{name} {time:.2} s"))).collect();
+    let Seconds {
+        pack,
+        pc1,
+        pc2,
+        c1,
+        c2,
+    } = report.seconds;
+    let times = [
+        ("pack", pack),
+        ("PC1", pc1),
+        ("PC2", pc2),
+        ("C1", c1),
+        ("C2", c2),
+    ];
+    let times: Vec<String> = times
+        .iter()
+        .filter_map(|(name, time)| time.map(|time| format!("{name} {time:.2} s")))
+        .collect();
     if !times.is_empty() {
         lines.push(format!("  {}", times.join(", ")));
     }
@@ -314,13 +396,21 @@ pub fn unseal(args: UnsealArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     require_folder(&args.dir)?;
     let record = record(&args.dir)?;
     let capacity = record.seal.size.unpadded_bytes();
-    let range = args.range.map_or(0..capacity, |range| range.start..range.end.unwrap_or(capacity));
+    let range = args.range.map_or(0..capacity, |range| {
+        range.start..range.end.unwrap_or(capacity)
+    });
     if args.out.exists() {
         let what = format!("{} exists already", args.out.display());
-        return Err(CliError::new(Class::Input, what).hint("name a new file; nothing is overwritten"));
+        return Err(
+            CliError::new(Class::Input, what).hint("name a new file; nothing is overwritten")
+        );
     }
     let start = Instant::now();
-    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = args
+        .out
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let at = |error: std::io::Error| CliError::io("cannot write", &args.out, &error);
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(at)?;
     let mut out = BufWriter::with_capacity(READ_BYTES, file.as_file_mut());
@@ -329,10 +419,22 @@ pub fn unseal(args: UnsealArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     out.flush().map_err(at)?;
     drop(out);
     file.as_file().sync_all().map_err(at)?;
-    file.persist_noclobber(&args.out).map_err(|error| at(error.error))?;
+    file.persist_noclobber(&args.out)
+        .map_err(|error| at(error.error))?;
     let seconds = start.elapsed().as_secs_f64();
-    let report = UnsealReport { out: args.out, bytes: range.end - range.start, seconds };
-    context.out.result(&report, |r| format!("Wrote {} to {} in {:.1} s.", human_bytes(r.bytes), r.out.display(), r.seconds))
+    let report = UnsealReport {
+        out: args.out,
+        bytes: range.end - range.start,
+        seconds,
+    };
+    context.out.result(&report, |r| {
+        format!(
+            "Wrote {} to {} in {:.1} s.",
+            human_bytes(r.bytes),
+            r.out.display(),
+            r.seconds
+        )
+    })
 }
 
 /// Arguments of `prover check`.
@@ -342,7 +444,7 @@ pub struct CheckArgs {
     dir: PathBuf,
 }
 
-/// What `check` and `repair` report.
+/// What `check` reports of a sound sector; damage is an error that lists it.
 #[derive(Debug, Serialize)]
 struct CheckReport {
     dir: PathBuf,
@@ -362,28 +464,54 @@ pub fn check(args: CheckArgs, plan: &Plan, context: &Context) -> Result<(), CliE
         Stage::Challenged(roots, _) => (Some(*roots), "challenged"),
         Stage::Sealed(roots, _, _) => (Some(*roots), "sealed"),
     };
-    let mut report = CheckReport { dir: args.dir.clone(), stage, nodes: 0, damage: Vec::new() };
+    let mut report = CheckReport {
+        dir: args.dir.clone(),
+        stage,
+        nodes: 0,
+        damage: Vec::new(),
+    };
     match seal::resume(&args.dir) {
         Ok(_) => {}
-        Err(error @ SealError::Dir(SectorDirError::Damaged { .. })) => report.damage.push(error.to_string()),
+        Err(error @ SealError::Dir(SectorDirError::Damaged { .. })) => {
+            report.damage.push(error.to_string())
+        }
         Err(error) => return Err(seal_error(error)),
     }
     if let Some(roots) = comm_r {
-        let comm_r = prover::porep::replica::comm_r(&roots.comm_c, &roots.comm_r_last)
-            .ok_or_else(|| CliError::new(Class::BadData, "the record's roots are no field elements"))?;
+        let comm_r =
+            prover::porep::replica::comm_r(&roots.comm_c, &roots.comm_r_last).ok_or_else(|| {
+                CliError::new(Class::BadData, "the record's roots are no field elements")
+            })?;
         let progress = BarProgress::new(&context.out);
-        let found = replica_check(&args.dir, record.seal.size, &comm_r, CheckDepth::Full, plan, &progress);
+        let found = replica_check(
+            &args.dir,
+            record.seal.size,
+            &comm_r,
+            CheckDepth::Full,
+            plan,
+            &progress,
+        );
         report.nodes = found.nodes;
-        report.damage.extend(found.damage.iter().map(ToString::to_string));
+        report
+            .damage
+            .extend(found.damage.iter().map(ToString::to_string));
     }
-    context.out.result(&report, |report| match report.damage.len() {
-        0 => format!("The {} sector in {} is sound.", report.stage, report.dir.display()),
-        _ => format!("The {} sector in {} is damaged:\n  {}", report.stage, report.dir.display(), report.damage.join("\n  ")),
-    })?;
     if report.damage.is_empty() {
-        return Ok(());
+        return context.out.result(&report, |report| {
+            format!(
+                "The {} sector in {} is sound.",
+                report.stage,
+                report.dir.display()
+            )
+        });
     }
-    Err(CliError::new(Class::BadData, format!("{} is damaged", args.dir.display()))
+    let what = format!(
+        "the {} sector in {} is damaged: {}",
+        report.stage,
+        report.dir.display(),
+        report.damage.join(", ")
+    );
+    Err(CliError::new(Class::BadData, what)
         .hint("run `holdfast prover repair` on it, or seal its data anew"))
 }
 

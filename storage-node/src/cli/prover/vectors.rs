@@ -8,6 +8,9 @@ use prover::vectors::{Options, VectorError, run_file};
 use super::BarProgress;
 use crate::cli::{Class, CliError, Context};
 
+/// Failures that the error names.
+const LISTED: usize = 10;
+
 /// Arguments of `prover vectors`.
 #[derive(Debug, clap::Args)]
 pub struct VectorsArgs {
@@ -23,18 +26,40 @@ pub struct VectorsArgs {
 
 /// Runs `prover vectors`. A comparison that fails is an error of class bad-data.
 pub fn vectors(args: VectorsArgs, plan: &Plan, context: &Context) -> Result<(), CliError> {
-    let options = Options { large: args.large, scratch: args.scratch.unwrap_or_else(std::env::temp_dir) };
+    let options = Options {
+        large: args.large,
+        scratch: args.scratch.unwrap_or_else(std::env::temp_dir),
+    };
     let progress = BarProgress::new(&context.out);
-    let report = plan.run(|| run_file(&args.file, &options, &progress)).map_err(|error| match &error {
-        VectorError::Read { path, source } => CliError::io("cannot read", path, source),
-        _ => CliError::new(Class::Input, &error).hint("name a vector file such as fixtures/vectors/filecoin.json"),
-    })?;
-    context.out.result(&report, ToString::to_string)?;
-    match report.failed() {
-        0 if report.ok() => Ok(()),
-        0 => Err(CliError::new(Class::Input, format!("nothing in {} could be checked", args.file.display()))
-            .hint("name a vector file such as fixtures/vectors/filecoin.json")),
-        failed => Err(CliError::new(Class::BadData, format!("{failed} comparisons failed"))
-            .hint("each is listed above with the place in the file")),
+    let report = plan
+        .run(|| run_file(&args.file, &options, &progress))
+        .map_err(|error| match &error {
+            VectorError::Read { path, source } => CliError::io("cannot read", path, source),
+            _ => CliError::new(Class::Input, &error)
+                .hint("name a vector file such as fixtures/vectors/filecoin.json"),
+        })?;
+    let ok = report.ok();
+    // With --json stdout carries one value: the report, or else the error with the first failures.
+    if ok || !context.out.is_json() {
+        context.out.result(&report, ToString::to_string)?;
     }
+    if ok {
+        return Ok(());
+    }
+    if report.failed() == 0 {
+        let what = format!("nothing in {} could be checked", args.file.display());
+        return Err(CliError::new(Class::Input, what)
+            .hint("name a vector file such as fixtures/vectors/filecoin.json"));
+    }
+    let failures = report.groups.iter().flat_map(|group| &group.failures);
+    let first: Vec<String> = failures
+        .take(LISTED)
+        .map(|failure| format!("{}: {}", failure.at, failure.what))
+        .collect();
+    let what = format!(
+        "{} comparisons failed, first {}",
+        report.failed(),
+        first.join(" | ")
+    );
+    Err(CliError::new(Class::BadData, what).hint("run it without --json for the whole list"))
 }

@@ -36,19 +36,28 @@ pub fn verify(args: VerifyArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     let proof = ProofFile::read(&args.file)?;
     let circuit = proof.circuit();
     let bytes = match &args.vk {
-        Some(path) => std::fs::read(path).map_err(|error| CliError::io("cannot read", path, &error))?,
+        Some(path) => {
+            std::fs::read(path).map_err(|error| CliError::io("cannot read", path, &error))?
+        }
         None => {
             let (store, progress) = (store(context)?, BarProgress::new(&context.out));
-            plan.run(|| store.verifying_key_bytes(circuit, &progress)).map_err(key_error)?
+            plan.run(|| store.verifying_key_bytes(circuit, &progress))
+                .map_err(key_error)?
         }
     };
     let keys = VerifyingKeys::from_vk_bytes([(circuit, &bytes[..])])
         .map_err(|error| with_next_step(Class::BadData, error))?;
     let start = Instant::now();
     proof.verify(&keys).map_err(|error| {
-        let why = error.map_or("its proof is not hex, or it lists several sectors".to_owned(), |e| e.to_string());
-        CliError::new(Class::BadData, format!("{} does not verify: {why}", args.file.display()))
-            .hint("the statement or the proof was changed, or the key is not the one it was made for")
+        let why = error.map_or(
+            "its proof is not hex, or it lists several sectors".to_owned(),
+            |e| e.to_string(),
+        );
+        CliError::new(
+            Class::BadData,
+            format!("{} does not verify: {why}", args.file.display()),
+        )
+        .hint("the statement or the proof was changed, or the key is not the one it was made for")
     })?;
     let report = VerifyReport {
         file: args.file,
@@ -58,6 +67,10 @@ pub fn verify(args: VerifyArgs, plan: &Plan, context: &Context) -> Result<(), Cl
         seconds: start.elapsed().as_secs_f64(),
     };
     context.out.result(&report, |report| {
-        format!("Valid {} proof, checked in {:.1} ms.", report.circuit, report.seconds * 1e3)
+        format!(
+            "Valid {} proof, checked in {:.1} ms.",
+            report.circuit,
+            report.seconds * 1e3
+        )
     })
 }
