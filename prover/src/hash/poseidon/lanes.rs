@@ -96,8 +96,8 @@ impl Ifma {
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn spread(self, value: &Constant) -> Lanes {
         let mut lanes = Lanes([_mm512_setzero_si512(); LIMBS]);
-        for i in 0..LIMBS {
-            lanes.0[i] = all(value[i]);
+        for (register, &limb) in lanes.0.iter_mut().zip(value) {
+            *register = all(limb);
         }
         lanes
     }
@@ -107,8 +107,8 @@ impl Ifma {
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn add_constant(self, a: &Lanes, c: &Constant) -> Lanes {
         let mut limbs = a.0;
-        for i in 0..LIMBS {
-            limbs[i] = _mm512_add_epi64(limbs[i], all(c[i]));
+        for (limb, &c) in limbs.iter_mut().zip(c) {
+            *limb = _mm512_add_epi64(*limb, all(c));
         }
         carry(limbs)
     }
@@ -142,8 +142,8 @@ impl Ifma {
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn add_shifted(self, mut wide: Wide, c: &Constant) -> Wide {
-        for i in 0..LIMBS {
-            wide.0[LIMBS + i] = _mm512_add_epi64(wide.0[LIMBS + i], all(c[i]));
+        for (limb, &c) in wide.0[LIMBS..].iter_mut().zip(c) {
+            *limb = _mm512_add_epi64(*limb, all(c));
         }
         wide
     }
@@ -165,8 +165,8 @@ impl Ifma {
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn add_multiple(self, mut wide: Wide, a: &Lanes, c: &Constant) -> Wide {
-        for j in 0..LIMBS {
-            let factor = all(c[j]);
+        for (j, &limb) in c.iter().enumerate() {
+            let factor = all(limb);
             for i in 0..LIMBS {
                 wide.0[i + j] = _mm512_madd52lo_epu64(wide.0[i + j], a.0[i], factor);
                 wide.0[i + j + 1] = _mm512_madd52hi_epu64(wide.0[i + j + 1], a.0[i], factor);
