@@ -69,6 +69,10 @@ pub enum Command {
     Wallet(wallet::Args),
     /// The prover alone, on files: seal, unseal, prove, verify
     Prover(prover::Args),
+    /// A storage provider's life: init, run, status, withdraw, declare-fault, stop
+    Provider(provider::Args),
+    /// A whole network on this machine: up, status, down
+    Devnet(devnet::Args),
 }
 
 /// What a command is given: resolved surroundings and a place to write.
@@ -97,6 +101,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Status(args) => status::run(args, &context).await,
         Command::Wallet(args) => wallet::run(args, &context).await,
         Command::Prover(args) => prover::run(args, &context).await,
+        Command::Provider(args) => provider::run(args, &context).await,
+        Command::Devnet(args) => devnet::run(args, &context).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -233,6 +233,16 @@ impl ProviderHandle {
         self.status.get()
     }
 
+    /// The newest status, to be followed.
+    pub fn status_watch(&self) -> StatusWatch {
+        self.status.clone()
+    }
+
+    /// Cancelled, it asks the provider to stop.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
     /// The folder of a sector, for example to damage it.
     pub fn sector_dir(&self, number: SectorNumber) -> PathBuf {
         self.home
@@ -544,6 +554,7 @@ fn first_status(view: &ProviderView, quic: PeerAddr) -> ProviderStatus {
         transactions: 0,
         holds_clock: false,
         notes: std::collections::VecDeque::new(),
+        notes_in_all: 0,
     }
 }
 

@@ -50,8 +50,10 @@ pub struct ProviderStatus {
     pub transactions: usize,
     /// Whether it holds the devnet's clock.
     pub holds_clock: bool,
-    /// What happened, oldest first.
+    /// What happened, oldest first; the last hundred.
     pub notes: VecDeque<Note>,
+    /// How many notes there were in all.
+    pub notes_in_all: usize,
 }
 
 /// Balances of a provider.
@@ -167,7 +169,21 @@ impl StatusWatch {
                 status.notes.pop_front();
             }
             status.notes.push_back(Note { epoch, text });
+            status.notes_in_all += 1;
         });
+    }
+}
+
+impl StatusWatch {
+    /// How many notes there are in all, and those after the first `seen` that are still kept.
+    pub fn notes_after(&self, seen: usize) -> (usize, Vec<Note>) {
+        let status = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let fresh = status.notes_in_all.saturating_sub(seen);
+        let skip = status.notes.len().saturating_sub(fresh);
+        (
+            status.notes_in_all,
+            status.notes.iter().skip(skip).cloned().collect(),
+        )
     }
 }
 
