@@ -636,7 +636,8 @@ fn open_or_create(path: &Path) -> Result<Wallet, DevnetError> {
     }
 }
 
-/// Homes with keys and settings; gives the owners' addresses.
+/// Homes with keys and settings; gives the owners' addresses. Settings that are there already are kept: people may have
+/// changed them.
 fn init_providers(homes: &[Home], config: &DevnetConfig) -> Result<Vec<Address>, DevnetError> {
     let mut settings = ProviderSettings::devnet(config.sector_size, u64::from(config.providers));
     settings.auto_repair = config.auto_repair;
@@ -644,9 +645,12 @@ fn init_providers(homes: &[Home], config: &DevnetConfig) -> Result<Vec<Address>,
         .iter()
         .enumerate()
         .map(|(index, home)| {
-            enrol::init(home, &settings).map_err(|source| DevnetError::Provider {
-                index: index + 1,
-                source: Box::new(source),
+            let kept = ProviderSettings::read(&home.provider_dir());
+            enrol::init(home, kept.as_ref().unwrap_or(&settings)).map_err(|source| {
+                DevnetError::Provider {
+                    index: index + 1,
+                    source: Box::new(source),
+                }
             })
         })
         .collect()

@@ -822,3 +822,6 @@ fn remove_orphans(dir: &Path, index: &Index) -> io::Result<()> {
 pub fn chain_durations(params: &ChainParams) -> (EpochCount, EpochCount) {
     (params.min_deal, params.max_deal)
 }
+
+#[cfg(test)]
+mod tests;

@@ -596,3 +596,6 @@ fn read_failed(reason: ReadError) -> ErrorObjectOwned {
         other => internal(other),
     }
 }
+
+#[cfg(test)]
+mod tests;

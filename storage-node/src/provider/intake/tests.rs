@@ -1,0 +1,392 @@
+//! Offers of every bad kind, over the store itself and over real QUIC on loopback.
+
+use std::sync::Mutex;
+
+use chain_lite::account::{ChainId, ProviderId};
+use chain_lite::message::DealGroup;
+use prover::SectorSize;
+use prover::piece::commp::commp_of;
+use retrieval::push::{PutSource, put};
+use retrieval::verify::OutboardBuilder;
+use retrieval::{ChainTag, Endpoint, Limits, NetSecret};
+use tokio_util::sync::CancellationToken;
+
+use super::super::ask::Terms;
+use super::*;
+
+const CHAIN: ChainId = ChainId([7; 32]);
+const PROVIDER: ProviderId = ProviderId(1000);
+
+struct TestMarket {
+    params: ChainParams,
+    client_escrow: TokenAmount,
+}
+
+impl Market for TestMarket {
+    fn ask(&self, free_bytes: u64) -> Ask {
+        Ask::new(
+            CHAIN,
+            PROVIDER,
+            SectorSize::Mib8,
+            Terms {
+                min_piece: PaddedPieceSize::new(256).expect("a valid size"),
+                free_bytes,
+                price_per_gib: TokenAmount(1 << 30),
+                earliest_start: Epoch(100),
+                min_duration: EpochCount(60),
+                max_duration: EpochCount(1000),
+            },
+        )
+    }
+
+    fn now(&self) -> Epoch {
+        Epoch(10)
+    }
+
+    fn params(&self) -> &ChainParams {
+        &self.params
+    }
+
+    fn funds(&self, _client: &Address, piece_bytes: u64) -> Result<Funds, String> {
+        Ok(Funds {
+            client: self.client_escrow,
+            provider: TokenAmount(1_000_000),
+            least_collateral: TokenAmount(u128::from(piece_bytes) / 100),
+        })
+    }
+}
+
+struct Bed {
+    dir: tempfile::TempDir,
+    store: Store,
+    told: Arc<Mutex<Vec<DealRecord>>>,
+}
+
+fn limits() -> IntakeLimits {
+    IntakeLimits {
+        capacity_bytes: 64 << 10,
+        reserve_bytes: 0,
+        client_deals: 4,
+        client_bytes: 16 << 10,
+        collateral_multiple: 4,
+    }
+}
+
+fn net_secret() -> NetSecret {
+    NetSecret::from_seed(&[3; 32])
+}
+
+fn open_in(
+    dir: &Path,
+) -> (
+    Store,
+    Vec<DealRecord>,
+    OpenReport,
+    Arc<Mutex<Vec<DealRecord>>>,
+) {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    let market = TestMarket {
+        params: ChainParams::devnet(),
+        client_escrow: TokenAmount(10_000_000),
+    };
+    let (store, records, report) = Store::open(
+        &dir.join("pieces"),
+        &dir.join("journal"),
+        Box::new(market),
+        limits(),
+        SigningKey::from_bytes(&net_secret().to_seed()),
+        Box::new(move |record| tell.lock().expect("no panic").push(record)),
+        Box::new(|_| {}),
+    )
+    .expect("opens");
+    (store, records, report, told)
+}
+
+fn bed() -> Bed {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (store, _, _, told) = open_in(dir.path());
+    Bed { dir, store, told }
+}
+
+fn client(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+fn bytes(seed: u8, len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|i| u8::try_from(i % 251).expect("small") ^ seed)
+        .collect()
+}
+
+/// A correct offer of these bytes, changed by `change` before it is signed.
+fn offer(
+    key: &SigningKey,
+    data: &[u8],
+    nonce: u64,
+    change: impl FnOnce(&mut DealProposal),
+) -> PutHeader {
+    let (comm_p, size) = commp_of(data);
+    let root = *blake3::hash(data).as_bytes();
+    let mut proposal = DealProposal {
+        chain_id: CHAIN,
+        client: Address::of(&key.verifying_key()),
+        provider: PROVIDER,
+        piece_commp: comm_p,
+        piece_size: size,
+        blake3_root: Blake3Root(root),
+        group: DealGroup::default(),
+        start: Epoch(200),
+        end: Epoch(400),
+        price: TokenAmount(u128::from(size.bytes())),
+        provider_collateral: TokenAmount(u128::from(size.bytes()) / 50),
+        verified: false,
+        label: String::new(),
+        client_nonce: nonce,
+    };
+    change(&mut proposal);
+    PutHeader {
+        size: data.len() as u64,
+        root: PieceRoot(root),
+        commp: comm_p,
+        proposal: codec::encode(&proposal.sign(key)),
+    }
+}
+
+fn peer() -> PeerId {
+    PeerId([1; 32])
+}
+
+fn refusal(bed: &Bed, header: &PutHeader) -> String {
+    match bed.store.accept(&peer(), header) {
+        Err(Refusal::Refused(reason)) => reason,
+        Err(other) => panic!("refused for another reason: {other}"),
+        Ok(_) => panic!("accepted"),
+    }
+}
+
+#[test]
+fn tm_c5_every_bad_term_is_refused_before_a_byte_is_sent() {
+    let bed = bed();
+    let (key, data) = (client(1), bytes(0, 1000));
+    type Change = Box<dyn FnOnce(&mut DealProposal)>;
+    let cases: Vec<(&str, Change)> = vec![
+        ("chain", Box::new(|p| p.chain_id = ChainId([8; 32]))),
+        ("provider", Box::new(|p| p.provider = ProviderId(1001))),
+        ("CommP", Box::new(|p| p.piece_commp = CommP([1; 32]))),
+        ("BLAKE3", Box::new(|p| p.blake3_root = Blake3Root([1; 32]))),
+        (
+            "padded size",
+            Box::new(|p| p.piece_size = PaddedPieceSize::new(2048).expect("valid")),
+        ),
+        ("starts", Box::new(|p| p.start = Epoch(99))),
+        ("starts", Box::new(|p| p.start = Epoch(30_000))),
+        ("lasts", Box::new(|p| p.end = p.start)),
+        ("lasts", Box::new(|p| p.end = Epoch(p.start.0 + 59))),
+        ("lasts", Box::new(|p| p.end = Epoch(5000))),
+        ("lasts", Box::new(|p| p.end = Epoch(0))),
+        ("price", Box::new(|p| p.price = TokenAmount(1023))),
+        (
+            "costs",
+            Box::new(|p| p.price = TokenAmount(u128::from(u64::MAX))),
+        ),
+        ("128 bits", Box::new(|p| p.price = TokenAmount(u128::MAX))),
+        (
+            "collateral",
+            Box::new(|p| p.provider_collateral = TokenAmount(0)),
+        ),
+        (
+            "collateral",
+            Box::new(|p| p.provider_collateral = TokenAmount(u128::MAX)),
+        ),
+        ("verified", Box::new(|p| p.verified = true)),
+        ("label", Box::new(|p| p.label = "x".repeat(257))),
+    ];
+    for (word, change) in cases {
+        let reason = refusal(&bed, &offer(&key, &data, 0, change));
+        assert!(reason.contains(word), "expected {word:?} in {reason:?}");
+    }
+    assert!(refusal(&bed, &offer(&key, &bytes(0, 100), 0, |_| {})).contains("takes 256"));
+    assert!(
+        bed.store
+            .accept(&peer(), &offer(&key, &data, 0, |_| {}))
+            .is_ok()
+    );
+}
+
+#[test]
+fn tm_c3_a_proposal_that_its_client_did_not_sign_is_refused() {
+    let bed = bed();
+    let (key, data) = (client(1), bytes(0, 1000));
+    let mut header = offer(&key, &data, 0, |_| {});
+    let last = header.proposal.len() - 1;
+    header.proposal[last - 40] ^= 1;
+    assert!(refusal(&bed, &header).contains("not signed"));
+    let stolen = offer(&client(2), &data, 0, |p| {
+        p.client = Address::of(&client(1).verifying_key());
+    });
+    assert!(refusal(&bed, &stolen).contains("not signed"));
+    header.proposal.truncate(50);
+    assert!(refusal(&bed, &header).contains("cannot be read"));
+}
+
+#[test]
+fn tm_c5_one_client_cannot_fill_the_provider_with_promises() {
+    let bed = bed();
+    let key = client(1);
+    let mut open = Vec::new();
+    for nonce in 0..4 {
+        let header = offer(
+            &key,
+            &bytes(u8::try_from(nonce).expect("few"), 1000),
+            nonce,
+            |_| {},
+        );
+        open.push(
+            bed.store
+                .accept(&peer(), &header)
+                .expect("within the quota"),
+        );
+    }
+    let fifth = offer(&key, &bytes(9, 1000), 9, |_| {});
+    assert!(refusal(&bed, &fifth).contains("unpublished deals"));
+    // Another client is not affected, and a transfer that breaks off gives its place back.
+    let other = offer(&client(2), &bytes(20, 1000), 0, |_| {});
+    assert!(bed.store.accept(&peer(), &other).is_ok());
+    open.clear();
+    assert!(bed.store.accept(&peer(), &fifth).is_ok());
+    let incoming = fs::read_dir(bed.dir.path().join("pieces/incoming"))
+        .expect("the folder")
+        .count();
+    assert_eq!(incoming, 0, "incomplete pieces are removed");
+}
+
+#[test]
+fn tm_c5_a_thousand_hostile_clients_cannot_take_more_than_the_capacity() {
+    let bed = bed();
+    let mut open = Vec::new();
+    for seed in 0..=255u8 {
+        for nonce in 0..4 {
+            let header = offer(&client(seed), &bytes(seed, 2000), nonce, |_| {});
+            if let Ok(decision) = bed.store.accept(&peer(), &header) {
+                open.push(decision);
+            }
+        }
+    }
+    // 64 KiB of capacity are 32 pieces of 2 KiB.
+    assert_eq!(open.len(), 32);
+    assert_eq!(bed.store.ask().free_bytes, 0);
+    open.clear();
+    assert_eq!(bed.store.ask().free_bytes, 64 << 10);
+}
+
+/// Store and service on loopback, with a session to them.
+async fn served(store: &Store) -> (Endpoint, retrieval::Session, CancellationToken) {
+    let tag = ChainTag([7; 4]);
+    let loopback = "127.0.0.1:0".parse().expect("an address");
+    let server = Endpoint::bind(loopback, net_secret(), tag, Limits::default()).expect("binds");
+    let stop = CancellationToken::new();
+    retrieval::serve::spawn(&server, Arc::new(store.share()), stop.clone()).expect("serves");
+    let client = Endpoint::client(tag, Limits::default()).expect("binds");
+    let session = client.session(server.peer_addr()).await.expect("connects");
+    // The client endpoint must live as long as its session.
+    std::mem::forget(client);
+    (server, session, stop)
+}
+
+fn source(data: &[u8]) -> PutSource {
+    let mut builder = OutboardBuilder::new(data.len() as u64).expect("a piece has bytes");
+    builder.update(data).expect("within its size");
+    let (_, outboard) = builder.finish().expect("complete");
+    PutSource {
+        data: Arc::new(data.to_vec()),
+        outboard: Arc::new(outboard),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tm_c4_only_the_promised_bytes_are_acknowledged_and_they_survive_a_restart() {
+    let bed = bed();
+    let (_server, session, stop) = served(&bed.store).await;
+    let (key, data) = (client(1), bytes(5, 3000));
+
+    // Right BLAKE3 root, wrong CommP, both signed: found when the piece is complete.
+    let lie = offer(&key, &data, 1, |p| {
+        p.piece_commp = commp_of(&bytes(6, 3000)).0
+    });
+    let lie = PutHeader {
+        commp: commp_of(&bytes(6, 3000)).0,
+        ..lie
+    };
+    put(&session, lie, source(&data))
+        .await
+        .expect_err("the CommP is not that of the bytes");
+    assert!(bed.told.lock().expect("no panic").is_empty());
+
+    let header = offer(&key, &data, 2, |_| {});
+    let ack = put(&session, header.clone(), source(&data))
+        .await
+        .expect("acknowledged");
+    let told = bed.told.lock().expect("no panic").clone();
+    assert_eq!(told.len(), 1);
+    let expected = PieceAck {
+        deal: told[0].deal,
+        comm_p: header.commp,
+        blake3_root: Blake3Root(header.root.0),
+        bytes: 3000,
+    };
+    let net_key = chain_lite::account::NetKey(*net_secret().peer_id().as_bytes());
+    assert_eq!(expected.verify(&ack.ack, &net_key), Ok(()));
+
+    // Asked again after the acknowledgement was lost: the same answer, no byte sent, no second deal.
+    let again = put(&session, header.clone(), source(&bytes(9, 3000)))
+        .await
+        .expect("acknowledged again");
+    assert_eq!(again.ack, ack.ack);
+    assert_eq!(bed.told.lock().expect("no panic").len(), 1);
+    stop.cancel();
+
+    // A new process finds the deal and the bytes, and removes what belongs to nobody.
+    fs::write(
+        bed.dir
+            .path()
+            .join("pieces")
+            .join(format!("{}.bin", "ab".repeat(32))),
+        b"orphan",
+    )
+    .expect("writes");
+    let (store, records, report, _) = open_in(bed.dir.path());
+    assert_eq!(records, told);
+    assert!(report.missing.is_empty());
+    assert!(store.have(&PieceRef::Root(header.root)).is_some());
+    assert!(store.have(&PieceRef::Commp(header.commp)).is_some());
+    assert!(!store.path_of(&[0xab; 32]).exists());
+    let proof = store.commp_proof(&header.commp, 3, 5).expect("a proof");
+    let piece = PieceInfo {
+        comm_p: header.commp,
+        size: PaddedPieceSize::fitting(3000).expect("fits"),
+    };
+    LeafProof::decode(&proof)
+        .expect("canonical")
+        .verify(&piece, 3..8)
+        .expect("the leaves are the piece's");
+    store.forget(&told[0].deal).expect("forgets");
+    assert!(store.have(&PieceRef::Root(header.root)).is_none());
+    assert!(!store.path_of(&header.root.0).exists());
+}
+
+#[test]
+fn tm_h3_a_deal_whose_bytes_are_gone_is_reported_and_not_served() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let header = offer(&client(1), &bytes(1, 1000), 0, |_| {});
+    let signed: SignedProposal = codec::decode(&header.proposal, MAX_PROPOSAL_BYTES).expect("ours");
+    let record = record_of(&header, &signed);
+    Journal::open(&dir.path().join("journal"))
+        .expect("opens")
+        .put(&record.deal.to_string(), &record)
+        .expect("writes");
+    let (store, records, report, _) = open_in(dir.path());
+    assert_eq!(records.len(), 1);
+    assert_eq!(report.missing, vec![record.deal]);
+    assert!(matches!(store.open(&header.root), Err(Refusal::NotFound)));
+}
