@@ -104,7 +104,7 @@ fn with_next_step(class: Class, error: impl Display) -> CliError {
 
 fn key_error(error: KeyError) -> CliError {
     let class = match &error {
-        KeyError::Io { .. } => Class::Machine,
+        KeyError::Io { .. } | KeyError::NotReproduced { .. } => Class::Machine,
         KeyError::NeedsCeremony(_) => Class::Refused,
         KeyError::Damaged { .. } | KeyError::WrongCircuit { .. } | KeyError::Vk(_) => {
             Class::BadData
