@@ -18,6 +18,8 @@ mod fields;
 mod proofs;
 mod seals;
 mod small;
+#[cfg(test)]
+mod witness;
 
 use crate::progress::Progress;
 use crate::spec::SectorSize;

@@ -36,6 +36,8 @@ pub(super) struct Sealed {
     pub(super) comm_c: CommC,
     pub(super) comm_r_last: CommRLast,
     pub(super) comm_r: CommR,
+    #[cfg(test)]
+    pub(super) layers: Vec<NodeFile>,
     pub(super) tree_d: NodeFile,
     pub(super) tree_c: Vec<NodeFile>,
     pub(super) tree_r: Vec<NodeFile>,
@@ -229,6 +231,8 @@ impl<'a, 'b> Case<'a, 'b> {
             comm_c,
             comm_r_last,
             comm_r,
+            #[cfg(test)]
+            layers,
             tree_d,
             tree_c,
             tree_r,
