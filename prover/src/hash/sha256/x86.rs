@@ -351,8 +351,7 @@ fn fill_labels_ni(key: LabelKey<'_>, first: usize, parents: &[[u32; DEGREE]], la
 fn prefetch(previous: Option<&[Node]>, parents: &[u32; DEGREE], layer: &[Node]) {
     let fetch = |nodes: &[Node], parent: u32| {
         if let Some(node) = nodes.get(super::index(parent)) {
-            // SAFETY: the address is that of a live node; a prefetch reads nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(node.as_ptr().cast()) };
+            _mm_prefetch::<_MM_HINT_T0>(node.as_ptr().cast());
         }
     };
     // The predecessor was just written.
