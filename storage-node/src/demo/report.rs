@@ -1,0 +1,221 @@
+//! What the demo found: every figure of the run, for people and as JSON.
+//!
+//! Walk: made by [`super::story`] at the end of the walk, after the audit. The JSON's keys are a promise: `.ci/run` and
+//! `tests/walk.rs` read them. Amounts are decimal strings, roots lower-case hex, times seconds.
+
+use std::collections::BTreeMap;
+
+use chain_lite::account::{Address, DealId, ProviderId};
+use chain_lite::units::{Epoch, TokenAmount};
+use prover::{CommD, CommR, SectorNumber};
+use serde::Serialize;
+
+/// The whole run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Size of the file that was stored.
+    pub file_bytes: u64,
+    /// Its SHA-256, lower-case hex.
+    pub file_sha256: String,
+    /// The id that finds it again.
+    pub object: String,
+    /// Shards that are enough.
+    pub k: u16,
+    /// Shards that may be lost.
+    pub m: u16,
+    /// The chain's registered proof type, for example `8MiB V1_1`.
+    pub seal_proof: String,
+    /// Everybody who stored.
+    pub providers: Vec<ProviderReport>,
+    /// Every sector that was proven.
+    pub sectors: Vec<SectorReport>,
+    /// Every deal.
+    pub deals: Vec<DealReport>,
+    /// WindowPoSt proofs accepted on chain.
+    pub window_posts: u64,
+    /// Byte ranges that were read back on their own and compared.
+    pub ranges_verified: u64,
+    /// Whether the file came back equal, byte for byte, with `m` providers stopped.
+    pub restored_equal: bool,
+    /// The damage and what followed.
+    pub fault: FaultReport,
+    /// What the auditor found.
+    pub audit: AuditSummary,
+    /// The client's money.
+    pub client: ClientReport,
+    /// Seconds by phase, in the order of the story.
+    pub seconds: BTreeMap<&'static str, f64>,
+    /// Largest resident memory of this process, in bytes, where the platform tells.
+    pub peak_memory_bytes: Option<u64>,
+    /// All of it, keys included.
+    pub seconds_total: f64,
+}
+
+/// One provider at the end of the run.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProviderReport {
+    /// Its id on chain.
+    pub id: ProviderId,
+    /// Who owns it.
+    pub owner: Address,
+    /// Where it served reads.
+    pub endpoint: String,
+    /// WindowPoSt proofs of its own that the chain accepted.
+    pub window_posts: u64,
+    /// Rewards it claimed.
+    pub rewarded: TokenAmount,
+    /// Its share of deal payments.
+    pub deals_paid: TokenAmount,
+    /// What it was charged.
+    pub charged: TokenAmount,
+    /// Its balance on chain.
+    pub balance: TokenAmount,
+}
+
+/// One proven sector.
+#[derive(Clone, Debug, Serialize)]
+pub struct SectorReport {
+    /// Whose.
+    pub provider: ProviderId,
+    /// Which.
+    pub number: SectorNumber,
+    /// Its size in bytes.
+    pub sector_size: u64,
+    /// The data's root.
+    pub comm_d: CommD,
+    /// The replica's root.
+    pub comm_r: CommR,
+    /// Time by stage.
+    pub seconds: StageSeconds,
+}
+
+/// Time of the four sealing stages, in seconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct StageSeconds {
+    /// Labels and TreeD.
+    pub pc1: f64,
+    /// Columns, encoding, TreeC and TreeR.
+    pub pc2: f64,
+    /// Vanilla proofs.
+    pub c1: f64,
+    /// Groth16.
+    pub c2: f64,
+}
+
+/// One deal at the end of the run.
+#[derive(Clone, Debug, Serialize)]
+pub struct DealReport {
+    /// Its id.
+    pub id: DealId,
+    /// Who stores.
+    pub provider: ProviderId,
+    /// Its piece's CommP, hex.
+    pub piece: String,
+    /// Padded size of the piece.
+    pub piece_bytes: u64,
+    /// What the client put aside for it.
+    pub price_total: TokenAmount,
+    /// What was paid for proven epochs.
+    pub paid: TokenAmount,
+    /// What came back to the client for epochs without a proof.
+    pub refunded: TokenAmount,
+}
+
+/// The damaged replica.
+#[derive(Clone, Debug, Serialize)]
+pub struct FaultReport {
+    /// Whose replica was damaged.
+    pub provider: ProviderId,
+    /// Its sector.
+    pub sector: SectorNumber,
+    /// The epoch at which the damage was done.
+    pub damaged_epoch: Epoch,
+    /// The epoch at which the chain knew.
+    pub detected_epoch: Epoch,
+    /// How it came out: `declared`, `skipped` or `missed`.
+    pub found_by: String,
+    /// Power that was lost, in bytes.
+    pub power_lost: u64,
+    /// What it cost.
+    pub charged: TokenAmount,
+}
+
+/// The auditor's verdict.
+#[derive(Clone, Debug, Serialize)]
+pub struct AuditSummary {
+    /// Blocks replayed.
+    pub blocks: u64,
+    /// Groth16 proofs verified again.
+    pub proofs_verified: u64,
+    /// Whether the supply identity held after every block.
+    pub supply_ok: bool,
+    /// Whether every state root of the replay equals the chain's.
+    pub roots_equal: bool,
+    /// The final state root, hex.
+    pub state_root: String,
+}
+
+/// The client's money at the end of the run.
+#[derive(Clone, Debug, Serialize)]
+pub struct ClientReport {
+    /// Its address.
+    pub address: Address,
+    /// Freely usable.
+    pub free: TokenAmount,
+    /// In the market's escrow.
+    pub escrow: TokenAmount,
+    /// The part of the escrow that running deals hold.
+    pub locked: TokenAmount,
+}
+
+impl Report {
+    /// The report for people.
+    pub fn human(&self) -> String {
+        let mut text = String::new();
+        let mut line = |s: String| {
+            text.push_str(&s);
+            text.push('\n');
+        };
+        line(format!(
+            "\n{} bytes, any {} of {} shards restore them, sealed as {}.",
+            self.file_bytes,
+            self.k,
+            self.k + self.m,
+            self.seal_proof
+        ));
+        line(format!("object  {}", self.object));
+        for s in &self.sectors {
+            line(format!(
+                "sector  provider {} number {}: CommR {}  PC1 {:.2} s, PC2 {:.2} s, C1 {:.2} s, C2 {:.1} s",
+                s.provider, s.number, s.comm_r, s.seconds.pc1, s.seconds.pc2, s.seconds.c1, s.seconds.c2
+            ));
+        }
+        for p in &self.providers {
+            line(format!(
+                "provider {}: {} proofs accepted, earned {} in rewards and {} from deals, charged {}",
+                p.id, p.window_posts, p.rewarded, p.deals_paid, p.charged
+            ));
+        }
+        let f = &self.fault;
+        line(format!(
+            "fault   provider {} lost the replica of sector {} at epoch {}; the chain knew at epoch {} ({}); charged {}",
+            f.provider, f.sector, f.damaged_epoch, f.detected_epoch, f.found_by, f.charged
+        ));
+        let a = &self.audit;
+        line(format!(
+            "audit   {} blocks replayed, {} proofs verified, supply {}, state root {}",
+            a.blocks,
+            a.proofs_verified,
+            if a.supply_ok { "adds up" } else { "DOES NOT ADD UP" },
+            a.state_root
+        ));
+        for (phase, seconds) in &self.seconds {
+            line(format!("time    {phase}: {seconds:.1} s"));
+        }
+        if let Some(bytes) = self.peak_memory_bytes {
+            line(format!("memory  at most {} MiB resident", bytes >> 20));
+        }
+        line(format!("total   {:.1} s", self.seconds_total));
+        text
+    }
+}
