@@ -20,6 +20,7 @@ pub mod chain;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod demo;
 pub mod devnet;
 pub mod identity;
 pub mod object;

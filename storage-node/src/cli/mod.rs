@@ -57,6 +57,8 @@ pub struct Cli {
 /// Every command that works.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// The whole story on this machine: store, seal, prove, pay, read back, catch a cheat, audit
+    Demo(demo::Args),
     /// Store a file: encrypted, coded, on k + m providers
     Put(put::Args),
     /// Read an object back, whole or a range of bytes
@@ -95,6 +97,7 @@ pub async fn run(cli: Cli) -> ExitCode {
     };
     let context = Context { config, out };
     let result = match cli.command {
+        Command::Demo(args) => demo::run(args, &context).await,
         Command::Put(args) => put::run(args, &context).await,
         Command::Get(args) => get::run(args, &context).await,
         Command::Ls(args) => ls::run(args, &context).await,

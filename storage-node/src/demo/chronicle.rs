@@ -54,7 +54,9 @@ impl Chronicle {
             let found = self.with(|all| {
                 let fresh = &all[next..];
                 next = all.len();
-                fresh.iter().find_map(|(epoch, event)| wanted(*epoch, event))
+                fresh
+                    .iter()
+                    .find_map(|(epoch, event)| wanted(*epoch, event))
             });
             if found.is_some() {
                 return found;
@@ -78,10 +80,14 @@ impl Chronicle {
             let (mut earned, mut charged) = (0u128, 0u128);
             for (_, event) in all {
                 match event {
-                    Event::Reward { provider, claimed, .. } if *provider == of => {
+                    Event::Reward {
+                        provider, claimed, ..
+                    } if *provider == of => {
                         earned = earned.saturating_add(claimed.0);
                     }
-                    Event::Penalty { provider, amount, .. } if *provider == of => {
+                    Event::Penalty {
+                        provider, amount, ..
+                    } if *provider == of => {
                         charged = charged.saturating_add(amount.0);
                     }
                     _ => {}

@@ -78,8 +78,9 @@ mod tests {
     #[test]
     fn sixteen_mebibytes_are_taken_and_a_gibibyte_is_refused_with_the_count() {
         assert!(check(16 << 20, scheme(), SectorSize::Mib8, 2).is_ok());
-        let Err(DemoError::TooLong { sectors, minutes, .. }) =
-            check(1 << 30, scheme(), SectorSize::Mib8, 2)
+        let Err(DemoError::TooLong {
+            sectors, minutes, ..
+        }) = check(1 << 30, scheme(), SectorSize::Mib8, 2)
         else {
             panic!("a GiB was accepted");
         };

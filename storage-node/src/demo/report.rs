@@ -187,7 +187,13 @@ impl Report {
         for s in &self.sectors {
             line(format!(
                 "sector  provider {} number {}: CommR {}  PC1 {:.2} s, PC2 {:.2} s, C1 {:.2} s, C2 {:.1} s",
-                s.provider, s.number, s.comm_r, s.seconds.pc1, s.seconds.pc2, s.seconds.c1, s.seconds.c2
+                s.provider,
+                s.number,
+                s.comm_r,
+                s.seconds.pc1,
+                s.seconds.pc2,
+                s.seconds.c1,
+                s.seconds.c2
             ));
         }
         for p in &self.providers {
@@ -206,7 +212,11 @@ impl Report {
             "audit   {} blocks replayed, {} proofs verified, supply {}, state root {}",
             a.blocks,
             a.proofs_verified,
-            if a.supply_ok { "adds up" } else { "DOES NOT ADD UP" },
+            if a.supply_ok {
+                "adds up"
+            } else {
+                "DOES NOT ADD UP"
+            },
             a.state_root
         ));
         for (phase, seconds) in &self.seconds {

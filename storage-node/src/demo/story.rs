@@ -14,9 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chain_lite::account::{DealId, ProviderId};
+use chain_lite::audit::Replayed;
 use chain_lite::events::{Event, FaultReason};
 use chain_lite::units::{Epoch, TokenAmount};
 use prover::SectorNumber;
+use prover::sector_dir::record::SectorFile;
 use rand::{Rng, RngCore};
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
@@ -156,7 +158,9 @@ fn source_file(config: &DemoConfig, home: &Home) -> Result<PathBuf, DemoError> {
         return Err(input("this is not a plain file".to_owned()));
     }
     if meta.len() == 0 {
-        return Err(input("this file is empty; there is nothing to prove".to_owned()));
+        return Err(input(
+            "this file is empty; there is nothing to prove".to_owned(),
+        ));
     }
     // Before the bytes are read into memory for the comparison at the end.
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
@@ -377,7 +381,12 @@ async fn restore_without(
         .take(m)
         .collect();
     // They are switched off by us, not by their own fault: time stands still meanwhile.
-    let epoch = client.chain.head().await.map_err(DemoError::at(step))?.epoch;
+    let epoch = client
+        .chain
+        .head()
+        .await
+        .map_err(DemoError::at(step))?
+        .epoch;
     client
         .chain
         .hold_clock(DEMO_HOLDER, Epoch(epoch.0 + 1), OFF_LEASE)
@@ -457,9 +466,17 @@ async fn damage(devnet: &Devnet, client: &LiveClient, out: &Output) -> Result<Da
             step,
             what: "the sector has gone".to_owned(),
         })?;
-    let replica = prover::sector_dir::replica_path(&handle.sector_dir(sector));
+    let base_trees = status.sector_size.shape().base_trees;
+    let replica = handle
+        .sector_dir(sector)
+        .join(SectorFile::Sealed.name(base_trees));
     let bytes = overwrite(&replica).map_err(DemoError::at(step))?;
-    let epoch = client.chain.head().await.map_err(DemoError::at(step))?.epoch;
+    let epoch = client
+        .chain
+        .head()
+        .await
+        .map_err(DemoError::at(step))?
+        .epoch;
     out.say(format_args!(
         "The replica of provider {}, sector {sector}, is overwritten on disk with noise. Nobody is told.",
         handle.id()
@@ -561,7 +578,7 @@ async fn audit(
             .map_err(|e| e.to_string())?;
         file.sync_all().map_err(|e| e.to_string())?;
         let expected = Some(ledger.chain_id());
-        let replay = chain_lite::audit::replay(&path, expected, &mut |_: &_| {})
+        let replay = chain_lite::audit::replay(&path, expected, &mut nothing_more)
             .map_err(|e| e.to_string())?;
         Ok((height, replay.report))
     };
@@ -604,6 +621,9 @@ async fn audit(
         state_root: hex::encode(report.state_root),
     })
 }
+
+/// The replay's own findings are enough here.
+fn nothing_more(_: &Replayed<'_>) {}
 
 async fn providers(
     devnet: &Devnet,
@@ -729,7 +749,10 @@ async fn patient<T>(
         }),
         Err(_) => Err(DemoError::DoesNotHold {
             step,
-            what: format!("nothing came of it within {} minutes", PATIENCE.as_secs() / 60),
+            what: format!(
+                "nothing came of it within {} minutes",
+                PATIENCE.as_secs() / 60
+            ),
         }),
     }
 }
@@ -749,7 +772,8 @@ fn notes(devnet: &Devnet) -> String {
 
 /// One sentence for the events that people want to see.
 fn narrator(out: Output) -> impl Fn(Epoch, &Event) + Send + 'static {
-    move |epoch, event| match event {
+    move |epoch, event| {
+        match event {
         Event::PreCommitted {
             provider, sector, comm_r, ..
         } => out.say(format_args!(
@@ -765,6 +789,7 @@ fn narrator(out: Output) -> impl Fn(Epoch, &Event) + Send + 'static {
             "  epoch {epoch}: provider {provider}, sector {sector} is faulty ({reason:?}) and has no power"
         )),
         _ => {}
+    }
     }
 }
 
