@@ -45,8 +45,6 @@ const MAX_RANGE_BYTES: u64 = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(3600);
 /// Lease of the clock while providers are switched off, renewed by nobody.
 const OFF_LEASE: Duration = Duration::from_secs(120);
-/// The id under which the demo holds the clock; no provider has it.
-const DEMO_HOLDER: ProviderId = ProviderId(u64::MAX);
 
 /// Tells the whole story.
 pub async fn tell(config: DemoConfig, out: Output) -> Result<Report, DemoError> {
@@ -380,21 +378,26 @@ async fn restore_without(
         .map(|place| place.index)
         .take(m)
         .collect();
-    // They are switched off by us, not by their own fault: time stands still meanwhile.
-    let epoch = client
-        .chain
-        .head()
-        .await
-        .map_err(DemoError::at(step))?
-        .epoch;
-    client
-        .chain
-        .hold_clock(DEMO_HOLDER, Epoch(epoch.0 + 1), OFF_LEASE)
-        .await
-        .map_err(DemoError::at(step))?;
     for index in &off {
         devnet
             .stop_provider(*index)
+            .await
+            .map_err(DemoError::at(step))?;
+    }
+    // They are switched off by us, not by their own fault: time stands still on behalf of one of them meanwhile.
+    let holder = off
+        .first()
+        .and_then(|index| Some(devnet.providers().get(*index)?.id));
+    if let Some(holder) = holder {
+        let epoch = client
+            .chain
+            .head()
+            .await
+            .map_err(DemoError::at(step))?
+            .epoch;
+        client
+            .chain
+            .hold_clock(holder, Epoch(epoch.0 + 1), OFF_LEASE)
             .await
             .map_err(DemoError::at(step))?;
     }
@@ -423,11 +426,13 @@ async fn restore_without(
             .await
             .map_err(DemoError::at(step))?;
     }
-    client
-        .chain
-        .release_clock(DEMO_HOLDER)
-        .await
-        .map_err(DemoError::at(step))?;
+    if let Some(holder) = holder {
+        client
+            .chain
+            .release_clock(holder)
+            .await
+            .map_err(DemoError::at(step))?;
+    }
     out.say(format_args!(
         "With {} of {} providers switched off the file came back from the others, equal byte for byte.",
         off.len(),
