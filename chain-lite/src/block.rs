@@ -190,6 +190,14 @@ impl Outcomes {
     }
 }
 
+/// Any bytes as a logged block: refused, or exactly what it would be written as. Body of the fuzz target.
+pub fn fuzz_final_block(bytes: &[u8]) {
+    if let Ok(last) = FinalBlock::from_bytes(bytes) {
+        assert_eq!(last.to_bytes(), bytes, "one encoding per value");
+        last.block.body.root();
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

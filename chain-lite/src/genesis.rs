@@ -341,6 +341,20 @@ fn is_pinned(key: &CircuitKey) -> bool {
     PINNED_KEYS.contains(&(key.circuit.to_string().as_str(), digest.as_str()))
 }
 
+/// Any bytes as a genesis, in both forms: refused, or canonical; and checking it is calm. Body of the fuzz target.
+pub fn fuzz_genesis(bytes: &[u8]) {
+    if let Ok(genesis) = Genesis::from_bytes(bytes) {
+        assert_eq!(genesis.to_bytes(), bytes, "one encoding per value");
+        let id = genesis.chain_id();
+        if let Ok(checked) = genesis.check() {
+            assert_eq!(checked.chain_id(), id);
+        }
+    }
+    if let Ok(genesis) = Genesis::from_json(bytes) {
+        let _ = genesis.check();
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use prover::spec::SectorSize;

@@ -1012,6 +1012,53 @@ fn read_full(disk: &dyn Disk, offset: u64, buf: &mut [u8]) -> Result<bool, LogEr
     Ok(read_some(disk, offset, buf)? == buf.len())
 }
 
+/// Any bytes as a chain file: every record is read or refused, and none is longer than the file. Body of the fuzz target.
+pub fn fuzz_chain_file(bytes: &[u8]) {
+    let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes.to_vec()));
+    let Ok((kind, chain_id, salt)) = read_file_head(&*disk) else { return };
+    let reader = LogReader { disk, salt };
+    let mut cursor = reader.start(chain_id);
+    cursor.export = kind == MAGIC_EXPORT;
+    let mut heights = 0;
+    loop {
+        match cursor.next() {
+            Ok(Step::Record { mark, payload }) => {
+                assert!(mark.end <= bytes.len() as u64 && payload.len() < bytes.len() && mark.height == heights);
+                heights += 1;
+            }
+            Ok(Step::Broken { height, offset, cause }) => {
+                let _ = reader.refuse_damage(height, offset, &cause, None);
+                return;
+            }
+            Ok(Step::End) | Err(_) => return,
+        }
+    }
+}
+
+/// A file in memory that cannot be written.
+struct Bytes(Vec<u8>);
+
+impl Disk for Bytes {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let from = usize::try_from(offset).map_or(self.0.len(), |o| o.min(self.0.len()));
+        let n = buf.len().min(self.0.len() - from);
+        buf[..n].copy_from_slice(&self.0[from..from + n]);
+        Ok(n)
+    }
+    fn append(&self, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn truncate(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
+
 /// Disks that fail on demand, for this module's tests and the ledger's.
 #[cfg(test)]
 pub(crate) mod testing {

@@ -75,6 +75,10 @@ pub enum Command {
     Provider(provider::Args),
     /// A whole network on this machine: up, status, down
     Devnet(devnet::Args),
+    /// Verify proofs, sectors, files and the whole chain from public data, offline
+    Audit(audit::Args),
+    /// Export and check a chain, and say where it stands
+    Chain(chain::Args),
 }
 
 /// What a command is given: resolved surroundings and a place to write.
@@ -106,6 +110,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Prover(args) => prover::run(args, &context).await,
         Command::Provider(args) => provider::run(args, &context).await,
         Command::Devnet(args) => devnet::run(args, &context).await,
+        Command::Audit(args) => audit::run(args, &context).await,
+        Command::Chain(args) => chain::run(args, &context).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
