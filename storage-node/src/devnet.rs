@@ -438,13 +438,13 @@ impl Devnet {
         }
         let mut first_failure = None;
         for (index, place) in self.places.iter_mut().enumerate() {
-            if let Some(handle) = place.running.take() {
-                if let Err(source) = handle.stop().await {
-                    first_failure.get_or_insert(DevnetError::Provider {
-                        index: index + 1,
-                        source: Box::new(source),
-                    });
-                }
+            if let Some(handle) = place.running.take()
+                && let Err(source) = handle.stop().await
+            {
+                first_failure.get_or_insert(DevnetError::Provider {
+                    index: index + 1,
+                    source: Box::new(source),
+                });
             }
         }
         self.rpc.stop().await;

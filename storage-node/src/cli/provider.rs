@@ -170,6 +170,9 @@ async fn init(args: InitArgs, context: &Context) -> Result<(), CliError> {
 async fn serve(context: &Context) -> Result<(), CliError> {
     let shop = Workshop::new(&context.config.params_dir)
         .map_err(|error| CliError::from(ProviderError::from(error)))?;
+    context.out.say(
+        "joining the chain; the first start makes proving keys, and registration waits for a block",
+    );
     let handle = start(ProviderConfig {
         home: context.config.home.clone(),
         chain_url: context.config.chain_url()?,

@@ -159,10 +159,6 @@ impl Store {
     /// Opens the pieces in `dir` and the deals in `journal_dir`; removes what interrupted transfers left.
     ///
     /// `received` is told of each new deal after it is durable, `damage` of each piece whose bytes are not what they were.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is one collaborator, given once at start"
-    )]
     pub fn open(
         dir: &Path,
         journal_dir: &Path,
@@ -592,10 +588,11 @@ impl PieceStore for Store {
         let proposal = &signed.proposal;
         let record = record_of(header, &signed);
         // Before terms are judged: a client that lost the acknowledgement may ask again at any time.
-        if let Some(held) = inner.read().deals.get(&record.deal) {
-            if held.root == header.root.0 && signed.signature_holds() {
-                return Ok(PutDecision::AlreadyHere(inner.ack(&record)));
-            }
+        if let Some(held) = inner.read().deals.get(&record.deal)
+            && held.root == header.root.0
+            && signed.signature_holds()
+        {
+            return Ok(PutDecision::AlreadyHere(inner.ack(&record)));
         }
         judge_terms(
             header,
@@ -777,10 +774,10 @@ impl Drop for FileSink {
     fn drop(&mut self) {
         // Renamed files are gone from here; an incomplete one must not fill the disk.
         for path in [&self.data_at, &self.pairs_at] {
-            if let Err(error) = fs::remove_file(path) {
-                if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!(path = %path.display(), %error, "cannot remove an incomplete piece");
-                }
+            if let Err(error) = fs::remove_file(path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "cannot remove an incomplete piece");
             }
         }
     }

@@ -673,13 +673,13 @@ impl Lifecycle {
             } => self.proven(sector, proof, spent),
             Event::SealFailed(number, reason) => self.seal_failed(now, number, &reason),
             Event::WindowProven(key, proof) => {
-                if let Some(work) = self.windows.get_mut(&key) {
-                    if let WindowState::Proving { skipped, .. } = &work.state {
-                        work.state = WindowState::Ready {
-                            skipped: skipped.clone(),
-                            proof,
-                        };
-                    }
+                if let Some(work) = self.windows.get_mut(&key)
+                    && let WindowState::Proving { skipped, .. } = &work.state
+                {
+                    work.state = WindowState::Ready {
+                        skipped: skipped.clone(),
+                        proof,
+                    };
                 }
             }
             Event::WindowFaulty(key, sectors) => {
@@ -828,18 +828,16 @@ impl Lifecycle {
             // Bad proposals are skipped by the chain, so "accepted" says nothing about a single deal: the view does.
             OpKey::Publish => {
                 for id in deals {
-                    if let Some(deal) = self.deals.get_mut(&id) {
-                        if outcome != Outcome::Lost {
-                            deal.retry = settings.next_retry(deal.retry, now);
-                        }
+                    if let Some(deal) = self.deals.get_mut(&id)
+                        && outcome != Outcome::Lost
+                    {
+                        deal.retry = settings.next_retry(deal.retry, now);
                     }
                 }
             }
             OpKey::PreCommit(number) | OpKey::ProveCommit(number) => {
-                if refused {
-                    if let Some(sector) = self.sectors.get_mut(&number) {
-                        sector.retry = settings.next_retry(sector.retry, now);
-                    }
+                if refused && let Some(sector) = self.sectors.get_mut(&number) {
+                    sector.retry = settings.next_retry(sector.retry, now);
                 }
             }
             OpKey::PostWindow(window) => {
@@ -1017,10 +1015,10 @@ impl Lifecycle {
                 Stage::Replicated(replica) | Stage::PreCommitting(replica, _) => {
                     self.pre_commit(now, number, &replica, view);
                 }
-                Stage::Proven(_, _, proof) => {
-                    if !self.under_way.contains_key(&OpKey::ProveCommit(number)) {
-                        self.submit(Op::ProveCommit(number, proof));
-                    }
+                Stage::Proven(_, _, proof)
+                    if !self.under_way.contains_key(&OpKey::ProveCommit(number)) =>
+                {
+                    self.submit(Op::ProveCommit(number, proof));
                 }
                 _ => {}
             }
@@ -1430,11 +1428,11 @@ impl Lifecycle {
     }
 
     fn set_stage(&mut self, number: SectorNumber, stage: Stage) {
-        if let Some(sector) = self.sectors.get_mut(&number) {
-            if sector.record.stage != stage {
-                sector.record.stage = stage;
-                self.out.push(Command::SaveSector(sector.record.clone()));
-            }
+        if let Some(sector) = self.sectors.get_mut(&number)
+            && sector.record.stage != stage
+        {
+            sector.record.stage = stage;
+            self.out.push(Command::SaveSector(sector.record.clone()));
         }
     }
 

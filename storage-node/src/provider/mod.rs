@@ -128,7 +128,7 @@ pub enum ProviderError {
         /// The address.
         addr: SocketAddr,
         /// The reason.
-        source: retrieval::Error,
+        source: Box<retrieval::Error>,
     },
     /// The folder belongs to another chain.
     #[error(
@@ -346,7 +346,7 @@ pub async fn start(config: ProviderConfig) -> Result<ProviderHandle, ProviderErr
     let service = retrieval::serve::spawn(&endpoint, Arc::new(store.share()), serving.clone())
         .map_err(|source| ProviderError::Quic {
             addr: quic.addr,
-            source,
+            source: Box::new(source),
         })?;
     let control = ControlServer::start(&dir, status.clone(), outbox.clone(), stop.clone()).await?;
     let worker = Worker::new(Parts {
@@ -435,7 +435,7 @@ fn bind(
         Some(endpoint) => endpoint,
         None => attempt(settings.listen).map_err(|source| ProviderError::Quic {
             addr: settings.listen,
-            source,
+            source: Box::new(source),
         })?,
     };
     let port = endpoint.local_addr().port().to_string();

@@ -102,13 +102,13 @@ impl TxSender {
                 Ok(TxStatus::Unknown) => self.chase(sent, height).await,
                 Err(_) => None,
             };
-            if let Some((outcome, nonce_used)) = outcome {
-                if let Some(sent) = self.under_way.remove(&nonce) {
-                    if !nonce_used {
-                        self.free.insert(nonce);
-                    }
-                    ended.push((sent.op, outcome));
+            if let Some((outcome, nonce_used)) = outcome
+                && let Some(sent) = self.under_way.remove(&nonce)
+            {
+                if !nonce_used {
+                    self.free.insert(nonce);
                 }
+                ended.push((sent.op, outcome));
             }
         }
         ended

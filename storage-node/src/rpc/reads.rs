@@ -284,13 +284,13 @@ pub fn picture(
     };
     let mut deals = Vec::new();
     for deal in &query.deals {
-        if let Some(found) = read::<Deal>(state, &key::deal(deal))? {
-            if found.proposal.provider == id {
-                deals.push(PictureDeal {
-                    id: *deal,
-                    status: found.status,
-                });
-            }
+        if let Some(found) = read::<Deal>(state, &key::deal(deal))?
+            && found.proposal.provider == id
+        {
+            deals.push(PictureDeal {
+                id: *deal,
+                status: found.status,
+            });
         }
     }
     let mut precommits = Vec::new();

@@ -713,18 +713,15 @@ fn a_sector_with_a_failing_seal_is_given_up_and_its_deals_try_another() {
     world.receive(deal(1, 2048, 2000, 5000));
     let mut failures = 0;
     for _ in 0..400 {
-        if failures < 5 {
-            if let Some(at) = world
-                .jobs
-                .iter()
-                .position(|(_, event)| matches!(event, Event::Replicated { .. }))
-            {
-                let Event::Replicated { sector, .. } = world.jobs.remove(at).1 else {
-                    unreachable!("matched above")
-                };
-                world.feed(Event::SealFailed(sector, "disk full".to_owned()));
-                failures += 1;
-            }
+        let finished = |(_, event): &(u32, Event)| matches!(event, Event::Replicated { .. });
+        if failures < 5
+            && let Some(at) = world.jobs.iter().position(finished)
+        {
+            let Event::Replicated { sector, .. } = world.jobs.remove(at).1 else {
+                unreachable!("matched above")
+            };
+            world.feed(Event::SealFailed(sector, "disk full".to_owned()));
+            failures += 1;
         }
         world.step();
     }
@@ -775,10 +772,10 @@ proptest! {
             if crashes.contains(&step) {
                 world.crash();
             }
-            if damages.contains(&step) {
-                if let Some(number) = world.chain.sectors.keys().next() {
-                    world.disk.damaged.insert(*number);
-                }
+            if damages.contains(&step)
+                && let Some(number) = world.chain.sectors.keys().next()
+            {
+                world.disk.damaged.insert(*number);
             }
             world.step();
         }
