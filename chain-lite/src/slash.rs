@@ -1,5 +1,7 @@
 //! Collateral and penalties (`chain.md` §10), and how a penalty is paid (§5).
 //!
+//! Walk: after [`crate::sector::window_post`] did not come; [`crate::sector::fault`] decides, this charges.
+//!
 //! All rates start from the expected reward [`expected_reward`]. It saturates instead of failing: where it is a cost it
 //! becomes unaffordable, where it is a fee it is capped by the pledge, so no rule can be stopped by it.
 

@@ -1,5 +1,7 @@
 //! Paying, ending and slashing deals (`chain.md` §11).
 //!
+//! Walk: back from [`super::publish`]; called by [`crate::sector::deadline`] at each close, and by [`crate::slash`].
+//!
 //! A deal is settled when its sector's deadline closes, when its sector is removed, and at its end: the client pays for
 //! the epochs since the last settlement if a proof ends them, and keeps the money if none does. Every path out of an open
 //! deal goes through [`finish`], which leaves nothing locked (`threat-model.md` V13):

@@ -1,5 +1,7 @@
 //! `holdfast get`: read an object back, whole or a range, from any k of its n holders.
 //!
+//! Walk: the first row, back: [`crate::client::get`] does it.
+//!
 //! Arguments and words; the work is [`crate::client::get`].
 
 use std::path::PathBuf;

@@ -1,5 +1,7 @@
 //! `holdfast put`: encrypt, code, place, push, publish, read back — and only then say *stored*.
 //!
+//! Walk: the first row, forward: [`crate::client::put`] does it.
+//!
 //! Arguments and words; the work is [`crate::client::put`].
 
 use std::path::PathBuf;

@@ -1,5 +1,7 @@
 //! Put: encrypt, code, place, push, publish, read back, and only then say *stored*.
 //!
+//! Walk: from `cli::put` through [`crate::object`] and `retrieval::push` to `chain_lite::deal::publish`.
+//!
 //! Walk: the first row of `STYLE.md`'s table; steps are [`super::encode`], [`crate::object::placement`], `retrieval::push`,
 //! `chain_lite::deal::publish`. Spec: `DESIGN.md` §3, §6; `threat-model.md` C4, P23, Y1, H1.
 //!
