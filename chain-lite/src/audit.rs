@@ -597,7 +597,10 @@ impl Machine {
                 self.report.beacons_verified += entries.len() as u64;
                 Ok(())
             }
-            Some((at, error)) => Err(Failure { height: heights[at], what: error.to_string() }),
+            Some((at, error)) => Err(Failure {
+                height: heights[at],
+                what: error.to_string(),
+            }),
         }
     }
 
@@ -660,10 +663,13 @@ impl Machine {
             .map_err(|e| e.to_string())?;
         let totals = self.totals()?;
         let entries = &last.block.body.beacons;
-        let beacons = genesis.beacons().check_rounds(totals.beacon_tip, header.epoch, entries);
+        let beacons = genesis
+            .beacons()
+            .check_rounds(totals.beacon_tip, header.epoch, entries);
         let beacons = beacons.map_err(|e| e.to_string())?;
         let due = beacons.iter().zip(entries);
-        self.rounds.extend(due.map(|((of, _), entry)| (header.height, (*of, entry.clone()))));
+        self.rounds
+            .extend(due.map(|((of, _), entry)| (header.height, (*of, entry.clone()))));
         let check = |(i, tx): (usize, SignedTx)| {
             tx.check(&genesis.chain_id())
                 .map_err(|e| format!("transaction {i}: {e}"))
@@ -1568,24 +1574,49 @@ mod tests {
         advance(&ledger, 3);
         let mut export = vec![];
         ledger.export(&mut export, &mut |_| ()).unwrap();
-        let state = crate::light::state_bundle(&ledger, &key::network()).unwrap().to_bytes();
+        let state = crate::light::state_bundle(&ledger, &key::network())
+            .unwrap()
+            .to_bytes();
         let tx = ledger.outcomes(2).unwrap().receipts[0].tx;
-        let receipt = crate::codec::encode(&crate::light::receipt_bundle(&ledger, &tx).unwrap().unwrap());
+        let receipt =
+            crate::codec::encode(&crate::light::receipt_bundle(&ledger, &tx).unwrap().unwrap());
         let (_, document) = golden();
         type Target = (fn(&[u8]), Vec<u8>, u32);
         let targets: [Target; 8] = [
-            (crate::block::fuzz_final_block, ledger.block(2).unwrap().to_bytes(), 600),
-            (crate::genesis::fuzz_genesis, ledger.genesis().bytes().to_vec(), 60),
-            (crate::genesis::fuzz_genesis, serde_json::to_vec(ledger.genesis().genesis()).unwrap(), 60),
-            (crate::beacon::fuzz_points, ledger.genesis().genesis().beacons[0].pk.to_vec(), 200),
+            (
+                crate::block::fuzz_final_block,
+                ledger.block(2).unwrap().to_bytes(),
+                600,
+            ),
+            (
+                crate::genesis::fuzz_genesis,
+                ledger.genesis().bytes().to_vec(),
+                60,
+            ),
+            (
+                crate::genesis::fuzz_genesis,
+                serde_json::to_vec(ledger.genesis().genesis()).unwrap(),
+                60,
+            ),
+            (
+                crate::beacon::fuzz_points,
+                ledger.genesis().genesis().beacons[0].pk.to_vec(),
+                200,
+            ),
             (crate::light::fuzz_bundles, state, 600),
             (crate::light::fuzz_bundles, receipt, 600),
             (crate::log::fuzz_chain_file, export, 400),
-            (fuzz_proof_document, serde_json::to_vec(&document).unwrap(), 300),
+            (
+                fuzz_proof_document,
+                serde_json::to_vec(&document).unwrap(),
+                300,
+            ),
         ];
         let mut random = 2026u64;
         let mut next = move |below: usize| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (random >> 33) as usize % below.max(1)
         };
         for (target, seed, times) in targets {

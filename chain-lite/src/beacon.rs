@@ -121,7 +121,11 @@ impl GroupKey {
             hashes += hash_round(entry.round).mul_bigint(weight);
         }
         let left: <Bls12_381 as Pairing>::G1Prepared = (-hashes).into_affine().into();
-        Bls12_381::multi_pairing([sigs.into_affine().into(), left], [G2Affine::generator(), self.0]).is_zero()
+        Bls12_381::multi_pairing(
+            [sigs.into_affine().into(), left],
+            [G2Affine::generator(), self.0],
+        )
+        .is_zero()
     }
 }
 
@@ -372,14 +376,21 @@ impl BeaconSchedule {
     ) -> Result<Vec<(Epoch, [u8; 32])>, BeaconError> {
         let limit = epoch.0.saturating_sub(tip.0).min(MAX_ENTRIES as u64);
         if entries.len() as u64 > limit {
-            return Err(BeaconError::TooMany { found: entries.len(), limit });
+            return Err(BeaconError::TooMany {
+                found: entries.len(),
+                limit,
+            });
         }
         let mut values = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
             let of = Epoch(tip.0 + 1 + index as u64);
             let expected = self.round_of(of).unwrap_or(0);
             if entry.round != expected || expected == 0 {
-                return Err(BeaconError::WrongRound { index, expected, found: entry.round });
+                return Err(BeaconError::WrongRound {
+                    index,
+                    expected,
+                    found: entry.round,
+                });
             }
             values.push((of, entry.randomness()));
         }
@@ -397,7 +408,9 @@ impl BeaconSchedule {
             let key = self.network(group[0].0).1;
             if !key.verify_weighted(group.iter().map(|(_, entry)| entry)) {
                 let single = |(i, (_, entry)): (usize, &(Epoch, Entry))| {
-                    key.verify(entry.round, &entry.sig).err().map(|error| (at + i, error))
+                    key.verify(entry.round, &entry.sig)
+                        .err()
+                        .map(|error| (at + i, error))
                 };
                 if let Some(bad) = group.iter().enumerate().find_map(single) {
                     return Some(bad);
@@ -771,17 +784,26 @@ mod tests {
         assert_eq!(schedule.first_bad(&[]), None);
         let mut wrong = good.clone();
         wrong[4].1.sig = wrong[5].1.sig;
-        assert_eq!(schedule.first_bad(&wrong), Some((4, BeaconError::BadSignature { round: 5 })));
+        assert_eq!(
+            schedule.first_bad(&wrong),
+            Some((4, BeaconError::BadSignature { round: 5 }))
+        );
         let mut broken = good.clone();
         broken[7].1.sig[0] ^= 0x80;
-        assert!(matches!(schedule.first_bad(&broken), Some((7, BeaconError::BadPoint { .. }))));
+        assert!(matches!(
+            schedule.first_bad(&broken),
+            Some((7, BeaconError::BadPoint { .. }))
+        ));
         // sig1 + D and sig2 - D: their plain sum is right.
         let point = |sig: &[u8; 48]| decode_point::<G1Affine>("signature", sig).unwrap();
         let d = G1Affine::generator();
         let mut opposite = good.clone();
         opposite[0].1.sig = encode((point(&good[0].1.sig) + d).into_affine());
         opposite[1].1.sig = encode((point(&good[1].1.sig) - d).into_affine());
-        assert_eq!(schedule.first_bad(&opposite), Some((0, BeaconError::BadSignature { round: 1 })));
+        assert_eq!(
+            schedule.first_bad(&opposite),
+            Some((0, BeaconError::BadSignature { round: 1 }))
+        );
     }
 
     #[test]

@@ -1015,7 +1015,9 @@ fn read_full(disk: &dyn Disk, offset: u64, buf: &mut [u8]) -> Result<bool, LogEr
 /// Any bytes as a chain file: every record is read or refused, and none is longer than the file. Body of the fuzz target.
 pub fn fuzz_chain_file(bytes: &[u8]) {
     let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes.to_vec()));
-    let Ok((kind, chain_id, salt)) = read_file_head(&*disk) else { return };
+    let Ok((kind, chain_id, salt)) = read_file_head(&*disk) else {
+        return;
+    };
     let reader = LogReader { disk, salt };
     let mut cursor = reader.start(chain_id);
     cursor.export = kind == MAGIC_EXPORT;
@@ -1023,10 +1025,18 @@ pub fn fuzz_chain_file(bytes: &[u8]) {
     loop {
         match cursor.next() {
             Ok(Step::Record { mark, payload }) => {
-                assert!(mark.end <= bytes.len() as u64 && payload.len() < bytes.len() && mark.height == heights);
+                assert!(
+                    mark.end <= bytes.len() as u64
+                        && payload.len() < bytes.len()
+                        && mark.height == heights
+                );
                 heights += 1;
             }
-            Ok(Step::Broken { height, offset, cause }) => {
+            Ok(Step::Broken {
+                height,
+                offset,
+                cause,
+            }) => {
                 let _ = reader.refuse_damage(height, offset, &cause, None);
                 return;
             }

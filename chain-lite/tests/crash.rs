@@ -37,11 +37,19 @@ fn beacon() -> DevnetSigner {
 }
 
 fn genesis() -> Genesis {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/vectors/filecoin.json");
-    let vectors: serde_json::Value = serde_json::from_slice(&std::fs::read(path).expect("vectors")).expect("JSON");
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../fixtures/vectors/filecoin.json"
+    );
+    let vectors: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(path).expect("vectors")).expect("JSON");
     let vk = |circuit, name: &str| {
         let text = vectors["sectors"]["2KiB"][name].as_str().expect("hex");
-        CircuitKey { circuit, insecure: true, vk: hex::decode(text).expect("hex") }
+        CircuitKey {
+            circuit,
+            insecure: true,
+            vk: hex::decode(text).expect("hex"),
+        }
     };
     let size = SectorSize::Kib2;
     Genesis {
@@ -50,41 +58,74 @@ fn genesis() -> Genesis {
         kind: NetworkKind::Devnet,
         time_ms: 1,
         clock: ClockMode::Logical { epoch_ms: 1 },
-        params: ChainParams { sector_sizes: vec![size], ..ChainParams::devnet() },
+        params: ChainParams {
+            sector_sizes: vec![size],
+            ..ChainParams::devnet()
+        },
         accounts: [(Address::of(&key(1).verifying_key()), TokenAmount(1_000_000))].into(),
-        validators: vec![Validator { id: ValidatorId(key(2).verifying_key().to_bytes()), power: 1 }],
+        validators: vec![Validator {
+            id: ValidatorId(key(2).verifying_key().to_bytes()),
+            power: 1,
+        }],
         beacons: vec![BeaconParams::devnet(&beacon(), 1)],
-        keys: vec![vk(CircuitId::porep(size), "porep_vk"), vk(CircuitId::window(size), "window_vk")],
+        keys: vec![
+            vk(CircuitId::porep(size), "porep_vk"),
+            vk(CircuitId::window(size), "window_vk"),
+        ],
     }
 }
 
 fn open(home: &Path) -> Ledger {
     let genesis = genesis();
     let keys = genesis.clone().check().expect("genesis").keys().clone();
-    Ledger::open(home, &genesis, Arc::new(Groth16Verifier::new(keys))).expect("opens after any crash")
+    Ledger::open(home, &genesis, Arc::new(Groth16Verifier::new(keys)))
+        .expect("opens after any crash")
 }
 
 fn transfer(chain_id: ChainId, nonce: u64) -> chain_lite::message::SignedTx {
-    let msgs = vec![Message::Transfer { to: Address([nonce as u8; 32]), amount: TokenAmount(1) }];
+    let msgs = vec![Message::Transfer {
+        to: Address([nonce as u8; 32]),
+        amount: TokenAmount(1),
+    }];
     let sender = Address::of(&key(1).verifying_key());
-    let tx = Tx { version: 1, chain_id, sender, nonce, fee_limit: TokenAmount(0), valid_until_height: u64::MAX, msgs };
+    let tx = Tx {
+        version: 1,
+        chain_id,
+        sender,
+        nonce,
+        fee_limit: TokenAmount(0),
+        valid_until_height: u64::MAX,
+        msgs,
+    };
     sign(tx, &key(1))
 }
 
 /// Makes blocks and announces each on stdout, until it is killed.
 #[test]
 fn victim() {
-    let Some(home) = std::env::var_os(HOME) else { return };
+    let Some(home) = std::env::var_os(HOME) else {
+        return;
+    };
     let ledger = Arc::new(open(Path::new(&home)));
     let pool = Arc::new(Mempool::new(ledger.chain_id()));
     let blocks = ledger.subscribe();
-    let keys = Keys { validator: key(2), beacon: Box::new(beacon()) };
+    let keys = Keys {
+        validator: key(2),
+        beacon: Box::new(beacon()),
+    };
     let _engine = solo::start(ledger.clone(), pool.clone(), keys).expect("starts");
-    let mut nonce = pool.next_nonce(&ledger.view(), &Address::of(&key(1).verifying_key())).expect("reads");
+    let mut nonce = pool
+        .next_nonce(&ledger.view(), &Address::of(&key(1).verifying_key()))
+        .expect("reads");
     while let Ok(block) = blocks.recv() {
         println!("\nheight {}", block.block.header.height);
         std::io::stdout().flush().expect("the parent reads");
-        pool.submit(transfer(ledger.chain_id(), nonce), ledger.tip().height, &ledger.view()).expect("takes it");
+        pool.submit(
+            transfer(ledger.chain_id(), nonce),
+            ledger.tip().height,
+            &ledger.view(),
+        )
+        .expect("takes it");
         nonce += 1;
     }
 }
@@ -101,9 +142,15 @@ fn run_and_kill(home: &Path, blocks: u64, extra: Duration) -> u64 {
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let mut last = 0;
     let mut seen = 0;
-    let parse = |line: &str| line.strip_prefix("height ").and_then(|h| h.parse::<u64>().ok());
+    let parse = |line: &str| {
+        line.strip_prefix("height ")
+            .and_then(|h| h.parse::<u64>().ok())
+    };
     while seen < blocks {
-        let line = lines.next().expect("the victim lives until it is killed").expect("utf-8");
+        let line = lines
+            .next()
+            .expect("the victim lives until it is killed")
+            .expect("utf-8");
         if let Some(height) = parse(&line) {
             (last, seen) = (height, seen + 1);
         }
@@ -124,15 +171,34 @@ fn tm_h1_kill_9_loses_no_announced_block() {
     let mut random = 7u64;
     let mut highest = 0;
     for round in 0..ROUNDS {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let announced = run_and_kill(home.path(), 2 + random % 9, Duration::from_micros((random >> 32) % 20_000));
-        assert!(announced > highest, "round {round}: the chain went on after the crash before");
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let announced = run_and_kill(
+            home.path(),
+            2 + random % 9,
+            Duration::from_micros((random >> 32) % 20_000),
+        );
+        assert!(
+            announced > highest,
+            "round {round}: the chain went on after the crash before"
+        );
         highest = announced;
         let ledger = open(home.path());
-        assert!(ledger.tip().height >= announced, "round {round}: block {announced} was announced, the tip is {}", ledger.tip().height);
+        assert!(
+            ledger.tip().height >= announced,
+            "round {round}: block {announced} was announced, the tip is {}",
+            ledger.tip().height
+        );
         let state_root = ledger.tip().state_root;
         drop(ledger);
-        let report = audit::replay(&home.path().join("blocks.log"), None, &mut |_: &Replayed<'_>| ()).expect("replays").report;
+        let report = audit::replay(
+            &home.path().join("blocks.log"),
+            None,
+            &mut |_: &Replayed<'_>| (),
+        )
+        .expect("replays")
+        .report;
         assert!(report.ok(), "round {round}: {:?}", report.failures);
         assert_eq!(report.state_root, state_root, "round {round}");
         assert!(report.txs > 0);
