@@ -411,8 +411,14 @@ fn truth(op: &str, operands: &[Bit]) -> bool {
     match op {
         "xor" => v[0] ^ v[1],
         "and" => v[0] && v[1],
-        "ch" => (v[0] && v[1]) || (!v[0] && v[2]),
-        _ => (v[0] && v[1]) || (v[0] && v[2]) || (v[1] && v[2]),
+        "ch" => {
+            if v[0] {
+                v[1]
+            } else {
+                v[2]
+            }
+        }
+        _ => v.iter().filter(|bit| **bit).count() >= 2,
     }
 }
 

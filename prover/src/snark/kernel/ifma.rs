@@ -39,7 +39,7 @@ const BOUNDS: [Limbs; MAX_LEVEL + 2] = bounds(1);
 const DOUBLE_BOUNDS: [Limbs; MAX_LEVEL + 2] = bounds(2);
 
 // The products' bound of the front page: 2·X_(l+1)·2 ≤ 2^35, and all values fit 416 bits.
-const _: () = assert!(MAX_LEVEL + 3 + 1 + 1 <= 35);
+const _: () = assert!(MAX_LEVEL + 5 <= 35);
 
 /// One coordinate.
 type Limbs = [u64; LIMBS];
