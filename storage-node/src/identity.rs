@@ -456,7 +456,7 @@ mod tests {
                 good.replace("kind: wallet", "kind: net").into_bytes(),
                 "another kind",
             ),
-            (good[..seed_at + 10].as_bytes().to_vec(), "64 hex digits"),
+            (good.as_bytes()[..seed_at + 10].to_vec(), "64 hex digits"),
             (vec![b'x'; 100_000], "too long"),
         ];
         for (bytes, expected) in cases {

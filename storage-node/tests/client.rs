@@ -1,21 +1,24 @@
 //! The client against a real devnet: JSON-RPC, QUIC, providers that recompute both roots and publish; test sectors of 2 KiB.
+//! The first object is put by the real binary, which is killed again and again until one run gets through.
 //!
 //! Sealing goes on in the background and is not waited for: this is about rung 1, *received*, and about reading back.
 //! The proving keys of the 2 KiB circuits are made on first use and shared with the other tests (`HOLDFAST_PARAMS`).
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use prover::{NoProgress, SectorSize};
 use storage_node::client::get::{GetRequest, Target, get};
 use storage_node::client::health::{State, health};
 use storage_node::client::live::{LiveClient, connect};
-use storage_node::client::put::{PutRequest, Stored, put};
 use storage_node::client::{ClientError, catalog};
 use storage_node::config::{Config, Home};
 use storage_node::devnet::{Devnet, DevnetConfig};
 use storage_node::identity::Wallet;
-use storage_node::object::erasure::Scheme;
+use storage_node::object::manifest::Label;
 
 async fn client(home: &Home, chain_url: &str, at: &Path) -> Arc<LiveClient> {
     let wallet = Wallet::open(&home.wallet_key(), || None).expect("the devnet's wallet");
@@ -23,21 +26,46 @@ async fn client(home: &Home, chain_url: &str, at: &Path) -> Arc<LiveClient> {
     Arc::new(client.expect("the chain answers"))
 }
 
-async fn store(client: &Arc<LiveClient>, file: &Path) -> Result<Stored, ClientError> {
-    let request = PutRequest {
-        source: file.to_owned(),
-        name: None,
-        scheme: Scheme::new(2, 2).expect("legal"),
-        duration: None,
-        max_price_per_gib: None,
-        again: false,
-    };
-    put(
-        Arc::clone(client),
-        request,
-        Arc::new(|event| eprintln!("{event:?}")),
-    )
-    .await
+/// `holdfast put FILE --json` in a process of its own.
+fn put(home: &Path, chain_url: &str, file: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command
+        .args(["--json", "--chain", chain_url, "put"])
+        .arg(file)
+        .arg("--home")
+        .arg(home)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Kills puts of one file after ever longer times, then lets one end; returns its JSON.
+fn put_through_kills(home: &Path, chain_url: &str, file: &Path) -> serde_json::Value {
+    let mut killed = 0;
+    for delay_ms in [5u64, 20, 40, 60, 90, 120, 160, 200, 260, 340, 450, 600] {
+        let mut child = put(home, chain_url, file).spawn().expect("starts");
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        killed += u32::from(child.try_wait().expect("a child").is_none());
+        // SIGKILL on Unix: no handler runs, no buffer is flushed.
+        child.kill().expect("a child");
+        child.wait().expect("a child");
+    }
+    assert!(killed > 0, "every put ended before it could be killed");
+    let output = put(home, chain_url, file).output().expect("starts");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "after {killed} kills: {errors}");
+    serde_json::from_slice(&output.stdout).expect("stdout is JSON alone")
+}
+
+/// How many open deals each label has.
+async fn charges(client: &LiveClient) -> BTreeMap<Label, usize> {
+    let deals = client.chain.deals_by_client(&client.wallet.address()).await;
+    let mut counts = BTreeMap::new();
+    for view in deals.expect("the chain answers") {
+        let label = view.deal.proposal.label.parse().expect("our label");
+        *counts.entry(label).or_default() += 1;
+    }
+    counts
 }
 
 async fn read(client: &Arc<LiveClient>, id: &str, to: &Path) -> Result<Vec<u8>, ClientError> {
@@ -54,7 +82,7 @@ async fn read(client: &Arc<LiveClient>, id: &str, to: &Path) -> Result<Vec<u8>, 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_is_stored_found_by_its_key_alone_and_read_with_m_providers_stopped() {
+async fn tm_h1_a_killed_put_is_charged_once_and_its_key_alone_reads_it_with_m_providers_stopped() {
     let dir = tempfile::tempdir().expect("a folder");
     let home = Home::new(dir.path().join("net"));
     let config = Config::resolve(None, None, |name| std::env::var_os(name)).expect("a platform");
@@ -69,25 +97,46 @@ async fn a_file_is_stored_found_by_its_key_alone_and_read_with_m_providers_stopp
         .await
         .expect("starts");
     let url = devnet.chain_url();
-    let here = client(&home, &url, &dir.path().join("here")).await;
+    let here = dir.path().join("here");
+    std::fs::create_dir(&here).expect("a folder");
+    std::fs::copy(home.wallet_key(), here.join("wallet.key")).expect("mode and bytes");
 
     let file = dir.path().join("sample");
     let plain: Vec<u8> = (0..1500u32).map(|i| (i * 7 % 251) as u8).collect();
     std::fs::write(&file, &plain).expect("writes");
-    let stored = store(&here, &file).await.expect("stores");
+    let stored = tokio::task::block_in_place(|| put_through_kills(&here, &url, &file));
+    let id = stored["object"].as_str().expect("an id").to_owned();
+    let elsewhere = client(&home, &url, &dir.path().join("elsewhere")).await;
+    let charged = charges(&elsewhere).await;
     assert_eq!(
-        (stored.segments, stored.deals, stored.already),
-        (1, 8, false)
+        charged.len(),
+        5,
+        "four shards and one manifest part: {charged:?}"
     );
-    let again = store(&here, &file).await.expect("finds");
-    assert!(again.already && again.object == stored.object);
+    for (label, count) in &charged {
+        let copies = if matches!(label, Label::Manifest { .. }) {
+            4
+        } else {
+            1
+        };
+        assert_eq!(*count, copies, "{label}");
+    }
+    let again = put(&here, &url, &file).output().expect("starts");
+    let again: serde_json::Value = serde_json::from_slice(&again.stdout).expect("JSON");
+    assert_eq!(
+        (&again["object"], &again["already"]),
+        (&stored["object"], &true.into())
+    );
+    assert_eq!(
+        charges(&elsewhere).await,
+        charged,
+        "nothing was charged for asking again"
+    );
 
     // A home with nothing but the key: the chain and any k providers give everything back.
     for index in [0, 2] {
         devnet.stop_provider(index).await.expect("stops");
     }
-    let elsewhere = client(&home, &url, &dir.path().join("elsewhere")).await;
-    let id = stored.object.to_string();
     let bytes = read(&elsewhere, &id, &dir.path().join("back"))
         .await
         .expect("two are left");
@@ -110,7 +159,6 @@ async fn a_file_is_stored_found_by_its_key_alone_and_read_with_m_providers_stopp
     assert!(matches!(error, ClientError::Lost { .. }), "{error}");
     assert!(!dir.path().join("lost").exists());
 
-    here.network.close().await;
     elsewhere.network.close().await;
     devnet.shutdown().await.expect("stops in order");
 }

@@ -35,6 +35,7 @@ pub mod output;
 pub mod prover;
 pub mod provider;
 pub mod put;
+pub mod repair;
 pub mod status;
 pub mod wallet;
 
@@ -67,6 +68,8 @@ pub enum Command {
     Ls(ls::Args),
     /// Show an object's health, proofs and money
     Status(status::Args),
+    /// Give shards whose deals are over to new providers
+    Repair(repair::Args),
     /// Keys, balance and transfers of this home's account
     Wallet(wallet::Args),
     /// The prover alone, on files: seal, unseal, prove, verify
@@ -106,6 +109,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Get(args) => get::run(args, &context).await,
         Command::Ls(args) => ls::run(args, &context).await,
         Command::Status(args) => status::run(args, &context).await,
+        Command::Repair(args) => repair::run(args, &context).await,
         Command::Wallet(args) => wallet::run(args, &context).await,
         Command::Prover(args) => prover::run(args, &context).await,
         Command::Provider(args) => provider::run(args, &context).await,

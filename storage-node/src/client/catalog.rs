@@ -204,11 +204,19 @@ pub async fn manifest<C: Chain, N: Network>(
     client: &Client<C, N>,
     entry: &Entry,
 ) -> Result<Manifest, ClientError> {
+    Ok(sealed_manifest(client, entry).await?.1)
+}
+
+/// The manifest of an object, and its sealed form as it lies with the providers.
+pub async fn sealed_manifest<C: Chain, N: Network>(
+    client: &Client<C, N>,
+    entry: &Entry,
+) -> Result<(SealedManifest, Manifest), ClientError> {
     let key = client.wallet.manifest_key();
-    if let Some(sealed) = recall(&client.home, &entry.object)
-        && let Ok(manifest) = SealedManifest(sealed).open(&entry.object, &key)
+    if let Some(sealed) = recall(&client.home, &entry.object).map(SealedManifest)
+        && let Ok(manifest) = sealed.open(&entry.object, &key)
     {
-        return Ok(manifest);
+        return Ok((sealed, manifest));
     }
     let providers = by_id(client.chain.providers().await?);
     let mut sealed = Vec::new();
@@ -222,7 +230,7 @@ pub async fn manifest<C: Chain, N: Network>(
     let sealed = SealedManifest(sealed);
     let manifest = sealed.open(&entry.object, &key)?;
     remember(&client.home, &entry.object, &sealed.0);
-    Ok(manifest)
+    Ok((sealed, manifest))
 }
 
 /// One part of a sealed manifest, from the first holder that serves it.

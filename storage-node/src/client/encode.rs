@@ -440,7 +440,7 @@ pub fn stage_in_memory(bytes: Vec<u8>) -> Result<StagedShard, ClientError> {
 }
 
 /// Writes one shard and computes both of its roots.
-struct ShardSink {
+pub(super) struct ShardSink {
     path: PathBuf,
     file: BufWriter<File>,
     comm_p: CommpHasher,
@@ -449,7 +449,7 @@ struct ShardSink {
 }
 
 impl ShardSink {
-    fn create(path: PathBuf, bytes: u64) -> Result<Self, ClientError> {
+    pub(super) fn create(path: PathBuf, bytes: u64) -> Result<Self, ClientError> {
         let file = File::options()
             .read(true)
             .write(true)
@@ -467,7 +467,7 @@ impl ShardSink {
         })
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
         self.comm_p.update(bytes);
         self.tree
             .update(bytes)
@@ -478,7 +478,7 @@ impl ShardSink {
     }
 
     /// No fsync: after a crash staged bytes are coded anew.
-    fn finish(self) -> Result<StagedShard, ClientError> {
+    pub(super) fn finish(self) -> Result<StagedShard, ClientError> {
         let file = self
             .file
             .into_inner()

@@ -816,3 +816,25 @@ fn is_device_name(label: &str) -> bool {
         )
     })
 }
+
+/// A name that passes joins a folder without leaving it. Body of the fuzz target.
+pub fn fuzz_safe_name(label: &str) {
+    if let Some(name) = safe_name(label) {
+        let joined = Path::new("/target").join(&name);
+        assert_eq!(joined.parent(), Some(Path::new("/target")));
+        assert_eq!(joined.file_name(), Some(name.as_ref()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn tm_c7_no_text_names_anything_outside_its_folder(label in "\\PC{0,40}|[./\\\\~a-z\u{0}-\u{20}]{0,12}") {
+            fuzz_safe_name(&label);
+        }
+    }
+}

@@ -38,7 +38,7 @@ use crate::config::Home;
 use crate::identity::create_private_dir;
 use crate::object::cipher::NoncePrefix;
 use crate::object::erasure::Scheme;
-use crate::object::manifest::{FileTag, ObjectId, WrappedKey};
+use crate::object::manifest::{FileTag, ObjectId, SealedManifest, WrappedKey};
 
 /// Longest record: 255 shards with a few attempts each stay far below.
 const MAX_RECORD_BYTES: u64 = 32 << 20;
@@ -393,13 +393,18 @@ impl Journal {
     }
 
     /// The sealed manifest with its object id, if the put came that far.
-    pub fn manifest(&self) -> Result<Option<([u8; 32], Vec<u8>)>, ClientError> {
-        self.read("manifest")
+    pub fn manifest(&self) -> Result<Option<(ObjectId, SealedManifest)>, ClientError> {
+        let record: Option<([u8; 32], Vec<u8>)> = self.read("manifest")?;
+        Ok(record.map(|(object, sealed)| (ObjectId(object), SealedManifest(sealed))))
     }
 
     /// Makes the sealed manifest durable, before its first part is sent.
-    pub fn write_manifest(&self, object: ObjectId, sealed: &[u8]) -> Result<(), ClientError> {
-        self.write("manifest", &(object.0, sealed.to_vec()))
+    pub fn write_manifest(
+        &self,
+        object: ObjectId,
+        sealed: &SealedManifest,
+    ) -> Result<(), ClientError> {
+        self.write("manifest", &(&object.0, &sealed.0))
     }
 
     /// The end of the put, if it is complete.

@@ -12,6 +12,7 @@ use super::fake::{Fake, Manner};
 use super::get::{GetRequest, Got, Target, get, safe_name};
 use super::health::{Rung, State, health};
 use super::journal::{Fuse, Journal};
+use super::put::repair::repair;
 use super::put::{PutEvent, PutRequest, Stored, put, put_with};
 use super::{ClientError, catalog};
 use crate::object::erasure::Scheme;
@@ -779,35 +780,83 @@ async fn health_follows_the_deals() {
     );
     assert!(now.pieces.iter().all(|piece| piece.rung == Rung::Received));
     assert_eq!(now.locked, stored.max_cost);
-    let mut expected = [State::Degraded, State::Critical, State::Lost].into_iter();
-    let shards: Vec<_> = {
+    // The deals of segment 0 are slashed one after the other: n - 1, k, k - 1 shards are left.
+    let first_segment: Vec<_> = {
         let world = fake.world();
-        let deals = world.deals.iter();
-        let first = deals.filter(|(_, deal)| deal.proposal.label.contains("/0/"));
-        first
-            .filter(|(_, deal)| deal.proposal.label.starts_with("data"))
-            .map(|(id, _)| *id)
-            .take(3)
-            .collect()
+        let deals = world.deals.iter().filter(|(_, deal)| {
+            let label: Label = deal.proposal.label.parse().expect("our label");
+            matches!(label, Label::Data { segment: 0, .. })
+        });
+        deals.map(|(id, _)| *id).collect()
     };
-    for id in shards {
-        let mut world = fake.world();
-        world.deals.get_mut(&id).expect("known").status = chain_lite::deal::DealStatus::Slashed;
-        drop(world);
-        let _ = &id;
-        let state = health(&fake, &entry().await, Some(2))
+    let after = [State::Degraded, State::Critical, State::Lost, State::Lost];
+    for (id, expected) in first_segment.into_iter().zip(after) {
+        let deal = |fake: &Fake| fake.world().deals.remove(&id).expect("known");
+        let slashed = chain_lite::deal::Deal {
+            status: chain_lite::deal::DealStatus::Slashed,
+            ..deal(&fake)
+        };
+        fake.world().deals.insert(id, slashed);
+        let now = health(&fake, &entry().await, Some(2))
             .await
-            .expect("judges")
-            .state;
-        // The three deals may lie in both segments; the state never improves and ends where k is undercut.
-        let want = expected.next().expect("three losses");
-        assert!(matches!(
-            (want, state),
-            (State::Degraded, State::Degraded)
-                | (State::Critical, State::Critical | State::Degraded)
-                | (State::Lost, State::Lost | State::Critical | State::Degraded)
-        ));
+            .expect("judges");
+        assert_eq!(now.state, expected, "{} left", now.weakest);
     }
+}
+
+#[tokio::test]
+async fn a_repair_restores_lost_shards_and_copies_under_the_same_id_and_charges_only_for_them() {
+    let desk = Desk::new(70_000);
+    let fake = Fake::new(&[Honest; 6]);
+    let stored = desk.put(&fake, 2, 2).await.expect("stores");
+    // One provider is slashed for all it held and is gone; another home, with the key alone, repairs.
+    let broken = {
+        let mut world = fake.world();
+        let victim = world
+            .deals
+            .values()
+            .next()
+            .expect("deals")
+            .proposal
+            .provider;
+        let mut broken = 0;
+        for deal in world
+            .deals
+            .values_mut()
+            .filter(|d| d.proposal.provider == victim)
+        {
+            deal.status = chain_lite::deal::DealStatus::Slashed;
+            broken += 1;
+        }
+        let mut providers = world.providers.iter_mut();
+        let provider = providers.find(|p| p.record.id == victim).expect("known");
+        provider.manner = Gone;
+        provider.pieces.clear();
+        broken
+    };
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let client = fake.client(elsewhere.path());
+    let id = stored.object.to_string();
+    let repaired = repair(Arc::clone(&client), &id, None, Arc::new(|_| ()))
+        .await
+        .expect("repairs");
+    assert_eq!(repaired.moved.len(), broken);
+    assert_eq!(
+        fake.world().deals.len() as u64,
+        stored.deals + broken as u64
+    );
+    let entry = catalog::find(&client, &id).await.expect("the same id");
+    let now = health(&fake, &entry, Some(2)).await.expect("judges");
+    assert_eq!((now.state, now.weakest), (State::Healthy, 4));
+    // Nothing is left to do, and nothing is charged for asking.
+    let deals = fake.world().deals.len();
+    let idle = repair(client, &id, None, Arc::new(|_| ()))
+        .await
+        .expect("idle");
+    assert!(idle.moved.is_empty());
+    assert_eq!(fake.world().deals.len(), deals);
+    // The restored shards read back: everybody who was there before but one is gone.
+    desk.assert_restores(&fake, &stored).await;
 }
 
 #[tokio::test]

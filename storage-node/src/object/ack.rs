@@ -92,9 +92,30 @@ impl PieceAck {
     }
 }
 
+/// Any bytes are an error: nobody has the key. Body of the fuzz target.
+pub fn fuzz_verify(bytes: &[u8]) {
+    let expected = PieceAck {
+        deal: DealId([0; 32]),
+        comm_p: CommP([0; 32]),
+        blake3_root: Blake3Root([0; 32]),
+        bytes: 0,
+    };
+    // The network key of seed [7; 32]; a fuzzer that signs with it would have broken ed25519.
+    let key = SigningKey::from_bytes(&[7; 32]).verifying_key().to_bytes();
+    assert!(expected.verify(bytes, &NetKey(key)).is_err());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_calmly(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            fuzz_verify(&bytes);
+        }
+    }
 
     fn ack() -> PieceAck {
         PieceAck {

@@ -497,7 +497,7 @@ pub fn segment_root(k: u8, shard_len: u64, shards: &[([u8; 32], [u8; 32])]) -> [
 
 /// What a deal's public label says: `data/<file tag>/<segment>/<shard>/<bytes>` or
 /// `manifest/<object id>/<file tag>/<part>/<parts>/<bytes>`; `bytes` is the piece's length before padding.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Label {
     /// A shard of an object's segment.
     Data {

@@ -40,30 +40,47 @@ enum Turn {
 }
 
 impl<C: Chain, N: Network> Run<C, N> {
-    /// Pushes until every shard of a part is published, reads every one back, and marks the part stored. `fresh` is false when an
-    /// earlier run may have sent the proposals; `acknowledged` hears when every shard was signed for.
+    /// Delivers every shard of a part. `fresh` is false when an earlier run may have sent the proposals; `acknowledged` hears
+    /// when every shard was signed for.
     pub(super) async fn store_part(
         &self,
         part: Part,
-        mut record: SegmentRecord,
+        record: SegmentRecord,
         staged: Vec<StagedShard>,
         fresh: bool,
         acknowledged: Option<mpsc::UnboundedSender<()>>,
     ) -> Result<SegmentRecord, ClientError> {
-        let mut acknowledged = acknowledged;
-        let mut watched = Watched::new(&staged, fresh);
-        let mut published = BTreeSet::new();
+        let all: BTreeSet<usize> = (0..record.shards.len()).collect();
+        let fresh = if fresh { all.clone() } else { BTreeSet::new() };
+        self.store_some(part, record, &staged, &all, &fresh, acknowledged)
+            .await
+    }
+
+    /// Pushes until the shards `wanted` of a part are published, reads each of them back, and marks the part stored. `fresh` ones
+    /// were signed by this run.
+    pub(super) async fn store_some(
+        &self,
+        part: Part,
+        mut record: SegmentRecord,
+        staged: &[StagedShard],
+        wanted: &BTreeSet<usize>,
+        fresh: &BTreeSet<usize>,
+        mut acknowledged: Option<mpsc::UnboundedSender<()>>,
+    ) -> Result<SegmentRecord, ClientError> {
+        let mut watched = Watched::new(staged, fresh);
+        let all = 0..record.shards.len();
+        let mut published: BTreeSet<usize> = all.filter(|index| !wanted.contains(index)).collect();
         while published.len() < record.shards.len() {
-            self.push_missing(part, &mut record, &staged, &mut watched, &published)
+            self.push_missing(part, &mut record, staged, &mut watched, &published)
                 .await?;
             if let Some(tell) = acknowledged.take() {
                 // Nobody listens any more when the put has failed elsewhere.
                 let _ = tell.send(());
             }
-            self.await_published(part, &mut record, &staged, &mut watched, &mut published)
+            self.await_published(part, &mut record, staged, &mut watched, &mut published)
                 .await?;
         }
-        self.read_back(&record).await?;
+        self.read_back(&record, wanted).await?;
         record.stored = true;
         self.journal.write_segment(part, &record)?;
         Ok(record)
@@ -340,9 +357,14 @@ impl<C: Chain, N: Network> Run<C, N> {
         changed
     }
 
-    /// Reads a random range of every shard from its holder.
-    async fn read_back(&self, record: &SegmentRecord) -> Result<(), ClientError> {
-        let reads = record.shards.iter().map(|shard| self.read_back_one(shard));
+    /// Reads a random range of every wanted shard from its holder.
+    async fn read_back(
+        &self,
+        record: &SegmentRecord,
+        wanted: &BTreeSet<usize>,
+    ) -> Result<(), ClientError> {
+        let shards = wanted.iter().filter_map(|index| record.shards.get(*index));
+        let reads = shards.map(|shard| self.read_back_one(shard));
         for outcome in futures_all(reads).await {
             outcome?;
         }
@@ -419,10 +441,12 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(staged: &[StagedShard], fresh: bool) -> Self {
-        let shards = staged.iter();
+    fn new(staged: &[StagedShard], fresh: &BTreeSet<usize>) -> Self {
+        let shards = staged.iter().enumerate();
         Self {
-            shards: shards.map(|shard| Watch::new(shard.bytes, fresh)).collect(),
+            shards: shards
+                .map(|(index, shard)| Watch::new(shard.bytes, fresh.contains(&index)))
+                .collect(),
         }
     }
 }

@@ -22,6 +22,7 @@
 //! segment in flight. Crash: at any instruction; run the same command again.
 
 mod deliver;
+pub mod repair;
 mod sign;
 mod survey;
 
@@ -398,7 +399,7 @@ impl<C: Chain, N: Network> Run<C, N> {
         let stored = self.summary(object, &manifest, &parts, resumed)?;
         let sealed = self.journal.manifest()?;
         if let Some((_, sealed)) = &sealed {
-            catalog::remember(&self.client.home, &object, sealed);
+            catalog::remember(&self.client.home, &object, &sealed.0);
         }
         self.journal
             .write_done(&Done::new(object, stored.max_cost))?;
@@ -673,12 +674,11 @@ impl<C: Chain, N: Network> Run<C, N> {
         let Some((object, sealed)) = self.journal.manifest()? else {
             let object = manifest.id();
             let sealed = SealedManifest::seal(&manifest, &key, &mut OsRng);
-            self.journal.write_manifest(object, &sealed.0)?;
+            self.journal.write_manifest(object, &sealed)?;
             return Ok((object, manifest));
         };
         // Sealed by an earlier run. Holders may have changed since, which the chain knows; the bytes may not have.
-        let object = ObjectId(object);
-        let sealed = SealedManifest(sealed).open(&object, &key)?;
+        let sealed = sealed.open(&object, &key)?;
         let roots = |manifest: &Manifest| -> Vec<[u8; 32]> {
             manifest
                 .shards
@@ -725,7 +725,7 @@ impl<C: Chain, N: Network> Run<C, N> {
             .journal
             .manifest()?
             .ok_or_else(|| ClientError::Bug("the manifest is not sealed yet".into()))?;
-        Ok((ObjectId(object), sealed))
+        Ok((object, sealed.0))
     }
 
     /// Bytes of the sealed manifest in one part: what a piece of a data shard's limit holds.
