@@ -223,6 +223,9 @@ pub struct GetStream {
 impl GetStream {
     /// The next block; `None` after the last one, when the provider has said so too.
     pub async fn next(&mut self) -> Result<Option<Block>, Error> {
+        if self.reply.is_done() {
+            return Ok(None);
+        }
         loop {
             match self.step().await? {
                 GetStep::More => {}
