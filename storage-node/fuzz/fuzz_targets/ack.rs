@@ -1,2 +1,3 @@
+//! Fuzz target: ack bytes. The body lives in the crate, where bounded tests on stable run it too.
 #![no_main]
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| storage_node::object::ack::fuzz_verify(bytes));
