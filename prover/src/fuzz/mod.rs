@@ -4,7 +4,11 @@
 
 mod data;
 mod proofs;
+#[cfg(feature = "prove")]
+mod sector;
 
 pub use data::*;
 #[allow(unused_imports)]
 pub use proofs::*;
+#[cfg(feature = "prove")]
+pub use sector::*;

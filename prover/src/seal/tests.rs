@@ -653,6 +653,32 @@ fn a_vanilla_proof_with_any_wrong_field_is_refused() {
     }
 }
 
+/// Damaged copies of a real record and a real vanilla proof: refused or read as they stand, never a panic.
+#[test]
+fn tm_p17_damaged_records_and_vanilla_proofs_are_met_calmly() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let challenged = replicate(&dir.path().join("s"), kib2(), &[2032])
+        .challenge(SEED)
+        .expect("opens");
+    let record = challenged.dir().record().encode();
+    let vanilla = borsh::to_vec(challenged.vanilla()).expect("writing to memory");
+    crate::fuzz::sector_record(&record);
+    crate::fuzz::vanilla_proof(&vanilla);
+    for (bytes, target) in [
+        (record, crate::fuzz::sector_record as fn(&[u8])),
+        (vanilla, crate::fuzz::vanilla_proof),
+    ] {
+        for at in (0..bytes.len()).step_by(1 + bytes.len() / 300) {
+            for byte in [0x00, 0x01, 0x40, 0xff] {
+                let mut changed = bytes.clone();
+                changed[at] = byte;
+                target(&changed);
+            }
+            target(&bytes[..at]);
+        }
+    }
+}
+
 /// Version 1 as it was first written: the empty 2 KiB sector of prover 9. Later programs must open or refuse it by name.
 #[test]
 fn tm_h10_the_records_bytes_are_pinned_and_other_versions_refused() {

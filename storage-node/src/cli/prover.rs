@@ -23,9 +23,12 @@ mod verify;
 use std::fmt::Display;
 use std::path::Path;
 
+use prover::CommR;
 use prover::machine::{Machine, Plan};
+use prover::porep::replica::comm_r;
 use prover::seal::SealError;
 use prover::sector_dir::SectorDirError;
+use prover::sector_dir::record::{Record, Stage};
 use prover::snark::keys::{KeyError, ParamStore};
 use prover::snark::prove::ProveError;
 
@@ -98,7 +101,11 @@ fn with_next_step(class: Class, error: impl Display) -> CliError {
     let text = error.to_string();
     match text.split_once("; ") {
         Some((what, next)) => CliError::new(class, what).hint(next),
-        None => CliError::new(class, text),
+        None => CliError::new(class, text).hint(match class {
+            Class::Usage | Class::Input => "check the arguments; --help explains them",
+            Class::BadData => "look for damage with `holdfast prover check DIR`",
+            _ => "check disk, memory and permissions, then run the same command again",
+        }),
     }
 }
 
@@ -146,6 +153,25 @@ fn seal_error(error: SealError) -> CliError {
         SealError::SelfCheck { .. } | SealError::Output(_) => Class::Machine,
     };
     with_next_step(class, error)
+}
+
+/// The CommR of a sector whose replica is complete; an earlier stage is the caller's mistake.
+fn require_replica(dir: &Path, record: &Record) -> Result<CommR, CliError> {
+    let (Stage::Replicated(roots) | Stage::Challenged(roots, _) | Stage::Sealed(roots, ..)) =
+        &record.stage
+    else {
+        let what = format!("the sector in {} has no replica yet", dir.display());
+        return Err(
+            CliError::new(Class::Input, what).hint("finish it with `holdfast prover seal DIR`")
+        );
+    };
+    comm_r(&roots.comm_c, &roots.comm_r_last).ok_or_else(|| {
+        let what = format!(
+            "the record in {} is damaged: its roots are no field elements",
+            dir.display()
+        );
+        CliError::new(Class::BadData, what).hint("seal the sector anew")
+    })
 }
 
 /// Refuses a missing folder before anything says something stranger.

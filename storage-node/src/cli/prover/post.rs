@@ -4,18 +4,18 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use prover::machine::Plan;
-use prover::porep::replica;
 use prover::post::proof::{PostError, ReplicaRef, prove_window, prove_winning};
 use prover::sector_dir::disk::RealDisk;
 use prover::sector_dir::read_record;
-use prover::sector_dir::record::{Record, Stage};
+use prover::sector_dir::record::Record;
 use prover::snark::CircuitId;
 use prover::{CommR, PostRandomness, ProverId, SectorSize};
 use serde::Serialize;
 
 use super::file::{PostFile, ProofFile, SectorEntry};
 use super::{
-    BarProgress, key_error, prove_error, require_folder, seal_error, store, with_next_step,
+    BarProgress, key_error, prove_error, require_folder, require_replica, seal_error, store,
+    with_next_step,
 };
 use crate::cli::{Class, CliError, Context};
 
@@ -131,17 +131,7 @@ pub fn prove(args: ProveArgs, plan: &Plan, context: &Context) -> Result<(), CliE
 fn load(dir: PathBuf) -> Result<Replica, CliError> {
     require_folder(&dir)?;
     let record = read_record(&RealDisk, &dir).map_err(|error| seal_error(error.into()))?;
-    let roots = match record.stage {
-        Stage::Replicated(roots) | Stage::Challenged(roots, _) | Stage::Sealed(roots, ..) => roots,
-        Stage::Packed | Stage::Labeled => {
-            let what = format!("the sector in {} has no replica yet", dir.display());
-            return Err(
-                CliError::new(Class::Input, what).hint("finish it with `holdfast prover seal DIR`")
-            );
-        }
-    };
-    let comm_r = replica::comm_r(&roots.comm_c, &roots.comm_r_last)
-        .ok_or_else(|| CliError::new(Class::BadData, "the record's roots are no field elements"))?;
+    let comm_r = require_replica(&dir, &record)?;
     Ok(Replica {
         dir,
         record,

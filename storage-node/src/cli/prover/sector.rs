@@ -19,7 +19,7 @@ use prover::{PieceInfo, ProverId, RegisteredSeal, SectorNumber, SectorSize, Seed
 use serde::Serialize;
 
 use super::file::ProofFile;
-use super::{BarProgress, key_error, require_folder, seal_error, store};
+use super::{BarProgress, key_error, require_folder, require_replica, seal_error, store};
 use crate::cli::args::ByteRangeArg;
 use crate::cli::output::human_bytes;
 use crate::cli::{Class, CliError, Context};
@@ -395,6 +395,7 @@ struct UnsealReport {
 pub fn unseal(args: UnsealArgs, plan: &Plan, context: &Context) -> Result<(), CliError> {
     require_folder(&args.dir)?;
     let record = record(&args.dir)?;
+    require_replica(&args.dir, &record)?;
     let capacity = record.seal.size.unpadded_bytes();
     let range = args.range.map_or(0..capacity, |range| {
         range.start..range.end.unwrap_or(capacity)
@@ -457,12 +458,12 @@ struct CheckReport {
 pub fn check(args: CheckArgs, plan: &Plan, context: &Context) -> Result<(), CliError> {
     require_folder(&args.dir)?;
     let record = record(&args.dir)?;
-    let (comm_r, stage) = match &record.stage {
-        Stage::Packed => (None, "packed"),
-        Stage::Labeled => (None, "labeled"),
-        Stage::Replicated(roots) => (Some(*roots), "replicated"),
-        Stage::Challenged(roots, _) => (Some(*roots), "challenged"),
-        Stage::Sealed(roots, _, _) => (Some(*roots), "sealed"),
+    let (has_replica, stage) = match &record.stage {
+        Stage::Packed => (false, "packed"),
+        Stage::Labeled => (false, "labeled"),
+        Stage::Replicated(_) => (true, "replicated"),
+        Stage::Challenged(..) => (true, "challenged"),
+        Stage::Sealed(..) => (true, "sealed"),
     };
     let mut report = CheckReport {
         dir: args.dir.clone(),
@@ -473,15 +474,12 @@ pub fn check(args: CheckArgs, plan: &Plan, context: &Context) -> Result<(), CliE
     match seal::resume(&args.dir) {
         Ok(_) => {}
         Err(error @ SealError::Dir(SectorDirError::Damaged { .. })) => {
-            report.damage.push(error.to_string())
+            report.damage.push(first_part(&error.to_string()))
         }
         Err(error) => return Err(seal_error(error)),
     }
-    if let Some(roots) = comm_r {
-        let comm_r =
-            prover::porep::replica::comm_r(&roots.comm_c, &roots.comm_r_last).ok_or_else(|| {
-                CliError::new(Class::BadData, "the record's roots are no field elements")
-            })?;
+    if has_replica {
+        let comm_r = require_replica(&args.dir, &record)?;
         let progress = BarProgress::new(&context.out);
         let found = replica_check(
             &args.dir,
@@ -513,6 +511,11 @@ pub fn check(args: CheckArgs, plan: &Plan, context: &Context) -> Result<(), CliE
     );
     Err(CliError::new(Class::BadData, what)
         .hint("run `holdfast prover repair` on it, or seal its data anew"))
+}
+
+/// What happened, without the next step that the library's messages add.
+fn first_part(message: &str) -> String {
+    message.split("; ").next().unwrap_or(message).to_owned()
 }
 
 /// Arguments of `prover repair`.
