@@ -64,6 +64,9 @@ const FAUCET_TOKENS: u64 = 100_000_000;
 const MAX_STATE_BYTES: u64 = 8 << 20;
 /// How long `stop_requested` pauses between looks.
 const STOP_POLL: Duration = Duration::from_millis(200);
+/// Looks at a taken lock before it counts as taken, and the pause between them.
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 const STATE_FILE: &str = "devnet.json";
 const GENESIS_FILE: &str = "genesis.bin";
@@ -474,7 +477,7 @@ impl Devnet {
 /// Whether a devnet runs in `home`.
 pub fn is_running(home: &Home) -> bool {
     let dir = home.devnet_dir();
-    dir.is_dir() && matches!(lock(&dir), Err(DevnetError::Running(_)))
+    dir.is_dir() && matches!(try_lock(&dir), Err(DevnetError::Running(_)))
 }
 
 /// Who runs where, of the devnet that runs in `home` and has finished starting.
@@ -534,7 +537,18 @@ fn check(config: &DevnetConfig) -> Result<(), DevnetError> {
     Ok(())
 }
 
+/// Takes the folder for this process. Waits a moment: a question whether anybody runs takes the lock for an instant.
 fn lock(dir: &Path) -> Result<File, DevnetError> {
+    for _ in 0..LOCK_ATTEMPTS {
+        match try_lock(dir) {
+            Err(DevnetError::Running(_)) => std::thread::sleep(LOCK_PAUSE),
+            other => return other,
+        }
+    }
+    try_lock(dir)
+}
+
+fn try_lock(dir: &Path) -> Result<File, DevnetError> {
     let path = dir.join(LOCK_FILE);
     let file = File::options()
         .create(true)

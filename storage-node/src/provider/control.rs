@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jsonrpsee::core::client::ClientT;
 use jsonrpsee::http_client::HttpClientBuilder;
@@ -34,6 +34,8 @@ const MAX_CONNECTIONS: u32 = 8;
 const MAX_FILE_BYTES: u64 = 4096;
 /// A running provider answers at once.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a start waits for the lock: longer than anybody's question takes, shorter than a person notices.
+const LOCK_PATIENCE: Duration = Duration::from_millis(400);
 const CONTROL_FILE: &str = "control.json";
 const LOCK_FILE: &str = "provider.lock";
 /// JSON-RPC error code of everything refused here.
@@ -89,8 +91,21 @@ pub struct RunLock {
     _file: File,
 }
 
-/// Takes the folder for this process.
+/// Takes the folder for this process. Waits a moment: somebody may just be asking whether anybody runs, which takes the
+/// lock for an instant.
 pub fn lock(dir: &Path) -> Result<RunLock, ControlError> {
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match try_lock(dir) {
+            Err(ControlError::Running(_)) if Instant::now() < until => {
+                std::thread::sleep(LOCK_PATIENCE / 20);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn try_lock(dir: &Path) -> Result<RunLock, ControlError> {
     let path = dir.join(LOCK_FILE);
     let failed = |source| ControlError::File {
         path: path.clone(),
@@ -111,7 +126,7 @@ pub fn lock(dir: &Path) -> Result<RunLock, ControlError> {
 
 /// Whether a provider runs in the folder now.
 pub fn is_running(dir: &Path) -> bool {
-    matches!(lock(dir), Err(ControlError::Running(_)))
+    matches!(try_lock(dir), Err(ControlError::Running(_)))
 }
 
 struct Served {
@@ -306,6 +321,17 @@ mod tests {
         assert!(is_running(dir.path()));
         drop(held);
         assert!(!is_running(dir.path()));
+        // Questions that cross a start do not make it fail.
+        let path = dir.path().to_owned();
+        let asking = std::thread::spawn(move || {
+            for _ in 0..2000 {
+                is_running(&path);
+            }
+        });
+        for _ in 0..20 {
+            drop(lock(dir.path()).expect("nobody runs"));
+        }
+        asking.join().expect("no panic");
         assert!(matches!(
             Control::open(dir.path()),
             Err(ControlError::NotRunning(_))

@@ -174,3 +174,105 @@ fn outcome_of(receipt: &execute::Receipt) -> Outcome {
 fn used(receipt: &execute::Receipt) -> bool {
     !matches!(receipt.outcome, execute::Outcome::Refused { .. })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use chain_lite::units::TokenAmount;
+    use prover::SectorNumber;
+
+    use super::*;
+    use crate::rpc::tests::{address, bed, key};
+
+    fn pay(amount: u128) -> Vec<Message> {
+        vec![Message::Transfer {
+            to: address(5),
+            amount: TokenAmount(amount),
+        }]
+    }
+
+    fn op(number: u64) -> OpKey {
+        OpKey::PreCommit(SectorNumber(number))
+    }
+
+    async fn all(sender: &mut TxSender, chain: &ChainClient) -> Vec<(OpKey, Outcome)> {
+        let begun = Instant::now();
+        let mut ended = Vec::new();
+        while sender.waiting() > 0 {
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "transactions never ended"
+            );
+            let height = chain.head().await.expect("reads").height;
+            ended.extend(sender.poll(height).await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        ended.sort_by_key(|(op, _)| *op);
+        ended
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn several_are_under_way_and_each_outcome_reaches_its_own_op() {
+        let bed = bed();
+        let server = bed.serve(0, None).await;
+        let chain = ChainClient::connect(&server.url()).await.expect("connects");
+        let mut sender = TxSender::new(chain.clone(), key(1))
+            .await
+            .expect("reads the nonce");
+        let height = chain.head().await.expect("reads").height;
+        for number in 0..6 {
+            // The fourth breaks a rule; those behind it go on.
+            let amount = if number == 3 { u128::MAX } else { 1 };
+            assert_eq!(sender.submit(op(number), pay(amount), height).await, None);
+        }
+        let ended = all(&mut sender, &chain).await;
+        for (number, (found, outcome)) in (0u64..).zip(&ended) {
+            assert_eq!(*found, op(number));
+            let refused = matches!(outcome, Outcome::Refused(_));
+            assert_eq!(refused, number == 3, "{number}: {outcome:?}");
+        }
+        assert_eq!(
+            chain.account(&address(5)).await.expect("reads").free,
+            TokenAmount(5)
+        );
+        server.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_nonce_that_was_not_used_is_used_next_and_a_foreign_one_is_skipped() {
+        let bed = bed();
+        let server = bed.serve(0, None).await;
+        let chain = ChainClient::connect(&server.url()).await.expect("connects");
+        let mut sender = TxSender::new(chain.clone(), key(1))
+            .await
+            .expect("reads the nonce");
+        let mut heads = chain.subscribe_heads();
+        while chain.head().await.expect("reads").height < LIFE_BLOCKS + 2 {
+            heads.changed().await.expect("the chain goes on");
+        }
+        // Too old before it is sent: the pool refuses it.
+        let outcome = sender.submit(op(0), pay(1), 0).await;
+        assert!(matches!(outcome, Some(Outcome::Refused(_))), "{outcome:?}");
+        let height = chain.head().await.expect("reads").height;
+        assert_eq!(sender.submit(op(1), pay(1), height).await, None);
+        assert_eq!(
+            all(&mut sender, &chain).await,
+            vec![(op(1), Outcome::Accepted)]
+        );
+
+        // Another process with the same key took the next nonce.
+        chain.execute(&key(1), pay(1)).await.expect("included");
+        let height = chain.head().await.expect("reads").height;
+        assert_eq!(sender.submit(op(2), pay(1), height).await, None);
+        assert_eq!(
+            all(&mut sender, &chain).await,
+            vec![(op(2), Outcome::Accepted)]
+        );
+        assert_eq!(
+            chain.account(&address(5)).await.expect("reads").free,
+            TokenAmount(3)
+        );
+        server.stop().await;
+    }
+}

@@ -598,4 +598,4 @@ fn read_failed(reason: ReadError) -> ErrorObjectOwned {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -31,22 +31,23 @@ impl ProofVerifier for NoProofs {
     }
 }
 
-struct Bed {
+/// A chain without proofs, for tests of whoever speaks with one.
+pub(crate) struct Bed {
     _dir: tempfile::TempDir,
     ledger: Arc<Ledger>,
-    mempool: Arc<Mempool>,
+    pub(crate) mempool: Arc<Mempool>,
     engine: Arc<EngineHandle>,
 }
 
-fn key(seed: u8) -> SigningKey {
+pub(crate) fn key(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed; 32])
 }
 
-fn address(seed: u8) -> Address {
+pub(crate) fn address(seed: u8) -> Address {
     Address::of(&key(seed).verifying_key())
 }
 
-fn bed() -> Bed {
+pub(crate) fn bed() -> Bed {
     bed_named("rpc test")
 }
 
@@ -104,7 +105,7 @@ fn bed_named(name: &str) -> Bed {
 }
 
 impl Bed {
-    async fn serve(&self, port: u16, faucet: Option<SigningKey>) -> RpcHandle {
+    pub(crate) async fn serve(&self, port: u16, faucet: Option<SigningKey>) -> RpcHandle {
         let node = Node {
             ledger: Arc::clone(&self.ledger),
             mempool: Arc::clone(&self.mempool),

@@ -76,14 +76,18 @@ fn net_secret() -> NetSecret {
     NetSecret::from_seed(&[3; 32])
 }
 
-fn open_in(
-    dir: &Path,
-) -> (
+type Opened = (
     Store,
     Vec<DealRecord>,
     OpenReport,
     Arc<Mutex<Vec<DealRecord>>>,
-) {
+);
+
+fn open_in(dir: &Path) -> Opened {
+    open_with(dir, limits())
+}
+
+fn open_with(dir: &Path, limits: IntakeLimits) -> Opened {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
     let market = TestMarket {
@@ -94,7 +98,7 @@ fn open_in(
         &dir.join("pieces"),
         &dir.join("journal"),
         Box::new(market),
-        limits(),
+        limits,
         SigningKey::from_bytes(&net_secret().to_seed()),
         Box::new(move |record| tell.lock().expect("no panic").push(record)),
         Box::new(|_| {}),
@@ -389,4 +393,30 @@ fn tm_h3_a_deal_whose_bytes_are_gone_is_reported_and_not_served() {
     assert_eq!(records.len(), 1);
     assert_eq!(report.missing, vec![record.deal]);
     assert!(matches!(store.open(&header.root), Err(Refusal::NotFound)));
+}
+
+#[test]
+fn tm_h4_without_room_above_the_reserve_nothing_is_taken_and_the_reason_is_said() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let full = IntakeLimits {
+        reserve_bytes: u64::MAX,
+        ..limits()
+    };
+    let (store, _, _, told) = open_with(dir.path(), full);
+    let bed = Bed { dir, store, told };
+    assert_eq!(bed.store.ask().free_bytes, 0);
+    let header = offer(&client(1), &bytes(0, 1000), 0, |_| {});
+    assert!(refusal(&bed, &header).contains("takes 256 to 0"));
+}
+
+#[test]
+fn tm_h4_a_full_disk_is_told_to_the_client_and_any_other_failure_is_not() {
+    let full = full_or_failed(&io::Error::from(io::ErrorKind::StorageFull));
+    assert_eq!(
+        full,
+        Refusal::Refused("this provider's disk is full".to_owned())
+    );
+    let other = full_or_failed(&io::Error::other("/home/somebody/secret"));
+    assert!(matches!(other, Refusal::Internal(_)));
+    assert!(other.to_failure().detail.is_empty(), "paths stay here");
 }
