@@ -96,7 +96,7 @@ impl GroupKey {
     /// Checks one round.
     pub fn verify(&self, round: u64, sig: &[u8; 48]) -> Result<(), BeaconError> {
         let sig = decode_point::<G1Affine>("signature", sig)?;
-        let left = (-hash_round(round)).into();
+        let left = -hash_round(round);
         let product = Bls12_381::multi_pairing([sig, left], [G2Affine::generator(), self.0]);
         // The target group is written additively: zero means both pairings are equal.
         if product.is_zero() {
@@ -735,7 +735,7 @@ mod tests {
     fn a_wrong_digest_or_domain_is_another_message() {
         let sig = decode_point::<G1Affine>("signature", &unhex::<48>(ROUNDS[2].1)).unwrap();
         let holds = |point: G1Affine| {
-            let left = (-point).into();
+            let left = (-point);
             Bls12_381::multi_pairing([sig, left], [G2Affine::generator(), quicknet().0]).is_zero()
         };
         assert!(holds(hash_round(1000)));

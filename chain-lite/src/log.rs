@@ -393,7 +393,7 @@ impl LogReader {
             start_mark(chain_id).digest
         } else {
             let mut digest = [0; DIGEST];
-            let at = offset.checked_sub(DIGEST as u64).unwrap_or(0);
+            let at = offset.saturating_sub(DIGEST as u64);
             if !read_full(&*self.disk, at, &mut digest)? {
                 return Err(damaged(
                     height,

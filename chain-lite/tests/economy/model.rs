@@ -295,7 +295,7 @@ impl Model {
             17 => {
                 let at = usize::from(action.who) % self.providers.len();
                 // Mostly at work: three come back for each that leaves.
-                self.providers[at].2 = action.what % 4 != 0;
+                self.providers[at].2 = !action.what.is_multiple_of(4);
                 Ok(())
             }
             18 | 19 => self.run(u64::from(action.much) % 40),

@@ -300,10 +300,8 @@ async fn wait_for_pay(
                 amount,
                 proven: true,
                 ..
-            } if amount.0 > 0 => {
-                if unpaid.remove(deal) {
-                    bar.advance(1);
-                }
+            } if amount.0 > 0 && unpaid.remove(deal) => {
+                bar.advance(1);
             }
             Event::PostAccepted { provider, .. } => {
                 silent.remove(provider);
