@@ -735,7 +735,7 @@ mod tests {
     fn a_wrong_digest_or_domain_is_another_message() {
         let sig = decode_point::<G1Affine>("signature", &unhex::<48>(ROUNDS[2].1)).unwrap();
         let holds = |point: G1Affine| {
-            let left = (-point);
+            let left = -point;
             Bls12_381::multi_pairing([sig, left], [G2Affine::generator(), quicknet().0]).is_zero()
         };
         assert!(holds(hash_round(1000)));

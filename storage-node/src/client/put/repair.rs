@@ -326,7 +326,7 @@ impl<C: Chain, N: Network> Run<C, N> {
             shards: sources
                 .filter(|source| !source.providers.is_empty())
                 .collect(),
-            ranges: vec![0..bytes],
+            ranges: std::iter::once(0..bytes).collect(),
         };
         let lost_error = |reason| ClientError::Lost { segment, reason };
         let mut units = self.client.network.fetch(request).map_err(lost_error)?;
