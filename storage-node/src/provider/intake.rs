@@ -26,7 +26,7 @@ use chain_lite::account::{Address, Blake3Root, DealId};
 use chain_lite::codec;
 use chain_lite::message::{DealProposal, SignedProposal};
 use chain_lite::params::ChainParams;
-use chain_lite::units::{Epoch, EpochCount, TokenAmount};
+use chain_lite::units::{Epoch, TokenAmount};
 use ed25519_dalek::SigningKey;
 use prover::piece::inclusion::LeafProof;
 use prover::{CommP, PaddedPieceSize, PieceInfo};
@@ -813,11 +813,6 @@ fn remove_orphans(dir: &Path, index: &Index) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Longest and shortest durations as a provider asks by default: the chain's own.
-pub fn chain_durations(params: &ChainParams) -> (EpochCount, EpochCount) {
-    (params.min_deal, params.max_deal)
 }
 
 #[cfg(test)]

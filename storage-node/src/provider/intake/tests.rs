@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use chain_lite::account::{ChainId, ProviderId};
 use chain_lite::message::DealGroup;
+use chain_lite::units::EpochCount;
 use prover::SectorSize;
 use prover::piece::commp::commp_of;
 use retrieval::push::{PutSource, put};
