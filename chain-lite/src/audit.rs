@@ -20,7 +20,7 @@ use prover::verify::{self, PorepStatement, VerifyError, VerifyingKeys, WindowPos
 use prover::{CommD, CommR, PostRandomness, ProverId, SectorNumber, Seed, Ticket};
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Blake3Root, ChainId, DealId, ProviderId, TxId};
+use crate::account::{Address, Blake3Root, ChainId, DealId, ProviderId, TxId};
 use crate::beacon::Entry;
 use crate::block::{BLOCK_VERSION, BlockId, FinalBlock, Outcomes};
 use crate::clock::ClockMode;
@@ -1026,11 +1026,14 @@ pub struct LastProof {
 pub struct GroupAudit {
     /// What the group stores.
     pub file_root: Blake3Root,
+    /// Who pays for it: a root is only a name, and another client's deals under the same one are another group.
+    pub client: Address,
     /// Pieces that suffice.
     pub k: u8,
     /// Pieces in all.
     pub n: u8,
-    /// Distinct pieces in active sectors, by their latest proof.
+    /// Pieces in active sectors, by their latest proof, at most `n`. Distinct pieces where several are needed; where one is enough
+    /// (`k = 1`: the parts of a manifest) they are copies of the same bytes, and the distinct providers that hold one.
     pub healthy: u64,
     /// Whether the file can be read from pieces in active sectors.
     pub readable: bool,
@@ -1068,15 +1071,17 @@ impl FileAudit {
         state: &dyn KvRead,
         chosen: &dyn Fn(&DealId, &Deal) -> bool,
     ) -> Result<(), StoreError> {
-        let mut groups: BTreeMap<Blake3Root, GroupAudit> = BTreeMap::new();
+        let mut groups: BTreeMap<(Blake3Root, Address), GroupAudit> = BTreeMap::new();
         for (id, deal) in deals(state)?
             .into_iter()
             .filter(|(id, deal)| chosen(id, deal))
         {
             let group = deal.proposal.group;
+            let client = deal.proposal.client;
             let piece = self.piece(state, id, deal)?;
             let new = || GroupAudit {
                 file_root: group.file_root,
+                client,
                 k: group.k,
                 n: group.n,
                 healthy: 0,
@@ -1084,20 +1089,14 @@ impl FileAudit {
                 pieces: vec![],
             };
             groups
-                .entry(group.file_root)
+                .entry((group.file_root, client))
                 .or_insert_with(new)
                 .pieces
                 .push(piece);
         }
         self.groups = groups.into_values().collect();
         for group in &mut self.groups {
-            // A repaired piece has two deals; it is still one piece.
-            let healthy = group
-                .pieces
-                .iter()
-                .filter(|p| p.is_healthy())
-                .map(|p| p.comm_p);
-            group.healthy = healthy.collect::<BTreeSet<_>>().len() as u64;
+            group.healthy = group.count_healthy();
             group.readable = group.healthy >= u64::from(group.k);
         }
         Ok(())
@@ -1129,6 +1128,20 @@ impl FileAudit {
             sector,
             last_proof,
         })
+    }
+}
+
+impl GroupAudit {
+    fn count_healthy(&self) -> u64 {
+        let healthy = self.pieces.iter().filter(|piece| piece.is_healthy());
+        let count = if self.k == 1 {
+            // A holder that was given the same copy twice is still one holder.
+            healthy.map(|p| p.provider).collect::<BTreeSet<_>>().len()
+        } else {
+            // A repaired piece has two deals; it is still one piece.
+            healthy.map(|p| p.comm_p).collect::<BTreeSet<_>>().len()
+        };
+        (count as u64).min(u64::from(self.n))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Stories with balances computed by hand.
 
-use chain_lite::account::ProviderId;
+use chain_lite::account::{Blake3Root, ProviderId};
+use chain_lite::audit::FileAudit;
 use chain_lite::deal::DealStatus;
 use chain_lite::events::Event;
-use chain_lite::message::Message;
+use chain_lite::message::{DealGroup, DealProposal, Message};
 use chain_lite::params::ChainParams;
 use chain_lite::query::SectorStatus;
 use chain_lite::units::{Epoch, EpochCount, TokenAmount};
@@ -571,4 +572,118 @@ fn transfers_per_second() {
         "{:.0} transfers per second in apply",
         5_000.0 / start.elapsed().as_secs_f64()
     );
+}
+
+/// What an auditor counts: of a segment (k = 2) distinct pieces, of a manifest (k = 1) distinct holders of the one piece.
+#[test]
+fn a_files_audit_counts_holders_of_copies_and_distinct_pieces() {
+    let (client, stranger) = (key(1), key(2));
+    let owners: Vec<SigningKey> = (10..14).map(key).collect();
+    let mut accounts = vec![
+        (address(&client), 1_000_000 * TOKEN),
+        (address(&stranger), 1_000_000 * TOKEN),
+    ];
+    accounts.extend(owners.iter().map(|o| (address(o), 50_000_000 * TOKEN)));
+    let mut world = World::new(ChainParams::devnet(), &accounts);
+    let mut ids = Vec::new();
+    for owner in &owners {
+        ids.push(world.register(owner, 1_000_000 * TOKEN));
+        world.fund_market(owner, 1_000_000 * TOKEN);
+    }
+    world.fund_market(&client, 1_000 * TOKEN);
+    world.fund_market(&stranger, 1_000 * TOKEN);
+    let group = |k, root| DealGroup {
+        k,
+        n: 4,
+        file_root: Blake3Root([root; 32]),
+    };
+    let (segment, manifest) = (group(2, 1), group(1, 2));
+    let template = world.proposal(&client, ids[0], 512);
+    let copy = |world: &mut World, by: &SigningKey, index: usize, group, comm_p| {
+        // Far enough ahead that three sectors can be sealed one after the other.
+        let start = world.epoch.after(EpochCount(450));
+        let proposal = DealProposal {
+            group,
+            piece_commp: comm_p,
+            start,
+            end: start.after(EpochCount(600)),
+            ..world.proposal(by, ids[index], 512)
+        };
+        world
+            .publish(&owners[index], proposal.sign(by))
+            .expect("acceptable")
+    };
+    // Provider 0 holds a shard and two copies, 1 the same shard and a copy, 2 another shard and a copy, 3 a copy that it never seals.
+    let shared = template.piece_commp;
+    let other = world.proposal(&client, ids[0], 512).piece_commp;
+    let third = world.proposal(&client, ids[0], 512).piece_commp;
+    let mut sectors = vec![Vec::new(); 4];
+    for (index, group, comm_p) in [
+        (0, segment, shared),
+        (0, manifest, third),
+        (0, manifest, third),
+        (1, segment, shared),
+        (1, manifest, third),
+        (2, segment, other),
+        (2, manifest, third),
+        (3, manifest, third),
+    ] {
+        sectors[index].push(copy(&mut world, &client, index, group, comm_p));
+    }
+    // Deals of another client under the same name are another group.
+    let foreign = copy(&mut world, &stranger, 1, manifest, shared);
+    let provers: Vec<(&SigningKey, ProviderId, &[u64])> = (0..3)
+        .map(|i| (&owners[i], ids[i], [].as_slice()))
+        .collect();
+    // Commits the next provider's sector and runs until its first deadline, those before it proving too.
+    let sealed = |world: &mut World, index: usize| {
+        world.commit(&owners[index], ids[index], 0, sectors[index].clone());
+        let close = world.next_close(ids[index], 0);
+        world.run_proving(close, &provers[..=index]);
+    };
+    let counts = |world: &World| {
+        let mut audit = FileAudit::default();
+        audit
+            .close(&world.state, &|_, _| true)
+            .expect("memory cannot fail");
+        let of = |k| {
+            let group = audit
+                .groups
+                .iter()
+                .find(|g| g.k == k && g.client == address(&client))
+                .expect("chosen");
+            (group.healthy, group.readable)
+        };
+        assert_eq!(audit.groups.len(), 3);
+        let strangers = audit.groups.iter().find(|g| g.client != address(&client));
+        let strangers = strangers.expect("chosen too");
+        assert_eq!((strangers.pieces.len(), strangers.healthy), (1, 0));
+        assert_eq!(strangers.pieces[0].deal, foreign);
+        (of(2), of(1))
+    };
+    assert_eq!(
+        counts(&world),
+        ((0, false), (0, false)),
+        "nothing is sealed"
+    );
+    sealed(&mut world, 0);
+    assert_eq!(
+        counts(&world),
+        ((1, false), (1, true)),
+        "two copies with one holder are one"
+    );
+    sealed(&mut world, 1);
+    assert_eq!(
+        counts(&world),
+        ((1, false), (2, true)),
+        "the same shard twice is one piece"
+    );
+    sealed(&mut world, 2);
+    assert_eq!(counts(&world), ((2, true), (3, true)));
+
+    // Provider 2 stops proving: its pieces do not count any more.
+    let close = world.next_close(ids[2], 0);
+    world.run_proving(close, &provers[..2]);
+    assert_eq!(world.status(ids[2], 0), SectorStatus::Faulty);
+    assert_eq!(counts(&world), ((1, false), (2, true)));
 }

@@ -9,7 +9,7 @@
 //! The last three read a chain file ([`super::chain`]) and replay it, because nothing in a file is believed before that. What is
 //! trusted is the chain id: give it with `--chain-id`, from a source you trust.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -365,8 +365,11 @@ enum Chosen {
         object: ObjectId,
         tag: String,
     },
-    /// One group.
-    Group(chain_lite::account::Blake3Root),
+    /// One group of a client's.
+    Group {
+        client: chain_lite::account::Address,
+        root: chain_lite::account::Blake3Root,
+    },
 }
 
 impl Chosen {
@@ -394,16 +397,18 @@ impl Chosen {
         let mine = |(deal_id, deal): &&(DealId, Deal)| {
             deal_id.to_string() == id || deal.proposal.group.file_root.to_string() == id
         };
-        deals
-            .iter()
-            .find(mine)
-            .map(|(_, deal)| Self::Group(deal.proposal.group.file_root))
+        deals.iter().find(mine).map(|(_, deal)| Self::Group {
+            client: deal.proposal.client,
+            root: deal.proposal.group.file_root,
+        })
     }
 
     fn has(&self, _: &DealId, deal: &Deal) -> bool {
         match self {
-            Self::Group(root) => deal.proposal.group.file_root == *root,
-            // Labels are the client's words: another client's deals with the same words are not this file.
+            // Roots and labels are the client's words: another client's deals with the same words are not this file.
+            Self::Group { client, root } => {
+                deal.proposal.client == *client && deal.proposal.group.file_root == *root
+            }
             Self::Object {
                 client,
                 object,
@@ -428,21 +433,40 @@ fn what(group: &GroupAudit) -> String {
     }
 }
 
-/// Recomputes a segment's public commitment from its deals. Manifest parts are copies and carry no shard numbers.
+/// Recomputes a group's public commitment from its deals: a segment's from its n shards, a manifest part's from n times the one
+/// copy that every holder has. Unknown while a shard has no deal. Deals that contradict one another cannot all be what the root
+/// commits to, so that is a mismatch.
 fn root_matches(group: &GroupAudit) -> Option<bool> {
     let mut shards = BTreeMap::new();
-    let mut len = None;
+    let mut copies = BTreeSet::new();
+    let mut lengths = BTreeSet::new();
     for piece in &group.pieces {
-        let Ok(Label::Data { shard, bytes, .. }) = piece.label.parse() else {
-            return None;
-        };
-        shards.insert(shard, (piece.comm_p.0, piece.blake3_root.0));
-        len = Some(bytes);
+        let roots = (piece.comm_p.0, piece.blake3_root.0);
+        match piece.label.parse() {
+            Ok(Label::Data { shard, bytes, .. }) => {
+                lengths.insert(bytes);
+                if *shards.entry(shard).or_insert(roots) != roots {
+                    return Some(false);
+                }
+            }
+            Ok(Label::Manifest { bytes, .. }) => {
+                lengths.insert(bytes);
+                copies.insert(roots);
+            }
+            Err(()) => return None,
+        }
     }
-    let whole = shards.len() == usize::from(group.n) && shards.keys().copied().eq(0..group.n);
-    let shards: Vec<_> = shards.into_values().collect();
-    let root = segment_root(group.k, len?, &shards);
-    whole.then_some(root == group.file_root.0)
+    let len = lengths.pop_first()?;
+    let copy = copies.pop_first();
+    if !lengths.is_empty() || !copies.is_empty() || (copy.is_some() && !shards.is_empty()) {
+        return Some(false);
+    }
+    let committed: Vec<_> = match copy {
+        Some(copy) => vec![copy; usize::from(group.n)],
+        None if shards.keys().copied().eq(0..group.n) => shards.into_values().collect(),
+        None => return None,
+    };
+    Some(segment_root(group.k, len, &committed) == group.file_root.0)
 }
 
 fn file_text(report: &FileReport<'_>) -> String {
@@ -612,4 +636,100 @@ fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, CliError> {
         .hint("name the right file"));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use chain_lite::account::{Address, Blake3Root};
+    use chain_lite::deal::DealStatus;
+    use chain_lite::units::TokenAmount;
+    use prover::CommP;
+
+    use super::*;
+    use crate::object::manifest::FileTag;
+
+    fn piece(label: Label, byte: u8) -> PieceAudit {
+        PieceAudit {
+            deal: DealId([0; 32]),
+            provider: ProviderId(1000),
+            label: label.to_string(),
+            comm_p: CommP([byte; 32]),
+            blake3_root: Blake3Root([byte; 32]),
+            status: DealStatus::Published,
+            paid: TokenAmount::ZERO,
+            sector: None,
+            last_proof: None,
+        }
+    }
+
+    fn shard(shard: u8, bytes: u64, byte: u8) -> PieceAudit {
+        let file_tag = FileTag([7; 16]);
+        let segment = 0;
+        piece(
+            Label::Data {
+                file_tag,
+                segment,
+                shard,
+                bytes,
+            },
+            byte,
+        )
+    }
+
+    fn copy(bytes: u64, byte: u8) -> PieceAudit {
+        let label = Label::Manifest {
+            object: ObjectId([6; 32]),
+            file_tag: FileTag([7; 16]),
+            part: 0,
+            parts: 1,
+            bytes,
+        };
+        piece(label, byte)
+    }
+
+    fn group(k: u8, bytes: u64, committed: &[u8], pieces: Vec<PieceAudit>) -> GroupAudit {
+        let roots: Vec<_> = committed.iter().map(|b| ([*b; 32], [*b; 32])).collect();
+        GroupAudit {
+            file_root: Blake3Root(segment_root(k, bytes, &roots)),
+            client: Address([1; 32]),
+            k,
+            n: committed.len() as u8,
+            healthy: 0,
+            readable: false,
+            pieces,
+        }
+    }
+
+    #[test]
+    fn a_segments_root_commits_to_its_shards_and_a_manifests_to_its_copies() {
+        let sound = |pieces| root_matches(&group(2, 100, &[1, 2, 3], pieces));
+        let (a, b, c) = (shard(0, 100, 1), shard(1, 100, 2), shard(2, 100, 3));
+        // A repaired shard has two deals for the same roots.
+        let repaired = vec![c.clone(), a.clone(), b.clone(), a.clone()];
+        assert_eq!(sound(repaired), Some(true));
+        assert_eq!(
+            sound(vec![a.clone(), b.clone()]),
+            None,
+            "a shard is missing"
+        );
+        let swapped = vec![shard(0, 100, 2), shard(1, 100, 1), c.clone()];
+        assert_eq!(sound(swapped), Some(false));
+        let two_truths = vec![a.clone(), b.clone(), c.clone(), shard(0, 100, 9)];
+        assert_eq!(sound(two_truths), Some(false));
+        assert_eq!(
+            sound(vec![a.clone(), b.clone(), shard(2, 99, 3)]),
+            Some(false)
+        );
+
+        let copies = |pieces| root_matches(&group(1, 50, &[5, 5, 5, 5], pieces));
+        assert_eq!(copies(vec![copy(50, 5); 4]), Some(true));
+        assert_eq!(copies(vec![copy(50, 5)]), Some(true), "one copy tells all");
+        assert_eq!(copies(vec![copy(50, 5), copy(50, 6)]), Some(false));
+        assert_eq!(copies(vec![copy(50, 6); 4]), Some(false));
+        assert_eq!(copies(vec![copy(51, 5); 4]), Some(false));
+        assert_eq!(copies(vec![copy(50, 5), a]), Some(false));
+        let mut odd = copy(50, 5);
+        odd.label = "photo".into();
+        assert_eq!(copies(vec![odd]), None, "not an object of ours");
+    }
 }
