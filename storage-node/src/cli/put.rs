@@ -156,6 +156,14 @@ impl Words {
             PutEvent::Replaced { from, to, reason } => self.out.say(format_args!(
                 "provider {to} takes the shard of provider {from}: {reason}"
             )),
+            PutEvent::Again {
+                provider,
+                rounds_left,
+                reason,
+            } => self.out.say(format_args!(
+                "provider {provider} did not take its shard ({reason}) and no other one is left; asking again after a pause, \
+                 {rounds_left} more times if that fails too"
+            )),
             PutEvent::Waiting {
                 provider,
                 until,

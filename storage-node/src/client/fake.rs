@@ -50,6 +50,10 @@ pub(crate) enum Manner {
     LosesAck,
     /// Takes a piece, never acknowledges nor publishes it.
     Swallows,
+    /// Refuses each proposal twice, then takes it.
+    Busy,
+    /// Takes a piece and acknowledges it, and publishes only the second proposal for it.
+    DropsFirst,
     /// Signs for something else.
     ForgesAck,
     /// Publishes, and serves nothing.
@@ -67,6 +71,7 @@ pub(crate) struct FakeProvider {
     pub accepted: BTreeMap<DealId, SignedProposal>,
     pub lead: u64,
     lost_acks: BTreeSet<DealId>,
+    refused: BTreeMap<DealId, u32>,
 }
 
 #[derive(Debug)]
@@ -110,6 +115,7 @@ impl Fake {
                 accepted: BTreeMap::new(),
                 lead: 20,
                 lost_acks: BTreeSet::new(),
+                refused: BTreeMap::new(),
             }
         });
         Self(Arc::new(Mutex::new(World {
@@ -342,6 +348,13 @@ impl Network for Fake {
         let deal = signed.proposal.id();
         match provider.manner {
             Manner::Refuses => return Err(PushError::Refused("no room".into())),
+            Manner::Busy => {
+                let refused = provider.refused.entry(deal).or_default();
+                *refused += 1;
+                if *refused <= 2 {
+                    return Err(PushError::Refused("busy".into()));
+                }
+            }
             Manner::Gone => return Err(PushError::NotReached("connection refused".into())),
             Manner::TakesHalf => {
                 let mut half = vec![0; (piece.key.size / 2) as usize];
@@ -366,8 +379,10 @@ impl Network for Fake {
             blake3_root: signed.proposal.blake3_root,
             bytes: piece.key.size,
         };
-        provider.pieces.insert(piece.key.root.0, bytes);
-        provider.accepted.insert(deal, signed);
+        let known = provider.pieces.insert(piece.key.root.0, bytes).is_some();
+        if provider.manner != Manner::DropsFirst || known {
+            provider.accepted.insert(deal, signed);
+        }
         let answer = match provider.manner {
             Manner::LosesAck if provider.lost_acks.insert(deal) => {
                 Err(PushError::Interrupted("connection lost".into()))

@@ -19,8 +19,8 @@ use crate::object::erasure::Scheme;
 use crate::object::manifest::{Label, Manifest, ObjectId};
 
 use Manner::{
-    Drops, ForgesAck, Gone, GoneAfterAsk, Honest, Hostage, Lies, LosesAck, Refuses, Swallows,
-    TakesHalf,
+    Busy, Drops, DropsFirst, ForgesAck, Gone, GoneAfterAsk, Honest, Hostage, Lies, LosesAck,
+    Refuses, Swallows, TakesHalf,
 };
 
 fn scheme(k: usize, m: usize) -> Scheme {
@@ -312,6 +312,109 @@ async fn a_provider_that_may_still_publish_is_waited_for_and_said_so() {
         until > before && fake.world().epoch >= until,
         "not before its proposal lapsed"
     );
+}
+
+/// One event of a put and the epoch it was told in.
+type Told = Arc<Mutex<Vec<(u64, PutEvent)>>>;
+
+/// Puts with n = all providers and keeps what was told.
+async fn put_to_all(desk: &Desk, fake: &Fake) -> (Result<Stored, ClientError>, Told) {
+    let told = Told::default();
+    let (heard, world) = (Arc::clone(&told), fake.clone());
+    let observer = move |event| {
+        let epoch = world.world().epoch;
+        heard.lock().expect("one test").push((epoch, event));
+    };
+    let client = fake.client(&desk.home());
+    let stored = put(client, desk.request(2, 2), Arc::new(observer)).await;
+    (stored, told)
+}
+
+#[tokio::test]
+async fn when_nobody_else_is_left_a_failed_provider_is_asked_again() {
+    for manner in [Busy, DropsFirst, LosesAck] {
+        let desk = Desk::new(50_000);
+        let fake = Fake::new(&[Honest, manner, Honest, Honest]);
+        let (stored, told) = put_to_all(&desk, &fake).await;
+        let stored = stored.unwrap_or_else(|error| panic!("{manner:?}: {error}"));
+        assert!(!stored.resumed);
+        assert_charged_once(&fake, &stored);
+        desk.assert_restores(&fake, &stored).await;
+        let told = told.lock().expect("done");
+        let again = told
+            .iter()
+            .any(|(_, e)| matches!(e, PutEvent::Again { .. }));
+        assert_eq!(again, manner != LosesAck, "{manner:?}");
+    }
+}
+
+#[tokio::test]
+async fn tm_h1_a_second_proposal_to_the_same_provider_waits_until_the_first_can_never_charge() {
+    let desk = Desk::new(1000);
+    let fake = Fake::new(&[Honest, DropsFirst, Honest, Honest]);
+    let (stored, told) = put_to_all(&desk, &fake).await;
+    let stored = stored.expect("stores at the second try");
+    let journal = Journal::all(&fake.client(&desk.home()).home).expect("lists");
+    let records = [
+        super::journal::Part::Data(0),
+        super::journal::Part::Manifest(0),
+    ];
+    let mut lapsed = Vec::new();
+    for part in records {
+        let record = journal[0].0.segment(part).expect("reads").expect("stored");
+        for shard in record.shards {
+            let (live, earlier) = shard.attempts.split_last().expect("one at least");
+            for attempt in earlier {
+                let (old, new) = (&attempt.proposal.proposal, &live.proposal.proposal);
+                assert_eq!(old.provider, new.provider);
+                assert_ne!(attempt.deal(), live.deal());
+                lapsed.push(old.start.0);
+            }
+        }
+    }
+    let replaced: Vec<u64> = told
+        .lock()
+        .expect("done")
+        .iter()
+        .filter(|(_, event)| matches!(event, PutEvent::Replaced { from, to, .. } if from == to))
+        .map(|(epoch, _)| *epoch)
+        .collect();
+    assert_eq!(lapsed.len(), 2, "its shard and its copy");
+    assert_eq!(replaced.len(), 2);
+    let first_lapse = lapsed.iter().min().expect("two");
+    assert!(replaced.iter().all(|epoch| epoch >= first_lapse));
+    assert_charged_once(&fake, &stored);
+}
+
+#[tokio::test]
+async fn asking_again_ends_with_what_each_provider_said() {
+    for (manner, says) in [
+        (Refuses, "no room"),
+        (Drops, "did not publish the deal"),
+        (GoneAfterAsk, "connection refused"),
+        (TakesHalf, "no progress"),
+    ] {
+        let desk = Desk::new(1000);
+        let fake = Fake::new(&[Honest, manner, Honest, Honest]);
+        let (error, told) = put_to_all(&desk, &fake).await;
+        let error = error.expect_err("nobody else is left");
+        assert!(matches!(error, ClientError::Placement { .. }), "{error}");
+        assert!(error.to_string().contains(says), "{manner:?}: {error}");
+        let told = told.lock().expect("done");
+        let again = told
+            .iter()
+            .filter(|(_, e)| matches!(e, PutEvent::Again { .. }));
+        let again = again.count();
+        // Five rounds for its shard, five for its copy of the manifest.
+        assert!((1..=10).contains(&again), "{manner:?}: {again} rounds");
+        assert!(fake.world().pauses < 2000, "{}", fake.world().pauses);
+        // The provider comes to its senses: the same command ends the put with one charge.
+        fake.world().providers[1].manner = Honest;
+        drop(told);
+        let stored = desk.put(&fake, 2, 2).await.expect("resumes");
+        assert!(stored.resumed);
+        assert_charged_once(&fake, &stored);
+    }
 }
 
 #[tokio::test]

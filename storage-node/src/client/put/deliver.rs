@@ -1,8 +1,14 @@
 //! One group of pieces on its way: pushed, acknowledged, published, read back; replaced when that is safe.
 //!
-//! Part of [`super`], and the place where the rule of one charge lives: see [`Turn`] and [`Watch`].
+//! Part of [`super`], and the place where the rule of one charge lives: see [`Turn`], [`Watch`] and [`Run::again`].
+//!
+//! When no other provider is left (n may be all there are), those that failed are asked again, a bounded number of times with
+//! growing pauses: **the same proposal** while it may still be published, because one deal id is charged once however often it is
+//! sent; **a fresh one** only when every earlier proposal for this shard to that provider has lapsed unpublished.
+//! A known limit: a provider that answers a proposal with dearer or later terms gets one fresh proposal at once, and could, if it
+//! lied, publish both before the first one's start. It would have to seal the piece twice to be paid twice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +16,7 @@ use chain_lite::account::{Blake3Root, ProviderId};
 use chain_lite::codec;
 use chain_lite::deal::DealStatus;
 use chain_lite::units::TokenAmount;
+use prover::PaddedPieceSize;
 use rand::Rng;
 use rand::rngs::OsRng;
 use retrieval::verify::ReadAt;
@@ -26,6 +33,12 @@ use crate::object::ack::PieceAck;
 const PUSH_TRIES: u32 = 3;
 /// Tries of one read-back.
 const READ_BACK_TRIES: u32 = 5;
+/// Rounds in which a shard's providers are asked again when nobody else is left: 31 s in all at four pauses a second.
+const AGAIN_ROUNDS: u32 = 5;
+/// [`Chain::pause`]s before the first such round; each later one waits twice as long.
+const AGAIN_PAUSES: u32 = 4;
+/// Proposals that one provider is sent for one shard at most.
+const PROPOSALS_PER_PROVIDER: usize = 3;
 /// Bytes of a read-back range: two verified groups.
 const READ_BACK_BYTES: u64 = 32 * 1024;
 
@@ -261,7 +274,8 @@ impl<C: Chain, N: Network> Run<C, N> {
         }
     }
 
-    /// Gives a shard to another provider: signs, funds; the caller makes it durable before it is pushed.
+    /// Gives a shard to another provider, or to the same one again when nobody else is left: signs, funds; the caller makes it
+    /// durable before it is pushed.
     async fn replace(
         &self,
         part: Part,
@@ -281,21 +295,46 @@ impl<C: Chain, N: Network> Run<C, N> {
             .filter(|(i, _)| *i != index)
             .map(|(_, shard)| shard.live().proposal.proposal.provider)
             .collect();
-        let retry = self.fresh_ask(from, record, index).await;
-        let to = if retry {
+        let to = if self.fresh_ask(from, record, index).await {
             from
         } else {
-            let mut survey = self.survey.lock().await;
-            if let Some(offer) = survey.offers.get_mut(&from) {
-                offer.failures += 1;
+            let other = {
+                let mut survey = self.survey.lock().await;
+                survey.failed(from, &reason);
+                let tried = record.shards[index].attempts.iter();
+                let excluded: BTreeSet<u64> = tried
+                    .map(|attempt| attempt.proposal.proposal.provider.0)
+                    .chain(keeping.iter().map(|id| id.0))
+                    .collect();
+                survey.choose(1, size, &self.part_seed(part), &excluded, &keeping)
+            };
+            match other {
+                Ok(chosen) => chosen[0],
+                Err(nobody) => {
+                    let round = &mut watched.rounds[index];
+                    if *round >= AGAIN_ROUNDS {
+                        return Err(nobody);
+                    }
+                    *round += 1;
+                    let round = *round;
+                    (self.observer)(PutEvent::Again {
+                        provider: from,
+                        rounds_left: AGAIN_ROUNDS - round,
+                        reason: reason.clone(),
+                    });
+                    for _ in 0..AGAIN_PAUSES << (round - 1) {
+                        self.client.chain.pause().await;
+                    }
+                    match self
+                        .again(part, &record.shards[index], size, &keeping, nobody)
+                        .await?
+                    {
+                        Some(to) => to,
+                        // The live attempt stays; the caller offers it once more.
+                        None => return Ok(()),
+                    }
+                }
             }
-            survey.refusals.push(format!("provider {from}: {reason}"));
-            let tried = record.shards[index].attempts.iter();
-            let excluded: BTreeSet<u64> = tried
-                .map(|attempt| attempt.proposal.proposal.provider.0)
-                .chain(keeping.iter().map(|id| id.0))
-                .collect();
-            survey.choose(1, size, &self.part_seed(part), &excluded, &keeping)?[0]
         };
         let start = self.start_for(&[to]).await?;
         let attempt = record.shards[index].attempts.len();
@@ -331,6 +370,49 @@ impl<C: Chain, N: Network> Run<C, N> {
         ));
         watched.shards[index] = Watch::new(staged[index].bytes, true);
         Ok(())
+    }
+
+    /// Whom to ask when all were tried: nobody new (`None`) while the live proposal may still be published, and else a provider
+    /// that was tried before, answers now, and can publish none of the proposals it has for this shard. `nobody` is the error if
+    /// there is none.
+    async fn again(
+        &self,
+        part: Part,
+        shard: &ShardRecord,
+        size: PaddedPieceSize,
+        keeping: &[ProviderId],
+        nobody: ClientError,
+    ) -> Result<Option<ProviderId>, ClientError> {
+        // The clock is read before the deals: a deal that is absent at its start can never appear.
+        let now = self.client.chain.now().await?.epoch;
+        if now < shard.live().proposal.proposal.start {
+            return Ok(None);
+        }
+        let mut proposals: BTreeMap<ProviderId, (usize, bool)> = BTreeMap::new();
+        for attempt in &shard.attempts {
+            let proposal = &attempt.proposal.proposal;
+            let lapsed =
+                now >= proposal.start && self.client.chain.deal(&attempt.deal()).await?.is_none();
+            let (count, all_lapsed) = proposals.entry(proposal.provider).or_insert((0, true));
+            *count += 1;
+            *all_lapsed &= lapsed;
+        }
+        let may_be_asked: BTreeSet<u64> = proposals
+            .iter()
+            .filter(|(id, (count, all_lapsed))| {
+                *all_lapsed && *count < PROPOSALS_PER_PROVIDER && !keeping.contains(id)
+            })
+            .map(|(id, _)| id.0)
+            .collect();
+        let ids: Vec<ProviderId> = may_be_asked.iter().map(|id| ProviderId(*id)).collect();
+        self.refresh_leads(&ids).await;
+        let mut survey = self.survey.lock().await;
+        let others = survey.offers.keys().map(|id| id.0);
+        let excluded: BTreeSet<u64> = others.filter(|id| !may_be_asked.contains(id)).collect();
+        match survey.choose(1, size, &self.part_seed(part), &excluded, keeping) {
+            Ok(chosen) => Ok(Some(chosen[0])),
+            Err(_) => Err(nobody),
+        }
     }
 
     /// A provider that refused once gets a second chance with its newest terms: a backlog grows while a long put runs.
@@ -435,9 +517,10 @@ pub(super) async fn futures_all<F: Future>(futures: impl IntoIterator<Item = F>)
         .collect()
 }
 
-/// How far each shard's bytes left the disk.
+/// How far each shard's bytes left the disk, and how often its providers were asked again because nobody else was left.
 struct Watched {
     shards: Vec<Watch>,
+    rounds: Vec<u32>,
 }
 
 impl Watched {
@@ -447,6 +530,7 @@ impl Watched {
             shards: shards
                 .map(|(index, shard)| Watch::new(shard.bytes, fresh.contains(&index)))
                 .collect(),
+            rounds: vec![0; staged.len()],
         }
     }
 }

@@ -16,7 +16,8 @@
 //!
 //! **One charge.** What is signed is durable before it is sent ([`super::journal`]). A shard goes to another provider only when
 //! the first one said no, was never reached, cannot hold the whole piece (its last byte never left the disk), or can no longer
-//! publish (`now >= start`). In every other case the same proposal is offered again, and the wait is told to the observer.
+//! publish (`now >= start`). In every other case the same proposal is offered again, and the wait is told to the observer. When no
+//! other provider is left, those that failed are asked again under the same rule (`deliver`), a bounded number of times.
 //!
 //! Memory: [`super::encode`]'s batch and outboards per segment in flight, plus the transport's send windows. Disk: n shards per
 //! segment in flight. Crash: at any instruction; run the same command again.
@@ -121,6 +122,15 @@ pub enum PutEvent {
         /// Who gets it.
         to: ProviderId,
         /// Why.
+        reason: String,
+    },
+    /// No other provider is left: after a pause those that were tried are asked again.
+    Again {
+        /// Who failed last.
+        provider: ProviderId,
+        /// How often this shard's providers will be asked again after this time.
+        rounds_left: u32,
+        /// What is wrong.
         reason: String,
     },
     /// Nothing to do but wait for a provider.

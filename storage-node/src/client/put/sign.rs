@@ -61,7 +61,7 @@ impl<C: Chain, N: Network> Run<C, N> {
 
     /// Asks the chosen providers again for their earliest start: a backlog grows while a long put runs. Who does not answer
     /// keeps the lead it quoted; the push will tell.
-    async fn refresh_leads(&self, providers: &[ProviderId]) {
+    pub(super) async fn refresh_leads(&self, providers: &[ProviderId]) {
         let records: Vec<ProviderRecord> = {
             let survey = self.survey.lock().await;
             let offers = providers.iter().filter_map(|id| survey.offers.get(id));

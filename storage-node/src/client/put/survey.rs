@@ -119,6 +119,17 @@ impl Survey {
         }
     }
 
+    /// Remembers why a provider did not take a shard.
+    pub(super) fn failed(&mut self, provider: ProviderId, reason: &str) {
+        if let Some(offer) = self.offers.get_mut(&provider) {
+            offer.failures += 1;
+        }
+        let line = format!("provider {provider}: {reason}");
+        if !self.refusals.contains(&line) {
+            self.refusals.push(line);
+        }
+    }
+
     fn candidates(&self, size: PaddedPieceSize) -> Vec<Candidate> {
         let offers = self.offers.values();
         offers
