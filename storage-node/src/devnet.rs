@@ -88,6 +88,14 @@ pub struct DevnetConfig {
     pub rpc_port: u16,
     /// Whether providers reseal damaged replicas by themselves.
     pub auto_repair: bool,
+    /// Sectors' worth of pieces that each provider allows for while they are on their way; see
+    /// [`ProviderSettings::burst_sectors`].
+    #[serde(default = "default_burst")]
+    pub burst_sectors: u64,
+}
+
+fn default_burst() -> u64 {
+    enrol::BURST_SECTORS
 }
 
 impl Default for DevnetConfig {
@@ -98,6 +106,7 @@ impl Default for DevnetConfig {
             epoch_ms: 1000,
             rpc_port: 0,
             auto_repair: true,
+            burst_sectors: default_burst(),
         }
     }
 }
@@ -655,6 +664,7 @@ fn open_or_create(path: &Path) -> Result<Wallet, DevnetError> {
 fn init_providers(homes: &[Home], config: &DevnetConfig) -> Result<Vec<Address>, DevnetError> {
     let mut settings = ProviderSettings::devnet(config.sector_size, u64::from(config.providers));
     settings.auto_repair = config.auto_repair;
+    settings.burst_sectors = config.burst_sectors;
     homes
         .iter()
         .enumerate()

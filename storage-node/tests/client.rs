@@ -90,8 +90,7 @@ async fn tm_h1_a_killed_put_is_charged_once_and_its_key_alone_reads_it_with_m_pr
         providers: 4,
         sector_size: SectorSize::Kib2,
         epoch_ms: 100,
-        rpc_port: 0,
-        auto_repair: true,
+        ..DevnetConfig::default()
     };
     let mut devnet = Devnet::start(&home, settings, &config.params_dir, Arc::new(NoProgress))
         .await

@@ -6,15 +6,15 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command as Process, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chain_lite::units::Epoch;
-use prover::{Progress, SectorSize};
+use prover::SectorSize;
 use serde::Serialize;
 
-use super::output::{Bar, Unit};
-use super::{Class, CliError, Context, Output};
+use super::output::BarProgress;
+use super::{Class, CliError, Context};
 use crate::chain::{ChainClient, NetworkView};
 use crate::config::Home;
 use crate::devnet::{self, Devnet, DevnetConfig, DevnetError, Endpoints};
@@ -102,7 +102,7 @@ async fn up(args: UpArgs, context: &Context) -> Result<(), CliError> {
         config.sector_size,
         home.devnet_dir().display()
     ));
-    let progress = Arc::new(KeyProgress::new(context.out.clone()));
+    let progress = Arc::new(BarProgress::new(&context.out));
     let devnet = Devnet::start(home, config, &context.config.params_dir, progress).await?;
     let endpoints = devnet::endpoints(home)?;
     context
@@ -351,42 +351,4 @@ impl From<DevnetError> for CliError {
 fn provider_failure(error: &DevnetError, source: &crate::provider::ProviderError) -> CliError {
     let inner = super::provider::class_of(source);
     CliError::new(inner, error).hint("its home is below the devnet's folder; -v says more")
-}
-
-/// Draws the making of keys, and each other long stage, as bars. Stages of several threads share one bar.
-pub struct KeyProgress {
-    out: Output,
-    bar: Mutex<Option<Bar>>,
-}
-
-impl KeyProgress {
-    /// Bars on this output.
-    pub fn new(out: Output) -> Self {
-        Self {
-            out,
-            bar: Mutex::new(None),
-        }
-    }
-
-    fn bar(&self) -> std::sync::MutexGuard<'_, Option<Bar>> {
-        self.bar.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Progress for KeyProgress {
-    fn start(&self, stage: &'static str, total: u64) {
-        *self.bar() = Some(self.out.bar(stage, total, Unit::Items));
-    }
-
-    fn advance(&self, n: u64) {
-        if let Some(bar) = self.bar().as_ref() {
-            bar.advance(n);
-        }
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = self.bar().take() {
-            bar.finish();
-        }
-    }
 }

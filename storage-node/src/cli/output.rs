@@ -238,6 +238,47 @@ impl Drop for Bar {
     }
 }
 
+/// The prover's progress as bars: each stage is one bar, shared by all threads that work on it.
+#[derive(Debug)]
+pub struct BarProgress {
+    out: Output,
+    bar: Mutex<Option<Bar>>,
+}
+
+impl BarProgress {
+    /// Bars on this output.
+    pub fn new(out: &Output) -> Self {
+        Self {
+            out: out.clone(),
+            bar: Mutex::new(None),
+        }
+    }
+
+    fn bar(&self) -> std::sync::MutexGuard<'_, Option<Bar>> {
+        self.bar
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl prover::Progress for BarProgress {
+    fn start(&self, stage: &'static str, total: u64) {
+        *self.bar() = Some(self.out.bar(stage, total, Unit::Items));
+    }
+
+    fn advance(&self, n: u64) {
+        if let Some(bar) = self.bar().as_ref() {
+            bar.advance(n);
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = self.bar().take() {
+            bar.finish();
+        }
+    }
+}
+
 /// Bytes with a binary prefix, three significant digits or so.
 pub fn human_bytes(bytes: u64) -> String {
     const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];

@@ -15,7 +15,6 @@
 pub mod file;
 mod params;
 mod post;
-mod progress;
 mod sector;
 mod vectors;
 mod verify;
@@ -32,7 +31,7 @@ use prover::sector_dir::record::{Record, Stage};
 use prover::snark::keys::{KeyError, ParamStore};
 use prover::snark::prove::ProveError;
 
-pub use progress::BarProgress;
+pub use super::output::BarProgress;
 
 use super::args::parse_bytes;
 use super::{Class, CliError, Context};

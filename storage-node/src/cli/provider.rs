@@ -15,13 +15,13 @@ use prover::{SectorNumber, SectorSize};
 use serde::Serialize;
 
 use super::args::{KeyArgs, parse_bytes};
-use super::devnet::KeyProgress;
-use super::output::human_bytes;
+use super::output::{BarProgress, human_bytes};
 use super::{Class, CliError, Context};
-use crate::chain::ChainClient;
+use crate::chain::{ChainClient, ProviderView};
 use crate::identity::Wallet;
 use crate::provider::control::{Control, ControlError};
 use crate::provider::prover::Workshop;
+use crate::provider::status::StageStatus;
 use crate::provider::worker::WorkerError;
 use crate::provider::{
     ProviderConfig, ProviderError, ProviderSettings, ProviderStatus, enrol, start,
@@ -47,6 +47,17 @@ enum Action {
     Run,
     /// Show sectors, deals, money and what is due next
     Status,
+    /// Put money of the owner's account up for pledges, or for deal collateral
+    Deposit {
+        /// How much, in tokens
+        #[arg(value_parser = TokenAmount::parse_tokens)]
+        amount: TokenAmount,
+        /// Into the escrow that deal collateral comes from, instead of the balance
+        #[arg(long)]
+        escrow: bool,
+        #[command(flatten)]
+        keys: KeyArgs,
+    },
     /// Take available balance out, to the owner's account
     Withdraw {
         /// How much, in tokens; everything available if absent
@@ -100,6 +111,11 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
             let status = control(&dir)?.status().await?;
             context.out.result(&status, details)
         }
+        Action::Deposit {
+            amount,
+            escrow,
+            keys,
+        } => deposit(context, amount, escrow, &keys).await,
         Action::Withdraw { amount, keys } => withdraw(context, amount, &keys).await,
         Action::DeclareFault { sector } => declare(context, &dir, sector).await,
         Action::Stop { wait } => stop(context, &dir, Duration::from_secs(wait)).await,
@@ -177,7 +193,7 @@ async fn serve(context: &Context) -> Result<(), CliError> {
         home: context.config.home.clone(),
         chain_url: context.config.chain_url()?,
         shop: Arc::new(shop),
-        progress: Arc::new(KeyProgress::new(context.out.clone())),
+        progress: Arc::new(BarProgress::new(&context.out)),
     })
     .await?;
     context.out.say(format_args!(
@@ -235,18 +251,11 @@ fn tell_notes(
     total
 }
 
-#[derive(Debug, Serialize)]
-struct Withdrawn {
-    provider: ProviderId,
-    owner: Address,
-    amount: TokenAmount,
-}
-
-async fn withdraw(
+/// The owner's wallet, the chain, and the provider that this owner has there.
+async fn owned(
     context: &Context,
-    amount: Option<TokenAmount>,
     keys: &KeyArgs,
-) -> Result<(), CliError> {
+) -> Result<(Wallet, ChainClient, ProviderView), CliError> {
     let owner: Wallet = super::account::open_wallet(context, keys)?;
     let chain = ChainClient::connect(&context.config.chain_url()?).await?;
     let view = chain
@@ -259,6 +268,64 @@ async fn withdraw(
             )
             .hint("check --home and --chain, or register with `holdfast provider run`")
         })?;
+    Ok((owner, chain, view))
+}
+
+#[derive(Debug, Serialize)]
+struct Deposited {
+    provider: ProviderId,
+    owner: Address,
+    amount: TokenAmount,
+    escrow: bool,
+}
+
+async fn deposit(
+    context: &Context,
+    amount: TokenAmount,
+    escrow: bool,
+    keys: &KeyArgs,
+) -> Result<(), CliError> {
+    let (owner, chain, view) = owned(context, keys).await?;
+    let (provider, to) = (view.provider.id, owner.address());
+    let message = match escrow {
+        true => Message::MarketDeposit { to, amount },
+        false => Message::ProviderDeposit { provider, amount },
+    };
+    chain.execute(owner.signing_key(), vec![message]).await?;
+    let deposited = Deposited {
+        provider,
+        owner: to,
+        amount,
+        escrow,
+    };
+    context.out.result(&deposited, |deposited| {
+        format!(
+            "{} tokens of {} are now in provider {}'s {}",
+            deposited.amount.in_tokens(),
+            deposited.owner,
+            deposited.provider,
+            if deposited.escrow {
+                "escrow"
+            } else {
+                "balance"
+            }
+        )
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct Withdrawn {
+    provider: ProviderId,
+    owner: Address,
+    amount: TokenAmount,
+}
+
+async fn withdraw(
+    context: &Context,
+    amount: Option<TokenAmount>,
+    keys: &KeyArgs,
+) -> Result<(), CliError> {
+    let (owner, chain, view) = owned(context, keys).await?;
     let amount = amount.unwrap_or(view.available);
     let provider = view.provider.id;
     let message = Message::ProviderWithdraw { provider, amount };
@@ -344,7 +411,16 @@ pub fn summary(status: &ProviderStatus) -> String {
         status.money.available.in_tokens()
     );
     if let Some(work) = &status.working_on {
-        text.push_str(&format!("  now: {work}\n"));
+        text.push_str(&format!("  now: {work}{}\n", stage(&status.sealing_stage)));
+    }
+    if status.posting_stage.is_some() {
+        text.push_str(&format!(
+            "  now: window proof{}\n",
+            stage(&status.posting_stage)
+        ));
+    }
+    if let Some(problem) = &status.treasury.problem {
+        text.push_str(&format!("  money: {problem}\n"));
     }
     for sector in status.sectors.iter().filter(|sector| sector.damaged) {
         text.push_str(&format!("  sector {} is damaged\n", sector.number));
@@ -353,6 +429,13 @@ pub fn summary(status: &ProviderStatus) -> String {
         text.push_str("  the chain does not answer\n");
     }
     text
+}
+
+fn stage(stage: &Option<StageStatus>) -> String {
+    match stage {
+        Some(stage) => format!(": {} {} %", stage.stage, stage.percent),
+        None => String::new(),
+    }
 }
 
 fn details(status: &ProviderStatus) -> String {
@@ -366,6 +449,30 @@ fn details(status: &ProviderStatus) -> String {
         money.fee_debt.in_tokens(),
         money.escrow.in_tokens(),
         money.escrow_locked.in_tokens()
+    ));
+    let treasury = &status.treasury;
+    text.push_str(&format!(
+        "kept      next pledge {}, next collateral {}, promised {}; {} (owner has {})\n",
+        treasury.pledge.in_tokens(),
+        treasury.collateral.in_tokens(),
+        treasury.promised.in_tokens(),
+        match (
+            treasury.top_up,
+            treasury.missing_balance.is_zero() && treasury.missing_escrow.is_zero()
+        ) {
+            (false, _) => "not filled by itself: `holdfast provider deposit`".to_owned(),
+            (true, true) => format!(
+                "filled so far {} and {}",
+                treasury.filled_balance.in_tokens(),
+                treasury.filled_escrow.in_tokens()
+            ),
+            (true, false) => format!(
+                "filling {} and {}",
+                treasury.missing_balance.in_tokens(),
+                treasury.missing_escrow.in_tokens()
+            ),
+        },
+        treasury.owner_free.in_tokens()
     ));
     for sector in &status.sectors {
         text.push_str(&format!(

@@ -29,7 +29,7 @@ use super::report::{
     StageSeconds,
 };
 use super::{DemoConfig, DemoError, SAMPLE, TINY_SAMPLE, estimate};
-use crate::cli::output::{Bar, Output, Unit, human_bytes};
+use crate::cli::output::{BarProgress, Output, Unit, human_bytes};
 use crate::client::get::{GetRequest, Target, get};
 use crate::client::live::{self, LiveClient};
 use crate::client::put::{PutEvent, PutRequest, Stored, put};
@@ -69,7 +69,7 @@ pub async fn tell(config: DemoConfig, out: Output) -> Result<Report, DemoError> 
         seconds.div_ceil(60),
     ));
 
-    let mut devnet = start(&config, &home, &out).await?;
+    let mut devnet = start(&config, sectors, &home, &out).await?;
     clock.lap("keys and start");
     let chronicle = Chronicle::listen(devnet.chain(), narrator(out.clone()));
     let client = connect(&devnet, &home).await?;
@@ -169,7 +169,12 @@ fn source_file(config: &DemoConfig, home: &Home) -> Result<PathBuf, DemoError> {
     Ok(named.clone())
 }
 
-async fn start(config: &DemoConfig, home: &Home, out: &Output) -> Result<Devnet, DemoError> {
+async fn start(
+    config: &DemoConfig,
+    sectors: u64,
+    home: &Home,
+    out: &Output,
+) -> Result<Devnet, DemoError> {
     out.say("Proving keys: made once per machine from a published seed, so good for a demo and for nothing else.");
     let devnet = DevnetConfig {
         providers: u16::try_from(config.providers).unwrap_or(u16::MAX),
@@ -178,8 +183,10 @@ async fn start(config: &DemoConfig, home: &Home, out: &Output) -> Result<Devnet,
         rpc_port: 0,
         // The story wants to see what damage costs when nobody mends it.
         auto_repair: false,
+        // Known here, so that a small file's deals begin, and are paid, early.
+        burst_sectors: (sectors / config.scheme.n() as u64).saturating_sub(1),
     };
-    let bars = Arc::new(Bars::new(out.clone()));
+    let bars = Arc::new(BarProgress::new(out));
     let devnet = Devnet::start(home, devnet, &config.params_dir, bars)
         .await
         .map_err(DemoError::at("starting the network"))?;
@@ -819,45 +826,6 @@ impl Write for Sink {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
-    }
-}
-
-/// Draws the stages of key generation.
-struct Bars {
-    out: Output,
-    current: Mutex<Option<Bar>>,
-}
-
-impl Bars {
-    fn new(out: Output) -> Self {
-        Self {
-            out,
-            current: Mutex::new(None),
-        }
-    }
-}
-
-impl prover::Progress for Bars {
-    fn start(&self, stage: &'static str, total: u64) {
-        let bar = self.out.bar(stage, total, Unit::Items);
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
-    }
-
-    fn advance(&self, n: u64) {
-        if let Some(bar) = &*self.current.lock().unwrap_or_else(PoisonError::into_inner) {
-            bar.advance(n);
-        }
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = self
-            .current
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
-            bar.finish();
-        }
     }
 }
 

@@ -28,6 +28,8 @@ use crate::identity::{KeyError, Wallet, create_private_dir, open_or_create_net_k
 /// Name of the settings file in the provider's folder.
 pub const SETTINGS_FILE: &str = "provider.json";
 const WORKER_KEY: &str = "worker.key";
+/// A client sends six segments at once, each a piece for each provider; the first is behind nothing.
+pub const BURST_SECTORS: u64 = 5;
 /// Longest settings file that is read, in bytes.
 const MAX_SETTINGS_BYTES: u64 = 64 * 1024;
 
@@ -59,12 +61,20 @@ pub struct ProviderSettings {
     pub start_lead: EpochCount,
     /// Added to it for each sector in the queue.
     pub start_lead_per_sector: EpochCount,
+    /// Sectors' worth of pieces that clients may be sending at once, before the queue shows them: starts are quoted for a
+    /// queue that is this much longer. Too low, and large puts are refused half-way; higher lets deals begin later.
+    #[serde(default)]
+    pub burst_sectors: u64,
     /// A part-filled sector is closed after this.
     pub pack_wait: EpochCount,
     /// A running job holds the devnet's clock after this; see `lifecycle::Settings`.
     pub hold_after: EpochCount,
     /// Reseal damaged replicas from the unsealed copies.
     pub auto_repair: bool,
+    /// Keep balance and escrow filled from the owner's account, and that from the faucet where there is one; see
+    /// [`super::treasury`].
+    #[serde(default)]
+    pub top_up: bool,
 }
 
 impl ProviderSettings {
@@ -84,9 +94,11 @@ impl ProviderSettings {
             // Each neighbour's sector takes about 40 epochs of chain time while its proofs hold the clock.
             start_lead: EpochCount(60 + 40 * neighbours),
             start_lead_per_sector: EpochCount(40 * neighbours.max(1)),
+            burst_sectors: BURST_SECTORS,
             pack_wait: EpochCount(10),
             hold_after: EpochCount(10),
             auto_repair: true,
+            top_up: true,
         }
     }
 
@@ -274,7 +286,7 @@ async fn fund(
     }
     let mut missing = needed.0 - free.0;
     // The faucet gives so much at once.
-    let portion = TokenAmount::from_tokens(10_000_000).0;
+    let portion = crate::rpc::FAUCET_LIMIT.0;
     let mut heads = chain.subscribe_heads();
     while missing > 0 {
         let part = missing.min(portion);

@@ -21,6 +21,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use chain_lite::account::{Address, Blake3Root, DealId};
 use chain_lite::codec;
@@ -41,16 +42,25 @@ use super::journal::{self, Journal, JournalError};
 use super::lifecycle::DealRecord;
 use crate::object::ack::PieceAck;
 
+/// How long an offer waits for escrow of ours that is on its way: a few blocks, and far less than a client's patience.
+const ESCROW_PATIENCE: Duration = Duration::from_secs(6);
+/// Pause between looks at it.
+const ESCROW_POLL: Duration = Duration::from_millis(250);
+
 /// What the store needs to know of the outside to judge an offer; implemented over the chain client, and by hand in tests.
 pub trait Market: Send + Sync {
     /// The terms of this moment, `free_bytes` as given.
     fn ask(&self, free_bytes: u64) -> Ask;
+    /// The earliest start that is taken: not later than the ask's, which allows for pieces that are on their way.
+    fn least_start(&self) -> Epoch;
     /// The epoch of the newest block.
     fn now(&self) -> Epoch;
     /// The rules' numbers.
     fn params(&self) -> &ChainParams;
     /// Unlocked escrow of a client and of ourselves, and the chain's least collateral for a piece of this padded size.
     fn funds(&self, client: &Address, piece_bytes: u64) -> Result<Funds, String>;
+    /// Our escrow is short: asks for more. False if none will come.
+    fn fill_escrow(&self) -> bool;
 }
 
 /// Money behind an offer.
@@ -62,6 +72,10 @@ pub struct Funds {
     pub provider: TokenAmount,
     /// The chain's least collateral.
     pub least_collateral: TokenAmount,
+    /// Pledges of all sectors that are to be sealed, this piece's included, at present rates.
+    pub pledges: TokenAmount,
+    /// What we can put up for them, the owner's account included where it may be used.
+    pub for_pledges: TokenAmount,
 }
 
 /// Bounds of what one provider takes in.
@@ -121,6 +135,8 @@ struct Load {
     bytes: u64,
     /// What they will lock of their client's escrow, in base units.
     cost: u128,
+    /// What they will lock of ours.
+    collateral: u128,
 }
 
 #[derive(Default)]
@@ -143,6 +159,7 @@ struct Held {
     client: Address,
     padded: u64,
     cost: u128,
+    collateral: u128,
     published: bool,
 }
 
@@ -250,6 +267,11 @@ impl Store {
         self.inner.read().bytes
     }
 
+    /// Our collateral for deals that were accepted, or are being received, and that the chain does not show yet.
+    pub fn promised_collateral(&self) -> TokenAmount {
+        TokenAmount(self.inner.promised())
+    }
+
     /// The terms of this moment.
     pub fn ask(&self) -> Ask {
         self.inner.ask()
@@ -286,6 +308,7 @@ impl Index {
                 client: Address(record.client),
                 padded: record.piece.size.bytes(),
                 cost: cost_of(record),
+                collateral: collateral_of(record),
                 published,
             },
         );
@@ -315,7 +338,16 @@ impl Index {
                 deals: load.deals + 1,
                 bytes: load.bytes + held.padded,
                 cost: load.cost.saturating_add(held.cost),
+                collateral: load.collateral.saturating_add(held.collateral),
             })
+    }
+
+    /// Our collateral for all deals here that no chain shows yet.
+    fn promised(&self) -> u128 {
+        self.deals
+            .values()
+            .filter(|held| !held.published)
+            .fold(0, |sum: u128, held| sum.saturating_add(held.collateral))
     }
 }
 
@@ -347,6 +379,57 @@ impl Inner {
         self.market.ask(self.free_bytes())
     }
 
+    fn promised(&self) -> u128 {
+        let receiving = self.lock_receiving();
+        let under_way = receiving.values().map(|load| load.collateral);
+        under_way.fold(self.read().promised(), u128::saturating_add)
+    }
+
+    /// Whether both sides can pay for this offer, whose reservation is among what is promised already. Waits a moment for
+    /// escrow of ours that is on its way.
+    fn judge_money(
+        &self,
+        proposal: &DealProposal,
+        reservation: &Reservation,
+    ) -> Result<(), Refusal> {
+        let until = Instant::now() + ESCROW_PATIENCE;
+        loop {
+            // Before the chain is asked: what is published meanwhile then counts twice, never not at all.
+            let others = self.promised().saturating_sub(reservation.collateral);
+            let mut funds = self
+                .market
+                .funds(&proposal.client, proposal.piece_size.bytes())
+                .map_err(|reason| {
+                    tracing::warn!(%reason, "cannot ask the chain about an offer");
+                    Refusal::Busy {
+                        retry_after_ms: 1000,
+                    }
+                })?;
+            funds.client = TokenAmount(funds.client.0.saturating_sub(reservation.promised));
+            funds.provider = TokenAmount(funds.provider.0.saturating_sub(others));
+            judge_funds(proposal, &funds, self.limits.collateral_multiple)
+                .map_err(Refusal::Refused)?;
+            if proposal.provider_collateral <= funds.provider {
+                // The next piece may find the escrow short: fill it before that.
+                self.market.fill_escrow();
+                return Ok(());
+            }
+            if !self.market.fill_escrow() {
+                return Err(Refusal::Refused(format!(
+                    "this provider's free escrow of {} tokens does not cover the collateral of {} tokens; its operator can add to it with `holdfast provider deposit AMOUNT --escrow`",
+                    funds.provider.in_tokens(),
+                    proposal.provider_collateral.in_tokens()
+                )));
+            }
+            if Instant::now() >= until {
+                return Err(Refusal::Busy {
+                    retry_after_ms: 1000,
+                });
+            }
+            std::thread::sleep(ESCROW_POLL);
+        }
+    }
+
     fn lock_receiving(&self) -> std::sync::MutexGuard<'_, BTreeMap<Address, Load>> {
         self.receiving
             .lock()
@@ -370,6 +453,7 @@ impl Inner {
             record.piece.size.bytes(),
             cost_of(record),
         );
+        let collateral = collateral_of(record);
         let pending = self.read().pending_of(&client);
         let mut receiving = self.lock_receiving();
         let under_way = receiving.get(&client).copied().unwrap_or_default();
@@ -386,11 +470,13 @@ impl Inner {
         load.deals += 1;
         load.bytes += bytes;
         load.cost = load.cost.saturating_add(cost);
+        load.collateral = load.collateral.saturating_add(collateral);
         Ok(Reservation {
             store: Arc::clone(self),
             client,
             bytes,
             cost,
+            collateral,
             promised: pending.cost.saturating_add(under_way.cost),
         })
     }
@@ -402,6 +488,7 @@ struct Reservation {
     client: Address,
     bytes: u64,
     cost: u128,
+    collateral: u128,
     /// What the client's other unpublished deals here will lock.
     promised: u128,
 }
@@ -413,6 +500,7 @@ impl Drop for Reservation {
             load.deals = load.deals.saturating_sub(1);
             load.bytes = load.bytes.saturating_sub(self.bytes);
             load.cost = load.cost.saturating_sub(self.cost);
+            load.collateral = load.collateral.saturating_sub(self.collateral);
             if *load == Load::default() {
                 receiving.remove(&self.client);
             }
@@ -506,7 +594,8 @@ fn judge_times(
     Ok(())
 }
 
-/// Whether both sides can pay. What the client's other unpublished deals will lock is taken off `funds.client` before.
+/// Whether the client can pay, the collateral is in proportion, and our pledges are covered. What the client's other
+/// unpublished deals will lock is taken off `funds.client` before. Our own escrow is judged by who may wait for it.
 pub fn judge_funds(proposal: &DealProposal, funds: &Funds, multiple: u128) -> Result<(), String> {
     let price = proposal
         .price
@@ -533,10 +622,12 @@ pub fn judge_funds(proposal: &DealProposal, funds: &Funds, multiple: u128) -> Re
             "the collateral {collateral} is above what this provider puts up, {multiple} times the chain's least"
         ));
     }
-    if collateral > funds.provider.0 {
-        return Err(
-            "this provider's own escrow does not cover the collateral at present".to_owned(),
-        );
+    if funds.pledges > funds.for_pledges {
+        return Err(format!(
+            "this provider can put up {} tokens and the pledges of what it has to seal, this piece included, come to {}; its operator can add to it with `holdfast provider deposit AMOUNT`",
+            funds.for_pledges.in_tokens(),
+            funds.pledges.in_tokens()
+        ));
     }
     Ok(())
 }
@@ -594,10 +685,12 @@ impl PieceStore for Store {
         {
             return Ok(PutDecision::AlreadyHere(inner.ack(&record)));
         }
+        let mut terms = inner.ask();
+        terms.earliest_start = inner.market.least_start();
         judge_terms(
             header,
             proposal,
-            &inner.ask(),
+            &terms,
             inner.market.now(),
             inner.market.params(),
         )
@@ -607,20 +700,8 @@ impl PieceStore for Store {
                 "the proposal is not signed by its client".to_owned(),
             ));
         }
-        let bytes = proposal.piece_size.bytes();
         let reservation = inner.reserve(&record).map_err(Refusal::Refused)?;
-        let mut funds = inner
-            .market
-            .funds(&proposal.client, bytes)
-            .map_err(|reason| {
-                tracing::warn!(%reason, "cannot ask the chain about an offer");
-                Refusal::Busy {
-                    retry_after_ms: 1000,
-                }
-            })?;
-        funds.client = TokenAmount(funds.client.0.saturating_sub(reservation.promised));
-        judge_funds(proposal, &funds, inner.limits.collateral_multiple)
-            .map_err(Refusal::Refused)?;
+        inner.judge_money(proposal, &reservation)?;
         let sink = FileSink::create(Arc::clone(inner), record, reservation)
             .map_err(|error| full_or_failed(&error))?;
         Ok(PutDecision::Receive(Box::new(sink)))
@@ -652,6 +733,12 @@ impl PieceStore for Store {
         tracing::warn!(root = %root, offset, "a piece on disk is damaged");
         (self.inner.damage)(*root);
     }
+}
+
+/// Our collateral for the deal; a record of ours always decodes, another costs nothing.
+fn collateral_of(record: &DealRecord) -> u128 {
+    codec::decode::<SignedProposal>(&record.proposal, MAX_PROPOSAL_BYTES)
+        .map_or(0, |signed| signed.proposal.provider_collateral.0)
 }
 
 /// Price of the whole deal; a record of ours always decodes, another costs nothing.

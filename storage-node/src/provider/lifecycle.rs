@@ -15,10 +15,18 @@
 //! * a window post is begun as soon as its challenge is known, in a lane of its own that sealing never occupies;
 //! * a damaged sector is declared before the cut-off or skipped in the post; it is never proven;
 //! * recovery is declared only after a full check of the replica that was made after the fault;
-//! * the logical clock is held only while work of our own with a deadline on the chain is running.
+//! * the logical clock is held only while work of our own with a deadline on the chain is running, or is kept from running
+//!   by somebody who does not need this chain's blocks;
+//! * the slot serves one sector at a time: whoever has more goes to the end of the line, so that no provider of the machine
+//!   starves another.
 //!
 //! Sealing runs one sector at a time, slot first, ticket second: peak memory stays that of one sector, and a ticket cannot
 //! grow old while its sector queues behind other providers of the same machine.
+//!
+//! Waiting for the slot and the clock: a holder of *our* chain needs blocks (pre-commit, seed), so the clock must run or both
+//! would wait for ever; the time is in the starts that are quoted ([`Lifecycle::backlog`]). A holder of another chain, or an
+//! unknown one, needs none of our blocks, and our deals' starts would pass while it works: then the clock is held as for a
+//! running job.
 //!
 //! Cost: a step is linear in the provider's deals and sectors, a few microseconds each.
 //! Crash: only the records in [`Command::SaveDeal`], [`Command::SaveSector`] and [`Command::SaveCounter`] survive; each is
@@ -331,6 +339,8 @@ pub enum Event {
     Chain(ChainView),
     /// The machine's proving slot is ours.
     SlotGranted,
+    /// We queue for the slot; this is who has it.
+    SlotHeldBy(SlotHolder),
     /// The ticket asked for.
     Ticket(SectorNumber, Sealing),
     /// PC1 and PC2 are done.
@@ -369,6 +379,15 @@ pub enum Event {
     ReportedDamaged(SectorNumber),
     /// An [`Op`] came to its end.
     Outcome(OpKey, Outcome),
+}
+
+/// On whose behalf the machine's proving slot is held while we queue for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotHolder {
+    /// Somebody of our own chain: it needs our blocks.
+    OurChain,
+    /// Somebody of another chain, or somebody who did not say: it needs none of them.
+    Stranger,
 }
 
 /// Result of a replica check.
@@ -448,6 +467,8 @@ struct Deal {
     record: DealRecord,
     /// When we first saw it published.
     published: Option<Epoch>,
+    /// The chain has settled it; its bytes may still lie in a sector.
+    over: bool,
     retry: Retry,
 }
 
@@ -492,8 +513,10 @@ struct Running {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slot {
     Free,
-    Asked,
-    Held,
+    /// In the line; since when a stranger keeps us there, if one does.
+    Asked(Option<Epoch>),
+    /// Ours, for one sector once its first job was chosen.
+    Held(Option<SectorNumber>),
 }
 
 /// Work on one window: how often it was begun again, and how far it is.
@@ -624,17 +647,21 @@ impl Lifecycle {
             .collect()
     }
 
-    /// Sectors that wait for, or are in, sealing: what a new deal queues behind.
-    pub fn backlog(&self) -> usize {
-        self.sectors
+    /// What a new deal queues behind: sectors that wait for sealing or are in it, and padded bytes of pieces without a sector.
+    pub fn backlog(&self) -> (u64, u64) {
+        let mut taken: BTreeSet<DealId> = BTreeSet::new();
+        let mut sectors = 0u64;
+        for sector in self.sectors.values().filter(|s| s.record.holds_deals()) {
+            taken.extend(sector.record.deals.iter().copied());
+            sectors += u64::from(!matches!(sector.record.stage, Stage::Committed(_)));
+        }
+        let waiting = self
+            .deals
             .values()
-            .filter(|sector| {
-                !matches!(
-                    sector.record.stage,
-                    Stage::Committed(_) | Stage::Abandoned(_)
-                )
-            })
-            .count()
+            .filter(|deal| !deal.over && !taken.contains(&deal.record.deal))
+            .map(|deal| deal.record.piece.size.bytes())
+            .sum();
+        (sectors, waiting)
     }
 
     fn take_in(&mut self, now: Epoch, event: Event) {
@@ -647,10 +674,18 @@ impl Lifecycle {
             Event::Chain(view) => self.chain = Some(view),
             Event::SlotGranted => {
                 // A grant that crosses our leaving the queue is handed straight back.
-                if self.slot == Slot::Asked {
-                    self.slot = Slot::Held;
+                if matches!(self.slot, Slot::Asked(_)) {
+                    self.slot = Slot::Held(None);
                 } else {
                     self.out.push(Command::ReturnSlot);
+                }
+            }
+            Event::SlotHeldBy(holder) => {
+                if let Slot::Asked(kept_since) = &mut self.slot {
+                    *kept_since = match holder {
+                        SlotHolder::OurChain => None,
+                        SlotHolder::Stranger => kept_since.or(Some(now)),
+                    };
                 }
             }
             Event::Ticket(number, sealing) => {
@@ -877,6 +912,7 @@ impl Lifecycle {
             if deal.published.is_none() && view.deals.contains_key(id) {
                 deal.published = Some(now);
             }
+            deal.over = view.deals.get(id) == Some(&DealOnChain::Over);
         }
         let numbers: Vec<SectorNumber> = self.sectors.keys().copied().collect();
         for number in numbers {
@@ -1033,7 +1069,7 @@ impl Lifecycle {
         view: &ChainView,
     ) {
         let in_flight = self.under_way.contains_key(&OpKey::PreCommit(number));
-        if in_flight || self.slot != Slot::Held || view.in_debt {
+        if in_flight || self.slot != Slot::Held(Some(number)) || view.in_debt {
             return;
         }
         let Some(sector) = self.sectors.get(&number) else {
@@ -1099,17 +1135,29 @@ impl Lifecycle {
         }
         let wanted = self.next_for_slot(now, view);
         match (self.slot, wanted) {
-            (Slot::Free, Some(_)) => {
-                self.slot = Slot::Asked;
-                self.out.push(Command::AskSlot);
-            }
-            (Slot::Asked | Slot::Held, None) => {
+            (Slot::Free, Some(_)) => self.ask_slot(),
+            (Slot::Asked(_) | Slot::Held(_), None) => {
                 self.slot = Slot::Free;
                 self.out.push(Command::ReturnSlot);
             }
-            (Slot::Held, Some((number, Some(job)))) => self.start(now, number, job),
-            (Slot::Free, None) | (Slot::Asked, Some(_)) | (Slot::Held, Some((_, None))) => {}
+            // The sector it served is done, or has to wait: back to the end of the line with the next one.
+            (Slot::Held(Some(served)), Some((number, _))) if served != number => {
+                self.out.push(Command::ReturnSlot);
+                self.ask_slot();
+            }
+            (Slot::Held(_), Some((number, job))) => {
+                self.slot = Slot::Held(Some(number));
+                if let Some(job) = job {
+                    self.start(now, number, job);
+                }
+            }
+            (Slot::Free, None) | (Slot::Asked(_), Some(_)) => {}
         }
+    }
+
+    fn ask_slot(&mut self) {
+        self.slot = Slot::Asked(None);
+        self.out.push(Command::AskSlot);
     }
 
     /// Who needs the slot next, and the job to start now (`None`: keep it, the chain has to move first).
@@ -1155,23 +1203,12 @@ impl Lifecycle {
         let Some(sector) = self.sectors.get(&number) else {
             return;
         };
-        let first_start = sector
-            .record
-            .deals
-            .iter()
-            .filter_map(|id| self.deals.get(id))
-            .map(|deal| deal.record.start.0)
-            .min()
-            .unwrap_or(u64::MAX);
         let (command, due) = match (&sector.record.stage, job) {
             (Stage::Queued, Job::Ticket) => (Command::DrawTicket(number, now), None),
-            (Stage::Sealing(sealing), Job::Seal) => (
-                Command::Seal(number),
-                Some(first_start.min(sealing.ticket_epoch.0 + self.rules.ticket_max_age.0)),
-            ),
+            (Stage::Sealing(_), Job::Seal) => (Command::Seal(number), self.due(sector)),
             (Stage::PreCommitted(_, at), Job::Prove) => (
                 Command::Prove(number, Epoch(at.0 + self.rules.seed_delay.0)),
-                Some(first_start.min(at.0 + self.rules.precommit_max.0)),
+                self.due(sector),
             ),
             (_, Job::Rebuild) => (Command::Rebuild(number), None),
             _ => return,
@@ -1180,9 +1217,31 @@ impl Lifecycle {
             sector: number,
             job,
             since: now,
-            due: due.map(Epoch),
+            due,
         });
         self.out.push(command);
+    }
+
+    /// The chain's next deadline for a sector that still needs the slot: its deals' first start, the end of its ticket or of its
+    /// pre-commit.
+    fn due(&self, sector: &Sector) -> Option<Epoch> {
+        let rules = &self.rules;
+        let own = match &sector.record.stage {
+            Stage::Queued => None,
+            Stage::Sealing(sealing) => Some(sealing.ticket_epoch.0 + rules.ticket_max_age.0),
+            Stage::Replicated(replica) | Stage::PreCommitting(replica, _) => {
+                Some(replica.sealing.ticket_epoch.0 + rules.ticket_max_age.0)
+            }
+            Stage::PreCommitted(_, at) => Some(at.0 + rules.precommit_max.0),
+            Stage::Proven(..) | Stage::Committed(_) | Stage::Abandoned(_) => return None,
+        };
+        let deals = sector.record.deals.iter();
+        deals
+            .filter_map(|id| self.deals.get(id))
+            .map(|deal| deal.record.start.0)
+            .chain(own)
+            .min()
+            .map(Epoch)
     }
 
     /// Begins each post when its challenge is known and sends it when its deadline is open.
@@ -1389,11 +1448,22 @@ impl Lifecycle {
         let sealing = self
             .running
             .and_then(|running| running.due.map(|due| until(running.since, due)));
+        // A stranger has the slot: the most urgent sector in our line counts as running. With our own chain's holder nothing
+        // is held here: it waits for the blocks that we would hold back.
+        let queueing = match self.slot {
+            Slot::Asked(Some(since)) => self
+                .sectors
+                .values()
+                .filter_map(|sector| self.due(sector))
+                .min()
+                .map(|due| until(since, due)),
+            Slot::Free | Slot::Asked(None) | Slot::Held(_) => None,
+        };
         let posting = self.windows.values().filter_map(|work| match work.state {
             WindowState::Proving { since, close, .. } => Some(until(since, close)),
             WindowState::Ready { .. } | WindowState::Idle => None,
         });
-        let wanted = sealing.into_iter().chain(posting).min();
+        let wanted = sealing.into_iter().chain(queueing).chain(posting).min();
         if wanted != self.holding {
             self.holding = wanted;
             self.out.push(match wanted {
@@ -1454,6 +1524,7 @@ impl Deal {
         Self {
             record,
             published: None,
+            over: false,
             retry: Retry::default(),
         }
     }

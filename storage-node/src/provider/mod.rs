@@ -10,8 +10,8 @@
 //! | [`intake`] | the piece store: judge, keep, serve |
 //! | [`lifecycle`], [`pack`] | pure: what to do next |
 //! | [`worker`], [`tx`] | do it: chain, disk, threads; nonces |
-//! | [`prover`] | the bench: sealing, proofs, the scrubber's checks |
-//! | [`enrol`] | keys, settings, registration |
+//! | [`prover`], [`slot`] | the bench: sealing, proofs, the scrubber's checks; whose turn it is on this machine |
+//! | [`enrol`], [`treasury`] | keys, settings, registration; money kept ready |
 //! | [`control`], [`status`] | speaking with a running provider |
 //!
 //! The same code runs as its own process (`holdfast provider run`) and several times in a devnet; it meets the chain through
@@ -34,14 +34,15 @@ pub mod journal;
 pub mod lifecycle;
 pub mod pack;
 pub mod prover;
+pub mod slot;
 pub mod status;
+pub mod treasury;
 pub mod tx;
 pub mod worker;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::prover::{Progress, SectorNumber, SectorSize};
 use chain_lite::account::{Address, ChainId, ProviderId};
@@ -55,7 +56,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chain::{ChainClient, ChainError, Head, ProviderView};
 use crate::config::Home;
-use crate::identity::KeyError;
+use crate::identity::{KeyError, Wallet};
 use ask::{Ask, Terms};
 use control::{ControlError, ControlServer};
 pub use enrol::ProviderSettings;
@@ -66,8 +67,9 @@ use pack::PackPolicy;
 use prover::{Bench, Workshop, WorkshopError};
 pub use status::ProviderStatus;
 use status::{Money, StatusWatch};
+use treasury::{Keeper, Treasury, TreasuryStatus};
 use tx::TxSender;
-use worker::{Input, Parts, Worker, WorkerError};
+use worker::{Backlog, Input, Parts, Worker, WorkerError};
 
 /// A collateral above so many times the chain's least is refused.
 const COLLATERAL_MULTIPLE: u128 = 4;
@@ -295,7 +297,8 @@ pub async fn start(config: ProviderConfig) -> Result<ProviderHandle, ProviderErr
     let used = highest_number(&chain, provider).await?;
 
     let status = StatusWatch::new(first_status(&view, quic));
-    let backlog = Arc::new(AtomicU64::new(0));
+    let backlog = Arc::new(Backlog::default());
+    let treasury = Treasury::new(settings.top_up);
     let (outbox, inbox) = mpsc::unbounded_channel();
     let market = ChainMarket {
         chain: chain.clone(),
@@ -304,6 +307,7 @@ pub async fn start(config: ProviderConfig) -> Result<ProviderHandle, ProviderErr
         settings: settings.clone(),
         heads: chain.subscribe_heads(),
         backlog: Arc::clone(&backlog),
+        treasury: Arc::clone(&treasury),
         runtime: tokio::runtime::Handle::current(),
     };
     let (store, deals, found) = open_store(&dir, &settings, market, &keys, &outbox)?;
@@ -349,6 +353,17 @@ pub async fn start(config: ProviderConfig) -> Result<ProviderHandle, ProviderErr
             source: Box::new(source),
         })?;
     let control = ControlServer::start(&dir, status.clone(), outbox.clone(), stop.clone()).await?;
+    let keeper = Keeper {
+        treasury,
+        chain: chain.clone(),
+        provider,
+        owner: view.provider.owner,
+        key: owner_key(&config.home, &settings)?,
+        sector_size: settings.sector_size,
+        store: store.share(),
+        backlog: Arc::clone(&backlog),
+        status: status.clone(),
+    };
     let worker = Worker::new(Parts {
         provider,
         chain,
@@ -365,9 +380,12 @@ pub async fn start(config: ProviderConfig) -> Result<ProviderHandle, ProviderErr
     let done = tokio::spawn({
         let stop = stop.clone();
         async move {
+            let keeping = tokio::spawn(keeper.run(serving.clone()));
             let result = worker.run(stop).await;
             serving.cancel();
             service.join().await;
+            // What it had sent is in the pool or on chain; it holds nothing.
+            keeping.abort();
             endpoint.close().await;
             control.stop().await;
             drop(lock);
@@ -545,10 +563,13 @@ fn first_status(view: &ProviderView, quic: PeerAddr) -> ProviderStatus {
         height: 0,
         chain_reachable: true,
         money: Money::default(),
+        treasury: TreasuryStatus::default(),
         sectors: Vec::new(),
         deals: Vec::new(),
         due: Vec::new(),
         working_on: None,
+        sealing_stage: None,
+        posting_stage: None,
         held_bytes: 0,
         free_bytes: 0,
         transactions: 0,
@@ -565,18 +586,15 @@ struct ChainMarket {
     owner: Address,
     settings: ProviderSettings,
     heads: watch::Receiver<Option<Head>>,
-    backlog: Arc<AtomicU64>,
+    backlog: Arc<Backlog>,
+    treasury: Arc<Treasury>,
     runtime: tokio::runtime::Handle,
 }
 
 impl Market for ChainMarket {
     fn ask(&self, free_bytes: u64) -> Ask {
         let settings = &self.settings;
-        let queue = self.backlog.load(Ordering::Relaxed);
-        let lead = settings
-            .start_lead
-            .0
-            .saturating_add(settings.start_lead_per_sector.0.saturating_mul(queue));
+        let queue = self.backlog.sectors(0, settings.sector_size);
         let params = self.chain.params();
         Ask::new(
             self.chain.chain_id(),
@@ -586,11 +604,15 @@ impl Market for ChainMarket {
                 min_piece: settings.min_piece,
                 free_bytes,
                 price_per_gib: settings.price_per_gib,
-                earliest_start: self.now().after(EpochCount(lead)),
+                earliest_start: self.start_behind(queue.saturating_add(settings.burst_sectors)),
                 min_duration: params.min_deal,
                 max_duration: params.max_deal,
             },
         )
+    }
+
+    fn least_start(&self) -> Epoch {
+        self.start_behind(self.backlog.sectors(0, self.settings.sector_size))
     }
 
     fn now(&self) -> Epoch {
@@ -602,18 +624,62 @@ impl Market for ChainMarket {
     }
 
     fn funds(&self, client: &Address, piece_bytes: u64) -> Result<Funds, String> {
+        let size = self.settings.sector_size;
         let ask = async {
             let client = self.chain.account(client).await?.escrow.unlocked();
-            let provider = self.chain.account(&self.owner).await?.escrow.unlocked();
+            let owner = self.chain.account(&self.owner).await?;
             let least_collateral = self.chain.quote(piece_bytes).await?.deal_collateral;
+            let pledge = self.chain.quote(size.bytes()).await?.pledge;
+            let sectors = self.backlog.sectors(piece_bytes, size);
+            let view = self.chain.provider(self.provider).await?;
+            let own = view.map_or(0, |view| {
+                let provider = &view.provider;
+                let all = provider.unlocked().0.saturating_add(provider.deposits.0);
+                all.saturating_sub(provider.fee_debt.0)
+            });
+            let top_up = self.settings.top_up;
+            let behind = match (top_up, self.chain.info().faucet) {
+                (true, true) if self.treasury.can_fill() => u128::MAX,
+                (true, _) => owner.free.0,
+                (false, _) => 0,
+            };
             Ok::<_, ChainError>(Funds {
                 client,
-                provider,
+                provider: owner.escrow.unlocked(),
                 least_collateral,
+                pledges: TokenAmount(pledge.0.saturating_mul(sectors.into())),
+                for_pledges: TokenAmount(own.saturating_add(behind)),
             })
         };
         self.runtime
             .block_on(ask)
             .map_err(|error| error.to_string())
     }
+
+    fn fill_escrow(&self) -> bool {
+        self.treasury.look_now();
+        self.treasury.can_fill()
+    }
+}
+
+impl ChainMarket {
+    /// The start that can be promised behind `queue` sectors.
+    fn start_behind(&self, queue: u64) -> Epoch {
+        let settings = &self.settings;
+        let more = settings.start_lead_per_sector.0.saturating_mul(queue);
+        self.now()
+            .after(EpochCount(settings.start_lead.0.saturating_add(more)))
+    }
+}
+
+/// The owner's key, for a provider that fills its purses by itself.
+fn owner_key(
+    home: &Home,
+    settings: &ProviderSettings,
+) -> Result<Option<SigningKey>, ProviderError> {
+    if !settings.top_up {
+        return Ok(None);
+    }
+    let owner = Wallet::open(&home.wallet_key(), || None)?;
+    Ok(Some(owner.signing_key().clone()))
 }

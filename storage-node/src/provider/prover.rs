@@ -7,8 +7,10 @@
 //! ```text
 //! sectors/<number>/           one sector's folder, see `prover::sector_dir`
 //! sectors/<number>.rebuild/   a damaged replica being resealed; takes the folder's place when its CommR is right
-//! <params>/porep.slot         held by the process that may seal      <params>/window.slot   the same for window posts
+//! <params>/porep.slot, window.slot   the machine's slots, see [`super::slot`]
 //! ```
+//! A window post waits for its slot inside its job, so the clock is held for it meanwhile, whoever has the slot; after
+//! [`WINDOW_SLOT_PATIENCE`] it goes without.
 //! Every function here blocks and is called on a blocking thread. Each is idempotent: called again after a crash it goes on
 //! from the last durable stage and ends with the same CommR.
 //! Memory: a proving key is a file that is read in pieces; a job's need is asked of the [`Plan`] before it starts.
@@ -32,13 +34,12 @@ use prover::{
 use rand::Rng;
 
 use super::lifecycle::{DealRecord, Health, SealTimes, SectorRecord, Stage};
+use super::slot::{self, SlotGuard};
 
 /// Leaves that a cheap check opens: as many as a window post.
 const SAMPLE_LEAVES: usize = 10;
 /// How long a window post waits for another process's before it starts anyway: memory is worth less than a deadline.
 const WINDOW_SLOT_PATIENCE: Duration = Duration::from_secs(20);
-/// Pause between looks at a slot that another process holds.
-const SLOT_POLL: Duration = Duration::from_millis(100);
 
 /// Why a job has no result. The text is for the operator; what to do is the life cycle's decision.
 #[derive(Debug, thiserror::Error)]
@@ -116,40 +117,16 @@ impl Workshop {
         Ok(())
     }
 
-    /// The machine's sealing slot, if nobody has it.
-    pub fn try_porep_slot(&self) -> io::Result<Option<SlotGuard>> {
-        try_slot(&self.params.dir().join("porep.slot"))
-    }
-
     /// The window slot; after a while without.
     fn window_slot(&self) -> Option<SlotGuard> {
         let until = Instant::now() + WINDOW_SLOT_PATIENCE;
         loop {
-            match try_slot(&self.params.dir().join("window.slot")) {
+            match slot::try_lock(&self.params.dir().join("window.slot")) {
                 Ok(Some(guard)) => return Some(guard),
-                Ok(None) if Instant::now() < until => std::thread::sleep(SLOT_POLL),
+                Ok(None) if Instant::now() < until => std::thread::sleep(slot::POLL),
                 Ok(None) | Err(_) => return None,
             }
         }
-    }
-}
-
-/// A machine-wide slot, given back when dropped or when the process ends, however it ends.
-#[derive(Debug)]
-pub struct SlotGuard {
-    _file: File,
-}
-
-fn try_slot(path: &Path) -> io::Result<Option<SlotGuard>> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(SlotGuard { _file: file })),
-        Err(fs::TryLockError::WouldBlock) => Ok(None),
-        Err(fs::TryLockError::Error(error)) => Err(error),
     }
 }
 

@@ -3,7 +3,8 @@
 //! Place: filled by [`super::worker`] after every step, read by anybody who holds the [`StatusWatch`].
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use chain_lite::account::{Address, DealId, ProviderId};
 use chain_lite::units::{Epoch, TokenAmount};
@@ -11,6 +12,7 @@ use prover::{CommD, CommR, SectorNumber, SectorSize};
 use serde::{Deserialize, Serialize};
 
 use super::lifecycle::{SealTimes, SectorRecord, Stage};
+use super::treasury::TreasuryStatus;
 
 /// Notes kept for people who look later.
 const NOTES: usize = 100;
@@ -34,6 +36,8 @@ pub struct ProviderStatus {
     pub chain_reachable: bool,
     /// Money on the chain.
     pub money: Money,
+    /// How money is kept ready.
+    pub treasury: TreasuryStatus,
     /// Its sectors.
     pub sectors: Vec<SectorStatus>,
     /// Its deals.
@@ -42,6 +46,10 @@ pub struct ProviderStatus {
     pub due: Vec<DueWindow>,
     /// What it is doing now.
     pub working_on: Option<String>,
+    /// How far the sealing lane's present stage is.
+    pub sealing_stage: Option<StageStatus>,
+    /// How far the window lane's present stage is.
+    pub posting_stage: Option<StageStatus>,
     /// Padded bytes of pieces held.
     pub held_bytes: u64,
     /// Padded bytes it would still take.
@@ -54,6 +62,15 @@ pub struct ProviderStatus {
     pub notes: VecDeque<Note>,
     /// How many notes there were in all.
     pub notes_in_all: usize,
+}
+
+/// A long step at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageStatus {
+    /// The prover's word for it.
+    pub stage: String,
+    /// How much of it is done.
+    pub percent: u8,
 }
 
 /// Balances of a provider.
@@ -141,25 +158,88 @@ pub struct Note {
 
 /// The newest status, shared.
 #[derive(Clone, Debug)]
-pub struct StatusWatch(Arc<RwLock<ProviderStatus>>);
+pub struct StatusWatch {
+    status: Arc<RwLock<ProviderStatus>>,
+    sealing: Arc<LaneProgress>,
+    posting: Arc<LaneProgress>,
+}
+
+/// Progress of one lane's job, counted by the prover's threads and read by whoever asks for the status.
+#[derive(Debug, Default)]
+pub struct LaneProgress {
+    stage: Mutex<Option<&'static str>>,
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+impl LaneProgress {
+    fn status(&self) -> Option<StageStatus> {
+        let stage = (*self.stage.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let total = self.total.load(Ordering::Relaxed).max(1);
+        let done = self.done.load(Ordering::Relaxed).min(total);
+        let percent = u128::from(done) * 100 / u128::from(total);
+        Some(StageStatus {
+            stage: stage.to_owned(),
+            percent: u8::try_from(percent).unwrap_or(100),
+        })
+    }
+
+    fn set(&self, stage: Option<&'static str>, total: u64) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+        self.total.store(total, Ordering::Relaxed);
+        self.done.store(0, Ordering::Relaxed);
+    }
+}
+
+impl prover::Progress for LaneProgress {
+    fn start(&self, stage: &'static str, total: u64) {
+        self.set(Some(stage), total);
+    }
+
+    fn advance(&self, n: u64) {
+        self.done.fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn finish(&self) {
+        self.set(None, 0);
+    }
+}
 
 impl StatusWatch {
     /// Starts with this value.
     pub fn new(status: ProviderStatus) -> Self {
-        Self(Arc::new(RwLock::new(status)))
+        Self {
+            status: Arc::new(RwLock::new(status)),
+            sealing: Arc::default(),
+            posting: Arc::default(),
+        }
     }
 
     /// The newest value.
     pub fn get(&self) -> ProviderStatus {
-        self.0
+        let mut status = self
+            .status
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+            .clone();
+        status.sealing_stage = self.sealing.status();
+        status.posting_stage = self.posting.status();
+        status
+    }
+
+    /// Where the sealing lane counts.
+    pub fn sealing(&self) -> Arc<LaneProgress> {
+        Arc::clone(&self.sealing)
+    }
+
+    /// Where the window lane counts.
+    pub fn posting(&self) -> Arc<LaneProgress> {
+        Arc::clone(&self.posting)
     }
 
     /// Changes it.
     pub fn update(&self, change: impl FnOnce(&mut ProviderStatus)) {
-        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.status.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Adds a note.
@@ -177,7 +257,7 @@ impl StatusWatch {
 impl StatusWatch {
     /// How many notes there are in all, and those after the first `seen` that are still kept.
     pub fn notes_after(&self, seen: usize) -> (usize, Vec<Note>) {
-        let status = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let status = self.status.read().unwrap_or_else(PoisonError::into_inner);
         let fresh = status.notes_in_all.saturating_sub(seen);
         let skip = status.notes.len().saturating_sub(fresh);
         (
@@ -218,5 +298,27 @@ pub fn sector_status(
         comm_r: record.replica().map(|replica| replica.comm_r),
         spent: record.spent,
         dir,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prover::Progress;
+
+    #[test]
+    fn a_stage_shows_its_percentage_while_it_runs_and_nothing_afterwards() {
+        let lane = LaneProgress::default();
+        assert_eq!(lane.status(), None);
+        lane.start("labels", 8);
+        lane.advance(3);
+        let shown = lane.status().expect("it runs");
+        assert_eq!((shown.stage.as_str(), shown.percent), ("labels", 37));
+        lane.advance(100);
+        assert_eq!(lane.status().map(|stage| stage.percent), Some(100));
+        lane.start("columns", 0);
+        assert_eq!(lane.status().map(|stage| stage.percent), Some(0));
+        lane.finish();
+        assert_eq!(lane.status(), None);
     }
 }

@@ -23,7 +23,7 @@ use chain_lite::deal::DealStatus as ChainDealStatus;
 use chain_lite::message::{Message, SignedProposal};
 use chain_lite::sector::SectorState as ChainSectorState;
 use chain_lite::units::Epoch;
-use prover::{NoProgress, PostRandomness, SectorNumber, Seed, Ticket};
+use prover::{PostRandomness, SectorNumber, SectorSize, Seed, Ticket};
 use retrieval::wire::MAX_PROPOSAL_BYTES;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -33,9 +33,10 @@ use super::intake::Store;
 use super::journal::{Journal, JournalError};
 use super::lifecycle::{
     ChainView, Command, DealOnChain, DealRecord, Event, Lifecycle, Op, Sealing, SectorRecord,
-    SectorState, Stage, Window, WindowKey,
+    SectorState, SlotHolder, Stage, Window, WindowKey,
 };
-use super::prover::{Bench, JobError, SlotGuard};
+use super::prover::{Bench, JobError};
+use super::slot::{Holder, POLL as SLOT_POLL, SlotGuard, SlotLine, SlotLook};
 use super::status::{DealStatus, DueWindow, Money, StatusWatch, sector_status};
 use super::tx::TxSender;
 use crate::chain::{ChainClient, Head, PictureQuery, ProviderPicture};
@@ -50,8 +51,6 @@ const LEASE_LIMIT: Duration = Duration::from_secs(600);
 const IDLE_LOOK: Duration = Duration::from_secs(2);
 /// Pause before a failed disk write is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(5);
-/// Pause between looks at a slot that somebody else holds.
-const SLOT_POLL: Duration = Duration::from_millis(100);
 /// Journal record of the next sector number.
 pub const COUNTER: &str = "next-sector";
 
@@ -73,6 +72,8 @@ pub enum Input {
     Event(Event),
     /// The slot we queued for.
     Slot(SlotGuard),
+    /// Who has the slot that we queue for.
+    SlotHeldBy(Holder),
     /// The operator declares a sector damaged; answered when it was taken in.
     Report(SectorNumber, oneshot::Sender<Result<(), String>>),
 }
@@ -95,12 +96,36 @@ pub struct Parts {
     pub machine: Lifecycle,
     /// Shown to others.
     pub status: StatusWatch,
-    /// Sectors that wait for sealing or are in it: read by the ask.
-    pub backlog: Arc<AtomicU64>,
+    /// What waits for sealing.
+    pub backlog: Arc<Backlog>,
     /// Sends to `inbox`.
     pub outbox: mpsc::UnboundedSender<Input>,
     /// What reaches us.
     pub inbox: mpsc::UnboundedReceiver<Input>,
+}
+
+/// What waits for sealing, shared with those who promise more: the ask, intake and the treasury.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    /// Sectors that are queued or being sealed.
+    sealing: AtomicU64,
+    /// Padded bytes of pieces that have no sector yet.
+    loose_bytes: AtomicU64,
+}
+
+impl Backlog {
+    /// Sectors to seal if `more` padded bytes are accepted.
+    pub fn sectors(&self, more: u64, size: SectorSize) -> u64 {
+        let loose = self.loose_bytes.load(Ordering::Relaxed);
+        let loose = loose.saturating_add(more).div_ceil(size.bytes().max(1));
+        self.sealing.load(Ordering::Relaxed).saturating_add(loose)
+    }
+
+    fn set(&self, machine: &Lifecycle) {
+        let (sealing, loose_bytes) = machine.backlog();
+        self.sealing.store(sealing, Ordering::Relaxed);
+        self.loose_bytes.store(loose_bytes, Ordering::Relaxed);
+    }
 }
 
 /// The running worker.
@@ -160,9 +185,7 @@ impl Worker {
     }
 
     async fn wind_down(mut self, leases: JoinHandle<()>) {
-        if let Some(queueing) = self.queueing.take() {
-            queueing.abort();
-        }
+        self.leave_line();
         // Jobs cannot be interrupted; what they finish is on disk. The clock stays held for them, so that a stop in the
         // middle of a proof is no fault either.
         for job in std::mem::take(&mut self.jobs) {
@@ -178,9 +201,24 @@ impl Worker {
         match input {
             Input::Event(event) => self.feed(event).await,
             Input::Slot(guard) => {
+                // A grant may cross our leaving the line and entering it again: then another task still queues.
+                self.leave_line();
                 self.slot = Some(guard);
-                self.queueing = None;
                 self.feed(Event::SlotGranted).await
+            }
+            Input::SlotHeldBy(holder) => {
+                if self.queueing.is_none() {
+                    return Ok(());
+                }
+                self.working_on(Some(format!(
+                    "waits for the machine's sealing slot, which {holder} has"
+                )));
+                let ours = holder.is_of(self.parts.chain.chain_id());
+                self.feed(Event::SlotHeldBy(match ours {
+                    true => SlotHolder::OurChain,
+                    false => SlotHolder::Stranger,
+                }))
+                .await
             }
             Input::Report(number, answer) => {
                 let known = self.parts.machine.sector(number).is_some();
@@ -256,8 +294,7 @@ impl Worker {
                 }
             }
         }
-        let backlog = u64::try_from(self.parts.machine.backlog()).unwrap_or(u64::MAX);
-        self.parts.backlog.store(backlog, Ordering::Relaxed);
+        self.parts.backlog.set(&self.parts.machine);
         Ok(())
     }
 
@@ -288,9 +325,7 @@ impl Worker {
             Command::AskSlot => self.queue_for_slot(),
             Command::ReturnSlot => {
                 self.slot = None;
-                if let Some(queueing) = self.queueing.take() {
-                    queueing.abort();
-                }
+                self.leave_line();
             }
             Command::DrawTicket(number, epoch) => self.draw_ticket(number, epoch),
             Command::Seal(number) => self.seal(number),
@@ -350,25 +385,46 @@ impl Worker {
         }
     }
 
+    /// Enters the line; a task looks until the slot is ours, and says whenever somebody else has it.
     fn queue_for_slot(&mut self) {
-        let bench = self.parts.bench.clone();
+        self.leave_line();
+        let shop = Arc::clone(self.parts.bench.shop());
+        let chain = self.parts.chain.chain_id();
         let outbox = self.parts.outbox.clone();
         self.queueing = Some(tokio::spawn(async move {
+            let mut line = SlotLine::enter(&shop, chain);
+            let mut told = None;
+            let mut failed = false;
             loop {
-                match bench.shop().try_porep_slot() {
-                    Ok(Some(guard)) => {
+                match line.look() {
+                    Ok(SlotLook::Granted(guard)) => {
                         // The worker is gone: the guard is dropped with the message.
                         let _ = outbox.send(Input::Slot(guard));
                         return;
                     }
-                    Ok(None) => {}
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot look at the machine's sealing slot")
+                    Ok(SlotLook::HeldBy(holder)) => {
+                        if told != Some(holder) {
+                            told = Some(holder);
+                            let _ = outbox.send(Input::SlotHeldBy(holder));
+                        }
                     }
+                    Ok(SlotLook::NotOurTurn) => {}
+                    Err(error) if !failed => {
+                        failed = true;
+                        tracing::warn!(%error, "cannot look at the machine's sealing slot; trying on");
+                    }
+                    Err(_) => {}
                 }
                 tokio::time::sleep(SLOT_POLL).await;
             }
         }));
+    }
+
+    /// Ends the queueing task, if one runs. What it was just granted is dropped with it.
+    fn leave_line(&mut self) {
+        if let Some(queueing) = self.queueing.take() {
+            queueing.abort();
+        }
     }
 
     fn draw_ticket(&mut self, number: SectorNumber, epoch: Epoch) {
@@ -393,15 +449,18 @@ impl Worker {
         };
         self.working_on(Some(format!("sealing sector {number}")));
         let bench = self.parts.bench.clone();
-        self.spawn_blocking(move || match bench.seal(&record, &pieces, &NoProgress) {
-            Ok((comm_d, comm_r, spent)) => Event::Replicated {
-                sector: number,
-                comm_d,
-                comm_r,
-                spent,
+        let progress = self.parts.status.sealing();
+        self.spawn_blocking(
+            move || match bench.seal(&record, &pieces, progress.as_ref()) {
+                Ok((comm_d, comm_r, spent)) => Event::Replicated {
+                    sector: number,
+                    comm_d,
+                    comm_r,
+                    spent,
+                },
+                Err(error) => Event::SealFailed(number, error.to_string()),
             },
-            Err(error) => Event::SealFailed(number, error.to_string()),
-        });
+        );
     }
 
     fn prove(&mut self, number: SectorNumber, epoch: Epoch) {
@@ -411,12 +470,13 @@ impl Worker {
         self.working_on(Some(format!("proving sector {number}")));
         let (chain, provider) = (self.parts.chain.clone(), self.parts.provider);
         let bench = self.parts.bench.clone();
+        let progress = self.parts.status.sealing();
         self.spawn(async move {
             let seed = match chain.randomness(2, epoch, provider).await {
                 Ok(value) => Seed(value),
                 Err(error) => return Event::SealFailed(number, format!("no seed: {error}")),
             };
-            let work = move || bench.prove(&record, seed, &NoProgress);
+            let work = move || bench.prove(&record, seed, progress.as_ref());
             match tokio::task::spawn_blocking(work).await {
                 Ok(Ok((proof, spent))) => Event::Proven {
                     sector: number,
@@ -437,13 +497,14 @@ impl Worker {
     ) {
         let (chain, provider) = (self.parts.chain.clone(), self.parts.provider);
         let bench = self.parts.bench.clone();
+        let progress = self.parts.status.posting();
         self.spawn(async move {
             let randomness = match chain.randomness(3, challenge, provider).await {
                 Ok(value) => PostRandomness::masked(value),
                 Err(error) => return Event::WindowFailed(key, format!("no challenge: {error}")),
             };
             let begun = Instant::now();
-            let work = move || bench.prove_window(randomness, &sectors, &NoProgress);
+            let work = move || bench.prove_window(randomness, &sectors, progress.as_ref());
             let result = tokio::task::spawn_blocking(work).await;
             tracing::info!(%provider, deadline = key.deadline, ms = begun.elapsed().as_millis(), "window proof");
             match result {
@@ -489,8 +550,9 @@ impl Worker {
         };
         self.working_on(Some(format!("resealing damaged sector {number}")));
         let bench = self.parts.bench.clone();
+        let progress = self.parts.status.sealing();
         self.spawn_blocking(move || {
-            let result = bench.rebuild(&record, &pieces, &NoProgress);
+            let result = bench.rebuild(&record, &pieces, progress.as_ref());
             Event::Rebuilt(number, result.map_err(|error| error.to_string()))
         });
     }
@@ -656,7 +718,7 @@ impl Worker {
             escrow_locked: picture.provider.escrow.locked,
         };
         let free_bytes = self.parts.store.ask().free_bytes;
-        let idle = self.slot.is_none();
+        let idle = self.slot.is_none() && self.queueing.is_none();
         self.parts.status.update(|status| {
             status.epoch = picture.head.epoch;
             status.height = picture.head.height;

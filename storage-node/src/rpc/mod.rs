@@ -60,7 +60,7 @@ pub const MAX_SUBSCRIPTIONS: u32 = 16;
 /// Messages that wait for one socket's reader.
 pub const SEND_BUFFER: u32 = 64;
 /// Most that the faucet gives at once.
-const FAUCET_LIMIT: TokenAmount = TokenAmount::from_tokens(10_000_000);
+pub const FAUCET_LIMIT: TokenAmount = TokenAmount::from_tokens(10_000_000);
 /// How long a transaction of the faucet may wait, in blocks.
 const FAUCET_TX_BLOCKS: u64 = 100;
 

@@ -226,7 +226,7 @@ fn step(
     seed: Seed,
     plan: &Plan,
     context: &Context,
-    progress: &BarProgress<'_>,
+    progress: &BarProgress,
     seconds: &mut Seconds,
 ) -> Result<AnyStage, CliError> {
     let start = Instant::now();

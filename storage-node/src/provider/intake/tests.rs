@@ -21,6 +21,17 @@ const PROVIDER: ProviderId = ProviderId(1000);
 struct TestMarket {
     params: ChainParams,
     client_escrow: TokenAmount,
+    money: Arc<Mutex<OwnMoney>>,
+}
+
+/// The provider's side of a test market.
+#[derive(Clone, Copy)]
+struct OwnMoney {
+    escrow: u128,
+    pledges: u128,
+    for_pledges: u128,
+    /// Whether more escrow comes when it is asked for, and how much.
+    filled_to: Option<u128>,
 }
 
 impl Market for TestMarket {
@@ -40,6 +51,10 @@ impl Market for TestMarket {
         )
     }
 
+    fn least_start(&self) -> Epoch {
+        Epoch(100)
+    }
+
     fn now(&self) -> Epoch {
         Epoch(10)
     }
@@ -49,11 +64,22 @@ impl Market for TestMarket {
     }
 
     fn funds(&self, _client: &Address, piece_bytes: u64) -> Result<Funds, String> {
+        let own = *self.money.lock().expect("no panic");
         Ok(Funds {
             client: self.client_escrow,
-            provider: TokenAmount(1_000_000),
+            provider: TokenAmount(own.escrow),
             least_collateral: TokenAmount(u128::from(piece_bytes) / 100),
+            pledges: TokenAmount(own.pledges),
+            for_pledges: TokenAmount(own.for_pledges),
         })
+    }
+
+    fn fill_escrow(&self) -> bool {
+        let mut own = self.money.lock().expect("no panic");
+        if let Some(full) = own.filled_to {
+            own.escrow = full;
+        }
+        own.filled_to.is_some()
     }
 }
 
@@ -89,11 +115,22 @@ fn open_in(dir: &Path) -> Opened {
 }
 
 fn open_with(dir: &Path, limits: IntakeLimits) -> Opened {
+    let rich = OwnMoney {
+        escrow: 1_000_000,
+        pledges: 0,
+        for_pledges: 0,
+        filled_to: None,
+    };
+    open_with_money(dir, limits, Arc::new(Mutex::new(rich)))
+}
+
+fn open_with_money(dir: &Path, limits: IntakeLimits, money: Arc<Mutex<OwnMoney>>) -> Opened {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
     let market = TestMarket {
         params: ChainParams::devnet(),
         client_escrow: TokenAmount(10_000_000),
+        money,
     };
     let (store, records, report) = Store::open(
         &dir.join("pieces"),
@@ -286,6 +323,86 @@ fn tm_c5_a_thousand_hostile_clients_cannot_take_more_than_the_capacity() {
 }
 
 /// Store and service on loopback, with a session to them.
+fn money_bed(money: OwnMoney) -> (Bed, Arc<Mutex<OwnMoney>>) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let money = Arc::new(Mutex::new(money));
+    let (store, _, _, told) = open_with_money(dir.path(), limits(), Arc::clone(&money));
+    (Bed { dir, store, told }, money)
+}
+
+const POOR: OwnMoney = OwnMoney {
+    escrow: 50,
+    pledges: 0,
+    for_pledges: 0,
+    filled_to: None,
+};
+
+/// The test offers' collateral is 20 for 1 KiB padded.
+#[test]
+fn collateral_that_is_promised_to_one_client_is_not_promised_to_another() {
+    let (bed, money) = money_bed(POOR);
+    let data = bytes(0, 1000);
+    let mut under_way = Vec::new();
+    for seed in 1..=2 {
+        let decision = bed
+            .store
+            .accept(&peer(), &offer(&client(seed), &data, 1, |_| {}));
+        under_way.push(decision.expect("covered"));
+    }
+    assert_eq!(bed.store.promised_collateral(), TokenAmount(40));
+    let third = offer(&client(3), &data, 1, |_| {});
+    let reason = refusal(&bed, &third);
+    for word in ["escrow", "collateral", "provider deposit", "--escrow"] {
+        assert!(reason.contains(word), "no {word:?} in {reason}");
+    }
+    // A transfer that breaks off gives its promise back; so does one that the chain shows, because it locks there.
+    under_way.pop();
+    assert_eq!(bed.store.promised_collateral(), TokenAmount(20));
+    assert!(bed.store.accept(&peer(), &third).is_ok());
+    money.lock().expect("no panic").escrow = 39;
+    let again = offer(&client(4), &data, 1, |_| {});
+    assert!(refusal(&bed, &again).contains("escrow"));
+}
+
+#[test]
+fn an_offer_waits_for_escrow_that_is_on_its_way_and_is_busy_if_it_does_not_come() {
+    let filling = OwnMoney {
+        escrow: 0,
+        filled_to: Some(20),
+        ..POOR
+    };
+    let (bed, _) = money_bed(filling);
+    let data = bytes(0, 1000);
+    let offer = |seed| offer(&client(seed), &data, 1, |_| {});
+    let taken = bed.store.accept(&peer(), &offer(1));
+    assert!(matches!(taken, Ok(PutDecision::Receive(_))));
+    // Nothing is left of it for a second one: it is told to come back, not that it is refused.
+    let begun = Instant::now();
+    match bed.store.accept(&peer(), &offer(2)) {
+        Err(Refusal::Busy { retry_after_ms }) => assert!(retry_after_ms > 0),
+        Err(other) => panic!("refused: {other}"),
+        Ok(_) => panic!("accepted"),
+    }
+    assert!(begun.elapsed() >= ESCROW_PATIENCE);
+}
+
+#[test]
+fn a_piece_whose_sector_cannot_be_pledged_is_refused_with_both_amounts() {
+    let short = OwnMoney {
+        pledges: 3_000_000_000_000_000_000,
+        for_pledges: 2_500_000_000_000_000_000,
+        ..POOR
+    };
+    let (bed, money) = money_bed(short);
+    let header = offer(&client(1), &bytes(0, 1000), 1, |_| {});
+    let reason = refusal(&bed, &header);
+    for word in ["pledges", "2.5 tokens", "3", "provider deposit"] {
+        assert!(reason.contains(word), "no {word:?} in {reason}");
+    }
+    money.lock().expect("no panic").for_pledges = short.pledges;
+    assert!(bed.store.accept(&peer(), &header).is_ok());
+}
+
 async fn served(store: &Store) -> (Endpoint, retrieval::Session, CancellationToken) {
     let tag = ChainTag([7; 4]);
     let loopback = "127.0.0.1:0".parse().expect("an address");

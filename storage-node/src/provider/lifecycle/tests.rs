@@ -334,7 +334,11 @@ struct World {
     window_steps: u32,
     /// The operator of the slot: someone else may have it for a while.
     slot_delay: u32,
+    /// On whose behalf; the machine is told when it asks.
+    slot_holder: SlotHolder,
     slot: bool,
+    /// How often the slot was asked for.
+    asked: u32,
     log: Vec<String>,
 }
 
@@ -353,7 +357,9 @@ impl World {
             seal_steps,
             window_steps,
             slot_delay: 0,
+            slot_holder: SlotHolder::OurChain,
             slot: false,
+            asked: 0,
             log: Vec::new(),
         }
     }
@@ -389,7 +395,14 @@ impl World {
                 self.disk.damaged.remove(&number);
             }
             Command::DiscardReplica(_) => {}
-            Command::AskSlot => self.jobs.push((self.slot_delay, Event::SlotGranted)),
+            Command::AskSlot => {
+                assert!(!self.slot, "it was not returned before");
+                self.asked += 1;
+                if self.slot_delay > 0 {
+                    self.jobs.push((0, Event::SlotHeldBy(self.slot_holder)));
+                }
+                self.jobs.push((self.slot_delay, Event::SlotGranted));
+            }
             Command::ReturnSlot => {
                 self.slot = false;
                 self.jobs
@@ -613,6 +626,82 @@ fn the_clock_is_not_held_when_nothing_of_ours_is_running() {
     );
 }
 
+/// Another devnet on the same machine seals for hours: our deals' starts do not pass meanwhile.
+#[test]
+fn while_a_stranger_has_the_slot_the_clock_is_held_and_every_deal_starts_in_time() {
+    let mut world = World::new(5, 5);
+    world.slot_holder = SlotHolder::Stranger;
+    world.slot_delay = 5000;
+    world.receive(deal(1, 2048, 150, 5000));
+    world.run(1000);
+    let held = world.holding.expect("the clock waits with us");
+    assert!(world.slot_delay > 0 && !world.slot && held.0 + 40 <= 150);
+    assert!(world.chain.now < held.0, "it stands still");
+    let stood = world.chain.now;
+    world.run(100);
+    assert_eq!(world.chain.now, stood);
+    world.run(5000);
+    assert_eq!(world.states(), vec![SectorState::Active], "{:?}", world.log);
+    assert!(world.holding.is_none(), "given back");
+    assert_eq!(world.chain.missed_posts, 0);
+}
+
+/// The deadlock: a holder of our own chain waits for the block of its pre-commit and for its seed. Holding the clock here
+/// would stop it for ever, also when a stranger had the slot before it.
+#[test]
+fn a_holder_of_our_own_chain_gets_the_blocks_it_needs_also_after_a_stranger() {
+    let mut world = World::new(5, 5);
+    world.slot_holder = SlotHolder::Stranger;
+    world.slot_delay = 1_000_000;
+    world.receive(deal(1, 2048, 300, 5000));
+    world.run(200);
+    let stood = world.chain.now;
+    assert!(world.holding.is_some());
+    world.feed(Event::SlotHeldBy(SlotHolder::OurChain));
+    assert!(world.holding.is_none(), "released at once");
+    world.run(50);
+    assert_eq!(world.chain.now, stood + 50, "blocks flow");
+    // And back again, counted from now on and not from the first time.
+    world.feed(Event::SlotHeldBy(SlotHolder::Stranger));
+    assert_eq!(world.holding, Some(Epoch(stood + 50 + 20)));
+    // Who is not in the line is not told anything: a late word changes nothing.
+    let mut idle = World::new(5, 5);
+    idle.run(10);
+    idle.feed(Event::SlotHeldBy(SlotHolder::Stranger));
+    idle.run(10);
+    assert!(idle.holding.is_none());
+}
+
+#[test]
+fn a_provider_with_several_sectors_goes_to_the_end_of_the_line_after_each() {
+    let mut world = World::new(5, 2);
+    for id in 1..=3 {
+        world.receive(deal(id, 2048, 900, 5000));
+    }
+    world.run(500);
+    assert_eq!(world.chain.sectors.len(), 3, "{:?}", world.log);
+    assert_eq!(world.asked, 3);
+    assert!(!world.slot, "returned at the end");
+}
+
+#[test]
+fn the_backlog_counts_what_was_accepted_before_it_is_in_a_sector() {
+    let mut world = World::new(1_000_000, 2);
+    assert_eq!(world.machine.backlog(), (0, 0));
+    world.receive(deal(1, 1024, 900, 5000));
+    world.receive(deal(2, 512, 900, 5000));
+    assert_eq!(world.machine.backlog(), (0, 1536));
+    world.run(30);
+    assert_eq!(world.machine.backlog(), (1, 0), "packed, not sealed");
+    world.receive(deal(3, 2048, 900, 5000));
+    assert_eq!(world.machine.backlog(), (1, 2048));
+    // What is over waits for nothing.
+    let mut done = World::new(5, 2);
+    done.receive(deal(1, 2048, 300, 700));
+    done.run(400);
+    assert_eq!(done.machine.backlog(), (0, 0));
+}
+
 #[test]
 fn tm_p18_damage_is_declared_before_the_cutoff_and_repaired_and_never_proven() {
     let mut world = World::new(5, 2);
@@ -758,9 +847,13 @@ proptest! {
         seal_steps in 0u32..60,
         window_steps in 0u32..40,
         slot_delay in 0u32..30,
+        strangers in any::<bool>(),
     ) {
         let mut world = World::new(seal_steps, window_steps);
         world.slot_delay = slot_delay;
+        if strangers {
+            world.slot_holder = SlotHolder::Stranger;
+        }
         for step in 0..2500u32 {
             for (index, (when, log, start, length)) in arrivals.iter().enumerate() {
                 if *when == step {
