@@ -28,13 +28,13 @@ use chain_lite::account::{Address, ProviderId};
 use chain_lite::audit::Groth16Verifier;
 use chain_lite::beacon::{BeaconParams, DevnetSigner};
 use chain_lite::certificate::{Validator, ValidatorId};
-use chain_lite::clock::ClockMode;
+use chain_lite::clock::{ClockError, ClockMode, MAX_LEASE_MS};
 use chain_lite::engine::{EngineHandle, EngineStatus, solo};
 use chain_lite::genesis::{CircuitKey, GENESIS_VERSION, Genesis, NetworkKind};
 use chain_lite::ledger::{Ledger, LedgerError};
 use chain_lite::mempool::Mempool;
 use chain_lite::params::ChainParams;
-use chain_lite::units::TokenAmount;
+use chain_lite::units::{EpochCount, TokenAmount};
 use prover::snark::CircuitId;
 use prover::snark::keys::KeyError as ProvingKeyError;
 use prover::{Progress, SectorSize};
@@ -67,6 +67,9 @@ const STOP_POLL: Duration = Duration::from_millis(200);
 /// Looks at a taken lock before it counts as taken, and the pause between them.
 const LOCK_ATTEMPTS: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// The name of the owner's own lease of the clock; the chain gives no provider this id.
+const OWNER_LEASE: ProviderId = ProviderId(0);
 
 const STATE_FILE: &str = "devnet.json";
 const GENESIS_FILE: &str = "genesis.bin";
@@ -164,6 +167,9 @@ pub enum DevnetError {
     /// The engine.
     #[error(transparent)]
     Engine(#[from] solo::EngineError),
+    /// The clock.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     /// The RPC port.
     #[error(transparent)]
     Rpc(#[from] RpcError),
@@ -219,6 +225,15 @@ struct Place {
     id: ProviderId,
     quic: String,
     running: Option<ProviderHandle>,
+}
+
+/// While it lives, the devnet's clock stands; see [`Devnet::pause_after`].
+pub struct ClockPause(Arc<EngineHandle>);
+
+impl Drop for ClockPause {
+    fn drop(&mut self) {
+        self.0.release(OWNER_LEASE);
+    }
 }
 
 /// A running devnet. [`Devnet::shutdown`] stops it in order; dropping it stops the chain at once.
@@ -355,6 +370,15 @@ impl Devnet {
     /// The chain itself, for exporting its log.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
+    }
+
+    /// Lets the clock go on for `epochs` more at most, until the guard is dropped or ten minutes are over. For whoever owns
+    /// the devnet and switches providers off on purpose: that is no fault of theirs.
+    pub fn pause_after(&self, epochs: EpochCount) -> Result<ClockPause, DevnetError> {
+        let before = self.ledger.tip().epoch.after(epochs).next();
+        self.engine
+            .hold_before(OWNER_LEASE, before, Duration::from_millis(MAX_LEASE_MS))?;
+        Ok(ClockPause(Arc::clone(&self.engine)))
     }
 
     /// Whether the chain moves.

@@ -341,7 +341,8 @@ impl From<DevnetError> for CliError {
             | DevnetError::Ledger(_)
             | DevnetError::Engine(_)
             | DevnetError::Rpc(_)
-            | DevnetError::Chain(_) => Class::Machine,
+            | DevnetError::Chain(_)
+            | DevnetError::Clock(_) => Class::Machine,
         };
         CliError::caused(class, "the devnet", &error)
             .hint("`holdfast devnet status` shows whether one runs; -v says more")

@@ -4,7 +4,7 @@
 //! cheat in [`damage`] and [`wait_for_charge`], and [`audit`] over the exported chain.
 //!
 //! Nothing below tells a provider or the chain what the step expects of it. The clock is the devnet's: providers hold it
-//! while a proof of theirs is unfinished; the demo holds it only while providers are switched off on purpose.
+//! while a proof of theirs is unfinished; the demo stops it only while providers are switched off on purpose.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use chain_lite::account::{DealId, ProviderId};
 use chain_lite::audit::Replayed;
 use chain_lite::events::{Event, FaultReason};
-use chain_lite::units::{Epoch, TokenAmount};
+use chain_lite::units::{Epoch, EpochCount, TokenAmount};
 use prover::SectorNumber;
 use prover::sector_dir::record::SectorFile;
 use rand::{Rng, RngCore};
@@ -43,8 +43,8 @@ const RANGES: usize = 8;
 const MAX_RANGE_BYTES: u64 = 64 << 10;
 /// How long one wait on the chain may take. Providers hold the clock while they prove, so this only ends a run that is stuck.
 const PATIENCE: Duration = Duration::from_secs(3600);
-/// Lease of the clock while providers are switched off, renewed by nobody.
-const OFF_LEASE: Duration = Duration::from_secs(120);
+/// Chain time that one provider may take to come back: far less than a deadline is open.
+const RESTART_EPOCHS: EpochCount = EpochCount(3);
 
 /// Tells the whole story.
 pub async fn tell(config: DemoConfig, out: Output) -> Result<Report, DemoError> {
@@ -386,26 +386,13 @@ async fn restore_without(
         .map(|place| place.index)
         .take(m)
         .collect();
+    // They are switched off by us, not by their own fault: time stands still from before the first one goes.
+    let pause = devnet
+        .pause_after(EpochCount(0))
+        .map_err(DemoError::at(step))?;
     for index in &off {
         devnet
             .stop_provider(*index)
-            .await
-            .map_err(DemoError::at(step))?;
-    }
-    // They are switched off by us, not by their own fault: time stands still on behalf of one of them meanwhile.
-    let holder = off
-        .first()
-        .and_then(|index| Some(devnet.providers().get(*index)?.id));
-    if let Some(holder) = holder {
-        let epoch = client
-            .chain
-            .head()
-            .await
-            .map_err(DemoError::at(step))?
-            .epoch;
-        client
-            .chain
-            .hold_clock(holder, Epoch(epoch.0 + 1), OFF_LEASE)
             .await
             .map_err(DemoError::at(step))?;
     }
@@ -428,18 +415,17 @@ async fn restore_without(
             what: "the restored file differs from the original".to_owned(),
         });
     }
+    drop(pause);
     for index in &off {
+        // A provider whose port was taken meanwhile tells the chain its new address, and that takes a block.
+        let pause = devnet
+            .pause_after(RESTART_EPOCHS)
+            .map_err(DemoError::at(step))?;
         devnet
             .start_provider(*index)
             .await
             .map_err(DemoError::at(step))?;
-    }
-    if let Some(holder) = holder {
-        client
-            .chain
-            .release_clock(holder)
-            .await
-            .map_err(DemoError::at(step))?;
+        drop(pause);
     }
     out.say(format_args!(
         "With {} of {} providers switched off the file came back from the others, equal byte for byte.",
