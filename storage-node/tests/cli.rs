@@ -283,3 +283,93 @@ fn help_names_only_commands_that_work() {
         );
     }
 }
+
+/// Files that are no chain, and no proof: every command that reads one says so at once.
+#[test]
+fn auditors_commands_name_what_is_wrong_with_a_file() {
+    let home = with_wallet();
+    let at = |name: &str| home.path().join(name);
+    std::fs::write(at("empty"), b"").expect("writes");
+    std::fs::write(at("text"), "this is no chain\n".repeat(100)).expect("writes");
+    std::fs::write(at("json"), b"{\"porep\": 1}").expect("writes");
+    std::fs::write(at("cut-export"), b"HFEXPT").expect("writes");
+    std::fs::write(at("cut-log"), b"HFBLOG\0\0\0\0").expect("writes");
+    let sparse = std::fs::File::create(at("sparse")).expect("creates");
+    sparse.set_len(1 << 40).expect("sparse");
+    let names = [
+        "absent",
+        "empty",
+        "text",
+        "json",
+        "cut-export",
+        "cut-log",
+        "sparse",
+        ".",
+    ];
+    for name in names {
+        let path = at(name);
+        let file = path.to_str().expect("text");
+        for line in [
+            vec!["audit", "chain", file],
+            vec!["audit", "file", "abcd", "--from", file],
+            vec!["audit", "sector", "1000", "0", "--from", file],
+            vec!["audit", "proof", file],
+            vec!["chain", "verify", file],
+            vec!["chain", "export", "out", "--from", file],
+        ] {
+            let begun = std::time::Instant::now();
+            let outcome = run(holdfast(home.path()).current_dir(home.path()).args(&line));
+            assert!(
+                [3, 6].contains(&outcome.code),
+                "{line:?} ended with {}: {}{}",
+                outcome.code,
+                outcome.stdout,
+                outcome.stderr
+            );
+            let told = outcome.stderr.contains("hint: ") && !outcome.stderr.contains("panicked");
+            assert!(told, "{line:?}: {}", outcome.stderr);
+            assert!(begun.elapsed().as_secs() < 20, "{line:?} took its time");
+            assert!(!at("out").exists() && !at("out.part").exists(), "{line:?}");
+        }
+    }
+}
+
+/// Root reads everything, so this needs another user.
+#[cfg(unix)]
+#[test]
+fn unreadable_files_are_named_with_the_reason() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = with_wallet();
+    let file = home.path().join("secret");
+    std::fs::write(&file, b"x").expect("writes");
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o000)).expect("own file");
+    if std::fs::File::open(&file).is_ok() {
+        eprintln!("skipped: this user may read everything");
+        return;
+    }
+    let path = file.to_str().expect("text");
+    for line in [
+        vec!["put", path],
+        vec!["audit", "chain", path],
+        vec!["audit", "proof", path],
+        vec!["chain", "verify", path],
+    ] {
+        refused(&run(holdfast(home.path()).args(&line)), 3, "secret");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_export_never_replaces_a_device() {
+    let home = with_wallet();
+    for (force, says) in [
+        (&["--force"][..], "not a plain file"),
+        (&[], "exists already"),
+    ] {
+        let line = ["chain", "export", "/dev/null"];
+        let outcome = run(holdfast(home.path()).args(line).args(force));
+        refused(&outcome, 3, says);
+        let meta = std::fs::symlink_metadata("/dev/null").expect("there");
+        assert!(!meta.is_file(), "it is what it was");
+    }
+}

@@ -1,7 +1,8 @@
 //! The client against a real devnet: JSON-RPC, QUIC, providers that recompute both roots and publish; test sectors of 2 KiB.
 //! The first object is put by the real binary, which is killed again and again until one run gets through.
 //!
-//! Sealing goes on in the background and is not waited for: this is about rung 1, *received*, and about reading back.
+//! Sealing goes on in the background and is not waited for: this is about rungs 1 and 2, *received* and *possession*, and about
+//! reading back.
 //! The proving keys of the 2 KiB circuits are made on first use and shared with the other tests (`HOLDFAST_PARAMS`).
 
 use std::collections::BTreeMap;
@@ -12,9 +13,9 @@ use std::time::Duration;
 
 use prover::{NoProgress, SectorSize};
 use storage_node::client::get::{GetRequest, Target, get};
-use storage_node::client::health::{State, health};
+use storage_node::client::health::{Rung, State, health};
 use storage_node::client::live::{LiveClient, connect};
-use storage_node::client::{ClientError, catalog};
+use storage_node::client::{ClientError, catalog, possession};
 use storage_node::config::{Config, Home};
 use storage_node::devnet::{Devnet, DevnetConfig};
 use storage_node::identity::Wallet;
@@ -142,14 +143,26 @@ async fn tm_h1_a_killed_put_is_charged_once_and_its_key_alone_reads_it_with_m_pr
     assert_eq!(bytes, plain);
 
     let entry = catalog::find(&elsewhere, &id[..8]).await.expect("listed");
-    let now = health(&elsewhere.chain, &entry, Some(1))
+    let shown = possession::check(&elsewhere, &entry).await.expect("asks");
+    let now = health(&elsewhere.chain, &entry, Some(1), &shown)
         .await
         .expect("judges");
+    assert_eq!(now.owed, 4, "deals are open, providers only paused");
+    let seen: Vec<_> = now
+        .pieces
+        .iter()
+        .filter(|p| p.challenge_failed.is_none())
+        .collect();
     assert_eq!(
-        (now.state, now.weakest),
-        (State::Healthy, 4),
-        "deals are open, providers only paused"
+        seen.len(),
+        4,
+        "a shard and a copy of each provider that runs: {now:?}"
     );
+    assert!(
+        seen.iter().all(|piece| piece.rung >= Rung::Possession),
+        "{now:?}"
+    );
+    assert_ne!(now.state, State::Lost);
 
     devnet.stop_provider(1).await.expect("stops");
     let error = read(&elsewhere, &id, &dir.path().join("lost"))

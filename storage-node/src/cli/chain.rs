@@ -88,6 +88,15 @@ async fn export(args: Export, context: &Context) -> Result<(), CliError> {
         let message = format!("{} exists already", args.to.display());
         return Err(CliError::new(Class::Input, message).hint("name another file, or add --force"));
     }
+    // Replacing a device or a pipe by a file would be a mishap.
+    if args
+        .to
+        .symlink_metadata()
+        .is_ok_and(|meta| !meta.is_file() && !meta.is_symlink())
+    {
+        let message = format!("{} is not a plain file", args.to.display());
+        return Err(CliError::new(Class::Input, message).hint("name a file to write"));
+    }
     let local = match (args.from, args.remote) {
         (Some(path), _) => Some(log_at(&path)),
         (None, true) => None,

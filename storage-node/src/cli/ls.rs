@@ -1,6 +1,6 @@
 //! `holdfast ls`: the objects of this account, from the chain alone.
 //!
-//! Names are encrypted in manifests; one that cannot be read shows as `?` and costs no error.
+//! States rest on the chain and on recorded challenges; `status` makes new ones. Names are encrypted in manifests; one that cannot be read shows as `?` and costs no error.
 
 use serde::Serialize;
 
@@ -8,8 +8,8 @@ use super::account::connect;
 use super::args::KeyArgs;
 use super::output::human_bytes;
 use super::{CliError, Context};
-use crate::client::catalog;
 use crate::client::health::{Health, State, health};
+use crate::client::{catalog, possession};
 use crate::object::manifest::ObjectId;
 
 /// Arguments of `ls`.
@@ -49,7 +49,8 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
             }
         };
         let segments = manifest.as_ref().map(|manifest| manifest.segments());
-        let health = health(&client.chain, &entry, segments).await?;
+        let shown = possession::recorded(&client.home, &entry);
+        let health = health(&client.chain, &entry, segments, &shown).await?;
         lines.push(line(health, manifest.map(|m| (m.name, m.plain_len))));
     }
     client.network.close().await;
@@ -79,7 +80,7 @@ fn table(lines: &[Line]) -> String {
             .into();
     }
     let mut text = format!(
-        "{:<16}  {:>10}  {:<8}  {:>7}  {:>9}  NAME\n",
+        "{:<16}  {:>10}  {:<10}  {:>7}  {:>9}  NAME\n",
         "ID", "SIZE", "STATE", "SHARDS", "EXPIRES"
     );
     for line in lines {
@@ -87,6 +88,7 @@ fn table(lines: &[Line]) -> String {
             State::Healthy => "healthy",
             State::Degraded => "degraded",
             State::Critical => "critical",
+            State::Unverified => "unverified",
             State::Lost => "lost",
         };
         // A label may hold anything its author typed; escapes keep it from steering the terminal.
@@ -95,7 +97,7 @@ fn table(lines: &[Line]) -> String {
             .as_deref()
             .map_or("?".to_owned(), |name| name.escape_debug().to_string());
         text.push_str(&format!(
-            "{:<16}  {:>10}  {:<8}  {:>7}  {:>9}  {}\n",
+            "{:<16}  {:>10}  {:<10}  {:>7}  {:>9}  {}\n",
             &line.object.to_string()[..16],
             line.bytes.map_or("?".to_owned(), human_bytes),
             state,
@@ -104,6 +106,11 @@ fn table(lines: &[Line]) -> String {
                 .map_or("-".to_owned(), |epoch| epoch.to_string()),
             name,
         ));
+    }
+    if lines.iter().any(|line| line.state == State::Unverified) {
+        text.push_str(
+            "unverified: no evidence young enough was recorded; `holdfast status ID` challenges the holders now\n",
+        );
     }
     text
 }

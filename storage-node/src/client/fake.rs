@@ -15,7 +15,8 @@ use chain_lite::message::{Message, SignedProposal, SignedTx, Tx, sign};
 use chain_lite::params::ChainParams;
 use chain_lite::units::{Epoch, EpochCount, TokenAmount};
 use ed25519_dalek::SigningKey;
-use prover::{PaddedPieceSize, SectorSize};
+use prover::piece::inclusion::LeafProof;
+use prover::{CommP, PaddedPieceSize, PieceInfo, SectorSize};
 use retrieval::PieceKey;
 use retrieval::fetch::{FetchRequest, Unit};
 
@@ -76,6 +77,7 @@ pub(crate) struct FakeProvider {
 
 #[derive(Debug)]
 pub(crate) struct World {
+    pub chain: ChainId,
     pub epoch: u64,
     pub providers: Vec<FakeProvider>,
     pub deals: BTreeMap<DealId, Deal>,
@@ -119,6 +121,7 @@ impl Fake {
             }
         });
         Self(Arc::new(Mutex::new(World {
+            chain: CHAIN,
             epoch: 100,
             providers: providers.collect(),
             deals: BTreeMap::new(),
@@ -207,7 +210,7 @@ impl World {
 
 impl Chain for Fake {
     fn chain_id(&self) -> ChainId {
-        CHAIN
+        self.world().chain
     }
 
     fn params(&self) -> ChainParams {
@@ -270,7 +273,7 @@ impl Chain for Fake {
     fn sign(&self, wallet: &Wallet, nonce: u64, now: Now, msgs: Vec<Message>) -> SignedTx {
         let tx = Tx {
             version: chain_lite::message::TX_VERSION,
-            chain_id: CHAIN,
+            chain_id: self.chain_id(),
             sender: wallet.address(),
             nonce,
             fee_limit: TokenAmount::ZERO,
@@ -315,7 +318,7 @@ impl Network for Fake {
     async fn ask(&self, of: &ProviderRecord) -> Result<Ask, String> {
         let mut world = self.world();
         world.burn().map_err(|error| error.to_string())?;
-        let now = world.epoch;
+        let (now, chain) = (world.epoch, world.chain);
         let provider = world.provider(of.id);
         if provider.manner == Manner::Gone {
             return Err("connection refused".into());
@@ -324,7 +327,7 @@ impl Network for Fake {
             provider.manner = Manner::Gone;
         }
         Ok(Ask::new(
-            CHAIN,
+            chain,
             of.id,
             of.sector_size,
             Terms {
@@ -415,6 +418,44 @@ impl Network for Fake {
             .get(range.start as usize..range.end as usize)
             .map(<[u8]>::to_vec)
             .ok_or_else(|| "range outside the piece".to_owned())
+    }
+
+    async fn leaf(
+        &self,
+        from: &ProviderRecord,
+        piece: CommP,
+        leaf: u64,
+    ) -> Result<Vec<u8>, String> {
+        let mut world = self.world();
+        world.burn().map_err(|error| error.to_string())?;
+        let provider = world.provider(from.id);
+        let mut proposals = provider.accepted.values().map(|signed| &signed.proposal);
+        let proposal = proposals
+            .find(|p| p.piece_commp == piece)
+            .ok_or("no such piece")?
+            .clone();
+        let lies = provider.manner == Manner::Lies;
+        let mut bytes = match provider.manner {
+            Manner::Gone | Manner::Hostage => return Err("no progress for 10s".into()),
+            _ => provider.pieces.get(&proposal.blake3_root.0).cloned(),
+        }
+        .ok_or("no such piece")?;
+        if lies {
+            bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+        }
+        // A liar proves the bytes that it has instead of those that it took.
+        let comm_p = if lies {
+            prover::piece::commp::commp_of(&bytes).0
+        } else {
+            piece
+        };
+        let info = PieceInfo {
+            comm_p,
+            size: proposal.piece_size,
+        };
+        bytes.resize(info.size.unpadded().bytes() as usize, 0);
+        let proof = LeafProof::of(&info, leaf..leaf + 1, &bytes[..]);
+        Ok(codec::encode(&proof.map_err(|error| error.to_string())?))
     }
 
     /// Reads what it needs at once and checks whole pieces, as the real fetcher checks groups.

@@ -100,7 +100,7 @@ pub struct Got {
     pub object: ObjectId,
     /// Its label.
     pub name: String,
-    /// Where it was written; `None` for a stream.
+    /// Where it was written; `None` for a stream without a name.
     pub path: Option<PathBuf>,
     /// Plaintext bytes written.
     pub bytes: u64,
@@ -123,10 +123,37 @@ pub async fn get<C: Chain, N: Network>(
     let manifest = catalog::manifest(&client, &entry).await?;
     let range = wanted(&manifest, request.range)?;
     let sink = match target {
-        Target::File { path, force } => Sink::file(&path, force, &entry.object, &manifest, &range)?,
-        Target::Stream(out) => Sink::stream(out),
+        Target::File { path, force } => match device(&path)? {
+            Some(out) => Sink::stream(Box::new(out), Some(path)),
+            None => Sink::file(&path, force, &entry.object, &manifest, &range)?,
+        },
+        Target::Stream(out) => Sink::stream(out, None),
     };
     read(client, entry, manifest, range, sink, observer).await
+}
+
+/// A pipe, socket or terminal under that name is written to as it stands: it is no file that could be replaced, and replacing
+/// `/dev/null` would be a mishap. Disks are refused.
+#[cfg(unix)]
+fn device(path: &Path) -> Result<Option<File>, ClientError> {
+    use std::os::unix::fs::FileTypeExt;
+    let Ok(meta) = path.symlink_metadata() else {
+        return Ok(None);
+    };
+    let kind = meta.file_type();
+    if kind.is_file() || kind.is_dir() || kind.is_symlink() {
+        return Ok(None);
+    }
+    if kind.is_block_device() {
+        return Err(ClientError::NotAFile(path.to_owned()));
+    }
+    let open = File::options().write(true).open(path);
+    open.map(Some).map_err(ClientError::file("write", path))
+}
+
+#[cfg(not(unix))]
+fn device(_: &Path) -> Result<Option<File>, ClientError> {
+    Ok(None)
 }
 
 /// The plaintext range that was asked for, inside the object.
@@ -516,7 +543,8 @@ struct Sink {
 }
 
 enum Out {
-    Stream(Box<dyn Write + Send>),
+    /// With its path, if it has one.
+    Stream(Box<dyn Write + Send>, Option<PathBuf>),
     File(PartFile),
 }
 
@@ -541,9 +569,9 @@ struct MarkOf {
 }
 
 impl Sink {
-    fn stream(out: Box<dyn Write + Send>) -> Self {
+    fn stream(out: Box<dyn Write + Send>, path: Option<PathBuf>) -> Self {
         Self {
-            out: Out::Stream(out),
+            out: Out::Stream(out, path),
             done: 0,
         }
     }
@@ -625,9 +653,7 @@ impl Sink {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
         let written = match &mut self.out {
-            Out::Stream(out) => out
-                .write_all(bytes)
-                .map_err(ClientError::file("write", "the output")),
+            Out::Stream(out, path) => out.write_all(bytes).map_err(output_error(path)),
             Out::File(part) => part
                 .file
                 .write_all(bytes)
@@ -680,11 +706,10 @@ impl Sink {
             _ => true,
         };
         match self.out {
-            Out::Stream(mut out) => {
-                out.flush()
-                    .map_err(ClientError::file("write", "the output"))?;
+            Out::Stream(mut out, path) => {
+                out.flush().map_err(output_error(&path))?;
                 if right {
-                    Ok(None)
+                    Ok(path)
                 } else {
                     Err(ClientError::WrongHash.into())
                 }
@@ -696,6 +721,11 @@ impl Sink {
             }
         }
     }
+}
+
+fn output_error(path: &Option<PathBuf>) -> impl FnOnce(io::Error) -> ClientError {
+    let path = path.clone().unwrap_or_else(|| "the output".into());
+    ClientError::file("write", path)
 }
 
 impl PartFile {

@@ -10,9 +10,10 @@ use chain_lite::deal::Deal;
 use chain_lite::message::{Message, SignedTx, sign};
 use chain_lite::params::ChainParams;
 use chain_lite::units::{Epoch, TokenAmount};
+use prover::CommP;
 use retrieval::fetch::{Fetch, FetchRequest, Unit};
 use retrieval::push::{PutSource, put};
-use retrieval::wire::{ChainTag, FailureCode, PutHeader};
+use retrieval::wire::{ChainTag, CommpQuery, FailureCode, PutHeader};
 use retrieval::{Endpoint, Error, FetchLimits, Fetcher, Limits, PieceKey, Session};
 
 use super::{
@@ -231,6 +232,24 @@ impl Network for Quic {
         let session = self.session(&self.endpoint, from).await?;
         session
             .read(piece, range)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    async fn leaf(
+        &self,
+        from: &ProviderRecord,
+        piece: CommP,
+        leaf: u64,
+    ) -> Result<Vec<u8>, String> {
+        let session = self.session(&self.endpoint, from).await?;
+        let query = CommpQuery {
+            commp: piece,
+            first_leaf: leaf,
+            leaves: 1,
+        };
+        session
+            .commp_proof(query)
             .await
             .map_err(|error| error.to_string())
     }

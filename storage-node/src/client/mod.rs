@@ -11,6 +11,7 @@
 //! | [`catalog`] | which objects an account has, from the chain alone |
 //! | [`get`] | any k of n, verified, decrypted, written |
 //! | [`health`] | k-of-n health, rungs, deadlines and money of an object |
+//! | [`possession`] | a beacon-drawn challenge to every holder, recorded |
 //! | [`live`] | the seams below over JSON-RPC and QUIC |
 //!
 //! Two seams, [`Chain`] and [`Network`], carry everything that can fail, stall or crash; tests put fakes behind them.
@@ -21,6 +22,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chain_lite::account::{Address, ChainId, DealId, NetKey, ProviderId};
 use chain_lite::deal::Deal;
@@ -47,12 +49,16 @@ pub mod get;
 pub mod health;
 pub mod journal;
 pub mod live;
+pub mod possession;
 pub mod put;
 
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod tests;
+
+/// How long a provider may take to say its terms.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Everything a client operation works with.
 #[derive(Debug)]
@@ -211,6 +217,13 @@ pub trait Network: Send + Sync + 'static {
         from: &ProviderRecord,
         piece: PieceKey,
         range: Range<u64>,
+    ) -> impl Future<Output = Result<Vec<u8>, String>> + Send;
+    /// A leaf of a piece's CommP tree with its path, unchecked: `prover::piece::inclusion::LeafProof`.
+    fn leaf(
+        &self,
+        from: &ProviderRecord,
+        piece: CommP,
+        leaf: u64,
     ) -> impl Future<Output = Result<Vec<u8>, String>> + Send;
     /// Starts reading the same bytes of any k shards.
     fn fetch(&self, request: FetchRequest) -> Result<Self::Units, String>;
@@ -390,4 +403,36 @@ pub fn piece_key(root: [u8; 32], size: u64) -> PieceKey {
         root: PieceRoot(root),
         size,
     }
+}
+
+/// Asks a provider for its terms, for a limited time.
+pub(crate) async fn ask<N: Network>(network: &N, of: &ProviderRecord) -> Result<Ask, String> {
+    let answer = tokio::time::timeout(ASK_TIMEOUT, network.ask(of)).await;
+    answer.unwrap_or_else(|_| Err("no answer".to_owned()))
+}
+
+/// Awaits all futures at once and gives their results in order.
+pub(crate) async fn futures_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut pending: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    let mut done: Vec<Option<F::Output>> = pending.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        let mut waiting = false;
+        for (future, slot) in pending.iter_mut().zip(&mut done) {
+            if slot.is_none() {
+                match future.as_mut().poll(context) {
+                    std::task::Poll::Ready(output) => *slot = Some(output),
+                    std::task::Poll::Pending => waiting = true,
+                }
+            }
+        }
+        if waiting {
+            std::task::Poll::Pending
+        } else {
+            std::task::Poll::Ready(())
+        }
+    })
+    .await;
+    done.into_iter()
+        .map(|slot| slot.expect("the loop ends when every slot is filled"))
+        .collect()
 }

@@ -10,8 +10,9 @@ use chain_lite::units::EpochCount;
 
 use super::fake::{Fake, Manner};
 use super::get::{GetRequest, Got, Target, get, safe_name};
-use super::health::{Rung, State, health};
+use super::health::{Health, Rung, State, health};
 use super::journal::{Fuse, Journal};
+use super::possession::{self, Ledger};
 use super::put::repair::repair;
 use super::put::{PutEvent, PutRequest, Stored, put, put_with};
 use super::{ClientError, catalog};
@@ -874,7 +875,7 @@ async fn health_follows_the_deals() {
             .await
             .expect("listed")
     };
-    let now = health(&fake, &entry().await, Some(2))
+    let now = health(&fake, &entry().await, Some(2), &Ledger::new())
         .await
         .expect("judges");
     assert_eq!(
@@ -900,11 +901,222 @@ async fn health_follows_the_deals() {
             ..deal(&fake)
         };
         fake.world().deals.insert(id, slashed);
-        let now = health(&fake, &entry().await, Some(2))
+        let now = health(&fake, &entry().await, Some(2), &Ledger::new())
             .await
             .expect("judges");
         assert_eq!(now.state, expected, "{} left", now.weakest);
     }
+}
+
+/// An object of one segment on four providers, and what status would say of it.
+struct Watched {
+    desk: Desk,
+    fake: Fake,
+    stored: Stored,
+}
+
+impl Watched {
+    async fn new() -> Self {
+        let desk = Desk::new(3000);
+        let fake = Fake::new(&[Honest; 4]);
+        let stored = desk.put(&fake, 2, 2).await.expect("stores");
+        Self { desk, fake, stored }
+    }
+
+    async fn entry(&self) -> catalog::Entry {
+        let client = self.fake.client(&self.desk.home());
+        let id = self.stored.object.to_string();
+        catalog::find(&client, &id).await.expect("listed")
+    }
+
+    /// `status`: challenges, then judges.
+    async fn status(&self) -> Health {
+        let client = self.fake.client(&self.desk.home());
+        let entry = self.entry().await;
+        let shown = possession::check(&client, &entry).await.expect("asks");
+        health(&self.fake, &entry, Some(1), &shown)
+            .await
+            .expect("judges")
+    }
+
+    /// `status --recorded`.
+    async fn recorded(&self) -> Health {
+        let entry = self.entry().await;
+        let shown = possession::recorded(&self.fake.client(&self.desk.home()).home, &entry);
+        health(&self.fake, &entry, Some(1), &shown)
+            .await
+            .expect("judges")
+    }
+
+    /// Rungs of one provider's pieces.
+    fn rungs(&self, health: &Health, index: usize) -> Vec<Rung> {
+        let id = self.fake.world().providers[index].record.id;
+        let pieces = health.pieces.iter().filter(|p| p.provider == id);
+        pieces.map(|p| p.rung).collect()
+    }
+
+    fn evidence_file(&self) -> PathBuf {
+        let id = self.stored.object.to_string();
+        self.desk.home().join("client/possession").join(id)
+    }
+}
+
+#[tokio::test]
+async fn tm_p16_an_honest_provider_passes_the_challenge_and_a_cheat_does_not() {
+    let watched = Watched::new().await;
+    let now = watched.status().await;
+    assert_eq!(now.state, State::Healthy);
+    assert_eq!(now.pieces.len(), 8);
+    for piece in &now.pieces {
+        assert_eq!(piece.rung, Rung::Possession);
+        assert_eq!(
+            (piece.evidence, piece.evidence_age),
+            (Some(now.now), Some(EpochCount(0)))
+        );
+    }
+    // Other bytes with right paths over them, bytes that were dropped, no answer at all.
+    for (index, manner) in [(0, Lies), (2, Gone), (3, Hostage)] {
+        watched.fake.world().providers[index].manner = manner;
+    }
+    watched.fake.world().providers[1].pieces.clear();
+    let now = watched.status().await;
+    assert_eq!(
+        now.state,
+        State::Unverified,
+        "deals are open, nobody has shown the bytes"
+    );
+    assert_eq!((now.weakest, now.owed, now.manifest_copies), (0, 4, 0));
+    for (index, says) in [
+        (0, "another root"),
+        (1, "no such piece"),
+        (2, "does not answer"),
+        (3, "no progress"),
+    ] {
+        assert_eq!(
+            watched.rungs(&now, index),
+            [Rung::Claimed; 2],
+            "provider {index}"
+        );
+        let id = watched.fake.world().providers[index].record.id;
+        for piece in now.pieces.iter().filter(|piece| piece.provider == id) {
+            let reason = piece.challenge_failed.as_deref().expect("failed");
+            assert!(reason.contains(says), "{reason}");
+            assert!(piece.possession.is_some(), "what was shown earlier is told");
+        }
+    }
+    // The failure is remembered, although older evidence would still be young enough.
+    assert_eq!(watched.recorded().await.state, State::Unverified);
+    // One byte of a piece is changed on an honest provider's disk: it does not answer from it.
+    let watched = Watched::new().await;
+    for bytes in watched.fake.world().providers[1].pieces.values_mut() {
+        bytes[0] ^= 1;
+    }
+    let now = watched.status().await;
+    assert_eq!(watched.rungs(&now, 1), [Rung::Claimed; 2]);
+    assert_eq!((now.state, now.weakest), (State::Degraded, 3));
+    // It gets the bytes back: the next challenge says so.
+    for bytes in watched.fake.world().providers[1].pieces.values_mut() {
+        bytes[0] ^= 1;
+    }
+    assert_eq!(watched.status().await.state, State::Healthy);
+}
+
+#[tokio::test]
+async fn stale_evidence_is_shown_with_its_age_and_counts_for_nothing() {
+    let watched = Watched::new().await;
+    let period = chain_lite::params::ChainParams::devnet().proving_period.0;
+    assert_eq!(watched.recorded().await.pieces[0].rung, Rung::Received);
+    let shown = watched.status().await.now;
+    watched.fake.world().epoch = shown.0 + period;
+    let now = watched.recorded().await;
+    assert_eq!(now.state, State::Healthy, "as old as its limit");
+    let piece = &now.pieces[0];
+    assert_eq!(
+        (piece.rung, piece.evidence),
+        (Rung::Possession, Some(shown))
+    );
+    assert_eq!(piece.evidence_age, Some(EpochCount(period)));
+    watched.fake.world().epoch += 1;
+    let now = watched.recorded().await;
+    assert_eq!(
+        (now.state, now.weakest, now.owed),
+        (State::Unverified, 0, 4)
+    );
+    for piece in &now.pieces {
+        assert_eq!((piece.rung, piece.evidence), (Rung::Claimed, None));
+        assert_eq!(piece.possession, Some(shown));
+    }
+    assert_eq!(watched.status().await.state, State::Healthy, "asked again");
+}
+
+#[tokio::test]
+async fn recorded_evidence_is_checked_again_and_a_damaged_file_is_none() {
+    let watched = Watched::new().await;
+    watched.status().await;
+    watched.fake.world().epoch += 100;
+    assert_eq!(watched.recorded().await.pieces[0].rung, Rung::Possession);
+    let file = watched.evidence_file();
+    let good = std::fs::read(&file).expect("written");
+    let checked = |mut value: Vec<u8>| {
+        value.extend(blake3::hash(&value).as_bytes());
+        value
+    };
+    let value = &good[..good.len() - 32];
+    // Records are (deal, provider, piece, …): a flipped bit anywhere is either another deal's or does not verify.
+    for at in [2 + 4 + 3, 2 + 4 + 32 + 7, 2 + 4 + 40 + 5, value.len() - 40] {
+        let mut forged = value.to_vec();
+        forged[at] ^= 1;
+        std::fs::write(&file, checked(forged)).expect("writes");
+        let rungs = watched.recorded().await;
+        let shown = rungs.pieces.iter().filter(|p| p.rung == Rung::Possession);
+        assert_eq!(shown.count(), 7, "byte {at}");
+    }
+    let mut other_version = value.to_vec();
+    other_version[0] = 9;
+    for damaged in [
+        Vec::new(),
+        vec![0; 10],
+        good[..good.len() - 1].to_vec(),
+        checked(other_version),
+        checked(b"nonsense".to_vec()),
+    ] {
+        std::fs::write(&file, damaged).expect("writes");
+        let now = watched.recorded().await;
+        assert!(now.pieces.iter().all(|p| p.possession.is_none()));
+    }
+    assert_eq!(
+        watched.status().await.state,
+        State::Healthy,
+        "it is replaced"
+    );
+    assert_eq!(watched.recorded().await.state, State::Healthy);
+}
+
+#[test]
+fn challenges_are_drawn_from_beacon_piece_and_provider() {
+    use prover::{CommP, PaddedPieceSize, PieceInfo};
+    let piece = |byte, bytes| PieceInfo {
+        comm_p: CommP([byte; 32]),
+        size: PaddedPieceSize::new(bytes).expect("a power of two"),
+    };
+    let draw = |beacon: u8, piece| {
+        possession::positions(&[beacon; 32], &piece, chain_lite::account::ProviderId(1000))
+    };
+    let first = draw(1, piece(1, 1 << 30));
+    assert_eq!(first, draw(1, piece(1, 1 << 30)));
+    assert_eq!(first.len(), 8);
+    assert!(first.iter().all(|leaf| *leaf < 1 << 25));
+    assert_ne!(first, draw(2, piece(1, 1 << 30)));
+    assert_ne!(first, draw(1, piece(2, 1 << 30)));
+    let other = chain_lite::account::ProviderId(1001);
+    assert_ne!(
+        first,
+        possession::positions(&[1; 32], &piece(1, 1 << 30), other)
+    );
+    // Over many beacons every leaf of a small piece is asked for.
+    let asked: std::collections::BTreeSet<u64> =
+        (0..=255).flat_map(|b| draw(b, piece(1, 1024))).collect();
+    assert_eq!(asked.len(), 32);
 }
 
 #[tokio::test]
@@ -949,7 +1161,9 @@ async fn a_repair_restores_lost_shards_and_copies_under_the_same_id_and_charges_
         stored.deals + broken as u64
     );
     let entry = catalog::find(&client, &id).await.expect("the same id");
-    let now = health(&fake, &entry, Some(2)).await.expect("judges");
+    let now = health(&fake, &entry, Some(2), &Ledger::new())
+        .await
+        .expect("judges");
     assert_eq!((now.state, now.weakest), (State::Healthy, 4));
     // Nothing is left to do, and nothing is charged for asking.
     let deals = fake.world().deals.len();
@@ -986,4 +1200,143 @@ async fn ids_are_found_by_their_first_digits_and_nonsense_is_unknown() {
         let error = catalog::find(&client, nonsense).await.expect_err("unknown");
         assert!(matches!(error, ClientError::UnknownObject(_)), "{nonsense}");
     }
+}
+
+#[tokio::test]
+async fn a_file_of_one_tebibyte_is_refused_at_once_with_the_reason() {
+    let desk = Desk::new(0);
+    let file = std::fs::File::create(&desk.source).expect("creates");
+    file.set_len(1 << 40).expect("sparse");
+    let fake = Fake::new(&[Honest; 4]);
+    let begun = std::time::Instant::now();
+    let error = desk.put(&fake, 2, 2).await.expect_err("too large");
+    assert!(
+        matches!(error, ClientError::TooLarge { bytes, .. } if bytes == 1 << 40),
+        "{error}"
+    );
+    assert!(error.to_string().contains("larger sectors"), "{error}");
+    assert!(begun.elapsed().as_secs() < 10, "nothing was read");
+    let journals = Journal::all(&fake.client(&desk.home()).home).expect("lists");
+    assert!(journals.is_empty(), "nothing was begun");
+    assert_eq!(fake.world().escrow, 0, "no money moved");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn tm_h4_a_full_disk_while_staging_is_named_and_the_same_command_goes_on() {
+    let desk = Desk::new(50_000);
+    let fake = Fake::new(&[Honest; 4]);
+    // Stopped behind the head: the journal has its folder, nothing is staged yet.
+    assert!(run_until(&desk, &fake, 0).await.is_err());
+    let dir = Journal::all(&fake.client(&desk.home()).home).expect("lists")[0]
+        .0
+        .dir()
+        .to_owned();
+    // Writing to this device fails as on a full disk.
+    let shard = super::encode::staged_path(&dir, 0, 1);
+    std::os::unix::fs::symlink("/dev/full", &shard).expect("links");
+    let error = desk.put(&fake, 2, 2).await.expect_err("no space");
+    match &error {
+        ClientError::File { path, error, .. } => {
+            assert_eq!(path, &shard);
+            assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+        }
+        other => panic!("{other}"),
+    }
+    assert!(fake.world().deals.is_empty(), "nothing was charged");
+    std::fs::remove_file(&shard).expect("a link");
+    let stored = desk.put(&fake, 2, 2).await.expect("goes on");
+    assert!(stored.resumed);
+    assert_charged_once(&fake, &stored);
+    desk.assert_restores(&fake, &stored).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn tm_h4_devices_are_written_to_and_never_replaced_and_a_full_one_is_an_error() {
+    use std::os::unix::fs::FileTypeExt;
+    let desk = Desk::new(100_000);
+    let fake = Fake::new(&[Honest; 4]);
+    let stored = desk.put(&fake, 2, 2).await.expect("stores");
+    let id = stored.object.to_string();
+    for force in [false, true] {
+        let to = |path: &str| Target::File {
+            path: path.into(),
+            force,
+        };
+        let got = fetch(&fake, &desk.home(), &id, None, to("/dev/null")).await;
+        let got = got.expect("swallows everything");
+        assert!(got.hash_checked && got.path == Some("/dev/null".into()));
+        let error = fetch(&fake, &desk.home(), &id, None, to("/dev/full"))
+            .await
+            .expect_err("full");
+        assert!(
+            matches!(&error, ClientError::File { error, .. } if error.kind() == std::io::ErrorKind::StorageFull),
+            "{error}"
+        );
+        for device in ["/dev/null", "/dev/full"] {
+            let kind = std::fs::symlink_metadata(device)
+                .expect("there")
+                .file_type();
+            assert!(kind.is_char_device(), "{device} is what it was");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_cached_manifest_is_read_again_and_one_damaged_everywhere_is_named() {
+    let desk = Desk::new(5000);
+    let fake = Fake::new(&[Honest; 4]);
+    let stored = desk.put(&fake, 2, 2).await.expect("stores");
+    let id = stored.object.to_string();
+    let cached = desk.home().join("client/manifests").join(&id);
+    let good = std::fs::read(&cached).expect("cached by the put");
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+    for damaged in [Vec::new(), b"nonsense".to_vec(), flipped, vec![0; 1 << 20]] {
+        std::fs::write(&cached, damaged).expect("writes");
+        desk.assert_restores(&fake, &stored).await;
+        assert_eq!(std::fs::read(&cached).expect("reads"), good, "cached anew");
+    }
+    // Changed at every holder: the shards are there, but nothing says how to put them together.
+    std::fs::remove_file(&cached).expect("there");
+    let entry = catalog::find(&fake.client(&desk.home()), &id)
+        .await
+        .expect("listed");
+    let copies: Vec<_> = entry.manifest.values().flatten().collect();
+    let root = copies[0].deal.proposal.blake3_root.0;
+    for provider in &mut fake.world().providers {
+        if let Some(bytes) = provider.pieces.get_mut(&root) {
+            bytes[0] ^= 1;
+        }
+    }
+    let error = desk.get(&fake, &id, "none").await.expect_err("unreadable");
+    assert!(matches!(error, ClientError::ManifestLost { .. }), "{error}");
+    assert!(error.to_string().contains("wrong data"), "{error}");
+}
+
+#[tokio::test]
+async fn another_chain_knows_nothing_of_this_ones_puts() {
+    let desk = Desk::new(50_000);
+    let fake = Fake::new(&[Honest; 4]);
+    // Interrupted half way, with signed proposals in the journal.
+    assert!(run_until(&desk, &fake, 12).await.is_err());
+    let other = Fake::new(&[Honest; 4]);
+    other.world().chain = chain_lite::account::ChainId([0xdd; 32]);
+    let stored = desk.put(&other, 2, 2).await.expect("a put of its own");
+    assert!(!stored.resumed);
+    let foreign = other
+        .world()
+        .deals
+        .values()
+        .all(|deal| deal.proposal.chain_id == chain_lite::account::ChainId([0xdd; 32]));
+    assert!(foreign, "no proposal of the first chain was sent");
+    let error = desk
+        .get(&fake, &stored.object.to_string(), "nothing")
+        .await
+        .expect_err("not on the first chain");
+    assert!(matches!(error, ClientError::UnknownObject(_)), "{error}");
+    let first = desk.put(&fake, 2, 2).await.expect("the first goes on");
+    assert!(first.resumed);
+    assert_charged_once(&fake, &first);
 }

@@ -38,13 +38,24 @@ pub fn sectors(bytes: u64, scheme: Scheme, size: SectorSize) -> u64 {
     (segments + u64::from(!manifest_fits)).saturating_mul(scheme.n() as u64)
 }
 
-/// Refuses what would take this machine more than an hour; otherwise gives the number of sectors and the seconds.
+/// What sealing a file takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// Sectors of all providers together.
+    pub sectors: u64,
+    /// Seconds for them, one after the other.
+    pub seconds: u64,
+    /// On so many cores.
+    pub cores: u64,
+}
+
+/// Refuses what would take this machine more than an hour.
 pub fn check(
     bytes: u64,
     scheme: Scheme,
     size: SectorSize,
     cores: u64,
-) -> Result<(u64, u64), DemoError> {
+) -> Result<Estimate, DemoError> {
     let sectors = sectors(bytes, scheme, size);
     let seconds = sectors.saturating_mul(core_seconds_per_sector(size)) / cores.max(1);
     if seconds > LIMIT_SECONDS {
@@ -56,7 +67,11 @@ pub fn check(
             minutes: seconds.div_ceil(60),
         });
     }
-    Ok((sectors, seconds))
+    Ok(Estimate {
+        sectors,
+        seconds,
+        cores,
+    })
 }
 
 #[cfg(test)]

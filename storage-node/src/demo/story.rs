@@ -24,11 +24,12 @@ use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 
 use super::chronicle::Chronicle;
+use super::estimate::{self, Estimate};
 use super::report::{
     AuditSummary, ClientReport, DealReport, FaultReport, ProviderReport, Report, SectorReport,
     StageSeconds,
 };
-use super::{DemoConfig, DemoError, SAMPLE, TINY_SAMPLE, estimate};
+use super::{DemoConfig, DemoError, SAMPLE, TINY_SAMPLE};
 use crate::cli::output::{BarProgress, Output, Unit, human_bytes};
 use crate::client::get::{GetRequest, Target, get};
 use crate::client::live::{self, LiveClient};
@@ -51,32 +52,27 @@ pub async fn tell(config: DemoConfig, out: Output) -> Result<Report, DemoError> 
     let begun = Instant::now();
     let mut clock = Clock::new();
     let home = Home::new(&config.home);
-    let source = source_file(&config, &home)?;
+    let (source, estimate) = source_file(&config, &home)?;
     let original = fs::read(&source).map_err(DemoError::at("reading the file"))?;
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    let (sectors, seconds) = estimate::check(
-        original.len() as u64,
-        config.scheme,
-        config.sector_size,
-        cores,
-    )?;
     out.say(format_args!(
-        "{}: {}, {} shards, {sectors} sectors of {}; sealing takes about {} minutes on {cores} cores",
+        "{}: {}, {} shards, {} sectors of {}; sealing takes about {} minutes on {} cores",
         source.display(),
         human_bytes(original.len() as u64),
         config.scheme.n(),
+        estimate.sectors,
         config.sector_size,
-        seconds.div_ceil(60),
+        estimate.seconds.div_ceil(60),
+        estimate.cores,
     ));
 
-    let mut devnet = start(&config, sectors, &home, &out).await?;
+    let mut devnet = start(&config, estimate.sectors, &home, &out).await?;
     clock.lap("keys and start");
     let chronicle = Chronicle::listen(devnet.chain(), narrator(out.clone()));
     let client = connect(&devnet, &home).await?;
 
     let stored = put_file(&client, &config, &source, &out).await?;
     clock.lap("put");
-    wait_for_seals(&devnet, &chronicle, sectors, &out).await?;
+    wait_for_seals(&devnet, &chronicle, estimate.sectors, &out).await?;
     clock.lap("seal and activate");
     wait_for_pay(&client, &devnet, &chronicle, &out).await?;
     clock.lap("prove and pay");
@@ -141,8 +137,10 @@ impl Clock {
     }
 }
 
-/// The file named, or the sample written into the demo's home.
-fn source_file(config: &DemoConfig, home: &Home) -> Result<PathBuf, DemoError> {
+/// The file named, or the sample written into the demo's home, and what sealing it will take.
+fn source_file(config: &DemoConfig, home: &Home) -> Result<(PathBuf, Estimate), DemoError> {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let judge = |bytes| estimate::check(bytes, config.scheme, config.sector_size, cores);
     let Some(named) = &config.file else {
         let (name, bytes) = match config.sector_size {
             prover::SectorSize::Kib2 => TINY_SAMPLE,
@@ -151,7 +149,7 @@ fn source_file(config: &DemoConfig, home: &Home) -> Result<PathBuf, DemoError> {
         let path = home.root().join(name);
         fs::create_dir_all(home.root()).map_err(DemoError::at("making the demo's folder"))?;
         fs::write(&path, bytes).map_err(DemoError::at("writing the sample"))?;
-        return Ok(path);
+        return Ok((path, judge(bytes.len() as u64)?));
     };
     let input = |reason: String| DemoError::Input(format!("{}: {reason}", named.display()));
     let meta = fs::metadata(named).map_err(|error| input(error.to_string()))?;
@@ -164,9 +162,7 @@ fn source_file(config: &DemoConfig, home: &Home) -> Result<PathBuf, DemoError> {
         ));
     }
     // Before the bytes are read into memory for the comparison at the end.
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    estimate::check(meta.len(), config.scheme, config.sector_size, cores)?;
-    Ok(named.clone())
+    Ok((named.clone(), judge(meta.len())?))
 }
 
 async fn start(

@@ -22,11 +22,12 @@ use rand::rngs::OsRng;
 use retrieval::verify::ReadAt;
 use tokio::sync::mpsc;
 
-use super::survey::ask;
 use super::{PutEvent, Run, cost_of};
 use crate::client::encode::{StagedShard, padded_size};
 use crate::client::journal::{Attempt, Part, SegmentRecord, ShardRecord};
-use crate::client::{Chain, ClientError, Network, Outgoing, ProviderRecord, PushError, piece_key};
+use crate::client::{
+    Chain, ClientError, Network, Outgoing, ProviderRecord, PushError, ask, futures_all, piece_key,
+};
 use crate::object::ack::PieceAck;
 
 /// Tries of one push before the provider counts as failed.
@@ -37,8 +38,6 @@ const READ_BACK_TRIES: u32 = 5;
 const AGAIN_ROUNDS: u32 = 5;
 /// [`Chain::pause`]s before the first such round; each later one waits twice as long.
 const AGAIN_PAUSES: u32 = 4;
-/// Proposals that one provider is sent for one shard at most.
-const PROPOSALS_PER_PROVIDER: usize = 3;
 /// Bytes of a read-back range: two verified groups.
 const READ_BACK_BYTES: u64 = 32 * 1024;
 
@@ -329,7 +328,11 @@ impl<C: Chain, N: Network> Run<C, N> {
                         .again(part, &record.shards[index], size, &keeping, nobody)
                         .await?
                     {
-                        Some(to) => to,
+                        Some(to) => {
+                            // Its start has to be waited for again if it is dropped too: that counts for two rounds.
+                            watched.rounds[index] += 1;
+                            to
+                        }
                         // The live attempt stays; the caller offers it once more.
                         None => return Ok(()),
                     }
@@ -388,20 +391,16 @@ impl<C: Chain, N: Network> Run<C, N> {
         if now < shard.live().proposal.proposal.start {
             return Ok(None);
         }
-        let mut proposals: BTreeMap<ProviderId, (usize, bool)> = BTreeMap::new();
+        let mut lapsed: BTreeMap<ProviderId, bool> = BTreeMap::new();
         for attempt in &shard.attempts {
             let proposal = &attempt.proposal.proposal;
-            let lapsed =
+            let this =
                 now >= proposal.start && self.client.chain.deal(&attempt.deal()).await?.is_none();
-            let (count, all_lapsed) = proposals.entry(proposal.provider).or_insert((0, true));
-            *count += 1;
-            *all_lapsed &= lapsed;
+            *lapsed.entry(proposal.provider).or_insert(true) &= this;
         }
-        let may_be_asked: BTreeSet<u64> = proposals
+        let may_be_asked: BTreeSet<u64> = lapsed
             .iter()
-            .filter(|(id, (count, all_lapsed))| {
-                *all_lapsed && *count < PROPOSALS_PER_PROVIDER && !keeping.contains(id)
-            })
+            .filter(|(id, all)| **all && !keeping.contains(id))
             .map(|(id, _)| id.0)
             .collect();
         let ids: Vec<ProviderId> = may_be_asked.iter().map(|id| ProviderId(*id)).collect();
@@ -489,32 +488,6 @@ impl<C: Chain, N: Network> Run<C, N> {
             reason: format!("it took the shard but does not serve it back: {reason}"),
         })
     }
-}
-
-/// Awaits all futures at once and gives their results in order.
-pub(super) async fn futures_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let mut pending: Vec<_> = futures.into_iter().map(Box::pin).collect();
-    let mut done: Vec<Option<F::Output>> = pending.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
-        let mut waiting = false;
-        for (future, slot) in pending.iter_mut().zip(&mut done) {
-            if slot.is_none() {
-                match future.as_mut().poll(context) {
-                    std::task::Poll::Ready(output) => *slot = Some(output),
-                    std::task::Poll::Pending => waiting = true,
-                }
-            }
-        }
-        if waiting {
-            std::task::Poll::Pending
-        } else {
-            std::task::Poll::Ready(())
-        }
-    })
-    .await;
-    done.into_iter()
-        .map(|slot| slot.expect("the loop ends when every slot is filled"))
-        .collect()
 }
 
 /// How far each shard's bytes left the disk, and how often its providers were asked again because nobody else was left.

@@ -11,11 +11,9 @@ use prover::PaddedPieceSize;
 use sha2::{Digest, Sha256};
 
 use super::Run;
-use super::deliver::futures_all;
-use super::survey::ask;
 use crate::client::encode::{PlainMark, StagedShard, padded_size};
 use crate::client::journal::{Attempt, Part, SegmentRecord, ShardRecord};
-use crate::client::{Chain, ClientError, Network, ProviderRecord};
+use crate::client::{Chain, ClientError, Network, ProviderRecord, ask, futures_all};
 use crate::object::manifest::{Label, segment_root};
 
 /// Slack on the least collateral, so that a grown supply does not make the proposal invalid: 1/8.

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use chain_lite::account::ProviderId;
 use chain_lite::units::{EpochCount, TokenAmount};
@@ -14,13 +13,10 @@ use tokio::task::JoinSet;
 
 use super::PutRequest;
 use crate::client::encode::piece_limit;
-use crate::client::{Chain, Client, ClientError, Network, ProviderRecord};
+use crate::client::{Chain, Client, ClientError, Network, ProviderRecord, ask};
 use crate::object::erasure::Scheme;
 use crate::object::placement::{Candidate, Need, PlacementError, place};
 use crate::provider::ask::Ask;
-
-/// How long a provider may take to say its terms.
-const SURVEY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the providers say.
 #[derive(Debug)]
@@ -185,10 +181,4 @@ impl Offer {
             failures: self.failures,
         }
     }
-}
-
-/// Asks a provider for its terms, for a limited time.
-pub(super) async fn ask<N: Network>(network: &N, of: &ProviderRecord) -> Result<Ask, String> {
-    let answer = tokio::time::timeout(SURVEY_TIMEOUT, network.ask(of)).await;
-    answer.unwrap_or_else(|_| Err("no answer".to_owned()))
 }
