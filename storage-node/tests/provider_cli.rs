@@ -1,0 +1,353 @@
+//! A provider's whole life as a process of its own, with the real binary, real QUIC and real proofs on 2 KiB sectors: it joins a
+//! devnet, a put lands on it, it is killed in the middle of a proof and goes on, posts, declares a fault and recovers, pays
+//! out, stops, starts again. The devnet's process is killed in the middle of its own provider's proof, too.
+//!
+//! Every wait is for a condition and ends the test when it does not come; nothing sleeps for a fixed time but between looks.
+//! Cost: two PoRep proofs, each begun twice, and a dozen window proofs: about two minutes on two quiet cores.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use chain_lite::account::ProviderId;
+use chain_lite::events::Event;
+use prover::SectorNumber;
+use serde_json::Value;
+use storage_node::chain::ChainClient;
+
+/// How long one wait may take: proofs of other tests may stand before ours on this machine.
+const PATIENCE: Duration = Duration::from_secs(600);
+const LOOK: Duration = Duration::from_millis(50);
+
+fn holdfast(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command.arg("--home").arg(home).arg("--json");
+    command
+}
+
+fn json(output: &Output) -> Value {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    serde_json::from_slice(&output.stdout).expect("stdout is one JSON value")
+}
+
+fn ask(home: &Path, words: &[&str]) -> Value {
+    json(&holdfast(home).args(words).output().expect("starts"))
+}
+
+/// An answer, or `None` from a process that is not there (yet).
+fn try_ask(home: &Path, words: &[&str]) -> Option<Value> {
+    let output = holdfast(home).args(words).output().expect("starts");
+    output
+        .status
+        .success()
+        .then(|| serde_json::from_slice(&output.stdout).expect("stdout is one JSON value"))
+}
+
+/// Looks until it finds.
+#[track_caller]
+fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "never came: {what}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// A running `holdfast provider run`, ended with the test whatever happens.
+struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    fn start(home: &Path) -> Self {
+        let log = home.join("run.log");
+        let open = || File::options().create(true).append(true).open(&log);
+        let child = holdfast(home)
+            .args(["provider", "run"])
+            .stdin(Stdio::null())
+            .stdout(open().expect("a log"))
+            .stderr(open().expect("a log"))
+            .spawn()
+            .expect("starts");
+        let mut running = Self { child, log };
+        wait("the provider serves", || {
+            running.must_live();
+            try_ask(home, &["provider", "status"])
+        });
+        running
+    }
+
+    fn must_live(&mut self) {
+        if let Some(ended) = self.child.try_wait().expect("a child") {
+            panic!("it ended with {ended}: {}", self.said());
+        }
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// SIGKILL on Unix: no handler runs, no buffer is flushed.
+    fn kill(&mut self) {
+        self.child.kill().expect("a child");
+        self.child.wait().expect("a child");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended long ago.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A detached devnet with one provider, ended with the test whatever happens.
+struct Network {
+    home: PathBuf,
+    pid: u64,
+    url: String,
+}
+
+impl Network {
+    fn up(home: &Path) -> Self {
+        let words = [
+            "devnet",
+            "up",
+            "--detach",
+            "--providers",
+            "1",
+            "--sector-size",
+            "2KiB",
+            "--epoch-ms",
+            "100",
+        ];
+        let endpoints = ask(home, &words);
+        Self {
+            home: home.to_owned(),
+            pid: endpoints["pid"].as_u64().expect("a process"),
+            url: endpoints["chain_url"].as_str().expect("a URL").to_owned(),
+        }
+    }
+
+    fn kill(&self) {
+        let killed = Command::new("kill")
+            .args(["-9", &self.pid.to_string()])
+            .status();
+        assert!(killed.expect("kill runs").success());
+        wait("the killed devnet is gone", || {
+            try_ask(&self.home, &["devnet", "status"])
+                .is_none()
+                .then_some(())
+        });
+    }
+
+    /// Status of the provider inside.
+    fn provider(&self) -> Option<Value> {
+        let status = try_ask(&self.home, &["devnet", "status"])?;
+        status["providers"].get(0).cloned()
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = Command::new("kill")
+                .args(["-9", &self.pid.to_string()])
+                .status();
+        }
+    }
+}
+
+fn is_proving(status: &Value) -> bool {
+    status["sealing_stage"]["stage"] == "Groth16 proof"
+        && status["working_on"]
+            .as_str()
+            .is_some_and(|what| what.starts_with("proving sector"))
+}
+
+/// The only sector's CommR: the replica stands.
+fn comm_r(status: &Value) -> Option<String> {
+    status["sectors"][0]["comm_r"].as_str().map(str::to_owned)
+}
+
+fn state(status: &Value) -> Option<&str> {
+    status["sectors"][0]["state"].as_str()
+}
+
+#[test]
+fn tm_h1_a_provider_process_joins_seals_through_kills_posts_recovers_pays_out_and_stops() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (net_home, own_home) = (dir.path().join("net"), dir.path().join("own"));
+    let mut net = Network::up(&net_home);
+    let url = net.url.clone();
+
+    // It joins, and has money.
+    let made = ask(&own_home, &["--chain", &url, "provider", "init"]);
+    assert_eq!(made["sector_size"], "2KiB");
+    let mut own = Running::start(&own_home);
+    let first = ask(&own_home, &["provider", "status"]);
+    let id = first["provider"].as_u64().expect("an id");
+
+    // With one provider in the devnet, a 1+1 file needs both.
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"every byte twice, once with each of two providers").expect("writes");
+    let name = file.to_str().expect("text");
+    let stored = ask(&net_home, &["put", name, "-k", "1", "-m", "1"]);
+    let holders = stored["providers"].as_array().expect("a list");
+    assert_eq!(holders.len(), 2);
+    assert!(holders.contains(&Value::from(id)), "{stored}");
+    let published = stored["deals"].as_u64().expect("a count");
+
+    // Both processes are killed in the middle of their proof, each once, and started again.
+    let (mut own_killed, mut net_killed) = (None, None);
+    wait("both were killed while they proved", || {
+        if own_killed.is_none() {
+            own.must_live();
+            let status = ask(&own_home, &["provider", "status"]);
+            if is_proving(&status) {
+                own.kill();
+                own_killed = Some(comm_r(&status).expect("the replica stands"));
+                own = Running::start(&own_home);
+            }
+        }
+        if net_killed.is_none() {
+            let status = net.provider().expect("the devnet answers");
+            if is_proving(&status) {
+                net.kill();
+                net_killed = Some(comm_r(&status).expect("the replica stands"));
+                net = Network::up(&net_home);
+                assert_eq!(net.url, url, "its clients still find it");
+            }
+        }
+        own_killed.clone().zip(net_killed.clone())
+    });
+    for (whose, before) in [(false, &net_killed), (true, &own_killed)] {
+        let status = wait("an active sector", || {
+            let status = match whose {
+                true => {
+                    own.must_live();
+                    ask(&own_home, &["provider", "status"])
+                }
+                false => net.provider().expect("the devnet answers"),
+            };
+            (state(&status) == Some("active")).then_some(status)
+        });
+        assert_eq!(&comm_r(&status), before, "another replica was sealed");
+        assert_eq!(status["sectors"].as_array().map(Vec::len), Some(1));
+        assert_eq!(status["sectors"][0]["number"], 0);
+    }
+
+    let runtime = tokio::runtime::Runtime::new().expect("starts");
+    let chain = runtime
+        .block_on(ChainClient::connect(&url))
+        .expect("the chain answers");
+    // One charge, and nobody was fined for being killed.
+    let balance = ask(&net_home, &["wallet", "address"]);
+    let client = balance["address"]
+        .as_str()
+        .expect("text")
+        .parse()
+        .expect("an address");
+    let deals = runtime
+        .block_on(chain.deals_by_client(&client))
+        .expect("reads");
+    assert_eq!(deals.len() as u64, published);
+    for provider in runtime.block_on(chain.providers()).expect("reads") {
+        assert!(provider.provider.fee_debt.is_zero());
+    }
+
+    // The operator declares a fault, early enough before the next window: the chain hears it, the replica is resealed, and the
+    // window after that proves it again.
+    wait("a window far enough away", || {
+        let status = ask(&own_home, &["provider", "status"]);
+        let open = status["due"][0]["open"].as_u64()?;
+        (open > status["epoch"].as_u64()? + 40).then_some(())
+    });
+    let height = runtime.block_on(chain.head()).expect("reads").height;
+    ask(&own_home, &["provider", "declare-fault", "0"]);
+    let (mine, zero) = (ProviderId(id), SectorNumber(0));
+    for step in ["faulted", "recovery declared", "recovered"] {
+        let found = async {
+            chain
+                .wait_event(height, |record| match &record.event {
+                    Event::SectorFaulted {
+                        provider, sector, ..
+                    } => step == "faulted" && (*provider, *sector) == (mine, zero),
+                    Event::RecoveryDeclared { provider, sector } => {
+                        step == "recovery declared" && (*provider, *sector) == (mine, zero)
+                    }
+                    Event::SectorRecovered { provider, sector } => {
+                        step == "recovered" && (*provider, *sector) == (mine, zero)
+                    }
+                    _ => false,
+                })
+                .await
+        };
+        let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, found).await });
+        assert!(matches!(found, Ok(Some(_))), "never {step}: {}", own.said());
+    }
+    let refused = holdfast(&own_home)
+        .args(["provider", "declare-fault", "7"])
+        .output();
+    assert_eq!(
+        refused.expect("starts").status.code(),
+        Some(4),
+        "no such sector"
+    );
+
+    // Money in and out, by the owner.
+    let free = || {
+        let balance = ask(&own_home, &["wallet", "balance"]);
+        let free = balance["free"].as_str().expect("a decimal").to_owned();
+        free.parse::<u128>().expect("a decimal")
+    };
+    let before = free();
+    let out = ask(&own_home, &["provider", "withdraw", "2"]);
+    assert_eq!(out["provider"].as_u64(), Some(id));
+    let token = 1_000_000_000_000_000_000u128;
+    assert_eq!(free(), before + 2 * token);
+    ask(&own_home, &["provider", "deposit", "1"]);
+    ask(&own_home, &["provider", "deposit", "1", "--escrow"]);
+    assert_eq!(free(), before);
+
+    // It stops in order, is gone, and goes on from its home.
+    ask(&own_home, &["provider", "stop"]);
+    assert!(
+        own.child.wait().expect("a child").success(),
+        "{}",
+        own.said()
+    );
+    let none = holdfast(&own_home)
+        .args(["provider", "status"])
+        .output()
+        .expect("starts");
+    assert_eq!(none.status.code(), Some(3));
+    own = Running::start(&own_home);
+    let again = wait("it sees its sector again", || {
+        let status = ask(&own_home, &["provider", "status"]);
+        (state(&status) == Some("active")).then_some(status)
+    });
+    assert_eq!(again["provider"].as_u64(), Some(id));
+    assert_eq!(comm_r(&again), own_killed);
+    let twice = holdfast(&own_home)
+        .args(["provider", "run"])
+        .output()
+        .expect("starts");
+    assert_eq!(twice.status.code(), Some(3), "a second process in one home");
+    ask(&own_home, &["provider", "stop"]);
+    assert!(
+        own.child.wait().expect("a child").success(),
+        "{}",
+        own.said()
+    );
+
+    ask(&net_home, &["devnet", "down"]);
+    assert!(try_ask(&net_home, &["devnet", "status"]).is_none());
+}
