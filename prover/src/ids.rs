@@ -66,6 +66,13 @@ macro_rules! bytes32_text {
                 f.write_str(&hex::encode(self.0))
             }
         }
+        $crate::ids::serde_text!($name);
+    };
+}
+
+/// Serde through a type's `Display` and `FromStr`: the text that people write is the text in JSON.
+macro_rules! serde_text {
+    ($name:ident) => {
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
                 s.collect_str(self)
@@ -78,7 +85,7 @@ macro_rules! bytes32_text {
         }
     };
 }
-pub(crate) use {bytes32, bytes32_text};
+pub(crate) use {bytes32, bytes32_text, serde_text};
 
 /// Reads a value through its `FromStr` from a borrowed or owned string.
 pub(crate) fn deserialize_text<'de, D, T>(deserializer: D) -> Result<T, D::Error>

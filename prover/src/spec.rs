@@ -303,17 +303,7 @@ impl std::str::FromStr for SectorSize {
     }
 }
 
-impl serde::Serialize for SectorSize {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for SectorSize {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        crate::ids::deserialize_text(d)
-    }
-}
+crate::ids::serde_text!(SectorSize);
 
 /// Filecoin's API version: which graph and which PoSt index rule (proofs.md §2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -476,17 +466,7 @@ impl std::str::FromStr for RegisteredSeal {
     }
 }
 
-impl serde::Serialize for RegisteredSeal {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for RegisteredSeal {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        crate::ids::deserialize_text(d)
-    }
-}
+crate::ids::serde_text!(RegisteredSeal);
 
 #[cfg(test)]
 mod tests {

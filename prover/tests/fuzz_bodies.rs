@@ -10,6 +10,7 @@ use prover::piece::PieceInfo;
 use prover::piece::cid::piece_v2;
 use prover::piece::commp::commp_of;
 use prover::piece::inclusion::LeafProof;
+use prover::verify::{CircuitId, VerifyingKeys};
 use prover::{CommR, ProverId, RegisteredSeal, SectorSize};
 
 /// One change to a valid input: replace, insert or remove a byte.
@@ -39,6 +40,10 @@ proptest! {
         fuzz::padding(&bytes);
         fuzz::leaf_proof(&bytes);
         fuzz::vector_file(&bytes);
+        fuzz::proof_bytes(&bytes);
+        fuzz::verifying_key(&bytes);
+        fuzz::circuit_name(&bytes);
+        fuzz::front_door_without_keys(&bytes);
     }
 
     #[test]
@@ -79,5 +84,35 @@ proptest! {
         let (name, list) = groups.iter().nth(group % groups.len()).expect("a group of that number");
         let one = serde_json::json!({ "small_vectors": { name: [list[0]] } });
         fuzz::vector_file(&damage(one.to_string().as_bytes(), at, kind, byte));
+    }
+}
+
+/// Filecoin's own keys and proofs from the golden set: the real thing to damage.
+fn golden() -> (CircuitId, Vec<u8>, Vec<u8>) {
+    let file = fixtures::json("vectors/filecoin.json");
+    let sector = &file["sectors"]["2KiB"];
+    let bytes = |value: &serde_json::Value| hex::decode(value.as_str().expect("hex")).expect("hex");
+    let key = bytes(&sector["window_vk"]);
+    let proof = bytes(&sector["post"][0]["window"]["proof"]);
+    (CircuitId::window(SectorSize::Kib2), key, proof)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    /// One byte anywhere in a real key and a real proof; and the front door with that real key.
+    #[test]
+    fn tm_p17_damaged_proofs_and_keys(at: usize, kind: u8, byte: u8, statement: [u8; 32]) {
+        let (circuit, key, proof) = golden();
+        fuzz::proof_bytes(&damage(&proof, at, kind, byte));
+        fuzz::verifying_key(&damage(&key, at, kind, byte));
+        fuzz::circuit_name(&damage(circuit.to_string().as_bytes(), at, kind, byte));
+        let keys = VerifyingKeys::from_vk_bytes([(circuit, &key[..])]).expect("Filecoin's key");
+        let mut bytes = [statement; 5].concat();
+        // A window of one sector at 2 KiB, whose commitment is canonical.
+        bytes[..3].copy_from_slice(&[1, 0, 1]);
+        bytes[127] &= 0x3f;
+        bytes.extend(&proof);
+        fuzz::front_door(&keys, &bytes);
+        fuzz::front_door(&keys, &damage(&bytes, 160 + at % 192, kind, byte));
     }
 }

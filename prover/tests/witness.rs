@@ -347,9 +347,9 @@ fn witnesses_are_filecoins_at_2_kib() {
     witnesses_are_filecoins(SectorSize::Kib2);
 }
 
-/// A minute by the plain twins: `cargo test -p prover --test witness -- --ignored`.
+/// A minute by the plain twins; by the fast kernels `vectors::witness` compares the same digests always.
 #[test]
-#[ignore = "the plain twins label four sectors of 8 MiB; the command is above"]
-fn witnesses_are_filecoins_at_8_mib() {
+#[ignore = "the plain twins label four sectors of 8 MiB; run by `cargo test -p prover -- --ignored`"]
+fn witnesses_are_filecoins_at_8_mib_full() {
     witnesses_are_filecoins(SectorSize::Mib8);
 }

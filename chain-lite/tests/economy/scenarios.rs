@@ -538,42 +538,6 @@ fn views_survive_json_and_pages_join() {
     assert_eq!(query::providers(state, Some(id), 10).expect("memory"), []);
 }
 
-/// A block of transfers, for a rough look at speed: `cargo test --release -- --ignored --nocapture transfers`.
-#[test]
-#[ignore = "prints a time; the bench of block apply is in benches/"]
-fn transfers_per_second() {
-    let senders: Vec<SigningKey> = (0..100).map(key).collect();
-    let accounts: Vec<_> = senders
-        .iter()
-        .map(|sender| (address(sender), TOKEN))
-        .collect();
-    let world = World::new(ChainParams::devnet(), &accounts);
-    let transfer = |to| {
-        vec![Message::Transfer {
-            to,
-            amount: TokenAmount(1),
-        }]
-    };
-    let txs: Vec<_> = (0..5_000u64)
-        .map(|i| {
-            world.tx(
-                &senders[i as usize % 100],
-                i / 100,
-                transfer(address(&senders[(i as usize + 1) % 100])),
-            )
-        })
-        .collect();
-    let start = std::time::Instant::now();
-    let applied =
-        chain_lite::execute::apply(&world.state, &world.next_ctx(), &txs, &crate::world::Stub)
-            .expect("applies");
-    assert!(applied.receipts.iter().all(|receipt| receipt.succeeded()));
-    println!(
-        "{:.0} transfers per second in apply",
-        5_000.0 / start.elapsed().as_secs_f64()
-    );
-}
-
 /// What an auditor counts: of a segment (k = 2) distinct pieces, of a manifest (k = 1) distinct holders of the one piece.
 #[test]
 fn a_files_audit_counts_holders_of_copies_and_distinct_pieces() {

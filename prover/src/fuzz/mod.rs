@@ -8,7 +8,6 @@ mod proofs;
 mod sector;
 
 pub use data::*;
-#[allow(unused_imports)]
 pub use proofs::*;
 #[cfg(feature = "prove")]
 pub use sector::*;

@@ -73,8 +73,13 @@ impl BinaryPath {
 
 #[cfg(feature = "prove")]
 impl BinaryPath {
-    /// The levels as the circuit takes them; `None` if a node is no field element.
+    /// The levels as the circuit takes them; `None` if a node is no field element or the index lies outside the tree:
+    /// the circuit has no bits for the rest of it.
     pub(crate) fn witness(&self) -> Option<Vec<Level>> {
+        let height = u32::try_from(self.siblings.len()).ok()?;
+        if self.index.checked_shr(height).unwrap_or(0) != 0 {
+            return None;
+        }
         let level = |(height, sibling): (usize, &Node)| {
             let index = u8::from(self.index.checked_shr(height as u32).unwrap_or(0) & 1 == 1);
             Some(Level {
@@ -88,7 +93,8 @@ impl BinaryPath {
 
 #[cfg(feature = "prove")]
 impl PoseidonPath {
-    /// The levels as the circuit takes them; `None` if a node is no field element.
+    /// The levels as the circuit takes them; `None` if a node is no field element or the index lies outside the tree:
+    /// the circuit has no bits for the rest of it.
     pub(crate) fn witness(&self) -> Option<Vec<Level>> {
         let mut rest = self.index;
         let mut level = |siblings: &Vec<Node>| {
@@ -101,7 +107,8 @@ impl PoseidonPath {
                 .collect::<Option<_>>()?;
             Some(Level { index, siblings })
         };
-        self.levels.iter().map(&mut level).collect()
+        let levels = self.levels.iter().map(&mut level).collect::<Option<_>>()?;
+        (rest == 0).then_some(levels)
     }
 }
 

@@ -282,10 +282,10 @@ mod tests {
         }
     }
 
-    /// Half a minute: `cargo test -p prover --lib graph -- --ignored`.
+    /// Half a minute: `cargo test -p prover -- --ignored`.
     #[test]
-    #[ignore = "generates both 512 MiB graphs"]
-    fn graphs_of_512_mib_have_the_published_digests() {
+    #[ignore = "generates both 512 MiB graphs; run by `cargo test -p prover -- --ignored`"]
+    fn graphs_of_512_mib_have_the_published_digests_full() {
         for (id, digest) in [
             (
                 2,

@@ -490,7 +490,7 @@ fn require_index(tree: Tree, expected: u64, found: u64) -> Result<(), Fault> {
 }
 
 /// One label by its definition (proofs.md §2.6), for a node other than 0: challenges never draw node 0.
-fn label(replica_id: &ReplicaId, layer: usize, node: u64, parents: &[Node]) -> Node {
+pub(crate) fn label(replica_id: &ReplicaId, layer: usize, node: u64, parents: &[Node]) -> Node {
     let mut prefix = [0u8; 64];
     prefix[..32].copy_from_slice(&replica_id.0);
     prefix[32..36].copy_from_slice(&(layer as u32).to_be_bytes());

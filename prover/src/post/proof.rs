@@ -112,7 +112,7 @@ pub fn verify(proof: &SectorProof, size: SectorSize, leaves: &[u64]) -> Result<(
 
 impl SectorProof {
     /// The sector as the circuit takes it, with the openings in `range`; `None` if a node is no field element.
-    fn witness(&self, range: std::ops::Range<usize>) -> Option<SectorWitness> {
+    pub(crate) fn witness(&self, range: std::ops::Range<usize>) -> Option<SectorWitness> {
         let leaf = |opening: &PoseidonPath| {
             Some(LeafOpening {
                 leaf: fr_from_node(&opening.leaf)?,

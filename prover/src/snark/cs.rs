@@ -62,11 +62,14 @@ pub trait ConstraintSystem {
     /// Whether rows are looked at. Gadgets skip building long sums when they are not.
     const ROWS: bool = true;
 
-    /// Allocates the next auxiliary variable.
+    /// Allocates the next auxiliary variable. The call site is known to the listener: the soundness
+    /// lint ([`super`], tests) names variables and rows by the line that makes them.
+    #[track_caller]
     fn aux(&mut self, value: Fr) -> Var;
     /// Allocates the next input.
     fn input(&mut self, value: Fr) -> Var;
     /// Adds the constraint `a · b = c`.
+    #[track_caller]
     fn row(&mut self, a: &[Term], b: &[Term], c: &[Term]);
 }
 
@@ -124,6 +127,7 @@ pub struct Num {
 
 impl Num {
     /// Allocates an auxiliary variable; no row.
+    #[track_caller]
     pub fn alloc<CS: ConstraintSystem>(cs: &mut CS, value: Fr) -> Num {
         Num {
             var: cs.aux(value),
@@ -138,6 +142,7 @@ impl Num {
     }
 
     /// Demands equality: row `a | 1 | b`.
+    #[track_caller]
     pub fn enforce_equal<CS: ConstraintSystem>(self, cs: &mut CS, other: Num) {
         cs.row(&[self.term()], &[(Var::ONE, Fr::ONE)], &[other.term()]);
     }

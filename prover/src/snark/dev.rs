@@ -57,9 +57,9 @@ impl Secrets {
     }
 }
 
-/// SHA-256 of the developers' verifying keys that exist already, lower-case hex: every machine must
-/// make these bytes.
-const VERIFYING_KEYS: [(CircuitId, &str); 3] = [
+/// SHA-256 of the developers' verifying keys of the sizes that networks for tests use, lower-case hex: every machine
+/// must make these bytes.
+const VERIFYING_KEYS: [(CircuitId, &str); 6] = [
     (
         CircuitId::porep(SectorSize::Kib2),
         "6cc707fa39c4d29242f1b74ddbc883744a7cb8159126dfe40b00035099fec109",
@@ -71,6 +71,18 @@ const VERIFYING_KEYS: [(CircuitId, &str); 3] = [
     (
         CircuitId::winning(SectorSize::Kib2),
         "6c1a51eff67c1dc48ecebe2c7987719160bad2c8776574a15c310222378d23df",
+    ),
+    (
+        CircuitId::porep(SectorSize::Mib8),
+        "219473f36e09ff2451c403b2673d3020a6cb4938c2d19b72472f203b624bb691",
+    ),
+    (
+        CircuitId::window(SectorSize::Mib8),
+        "6be47f2effd52bf0acfcbab7c124576f292c6251a286b9b8a26605685f4e505a",
+    ),
+    (
+        CircuitId::winning(SectorSize::Mib8),
+        "0f9e077d78444e869f9231a4afdee17202a1146811c010174dcc5a71b90e1d99",
     ),
 ];
 

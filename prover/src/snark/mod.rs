@@ -32,6 +32,8 @@ pub mod record;
 #[cfg(feature = "prove")]
 pub mod shape;
 #[cfg(all(test, feature = "prove"))]
+mod soundness;
+#[cfg(all(test, feature = "prove"))]
 mod testing;
 
 /// What a circuit proves.
@@ -165,17 +167,7 @@ impl std::str::FromStr for CircuitId {
     }
 }
 
-impl serde::Serialize for CircuitId {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for CircuitId {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        crate::ids::deserialize_text(d)
-    }
-}
+crate::ids::serde_text!(CircuitId);
 
 #[cfg(test)]
 mod tests {

@@ -234,7 +234,9 @@ pub fn maj<CS: ConstraintSystem>(cs: &mut CS, a: Bit, b: Bit, c: Bit) -> Bit {
 /// TreeD children or parent labels. A prover who takes the alias hashes another 32-byte string, one
 /// that stands for no canonical node, and must still meet a hash that was committed to or a label
 /// recomputed by the same circuit; with the honest preimage fixed by the tree, that is a second
-/// preimage of SHA-256. See `tests::alias_decomposition_is_accepted`, which pins the looseness.
+/// preimage of SHA-256. `tests` pins the looseness for this gadget, `snark::soundness` for every call in the whole
+/// circuits, where each call carries its own argument (`Loose (P15)`).
+#[track_caller]
 pub fn to_bits_le<CS: ConstraintSystem>(cs: &mut CS, number: Num) -> Vec<Bit> {
     let limbs = number.value.into_bigint().0;
     let bits: Vec<Bit> = (0..FR_BITS)
@@ -244,6 +246,7 @@ pub fn to_bits_le<CS: ConstraintSystem>(cs: &mut CS, number: Num) -> Vec<Bit> {
     bits
 }
 
+#[track_caller]
 fn unpacking_row<CS: ConstraintSystem>(cs: &mut CS, bits: &[Bit], number: Num) {
     if CS::ROWS {
         let mut terms = weighted(bits);
@@ -263,6 +266,7 @@ pub fn pack_bits<CS: ConstraintSystem>(cs: &mut CS, bits: &[Bit]) -> Num {
 }
 
 /// Packs bits into inputs, 254 at a time: one input and one row `Σ 2^i·b_i | 1 | i` each.
+#[track_caller]
 pub fn pack_into_inputs<CS: ConstraintSystem>(cs: &mut CS, bits: &[Bit]) {
     for chunk in bits.chunks(CAPACITY_BITS) {
         let input = cs.input(packed_value(chunk));
@@ -271,6 +275,7 @@ pub fn pack_into_inputs<CS: ConstraintSystem>(cs: &mut CS, bits: &[Bit]) {
 }
 
 /// The 64 bits of a challenge as a private value, packed into an input.
+#[track_caller]
 pub fn challenge_input<CS: ConstraintSystem>(cs: &mut CS, value: u64) -> Vec<Bit> {
     let bits: Vec<Bit> = (0..64)
         .map(|i| Bit::alloc(cs, value >> i & 1 == 1))
@@ -279,6 +284,7 @@ pub fn challenge_input<CS: ConstraintSystem>(cs: &mut CS, value: u64) -> Vec<Bit
     bits
 }
 
+#[track_caller]
 fn packing_row<CS: ConstraintSystem>(cs: &mut CS, bits: &[Bit], target: Var) {
     let terms = if CS::ROWS { weighted(bits) } else { Vec::new() };
     cs.row(&terms, &[(Var::ONE, Fr::ONE)], &[(target, Fr::ONE)]);
@@ -327,6 +333,7 @@ pub fn reverse_bytes(bits: &[Bit]) -> Vec<Bit> {
 }
 
 /// The 256 bits under which a number enters SHA-256: 255 bits and a constant zero, byte-reversed.
+#[track_caller]
 pub fn hash_bits<CS: ConstraintSystem>(cs: &mut CS, number: Num) -> Vec<Bit> {
     reverse_bytes(&to_bits_le(cs, number))
 }

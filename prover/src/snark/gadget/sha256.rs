@@ -111,6 +111,9 @@ pub fn digest_to_num<CS: ConstraintSystem>(cs: &mut CS, digest: &[Bit]) -> Num {
 
 /// A TreeD node: `t254(SHA-256(left ‖ right))`. 45,379 rows.
 pub fn tree_d_node<CS: ConstraintSystem>(cs: &mut CS, left: Num, right: Num) -> Num {
+    // Loose (P15): a child may be spelled as itself plus r. CommD is computed by the chain from the pieces' commitments,
+    // and each node below it was hashed from canonical children (Fr32 keeps 254 bits, a digest loses its top two): a
+    // node that has an aliased child as well is a second preimage of SHA-256.
     let mut message = hash_bits(cs, left);
     message.extend(hash_bits(cs, right));
     let digest = sha256(cs, &message);

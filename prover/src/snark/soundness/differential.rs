@@ -1,0 +1,442 @@
+//! The vanilla verifier and the circuit, side by side, on valid statements and on statements with one thing changed.
+//!
+//! The circuit's verdict is computed as a chain would see it: the witness made from the vanilla proof satisfies every row
+//! of the pinned shape, and its inputs are those that the verifier derives from the statement alone. Groth16 stands between
+//! the two in production and adds no rule. Fields of a PoRep's vanilla proof that the circuit recomputes instead of taking
+//! are listed apart ([`RECOMPUTED`]): changing them is refused by the vanilla verifier and leaves the circuit's witness as it was.
+//!
+//! Cost: a window at 2 to 32 KiB takes 2-4 ms, a winning proof four times that, a PoRep about a second.
+
+use ark_bls12_381::Fr;
+use ark_ff::{AdditiveGroup, Field};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use super::Sector;
+use crate::commitment::CommR;
+use crate::ids::{Node, PostRandomness};
+use crate::merkle::path::PoseidonPath;
+use crate::porep::challenge::interactive;
+use crate::porep::graph::Graph;
+use crate::porep::proof::{self as porep, VanillaProof};
+use crate::post::challenge;
+use crate::post::circuit::PostCircuit;
+use crate::post::proof::{self as post, SectorProof};
+use crate::snark::cs::{Circuit, ConstraintSystem, Term, Var};
+use crate::snark::record::Counts;
+use crate::snark::shape::pinned;
+use crate::snark::testing::rng;
+use crate::snark::{CircuitId, CircuitKind};
+use crate::spec::SectorSize;
+use crate::verify::{porep_partition_inputs, post_inputs};
+
+const SHAPES: [SectorSize; 4] = [
+    SectorSize::Kib2,
+    SectorSize::Kib4,
+    SectorSize::Kib16,
+    SectorSize::Kib32,
+];
+
+/// Evaluates every row as it comes.
+struct Judge {
+    counts: Counts,
+    inputs: Vec<Fr>,
+    aux: Vec<Fr>,
+    satisfied: bool,
+}
+
+impl Judge {
+    fn sum(&self, side: &[Term]) -> Fr {
+        let value = |v: Var| {
+            if v.is_aux() {
+                self.aux[v.index()]
+            } else {
+                self.inputs[v.index()]
+            }
+        };
+        side.iter()
+            .map(|(v, k)| (value(*v), *k))
+            .filter(|(value, _)| *value != Fr::ZERO)
+            .map(|(value, k)| if value == Fr::ONE { k } else { value * k })
+            .sum()
+    }
+
+    /// Whether the circuit, with the witness it carries, accepts these inputs (the constant one left out).
+    fn accepts(id: CircuitId, circuit: &impl Circuit, inputs: &[Fr]) -> bool {
+        let mut judge = Judge {
+            counts: Counts::EMPTY,
+            inputs: vec![Fr::ONE],
+            aux: Vec::with_capacity(pinned(id).counts.aux),
+            satisfied: true,
+        };
+        circuit.synthesize(&mut judge);
+        judge.satisfied && judge.counts == pinned(id).counts && judge.inputs[1..] == *inputs
+    }
+}
+
+impl ConstraintSystem for Judge {
+    fn aux(&mut self, value: Fr) -> Var {
+        self.aux.push(value);
+        self.counts.next_aux()
+    }
+    fn input(&mut self, value: Fr) -> Var {
+        self.inputs.push(value);
+        self.counts.next_input()
+    }
+    fn row(&mut self, a: &[Term], b: &[Term], c: &[Term]) {
+        self.counts.constraints += 1;
+        self.satisfied &= self.sum(a) * self.sum(b) == self.sum(c);
+    }
+}
+
+/// One bit of a node; the top bits make it no field element.
+fn bend(node: &mut Node, rng: &mut ChaCha8Rng) {
+    node[rng.gen_range(0..32)] ^= 1 << rng.gen_range(0..8);
+}
+
+fn pick<'a, T>(list: &'a mut [T], rng: &mut ChaCha8Rng) -> &'a mut T {
+    let at = rng.gen_range(0..list.len());
+    &mut list[at]
+}
+
+/// Changes one thing of an opening.
+fn bend_path(path: &mut PoseidonPath, rng: &mut ChaCha8Rng) -> &'static str {
+    match rng.gen_range(0..7) {
+        0 => {
+            bend(&mut path.leaf, rng);
+            "leaf"
+        }
+        1 => {
+            path.index ^= 1 << rng.gen_range(0..64);
+            "index"
+        }
+        2 => {
+            let level = pick(&mut path.levels, rng);
+            bend(pick(level, rng), rng);
+            "sibling"
+        }
+        3 => {
+            pick(&mut path.levels, rng).rotate_left(1);
+            "order of siblings"
+        }
+        4 => {
+            path.levels.pop();
+            "level missing"
+        }
+        5 => {
+            let top = path.levels[0].clone();
+            path.levels.push(top);
+            "level too many"
+        }
+        _ => {
+            path.levels.swap(0, 1);
+            "order of levels"
+        }
+    }
+}
+
+/// Changes one thing of a sector's openings.
+fn bend_sector(sector: &mut SectorProof, rng: &mut ChaCha8Rng) -> &'static str {
+    match rng.gen_range(0..12) {
+        0 => {
+            bend(&mut sector.comm_c.0, rng);
+            "comm_c"
+        }
+        1 => {
+            bend(&mut sector.comm_r_last.0, rng);
+            "comm_r_last"
+        }
+        2 => {
+            bend(&mut sector.comm_r.0, rng);
+            "comm_r"
+        }
+        3 => {
+            std::mem::swap(&mut sector.comm_c.0, &mut sector.comm_r_last.0);
+            "roots exchanged"
+        }
+        4 => {
+            sector.openings.pop();
+            "opening missing"
+        }
+        5 => {
+            sector.openings.swap(0, 1);
+            "order of openings"
+        }
+        _ => bend_path(pick(&mut sector.openings, rng), rng),
+    }
+}
+
+/// One PoSt statement with its vanilla proof: per listed sector what the chain knows, and what the prover opens.
+struct PostCase {
+    id: CircuitId,
+    chain: Vec<(CommR, Vec<u64>)>,
+    proofs: Vec<SectorProof>,
+}
+
+impl PostCase {
+    fn new(kind: CircuitKind, sectors: &[Sector], rng: &mut ChaCha8Rng) -> PostCase {
+        let size = sectors[0].size;
+        let randomness = PostRandomness::masked(rng.r#gen());
+        let list = |sector: &Sector, leaves: &[u64]| {
+            (
+                (sector.porep.comm_r, leaves.to_vec()),
+                sector.opened(leaves),
+            )
+        };
+        let listed: Vec<_> = match kind {
+            CircuitKind::WinningPost => {
+                let sector = &sectors[rng.gen_range(0..sectors.len())];
+                let leaves = challenge::winning(size, &randomness, sector.number);
+                leaves.iter().map(|leaf| list(sector, &[*leaf])).collect()
+            }
+            _ => sectors
+                .iter()
+                .map(|sector| list(sector, &challenge::window(size, &randomness, sector.number)))
+                .collect(),
+        };
+        let (chain, proofs) = listed.into_iter().unzip();
+        PostCase {
+            id: CircuitId { kind, size },
+            chain,
+            proofs,
+        }
+    }
+
+    /// Changes one thing on either side, or nothing.
+    fn bend(&mut self, rng: &mut ChaCha8Rng) -> &'static str {
+        match rng.gen_range(0..16) {
+            0 => "nothing",
+            1 => {
+                let (comm_r, _) = pick(&mut self.chain, rng);
+                bend(&mut comm_r.0, rng);
+                "the chain's comm_r"
+            }
+            2 => {
+                let nodes = self.id.size.nodes();
+                let (_, leaves) = pick(&mut self.chain, rng);
+                *pick(leaves, rng) = rng.gen_range(0..nodes);
+                "the drawn leaf"
+            }
+            3 => {
+                self.proofs.swap(0, 1);
+                "order of sectors"
+            }
+            _ => {
+                // An opening of a one-leaf list has no neighbour to change places with.
+                if self.id.kind == CircuitKind::WinningPost {
+                    bend_path(&mut pick(&mut self.proofs, rng).openings[0], rng)
+                } else {
+                    bend_sector(pick(&mut self.proofs, rng), rng)
+                }
+            }
+        }
+    }
+
+    fn vanilla(&self) -> bool {
+        self.proofs
+            .iter()
+            .zip(&self.chain)
+            .all(|(proof, (comm_r, leaves))| {
+                proof.comm_r == *comm_r && post::verify(proof, self.id.size, leaves).is_ok()
+            })
+    }
+
+    fn circuit(&self) -> bool {
+        let sectors = self
+            .proofs
+            .iter()
+            .map(|proof| proof.witness(0..proof.openings.len()));
+        let inputs = post_inputs(self.chain.iter().map(|(comm_r, leaves)| (*comm_r, leaves)));
+        let (Some(sectors), Ok(inputs)) = (sectors.collect(), inputs) else {
+            return false;
+        };
+        Judge::accepts(self.id, &PostCircuit { sectors }, &inputs)
+    }
+}
+
+/// Random statements, most of them with one thing changed; returns how many were accepted by both.
+fn assert_post_agrees(kind: CircuitKind, size: SectorSize, statements: u64, seed: u64) -> u64 {
+    let sectors: Vec<Sector> = (1..=size.window_sectors() as u64)
+        .map(|number| Sector::seal(size, number))
+        .collect();
+    (0..statements)
+        .into_par_iter()
+        .map(|i| {
+            let mut rng = rng(seed << 32 | i);
+            let mut case = PostCase::new(kind, &sectors, &mut rng);
+            let what = if i == 0 {
+                "nothing"
+            } else {
+                case.bend(&mut rng)
+            };
+            let verdicts = (case.vanilla(), case.circuit());
+            assert_eq!(
+                verdicts.0, verdicts.1,
+                "{}: {what} (statement {i}, seed {seed})",
+                case.id
+            );
+            assert!(
+                what != "nothing" || verdicts.0,
+                "{}: a valid statement",
+                case.id
+            );
+            u64::from(verdicts.0)
+        })
+        .sum()
+}
+
+fn assert_post_agrees_at_all_shapes(windows: u64, winnings: u64, seed: u64) {
+    for size in SHAPES {
+        for (kind, statements) in [
+            (CircuitKind::WindowPost, windows),
+            (CircuitKind::WinningPost, winnings),
+        ] {
+            let accepted = assert_post_agrees(kind, size, statements, seed);
+            assert!(
+                accepted >= 1 && accepted < statements,
+                "{size}: {accepted} of {statements}"
+            );
+        }
+    }
+}
+
+#[test]
+fn tm_p15_the_vanilla_verifier_and_the_post_circuits_agree() {
+    assert_post_agrees_at_all_shapes(120, 16, 20);
+}
+
+#[test]
+#[ignore = "minutes; the bounded sample runs always, the full one by `cargo test -p prover -- --ignored`"]
+fn tm_p15_the_vanilla_verifier_and_the_post_circuits_agree_full() {
+    assert_post_agrees_at_all_shapes(2_600, 300, 21);
+}
+
+type Change = (&'static str, fn(&mut VanillaProof));
+
+/// Every field of a PoRep's vanilla proof that the circuit takes, changed on its own.
+const TAKEN: [Change; 20] = [
+    ("replica id", |p| p.replica_id.0[3] ^= 1),
+    ("comm_d", |p| p.comm_d.0[3] ^= 1),
+    ("comm_c", |p| p.comm_c.0[3] ^= 1),
+    ("comm_r_last", |p| p.comm_r_last.0[3] ^= 1),
+    ("comm_r", |p| p.comm_r.0[3] ^= 1),
+    ("challenge", |p| p.partitions[0][0].challenge ^= 1),
+    ("order of challenges", |p| p.partitions[0].swap(0, 1)),
+    ("a challenge twice", |p| {
+        p.partitions[0][1] = p.partitions[0][0].clone()
+    }),
+    ("data leaf", |p| p.partitions[0][1].data.leaf[3] ^= 1),
+    ("data index", |p| p.partitions[0][0].data.index ^= 1),
+    ("data sibling", |p| {
+        p.partitions[0][1].data.siblings[5][3] ^= 1
+    }),
+    ("own column index", |p| {
+        p.partitions[0][0].column.path.index ^= 1
+    }),
+    ("own column sibling", |p| {
+        p.partitions[0][1].column.path.levels[1][6][3] ^= 1
+    }),
+    ("base parent's label", |p| {
+        p.partitions[0][0].parents[0].labels[1][3] ^= 1
+    }),
+    ("expander parent's label", |p| {
+        p.partitions[0][1].parents[13].labels[0][3] ^= 1
+    }),
+    // Hashed into the column only: layer 2 of an expander parent feeds no label of a two-layer sector.
+    ("expander parent's last label", |p| {
+        p.partitions[0][0].parents[13].labels[1][3] ^= 1
+    }),
+    ("parent's index", |p| {
+        p.partitions[0][0].parents[7].path.index ^= 1
+    }),
+    ("parent's sibling", |p| {
+        p.partitions[0][1].parents[6].path.levels[0][2][3] ^= 1
+    }),
+    ("replica index", |p| p.partitions[0][1].replica.index ^= 1),
+    ("replica sibling", |p| {
+        p.partitions[0][0].replica.levels[1][0][3] ^= 1
+    }),
+];
+
+/// Fields that the circuit computes again from the others.
+const RECOMPUTED: [Change; 4] = [
+    ("own label", |p| p.partitions[0][0].column.labels[0][3] ^= 1),
+    ("own column hash", |p| {
+        p.partitions[0][0].column.path.leaf[3] ^= 1
+    }),
+    ("parent's column hash", |p| {
+        p.partitions[0][1].parents[9].path.leaf[3] ^= 1
+    }),
+    ("replica leaf", |p| p.partitions[0][1].replica.leaf[3] ^= 1),
+];
+
+/// The inputs that the verifier derives from a statement.
+fn porep_inputs(statement: &VanillaProof) -> Option<Vec<Fr>> {
+    let seal = statement.seal;
+    let graph = Graph::new(seal.size, &seal.porep_id(), seal.api_version());
+    let drawn = interactive(seal.size, &statement.replica_id, &statement.seed, 0);
+    let VanillaProof {
+        replica_id,
+        comm_d,
+        comm_r,
+        ..
+    } = statement;
+    porep_partition_inputs(&graph, replica_id, comm_d, comm_r, &drawn).ok()
+}
+
+/// `sound` is what the chain knows: its ids, roots and seed make the inputs; `proof` is what the prover has.
+fn porep_verdicts(sound: &VanillaProof, proof: &VanillaProof) -> (bool, bool) {
+    let same_statement = proof.replica_id == sound.replica_id
+        && proof.comm_d == sound.comm_d
+        && proof.comm_r == sound.comm_r;
+    let id = CircuitId::porep(sound.seal.size);
+    let circuit = || {
+        let inputs = porep_inputs(sound)?;
+        Some(Judge::accepts(id, &proof.circuit(0)?, &inputs))
+    };
+    (
+        same_statement && porep::verify(proof).is_ok(),
+        circuit().unwrap_or(false),
+    )
+}
+
+fn assert_porep_agrees(size: SectorSize, changes: &[Change]) {
+    let sound = Sector::seal(size, 1).porep;
+    assert_eq!(
+        porep_verdicts(&sound, &sound),
+        (true, true),
+        "{size}: nothing changed"
+    );
+    changes.par_iter().for_each(|(what, change)| {
+        let mut proof = sound.clone();
+        change(&mut proof);
+        assert_ne!(proof, sound);
+        assert_eq!(
+            porep_verdicts(&sound, &proof),
+            (false, false),
+            "{size}: {what}"
+        );
+    });
+    for (what, change) in RECOMPUTED {
+        let mut proof = sound.clone();
+        change(&mut proof);
+        assert!(porep::verify(&proof).is_err(), "{size}: {what}");
+        assert_eq!(proof.circuit(0), sound.circuit(0), "{size}: {what}");
+    }
+}
+
+/// Every fourth field; the others and the other shapes are in the full run.
+#[test]
+fn tm_p15_the_vanilla_verifier_and_the_porep_circuit_agree() {
+    let some: Vec<Change> = TAKEN.into_iter().step_by(4).collect();
+    assert_porep_agrees(SectorSize::Kib2, &some);
+}
+
+#[test]
+#[ignore = "minutes; the bounded sample runs always, the full one by `cargo test -p prover -- --ignored`"]
+fn tm_p15_the_vanilla_verifier_and_the_porep_circuit_agree_full() {
+    SHAPES
+        .into_iter()
+        .for_each(|size| assert_porep_agrees(size, &TAKEN));
+}
