@@ -12,14 +12,14 @@ use ark_ec::{AdditiveGroup, AffineRepr, CurveGroup};
 use ark_ff::{PrimeField, Zero};
 use rayon::prelude::*;
 
-use super::kernel::{EqualOperands, Kernel, MAX_LEVEL, NEGATED, Pair};
+use super::kernel::{Bound, EqualOperands, Kernel, Left, NEGATED, Pair};
 
 /// Scalars are below 2^255; one bit more takes the carry of the signed digits.
 const DIGIT_BITS: usize = 256;
-/// Narrowest and widest window; the narrowest decides how deep a chain of additions gets.
+/// Narrowest and widest window; the narrowest decides how long a chain of additions gets.
 const WIDTHS: std::ops::RangeInclusive<usize> = 11..=16;
 
-const _: () = assert!(DIGIT_BITS.div_ceil(*WIDTHS.start()) <= MAX_LEVEL);
+const _: () = assert!(Bound::of_sum(DIGIT_BITS.div_ceil(*WIDTHS.start())).has_room());
 
 /// Multiples of one point.
 pub struct FixedBase<K: Kernel> {
@@ -82,16 +82,16 @@ impl<K: Kernel> FixedBase<K> {
         // Identities until a scalar's first digit that is not zero; then a sum.
         let mut started = vec![false; scalars.len()];
         let mut sums = vec![self.windows[0][0]; scalars.len()];
-        let mut results = sums.clone();
+        let mut bound = Bound::FRESH;
         for (window, table) in self.windows.iter().enumerate() {
             pairs.clear();
             for (i, digits) in digits.iter().enumerate() {
                 let size = digits[window].unsigned_abs();
                 match (size, digits[window] < 0) {
-                    (0, _) => results[i] = sums[i],
+                    (0, _) => {}
                     (_, negative) if !started[i] => {
                         let multiple = table[size as usize - 1];
-                        results[i] = if negative {
+                        sums[i] = if negative {
                             self.kernel.negate(&multiple)
                         } else {
                             multiple
@@ -108,9 +108,10 @@ impl<K: Kernel> FixedBase<K> {
                     }
                 }
             }
+            let bounds = [bound, Bound::FRESH];
             self.kernel
-                .add(&mut scratch, window, &sums, table, &pairs, &mut results)?;
-            std::mem::swap(&mut sums, &mut results);
+                .add(&mut scratch, bounds, Left::Out, table, &pairs, &mut sums)?;
+            bound = bound.joined(Bound::FRESH);
         }
         let mut points = self.kernel.export(&sums);
         points
@@ -219,7 +220,11 @@ mod tests {
         equals_ark(Portable::<g1::Config>::default());
         equals_ark(Portable::<g2::Config>::default());
         #[cfg(target_arch = "x86_64")]
-        if let Some(kernel) = crate::snark::kernel::ifma::Ifma::detect() {
+        if let Some(kernel) = crate::snark::kernel::ifma::IfmaG1::detect() {
+            equals_ark(kernel);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(kernel) = crate::snark::kernel::ifma::IfmaG2::detect() {
             equals_ark(kernel);
         }
     }

@@ -199,23 +199,32 @@ impl Evaluated {
         progress: &dyn Progress,
     ) -> std::io::Result<()> {
         #[cfg(target_arch = "x86_64")]
-        if let Some(ifma) = super::kernel::ifma::Ifma::detect() {
-            return self.write_params_on(ifma, out, progress);
+        {
+            use super::kernel::ifma::{IfmaG1, IfmaG2};
+            if let (Some(in_g1), Some(in_g2)) = (IfmaG1::detect(), IfmaG2::detect()) {
+                return self.write_params_on(in_g1, in_g2, out, progress);
+            }
         }
-        self.write_params_on(Portable::<g1::Config>::default(), out, progress)
+        self.write_params_on(
+            Portable::<g1::Config>::default(),
+            Portable::<g2::Config>::default(),
+            out,
+            progress,
+        )
     }
 
-    fn write_params_on<K: Kernel<Curve = g1::Config>>(
+    fn write_params_on(
         &self,
-        kernel: K,
+        in_g1: impl Kernel<Curve = g1::Config>,
+        in_g2: impl Kernel<Curve = g2::Config>,
         out: &mut impl Write,
         progress: &dyn Progress,
     ) -> std::io::Result<()> {
         out.write_all(&self.vk_bytes())?;
         let (a, b) = (self.occurring(0), self.occurring(1));
-        let in_g1 = self.counts.domain() - 1 + self.counts.aux + a.len() + b.len();
-        progress.start("proving key", (in_g1 + G2_WEIGHT * b.len()) as u64);
-        let base = FixedBase::new(kernel, G1Affine::generator(), in_g1);
+        let points_in_g1 = self.counts.domain() - 1 + self.counts.aux + a.len() + b.len();
+        progress.start("proving key", (points_in_g1 + G2_WEIGHT * b.len()) as u64);
+        let base = FixedBase::new(in_g1, G1Affine::generator(), points_in_g1);
         write_points(out, &base, &self.h_scalars(), G1_BYTES, 1, progress)?;
         write_points(
             out,
@@ -229,11 +238,7 @@ impl Evaluated {
         drop(a);
         write_points(out, &base, &b, G1_BYTES, 1, progress)?;
         drop(base);
-        let base = FixedBase::new(
-            Portable::<g2::Config>::default(),
-            G2Affine::generator(),
-            b.len(),
-        );
+        let base = FixedBase::new(in_g2, G2Affine::generator(), b.len());
         write_points(out, &base, &b, G2_BYTES, G2_WEIGHT, progress)?;
         progress.finish();
         Ok(())

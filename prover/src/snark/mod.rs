@@ -26,6 +26,8 @@ pub mod keys;
 #[cfg(feature = "prove")]
 mod msm;
 #[cfg(feature = "prove")]
+mod ntt;
+#[cfg(feature = "prove")]
 pub mod prove;
 #[cfg(feature = "prove")]
 pub mod record;

@@ -2,31 +2,39 @@
 //!
 //! Walk: [`super::prove`] streams a key's points through here. Most scalars of a circuit are bits:
 //! zeros are skipped, the points under a one are added without multiplication, and only the rest
-//! reaches Pippenger's method. There each window sorts its points into buckets by their signed
-//! digit and adds each bucket up as a binary tree, all buckets of a cache-sized chunk together, so
-//! that one inversion serves thousands of additions ([`super::kernel`]).
-//! Memory: one [`BATCH`] of points and two words a point and window in flight.
+//! reaches Pippenger's method. There each window keeps its buckets from the first point to the last:
+//! a batch of points is sorted into them by signed digit, the points of each bucket are added up as a
+//! binary tree, all trees of a cache-sized chunk together, and the results are added to the buckets,
+//! so that one inversion serves thousands of additions ([`super::kernel`]). The buckets are summed once,
+//! at the end, many stretches of them side by side.
+//! Memory: one [`BATCH`] of points, [`MAX_BUCKET_BYTES`] of buckets.
 //! Plain twin: ark's `VariableBaseMSM`.
 
 use ark_bls12_381::Fr;
 use ark_ec::short_weierstrass::{Affine, Projective};
-use ark_ff::{AdditiveGroup, Field, PrimeField, Zero};
+use ark_ec::{AffineRepr, CurveGroup};
+use ark_ff::{AdditiveGroup, BigInteger, Field, PrimeField, Zero};
 use rayon::prelude::*;
 
-use super::kernel::{EqualOperands, Kernel, MAX_LEVEL, NEGATED, Pair};
+use super::kernel::{Bound, EqualOperands, Kernel, Left, NEGATED, Pair};
 
-/// Points multiplied together: more share more, 2^19 take 64 MiB in G1.
-const BATCH: usize = 1 << 19;
-/// Points whose sums are worked on together: their intermediate results stay in the second cache.
-const CHUNK: usize = 1 << 13;
-
-// A batch that falls into one bucket is a tree of log2(BATCH) levels.
-const _: () = assert!(BATCH.ilog2() as usize + 1 < MAX_LEVEL);
+/// Points sorted together: more share more, 2^18 take 32 MiB in G1.
+const BATCH: usize = 1 << 18;
+/// Points that arrive together at most.
+pub const READ: usize = 1 << 16;
+/// Points whose trees are worked on together: their intermediate results stay in the caches.
+const CHUNK: usize = 1 << 14;
+/// What all buckets may take.
+const MAX_BUCKET_BYTES: usize = 128 << 20;
+/// Scalars and their negatives, whichever is smaller, are below `2^SCALAR_BITS`: `r/2 < 0.91·2^254`.
+const SCALAR_BITS: usize = 254;
 
 /// A sum in the making.
 pub struct Msm<K: Kernel> {
     kernel: K,
-    sum: Projective<K::Curve>,
+    width: usize,
+    ones: Projective<K::Curve>,
+    windows: Vec<Window<K>>,
     points: Vec<K::Point>,
     scalars: Vec<Fr>,
 }
@@ -56,11 +64,14 @@ impl Class {
 }
 
 impl<K: Kernel> Msm<K> {
-    /// An empty sum.
-    pub fn new(kernel: K) -> Self {
+    /// An empty sum that is going to have about `many` multiplications.
+    pub fn new(kernel: K, many: usize) -> Self {
+        let width = best_width(many, size_of::<K::Point>());
         Self {
             kernel,
-            sum: Projective::zero(),
+            width,
+            ones: Projective::zero(),
+            windows: (0..count_windows(width)).map(|_| Window::new()).collect(),
             points: Vec::new(),
             scalars: Vec::new(),
         }
@@ -76,11 +87,13 @@ impl<K: Kernel> Msm<K> {
                 start: 0,
                 len: points.len(),
             };
-            let mut sum = Projective::zero();
-            Trees::new(kernel, points).add(&all, &[segment], |_, bucket| sum += bucket);
-            sum
+            let mut trees = Trees::new(kernel, points);
+            match trees.reduce(&all, &[segment]) {
+                Ok(()) => kernel.export(&trees.sums)[0].into_group(),
+                Err(EqualOperands) => one_by_one(kernel, points, &all),
+            }
         });
-        self.sum += sums.reduce(Projective::zero, |a, b| a + b);
+        self.ones += sums.reduce(Projective::zero, |a, b| a + b);
     }
 
     /// Adds `scalar · point` for each pair.
@@ -95,54 +108,93 @@ impl<K: Kernel> Msm<K> {
     /// The sum.
     pub fn finish(mut self) -> Projective<K::Curve> {
         self.flush();
-        self.sum
+        let kernel = self.kernel;
+        self.points = Vec::new();
+        let windows: Vec<Projective<K::Curve>> = self
+            .windows
+            .into_par_iter()
+            .map(|window| window.sum(kernel))
+            .collect();
+        let mut sum = Projective::zero();
+        for window in windows.iter().rev() {
+            for _ in 0..self.width {
+                sum.double_in_place();
+            }
+            sum += window;
+        }
+        sum + self.ones
     }
 
     fn flush(&mut self) {
         if self.points.is_empty() {
             return;
         }
-        // Additions per window against two per bucket; measured best near n/64 buckets.
-        let width = (self.points.len().ilog2() as usize)
-            .saturating_sub(6)
-            .clamp(3, 16);
-        let digits = Digits::of(&self.scalars, width);
-        let windows: Vec<Projective<K::Curve>> = (0..digits.windows())
-            .into_par_iter()
-            .map(|window| window_sum(self.kernel, &self.points, &digits, window))
-            .collect();
-        let mut sum = Projective::zero();
-        for window in windows.iter().rev() {
-            for _ in 0..width {
-                sum.double_in_place();
-            }
-            sum += window;
-        }
-        self.sum += sum;
+        let digits = Digits::of(&self.scalars, self.width);
+        let (kernel, points) = (self.kernel, &self.points[..]);
+        self.windows
+            .par_iter_mut()
+            .with_max_len(1)
+            .enumerate()
+            .for_each(|(window, buckets)| buckets.add(kernel, points, &digits, window));
         self.points.clear();
         self.scalars.clear();
     }
 }
 
-/// Scalars cut into signed digits from `−2^(width−1)` to `2^(width−1) − 1`.
+/// The width of least work: a window costs an addition a point and two a bucket, and those at the end
+/// share their inversions less well.
+fn best_width(many: usize, point_bytes: usize) -> usize {
+    let affordable = |width: &usize| {
+        *width == 4 || (count_windows(*width) << (width - 1)) * point_bytes <= MAX_BUCKET_BYTES
+    };
+    let cost = |width: &usize| count_windows(*width) * (many + (3 << (width - 1)));
+    (4..=17)
+        .filter(affordable)
+        .min_by_key(cost)
+        .expect("the narrowest is always affordable")
+}
+
+/// Windows that cover a scalar and its sign.
+fn count_windows(width: usize) -> usize {
+    (SCALAR_BITS + 1).div_ceil(width)
+}
+
+/// Scalars cut into signed digits from `−2^(width−1)` to `2^(width−1)`.
 ///
-/// Adding `2^(width−1)` at every digit's place first makes the carries happen once, so that windows
-/// can be read independently: the digit is what stands there, less `2^(width−1)`.
+/// Of a scalar and its negative the smaller one is cut, which saves a bit. Adding `2^(width−1)` at
+/// every digit's place but the last first makes the carries happen once, so that windows can be
+/// read independently: the digit is what stands there, less `2^(width−1)`.
 struct Digits {
     width: usize,
-    biased: Vec<[u64; 5]>,
+    /// Biased, the sign in the highest bit.
+    biased: Vec<[u64; 4]>,
 }
+
+const SIGN: u64 = 1 << 63;
 
 impl Digits {
     fn of(scalars: &[Fr], width: usize) -> Digits {
-        let mut bias = [0u64; 5];
-        for window in 0..count_windows(width) {
+        let mut bias = ark_ff::BigInt([0u64; 4]);
+        for window in 0..count_windows(width) - 1 {
             let bit = window * width + width - 1;
-            bias[bit / 64] |= 1 << (bit % 64);
+            bias.0[bit / 64] |= 1 << (bit % 64);
         }
         let biased = scalars
             .par_iter()
-            .map(|scalar| add_wide(scalar.into_bigint().0, &bias))
+            .with_min_len(1 << 10)
+            .map(|scalar| {
+                let mut value = scalar.into_bigint();
+                let negative = value > Fr::MODULUS_MINUS_ONE_DIV_TWO;
+                if negative {
+                    let mut rest = Fr::MODULUS;
+                    rest.sub_with_borrow(&value);
+                    value = rest;
+                }
+                // Below 2^255: 0.91·2^254 and, of the bias, little more than 2^253.
+                value.add_with_carry(&bias);
+                value.0[3] |= if negative { SIGN } else { 0 };
+                value.0
+            })
             .collect();
         Digits { width, biased }
     }
@@ -157,81 +209,257 @@ impl Digits {
 
     /// The digits of one window, in the points' order.
     fn window(&self, window: usize) -> impl Iterator<Item = i32> {
-        let (bit, half) = (window * self.width, 1i32 << (self.width - 1));
+        let bit = window * self.width;
         let (word, shift, mask) = (bit / 64, bit % 64, (1u64 << self.width) - 1);
+        let last = window + 1 == self.windows();
+        let half = if last { 0 } else { 1i32 << (self.width - 1) };
         self.biased.iter().map(move |words| {
-            let low = words[word] >> shift;
-            let high = if shift == 0 || word == 4 {
-                0
-            } else {
-                words[word + 1] << (64 - shift)
-            };
-            i32::try_from((low | high) & mask).expect("windows are at most 16 bits wide") - half
+            let mut value = words[word] >> shift;
+            if let (Some(next), true) = (words.get(word + 1), shift > 0) {
+                value |= next << (64 - shift);
+            }
+            if last {
+                // What stands above belongs to the sign.
+                value &= (1 << (SCALAR_BITS + 1 - bit)) - 1;
+            }
+            let digit =
+                i32::try_from(value & mask).expect("windows are at most 17 bits wide") - half;
+            if words[3] & SIGN != 0 { -digit } else { digit }
         })
     }
 }
 
-/// Windows that cover a scalar and the bias: 256 bits.
-fn count_windows(width: usize) -> usize {
-    256usize.div_ceil(width)
+/// Longest walk over buckets at the end.
+const MAX_STRETCH: usize = 64;
+/// How far buckets may have grown before they are reduced: as far as sums of this many points.
+const SETTLED: Bound = Bound::of_sum(1 << 14);
+
+// One more batch, all in one bucket, fits; so does a walk, whose sums take up each bucket at most
+// MAX_STRETCH times.
+const _: () = assert!(SETTLED.joined(Bound::of_sum(2 * (BATCH + READ))).has_room());
+const _: () = assert!(Bound::of_sum((1 << 14) * MAX_STRETCH * MAX_STRETCH).has_room());
+
+/// What a walk over a stretch of buckets has come to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stretch {
+    /// Nothing yet.
+    Empty,
+    /// The running sum and the sum of sums are the same point.
+    Equal,
+    /// They are not.
+    Apart,
 }
 
-fn add_wide(scalar: [u64; 4], bias: &[u64; 5]) -> [u64; 5] {
-    let mut carry = false;
-    let mut out = [0; 5];
-    for i in 0..5 {
-        let (sum, over) = scalar.get(i).copied().unwrap_or(0).overflowing_add(bias[i]);
-        let (sum, again) = sum.overflowing_add(u64::from(carry));
-        out[i] = sum;
-        carry = over || again;
-    }
-    out
+/// The buckets of one window: bucket `i` is for digits of size `i + 1`.
+struct Window<K: Kernel> {
+    buckets: Vec<K::Point>,
+    occupied: Vec<bool>,
+    bound: Bound,
 }
 
-/// `Σ digit·point` of one window.
-fn window_sum<K: Kernel>(
-    kernel: K,
-    points: &[K::Point],
-    digits: &Digits,
-    window: usize,
-) -> Projective<K::Curve> {
-    let (sorted, starts) = sort_into_buckets(digits, window);
-    let mut buckets = vec![Projective::zero(); digits.buckets()];
-    let mut trees = Trees::new(kernel, points);
-    let mut segments: Vec<Segment> = Vec::new();
-    let mut total = 0;
-    for bucket in 0..digits.buckets() {
-        let (start, end) = (starts[bucket] as usize, starts[bucket + 1] as usize);
-        if end > start {
-            segments.push(Segment {
-                bucket,
-                start,
-                len: end - start,
-            });
-            total += end - start;
-        }
-        if total >= CHUNK || bucket + 1 == digits.buckets() {
-            trees.add(&sorted, &segments, |bucket, sum| buckets[bucket] = sum);
-            segments.clear();
-            total = 0;
+impl<K: Kernel> Window<K> {
+    fn new() -> Self {
+        Window {
+            buckets: Vec::new(),
+            occupied: Vec::new(),
+            bound: Bound::FRESH,
         }
     }
-    // Σ (i + 1)·bucket_i: every bucket is in the running sum as often as its digit says.
-    let (mut running, mut sum) = (Projective::zero(), Projective::zero());
-    for bucket in buckets.iter().rev() {
-        running += bucket;
-        sum += running;
+
+    /// Adds a batch of points to their buckets.
+    fn add(&mut self, kernel: K, points: &[K::Point], digits: &Digits, window: usize) {
+        if self.buckets.is_empty() {
+            // Filled with anything: `occupied` says what counts.
+            self.buckets = vec![points[0]; digits.buckets()];
+            self.occupied = vec![false; digits.buckets()];
+        }
+        self.settle(kernel);
+        let (sorted, starts) = sort_into_buckets(digits, window);
+        let mut trees = Trees::new(kernel, points);
+        let mut segments: Vec<Segment> = Vec::new();
+        let (mut total, mut bound) = (0, self.bound);
+        for bucket in 0..digits.buckets() {
+            let (start, end) = (starts[bucket] as usize, starts[bucket + 1] as usize);
+            if end > start {
+                segments.push(Segment {
+                    bucket,
+                    start,
+                    len: end - start,
+                });
+                total += end - start;
+            }
+            if total >= CHUNK || bucket + 1 == digits.buckets() {
+                bound = bound.or(self.add_trees(&mut trees, &sorted, &segments));
+                segments.clear();
+                total = 0;
+            }
+        }
+        self.bound = bound;
     }
-    sum
+
+    /// Makes room for a batch and for the walk at the end, should many points have met in one bucket.
+    fn settle(&mut self, kernel: K) {
+        if self.bound.or(SETTLED) != SETTLED {
+            self.buckets = kernel.import(&kernel.export(&self.buckets));
+            self.bound = Bound::FRESH;
+        }
+    }
+
+    /// Adds up the segments and adds each to its bucket; the bound of what was written.
+    fn add_trees(&mut self, trees: &mut Trees<K>, sorted: &[u32], segments: &[Segment]) -> Bound {
+        if trees.reduce(sorted, segments).is_ok() {
+            trees.pairs.clear();
+            for (i, bucket) in (0..).zip(&trees.buckets) {
+                let at = *bucket as usize;
+                if self.occupied[at] {
+                    trees.pairs.push(Pair {
+                        a: *bucket,
+                        b: i,
+                        to: *bucket,
+                    });
+                }
+            }
+            let bounds = [self.bound, trees.bound];
+            let added = trees.kernel.add(
+                &mut trees.scratch,
+                bounds,
+                Left::Out,
+                &trees.sums,
+                &trees.pairs,
+                &mut self.buckets,
+            );
+            if added.is_ok() {
+                for (sum, bucket) in trees.sums.iter().zip(&trees.buckets) {
+                    let at = *bucket as usize;
+                    if !self.occupied[at] {
+                        self.occupied[at] = true;
+                        self.buckets[at] = *sum;
+                    }
+                }
+                return bounds[0].joined(bounds[1]);
+            }
+        }
+        // Equal points in one bucket: rare, and no batch can add them.
+        for segment in segments {
+            let indexes = &sorted[segment.start..segment.start + segment.len];
+            let mut sum = one_by_one(trees.kernel, trees.points, indexes);
+            if self.occupied[segment.bucket] {
+                let bucket = &self.buckets[segment.bucket..=segment.bucket];
+                sum += trees.kernel.export(bucket)[0];
+            }
+            self.occupied[segment.bucket] = !sum.is_zero();
+            if !sum.is_zero() {
+                self.buckets[segment.bucket] = trees.kernel.import(&[sum.into_affine()])[0];
+            }
+        }
+        Bound::FRESH
+    }
+
+    /// `Σ (i + 1)·bucket_i`.
+    fn sum(mut self, kernel: K) -> Projective<K::Curve> {
+        self.settle(kernel);
+        self.sum_batched(kernel).unwrap_or_else(|EqualOperands| {
+            let buckets = kernel.export(&self.buckets);
+            let stretch = buckets.iter().zip(&self.occupied).rev();
+            let (mut running, mut sum) = (Projective::<K::Curve>::zero(), Projective::zero());
+            for (bucket, occupied) in stretch {
+                if *occupied {
+                    running += bucket;
+                }
+                sum += running;
+            }
+            sum
+        })
+    }
+
+    /// The buckets in stretches of equal length, each walked from its end: `running` is the sum of
+    /// the buckets passed, `sums` the sum of all `running`, so each bucket counts as often as its place
+    /// in its stretch says. What the stretch's own place adds follows at the end.
+    fn sum_batched(&self, kernel: K) -> Result<Projective<K::Curve>, EqualOperands> {
+        let Some(any) = self.buckets.first() else {
+            return Ok(Projective::zero());
+        };
+        let length = (self.buckets.len() / 256)
+            .clamp(8, MAX_STRETCH)
+            .min(self.buckets.len());
+        let stretches = self.buckets.len() / length;
+        let (mut running, mut sums) = (vec![*any; stretches], vec![*any; stretches]);
+        let mut states = vec![Stretch::Empty; stretches];
+        let (mut running_bound, mut sums_bound) = (self.bound, self.bound);
+        let (mut scratch, mut walks, mut gains) = (K::Scratch::default(), Vec::new(), Vec::new());
+        for step in (0..length).rev() {
+            walks.clear();
+            gains.clear();
+            for (stretch, state) in states.iter_mut().enumerate() {
+                let at = stretch * length + step;
+                let to = narrow(stretch);
+                let walk = Pair {
+                    a: to,
+                    b: narrow(at),
+                    to,
+                };
+                let gain = Pair { a: to, b: to, to };
+                match (*state, self.occupied[at]) {
+                    (Stretch::Empty, false) => {}
+                    (Stretch::Empty, true) => {
+                        running[stretch] = self.buckets[at];
+                        sums[stretch] = self.buckets[at];
+                        *state = Stretch::Equal;
+                    }
+                    (Stretch::Equal, false) => {
+                        // Twice the same point: rare, and no chord.
+                        let one = kernel.export(&running[stretch..=stretch])[0];
+                        sums[stretch] = kernel.import(&[(one + one).into_affine()])[0];
+                        *state = Stretch::Apart;
+                    }
+                    (Stretch::Equal | Stretch::Apart, true) => {
+                        walks.push(walk);
+                        gains.push(gain);
+                        *state = Stretch::Apart;
+                    }
+                    (Stretch::Apart, false) => gains.push(gain),
+                }
+            }
+            let bounds = [running_bound, self.bound];
+            kernel.add(
+                &mut scratch,
+                bounds,
+                Left::Out,
+                &self.buckets,
+                &walks,
+                &mut running,
+            )?;
+            running_bound = bounds[0].joined(bounds[1]);
+            let bounds = [sums_bound, running_bound];
+            kernel.add(&mut scratch, bounds, Left::Out, &running, &gains, &mut sums)?;
+            sums_bound = bounds[0].joined(bounds[1]);
+        }
+        let (running, sums) = (kernel.export(&running), kernel.export(&sums));
+        let zero = Projective::<K::Curve>::zero();
+        let (mut total, mut above, mut places) = (zero, zero, zero);
+        for stretch in (0..stretches).rev() {
+            // Σ stretch·running, by the same walk.
+            places += above;
+            if states[stretch] != Stretch::Empty {
+                above += running[stretch];
+                total += sums[stretch];
+            }
+        }
+        for _ in 0..length.ilog2() {
+            places.double_in_place();
+        }
+        Ok(total + places)
+    }
 }
 
 /// Indexes of the points, flagged where the digit is negative, ordered by the digit's size, and
 /// where each bucket starts: bucket `i` holds digits of size `i + 1`. Digit zero is left out.
 fn sort_into_buckets(digits: &Digits, window: usize) -> (Vec<u32>, Vec<u32>) {
     let mut starts = vec![0u32; digits.buckets() + 2];
-    for digit in digits.window(window) {
+    let mut all = Vec::with_capacity(digits.biased.len());
+    all.extend(digits.window(window).inspect(|digit| {
         starts[digit.unsigned_abs() as usize + 1] += 1;
-    }
+    }));
     // starts[d + 1] counts digits of size d; forget the zeros, then add up.
     starts[1] = 0;
     for i in 1..starts.len() {
@@ -239,7 +467,7 @@ fn sort_into_buckets(digits: &Digits, window: usize) -> (Vec<u32>, Vec<u32>) {
     }
     let mut next = starts.clone();
     let mut sorted = vec![0u32; starts[starts.len() - 1] as usize];
-    for (index, digit) in (0u32..).zip(digits.window(window)) {
+    for (index, digit) in (0u32..).zip(all) {
         if digit != 0 {
             let slot = &mut next[digit.unsigned_abs() as usize];
             sorted[*slot as usize] = if digit < 0 { index | NEGATED } else { index };
@@ -264,8 +492,15 @@ struct Trees<'a, K: Kernel> {
     points: &'a [K::Point],
     scratch: K::Scratch,
     pairs: Vec<Pair>,
-    /// Results of the level before, and of this one.
+    /// Results of the level before, and of this one. They only grow; what is beyond a level's count is
+    /// left from earlier.
     levels: [Vec<K::Point>; 2],
+    open: [Vec<Segment>; 2],
+    /// Which buckets' sums stand in `sums`, in the order in which they were finished.
+    buckets: Vec<u32>,
+    sums: Vec<K::Point>,
+    /// Of `sums`.
+    bound: Bound,
 }
 
 impl<'a, K: Kernel> Trees<'a, K> {
@@ -276,117 +511,140 @@ impl<'a, K: Kernel> Trees<'a, K> {
             scratch: K::Scratch::default(),
             pairs: Vec::new(),
             levels: [Vec::new(), Vec::new()],
+            open: [Vec::new(), Vec::new()],
+            buckets: Vec::new(),
+            sums: Vec::new(),
+            bound: Bound::FRESH,
         }
     }
 
-    /// Gives each segment's sum to `done`.
-    fn add(
-        &mut self,
-        sorted: &[u32],
-        segments: &[Segment],
-        mut done: impl FnMut(usize, Projective<K::Curve>),
-    ) {
-        match self.batched(sorted, segments) {
-            Ok((buckets, sums)) => {
-                let sums = self.kernel.export(&sums);
-                buckets
-                    .into_iter()
-                    .zip(sums)
-                    .for_each(|(bucket, sum)| done(bucket, sum.into()));
-            }
-            // Equal points in one bucket: rare, and no batch can add them.
-            Err(EqualOperands) => {
-                for segment in segments {
-                    done(
-                        segment.bucket,
-                        self.one_by_one(&sorted[segment.start..segment.start + segment.len]),
-                    );
-                }
-            }
-        }
-    }
-
-    fn one_by_one(&self, indexes: &[u32]) -> Projective<K::Curve> {
-        let take = |index: &u32| {
-            let point = self.points[(index & !NEGATED) as usize];
+    /// Leaves each segment's sum in `sums`.
+    fn reduce(&mut self, sorted: &[u32], segments: &[Segment]) -> Result<(), EqualOperands> {
+        self.buckets.clear();
+        self.sums.clear();
+        self.bound = Bound::FRESH;
+        self.pairs.clear();
+        let [open, next] = &mut self.open;
+        next.clear();
+        // Level 0 takes the points themselves.
+        let take = |index: u32| {
+            let point = &self.points[(index & !NEGATED) as usize];
             if index & NEGATED != 0 {
-                self.kernel.negate(&point)
+                self.kernel.negate(point)
             } else {
-                point
+                *point
             }
         };
-        let points: Vec<K::Point> = indexes.iter().map(take).collect();
-        self.kernel
-            .export(&points)
-            .iter()
-            .fold(Projective::zero(), |sum, point: &Affine<_>| sum + point)
-    }
-
-    /// Buckets and their sums, in the order in which they were finished.
-    fn batched(
-        &mut self,
-        sorted: &[u32],
-        segments: &[Segment],
-    ) -> Result<(Vec<usize>, Vec<K::Point>), EqualOperands> {
-        let (mut buckets, mut sums) = (
-            Vec::with_capacity(segments.len()),
-            Vec::with_capacity(segments.len()),
-        );
-        let mut segments = segments.to_vec();
-        let mut level = 0;
-        while !segments.is_empty() {
+        let results = &mut self.levels[0];
+        let mut count = 0;
+        for Segment { bucket, start, len } in segments {
+            let indexes = &sorted[*start..*start + *len];
+            if let [index] = indexes {
+                self.buckets.push(narrow(*bucket));
+                self.sums.push(take(*index));
+                continue;
+            }
+            let first = count;
+            let (pairs, odd) = indexes.as_chunks::<2>();
+            for [a, b] in pairs {
+                self.pairs.push(Pair {
+                    a: *a,
+                    b: *b,
+                    to: narrow(count),
+                });
+                count += 1;
+            }
+            reserve(results, count + 1, &self.points[0]);
+            if let [index] = odd {
+                results[count] = take(*index);
+                count += 1;
+            }
+            next.push(Segment {
+                bucket: *bucket,
+                start: first,
+                len: count - first,
+            });
+        }
+        let mut bounds = [self.bound; 2];
+        let left = Left::Of(self.points);
+        self.kernel.add(
+            &mut self.scratch,
+            bounds,
+            left,
+            self.points,
+            &self.pairs,
+            results,
+        )?;
+        while !next.is_empty() {
+            self.bound = bounds[0].joined(bounds[1]);
+            bounds = [self.bound; 2];
+            std::mem::swap(open, next);
+            next.clear();
             self.pairs.clear();
             let [before, results] = &mut self.levels;
-            results.clear();
-            let mut next = Vec::with_capacity(segments.len());
-            // Operand `i` of a segment: of the sorted list at level 0, of the results before above.
-            let index = |i: usize| if level == 0 { sorted[i] } else { narrow(i) };
-            let single = |i: u32| match (level, i & NEGATED != 0) {
-                (0, true) => self.kernel.negate(&self.points[(i & !NEGATED) as usize]),
-                (0, false) => self.points[i as usize],
-                _ => before[i as usize],
-            };
-            for Segment { bucket, start, len } in segments {
-                if len == 1 {
-                    buckets.push(bucket);
-                    sums.push(single(index(start)));
+            let mut count = 0;
+            for Segment { bucket, start, len } in open.iter() {
+                if *len == 1 {
+                    self.buckets.push(narrow(*bucket));
+                    self.sums.push(before[*start]);
                     continue;
                 }
-                let first = results.len();
-                for i in (start..start + len - 1).step_by(2) {
-                    let (a, b) = (index(i), index(i + 1));
+                let first = count;
+                for i in (*start..start + len - 1).step_by(2) {
                     self.pairs.push(Pair {
-                        a,
-                        b,
-                        to: narrow(results.len()),
+                        a: narrow(i),
+                        b: narrow(i + 1),
+                        to: narrow(count),
                     });
-                    // Overwritten by the addition.
-                    results.push(single(a));
+                    count += 1;
                 }
+                reserve(results, count + 1, &self.points[0]);
                 if len % 2 == 1 {
-                    results.push(single(index(start + len - 1)));
+                    results[count] = before[start + len - 1];
+                    count += 1;
                 }
                 next.push(Segment {
-                    bucket,
+                    bucket: *bucket,
                     start: first,
-                    len: results.len() - first,
+                    len: count - first,
                 });
             }
-            let operands = if level == 0 { self.points } else { &before[..] };
+            let operands = &before[..];
             self.kernel.add(
                 &mut self.scratch,
-                level,
-                operands,
+                bounds,
+                Left::Of(operands),
                 operands,
                 &self.pairs,
                 results,
             )?;
             self.levels.swap(0, 1);
-            segments = next;
-            level += 1;
         }
-        Ok((buckets, sums))
+        Ok(())
     }
+}
+
+/// Lengthens a list of results to at least `len`.
+fn reserve<P: Copy>(results: &mut Vec<P>, len: usize, filler: &P) {
+    if results.len() < len {
+        results.resize(len.next_power_of_two(), *filler);
+    }
+}
+
+fn one_by_one<K: Kernel>(kernel: K, points: &[K::Point], indexes: &[u32]) -> Projective<K::Curve> {
+    let take = |index: &u32| {
+        let point = points[(index & !NEGATED) as usize];
+        if index & NEGATED != 0 {
+            kernel.negate(&point)
+        } else {
+            point
+        }
+    };
+    let points: Vec<K::Point> = indexes.iter().map(take).collect();
+    kernel
+        .export(&points)
+        .iter()
+        .fold(Projective::zero(), |sum, point: &Affine<_>| sum + point)
 }
 
 fn narrow(index: usize) -> u32 {
@@ -407,7 +665,7 @@ mod tests {
         points: &[Affine<K::Curve>],
         scalars: &[Fr],
     ) -> Projective<K::Curve> {
-        let mut msm = Msm::new(kernel);
+        let mut msm = Msm::new(kernel, scalars.len());
         let imported = kernel.import(points);
         let (one, many): (Vec<_>, Vec<_>) = imported
             .iter()
@@ -473,7 +731,11 @@ mod tests {
         equals_ark(Portable::<g1::Config>::default());
         equals_ark(Portable::<g2::Config>::default());
         #[cfg(target_arch = "x86_64")]
-        if let Some(kernel) = crate::snark::kernel::ifma::Ifma::detect() {
+        if let Some(kernel) = crate::snark::kernel::ifma::IfmaG1::detect() {
+            equals_ark(kernel);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(kernel) = crate::snark::kernel::ifma::IfmaG2::detect() {
             equals_ark(kernel);
         }
     }
@@ -483,7 +745,11 @@ mod tests {
         structured_points_do_not_spoil_the_sum(Portable::<g1::Config>::default());
         structured_points_do_not_spoil_the_sum(Portable::<g2::Config>::default());
         #[cfg(target_arch = "x86_64")]
-        if let Some(kernel) = crate::snark::kernel::ifma::Ifma::detect() {
+        if let Some(kernel) = crate::snark::kernel::ifma::IfmaG1::detect() {
+            structured_points_do_not_spoil_the_sum(kernel);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(kernel) = crate::snark::kernel::ifma::IfmaG2::detect() {
             structured_points_do_not_spoil_the_sum(kernel);
         }
     }
@@ -491,14 +757,16 @@ mod tests {
     #[test]
     fn digits_add_up_to_their_scalar() {
         let mut rng = crate::snark::testing::rng(7);
-        for width in 3..=16 {
-            let scalars = [Fr::ZERO, Fr::ONE, -Fr::ONE, Fr::rand(&mut rng)];
+        for width in 4..=17 {
+            let half = Fr::from_bigint(Fr::MODULUS_MINUS_ONE_DIV_TWO).expect("below the modulus");
+            let scalars = [Fr::ZERO, Fr::ONE, -Fr::ONE, half, -half, Fr::rand(&mut rng)];
             let digits = Digits::of(&scalars, width);
             for (i, scalar) in scalars.iter().enumerate() {
                 let mut sum = Fr::ZERO;
                 for window in (0..digits.windows()).rev() {
                     let digit = digits.window(window).nth(i).expect("one per scalar");
                     sum *= Fr::from(1u64 << width);
+                    assert!(digit.unsigned_abs() as usize <= digits.buckets());
                     let size = Fr::from(digit.unsigned_abs());
                     sum += if digit < 0 { -size } else { size };
                 }

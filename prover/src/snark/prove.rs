@@ -11,12 +11,11 @@
 //! Memory: four vectors of the domain's size and one of the variables': 0.7 GiB for PoRep 8 MiB,
 //! plus one batch of points.
 
-use ark_bls12_381::{Bls12_381, Fr, G1Projective, g1, g2};
+use ark_bls12_381::{Bls12_381, Fr, G1Projective, G2Projective, g1, g2};
 use ark_ec::CurveGroup;
 use ark_ec::short_weierstrass::Projective;
-use ark_ff::{AdditiveGroup, FftField, Field, UniformRand};
+use ark_ff::{AdditiveGroup, Field, UniformRand};
 use ark_groth16::Proof;
-use ark_poly::{EvaluationDomain, Radix2EvaluationDomain};
 use rayon::prelude::*;
 
 use super::cs::{Circuit, ConstraintSystem, MINUS_ONE, Term, Var};
@@ -24,7 +23,8 @@ use super::groth16::encode;
 use super::kernel::Kernel;
 use super::kernel::portable::Portable;
 use super::keys::{KeyError, ProvingKey, Query};
-use super::msm::{Class, Msm};
+use super::msm::{Class, Msm, READ};
+use super::ntt::Transform;
 use super::record::Counts;
 use crate::progress::Progress;
 use crate::spec::GROTH16_PROOF_BYTES;
@@ -112,27 +112,21 @@ pub(crate) fn prove_with(
     }
 
     // 2. The quotient of A·B − C by the vanishing polynomial.
-    let h = span("quotient", || quotient(a, b));
+    let transform = Transform::new(a.len());
+    let h = span("quotient", || quotient(a, b, &transform));
 
     // 3. Five sums over the key.
     let vk = key.verifying_key();
     let of_a = || inputs.iter().chain(select(&aux, &key.density().in_a));
     let of_b =
         || select(&inputs, &key.density().inputs_in_b).chain(select(&aux, &key.density().in_b));
-    let h_sum = span("h", || sum_g1(key, Query::H, h.iter(), progress))?;
+    let of_h = || (0..h.len() - 1).map(|i| &h[transform.place(i)]);
+    let h_sum = span("h", || sum_g1(key, Query::H, of_h(), progress))?;
     drop(h);
     let l_sum = span("l", || sum_g1(key, Query::L, aux.iter(), progress))?;
     let a_sum = span("a", || sum_g1(key, Query::A, of_a(), progress))?;
     let b1_sum = span("b_g1", || sum_g1(key, Query::BG1, of_b(), progress))?;
-    let b2_sum = span("b_g2", || {
-        sum(
-            Portable::<g2::Config>::default(),
-            key,
-            Query::BG2,
-            of_b(),
-            progress,
-        )
-    })?;
+    let b2_sum = span("b_g2", || sum_g2(key, Query::BG2, of_b(), progress))?;
 
     // 4. Blind and join.
     let (delta_g1, delta_g2) = (vk.delta_g1(), vk.key().delta_g2);
@@ -160,7 +154,7 @@ fn span<T>(stage: &'static str, work: impl FnOnce() -> T) -> T {
     })
 }
 
-fn select<'a>(values: &'a [Fr], mask: &'a [bool]) -> impl Iterator<Item = &'a Fr> {
+fn select<'a>(values: &'a [Fr], mask: &'a [bool]) -> impl Iterator<Item = &'a Fr> + Clone {
     values
         .iter()
         .zip(mask)
@@ -246,35 +240,27 @@ impl ConstraintSystem for Rows {
     }
 }
 
-/// Coefficients of `(A·B − C) / (x^n − 1)`, all but the last, which is zero.
+/// Coefficients of `(A·B − C) / (x^n − 1)` in the transform's order; the last is zero.
 ///
 /// Six transforms instead of seven: write `A·B = L + x^n·H` with `L, H` below degree `n`. Then
 /// `A·B − C = (x^n − 1)·H`, because C agrees with A·B on the domain, so `C = L + H`. Interpolating
 /// the products over the domain gives `u = L + H`, over a coset with `g^n ≠ 1` it gives
 /// `v = L + g^n·H`, and `H = (v − u) / (g^n − 1)`: C's own rows are never transformed.
-fn quotient(mut a: Vec<Fr>, mut b: Vec<Fr>) -> Vec<Fr> {
-    let n = a.len();
-    let domain = Radix2EvaluationDomain::<Fr>::new(n).expect("circuits are far below 2^32 rows");
-    let coset = domain
-        .get_coset(Fr::GENERATOR)
-        .expect("the generator is not zero");
+fn quotient(mut a: Vec<Fr>, mut b: Vec<Fr>, transform: &Transform) -> Vec<Fr> {
     let mut u: Vec<Fr> = a.par_iter().zip(&b).map(|(a, b)| *a * b).collect();
-    domain.ifft_in_place(&mut u);
-    domain.ifft_in_place(&mut a);
-    coset.fft_in_place(&mut a);
-    domain.ifft_in_place(&mut b);
-    coset.fft_in_place(&mut b);
+    transform.from_domain(&mut u);
+    transform.from_domain(&mut a);
+    transform.to_coset(&mut a);
+    transform.from_domain(&mut b);
+    transform.to_coset(&mut b);
     a.par_iter_mut().zip(&b).for_each(|(a, b)| *a *= b);
     drop(b);
-    coset.ifft_in_place(&mut a);
-    let scale = domain.evaluate_vanishing_polynomial(Fr::GENERATOR);
-    let scale = scale
-        .inverse()
-        .expect("the generator lies outside the domain");
+    transform.from_coset(&mut a);
+    let scale = transform.vanishing().inverse();
+    let scale = scale.expect("the generator lies outside the domain");
     a.par_iter_mut()
         .zip(&u)
         .for_each(|(v, u)| *v = (*v - u) * scale);
-    a.truncate(n - 1);
     a
 }
 
@@ -282,20 +268,30 @@ fn quotient(mut a: Vec<Fr>, mut b: Vec<Fr>) -> Vec<Fr> {
 fn sum_g1<'a>(
     key: &ProvingKey,
     query: Query,
-    scalars: impl Iterator<Item = &'a Fr>,
+    scalars: impl Iterator<Item = &'a Fr> + Clone,
     progress: &dyn Progress,
 ) -> Result<G1Projective, KeyError> {
     #[cfg(target_arch = "x86_64")]
-    if let Some(ifma) = super::kernel::ifma::Ifma::detect() {
+    if let Some(ifma) = super::kernel::ifma::IfmaG1::detect() {
         return sum(ifma, key, query, scalars, progress);
     }
-    sum(
-        Portable::<g1::Config>::default(),
-        key,
-        query,
-        scalars,
-        progress,
-    )
+    let portable = Portable::<g1::Config>::default();
+    sum(portable, key, query, scalars, progress)
+}
+
+/// The same in G2.
+fn sum_g2<'a>(
+    key: &ProvingKey,
+    query: Query,
+    scalars: impl Iterator<Item = &'a Fr> + Clone,
+    progress: &dyn Progress,
+) -> Result<G2Projective, KeyError> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(ifma) = super::kernel::ifma::IfmaG2::detect() {
+        return sum(ifma, key, query, scalars, progress);
+    }
+    let portable = Portable::<g2::Config>::default();
+    sum(portable, key, query, scalars, progress)
 }
 
 /// `Σ scalar·point` over a whole query, its points read in pieces.
@@ -303,32 +299,39 @@ fn sum<'a, K: Kernel>(
     kernel: K,
     key: &ProvingKey,
     query: Query,
-    mut scalars: impl Iterator<Item = &'a Fr>,
+    mut scalars: impl Iterator<Item = &'a Fr> + Clone,
     progress: &dyn Progress,
 ) -> Result<Projective<K::Curve>, KeyError> {
-    // 6 MiB of G1 points.
-    const CHUNK: usize = 1 << 16;
     let total = key.points(query);
-    let (mut bytes, mut msm) = (Vec::new(), Msm::new(kernel));
-    for from in (0..total).step_by(CHUNK) {
-        let count = CHUNK.min(total - from);
-        let scalars: Vec<Fr> = scalars.by_ref().take(count).copied().collect();
+    let many = scalars
+        .clone()
+        .filter(|s| Class::of(s) == Class::Many)
+        .count();
+    let (mut bytes, mut msm) = (Vec::new(), Msm::new(kernel, many));
+    for from in (0..total).step_by(READ) {
+        let count = READ.min(total - from);
+        let scalars: Vec<&Fr> = scalars.by_ref().take(count).collect();
         key.read(query, from, count, &mut bytes)?;
         let size = bytes.len() / count;
         // The file's hash was checked when it was opened: coordinates must be canonical here, the
         // group is not checked again.
-        let decode = |class: Class| -> Result<(Vec<K::Point>, Vec<Fr>), KeyError> {
-            let chosen = bytes
-                .par_chunks_exact(size)
+        let of_class = |class: Class| -> Result<(Vec<K::Point>, Vec<Fr>), KeyError> {
+            let (encodings, scalars): (Vec<&[u8]>, Vec<Fr>) = bytes
+                .chunks_exact(size)
                 .zip(&scalars)
-                .filter(|(_, scalar)| Class::of(scalar) == class);
-            let decoded: Option<(Vec<_>, Vec<_>)> = chosen
-                .map(|(bytes, s)| Some((kernel.decode(bytes)?, *s)))
+                .filter(|(_, scalar)| Class::of(scalar) == class)
+                .map(|(bytes, scalar)| (bytes, **scalar))
+                .unzip();
+            let decoded: Option<Vec<Vec<K::Point>>> = encodings
+                .par_chunks(1 << 10)
+                .map(|encodings| kernel.decode(encodings))
                 .collect();
-            decoded.ok_or_else(|| key.damaged(format!("a point of {query:?} is no point")))
+            let points =
+                decoded.ok_or_else(|| key.damaged(format!("a point of {query:?} is no point")))?;
+            Ok((points.concat(), scalars))
         };
-        msm.add_ones(&decode(Class::One)?.0);
-        let (points, scalars) = decode(Class::Many)?;
+        msm.add_ones(&of_class(Class::One)?.0);
+        let (points, scalars) = of_class(Class::Many)?;
         msm.add_many(&points, &scalars);
         progress.advance(count as u64);
     }

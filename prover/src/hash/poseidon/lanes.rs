@@ -1,6 +1,6 @@
 //! Eight field elements at once in AVX-512 registers: Montgomery arithmetic in 52-bit limbs.
 //!
-//! Walk: under [`super::ifma`], the vector kernel of Poseidon. Plain twin: arkworks' `Fr`, compared by the tests below.
+//! Walk: under [`super::ifma`], the vector kernel of Poseidon, and the transforms of `snark::ntt`. Plain twin: arkworks' `Fr`, compared by the tests below.
 //! Form: element = five limbs of 52 bits, little-endian, lane `l` of limb `i` belongs to element `l`; the value is
 //! `x·2^260 mod r`, kept below a small multiple of `r` instead of below `r`. Every function states what it needs and
 //! gives in units of `r`; with `r < 2^254.86` a product of `a·r` and `b·r` reduces to less than `(0.0283·a·b + 1)·r`.
@@ -15,33 +15,39 @@ use ark_bls12_381::Fr;
 use ark_ff::{BigInt, Field, PrimeField};
 
 /// Limbs of an element.
-pub(super) const LIMBS: usize = 5;
+const LIMBS: usize = 5;
 /// Elements worked on at once.
-pub(super) const LANES: usize = 8;
+pub(crate) const LANES: usize = 8;
 const LIMB_BITS: usize = 52;
 const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
 /// The field order in 52-bit limbs.
-const ORDER: [u64; LIMBS] = split(Fr::MODULUS.0);
+pub(crate) const ORDER: [u64; LIMBS] = split(Fr::MODULUS.0);
 /// `-r^-1 mod 2^52`.
 const NEGATED_INVERSE: u64 = negated_inverse(ORDER[0]);
 
 /// Evidence that this CPU has AVX-512F and IFMA.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ifma(());
+pub(crate) struct Ifma(());
 
 /// Eight elements. Limbs below 2^52 unless a function says otherwise.
 #[derive(Clone, Copy)]
-pub(super) struct Lanes([__m512i; LIMBS]);
+pub(crate) struct Lanes(pub(crate) [__m512i; LIMBS]);
+
+impl Lanes {
+    /// Eight zeros.
+    // SAFETY: eight words of zero bits are a valid register.
+    pub(crate) const ZERO: Lanes = Lanes([unsafe { std::mem::zeroed::<__m512i>() }; LIMBS]);
+}
 
 /// Eight sums of products before reduction: ten limbs of up to 64 bits.
 #[derive(Clone, Copy)]
-pub(super) struct Wide([__m512i; 2 * LIMBS]);
+pub(crate) struct Wide([__m512i; 2 * LIMBS]);
 
 /// One element for all lanes, below `r`.
-pub(super) type Constant = [u64; LIMBS];
+pub(crate) type Constant = [u64; LIMBS];
 
 /// An element in the kernel's form.
-pub(super) fn constant(value: Fr) -> Constant {
+pub(crate) fn constant(value: Fr) -> Constant {
     split(
         (value * Fr::from(2u64).pow([(LIMBS * LIMB_BITS) as u64]))
             .into_bigint()
@@ -51,7 +57,7 @@ pub(super) fn constant(value: Fr) -> Constant {
 
 impl Ifma {
     /// Asks the CPU; the answer is cached by the standard library.
-    pub(super) fn detect() -> Option<Self> {
+    pub(crate) fn detect() -> Option<Self> {
         let found = std::arch::is_x86_feature_detected!("avx512f")
             && std::arch::is_x86_feature_detected!("avx512ifma");
         found.then_some(Self(()))
@@ -60,7 +66,7 @@ impl Ifma {
     /// Eight canonical elements, four 64-bit words each, as plain integers: below `r`, not yet times 2^260.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn load(self, elements: &[[u64; 4]; LANES]) -> Lanes {
+    pub(crate) fn load(self, elements: &[[u64; 4]; LANES]) -> Lanes {
         let mut limbs = [[0u64; LANES]; LIMBS];
         for (lane, words) in elements.iter().enumerate() {
             for (limb, value) in limbs.iter_mut().zip(split(*words)) {
@@ -78,7 +84,7 @@ impl Ifma {
     /// Undoes [`Ifma::load`] for values below `2r`: canonical words.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn store(self, lanes: &Lanes) -> [[u64; 4]; LANES] {
+    pub(crate) fn store(self, lanes: &Lanes) -> [[u64; 4]; LANES] {
         let mut limbs = [[0u64; LANES]; LIMBS];
         for (limb, register) in limbs.iter_mut().zip(lanes.0) {
             // SAFETY: the array has the 64 bytes of a register, and this store needs no alignment.
@@ -94,7 +100,7 @@ impl Ifma {
     /// The same element in all lanes.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn spread(self, value: &Constant) -> Lanes {
+    pub(crate) fn spread(self, value: &Constant) -> Lanes {
         let mut lanes = Lanes([_mm512_setzero_si512(); LIMBS]);
         for (register, &limb) in lanes.0.iter_mut().zip(value) {
             *register = all(limb);
@@ -105,7 +111,7 @@ impl Ifma {
     /// `a + c`; bounds add.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn add_constant(self, a: &Lanes, c: &Constant) -> Lanes {
+    pub(crate) fn add_constant(self, a: &Lanes, c: &Constant) -> Lanes {
         let mut limbs = a.0;
         for (limb, &c) in limbs.iter_mut().zip(c) {
             *limb = _mm512_add_epi64(*limb, all(c));
@@ -116,14 +122,14 @@ impl Ifma {
     /// An empty sum.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn empty(self) -> Wide {
+    pub(crate) fn empty(self) -> Wide {
         Wide([_mm512_setzero_si512(); 2 * LIMBS])
     }
 
     /// `a·2^260` as a sum: reducing it gives `a` back.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn shifted(self, a: &Lanes) -> Wide {
+    pub(crate) fn shifted(self, a: &Lanes) -> Wide {
         let mut wide = self.empty();
         wide.0[LIMBS..].copy_from_slice(&a.0);
         wide
@@ -132,7 +138,7 @@ impl Ifma {
     /// The plain integer `a` as a sum: reducing it leaves the Montgomery form.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn widened(self, a: &Lanes) -> Wide {
+    pub(crate) fn widened(self, a: &Lanes) -> Wide {
         let mut wide = self.empty();
         wide.0[..LIMBS].copy_from_slice(&a.0);
         wide
@@ -141,7 +147,7 @@ impl Ifma {
     /// Adds `c·2^260`, which reduces to `c`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn add_shifted(self, mut wide: Wide, c: &Constant) -> Wide {
+    pub(crate) fn add_shifted(self, mut wide: Wide, c: &Constant) -> Wide {
         for (limb, &c) in wide.0[LIMBS..].iter_mut().zip(c) {
             *limb = _mm512_add_epi64(*limb, all(c));
         }
@@ -151,7 +157,7 @@ impl Ifma {
     /// Adds `a·b`. A limb of the sum grows by less than 10·2^52, so it has room for hundreds of products.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn add_product(self, mut wide: Wide, a: &Lanes, b: &Lanes) -> Wide {
+    pub(crate) fn add_product(self, mut wide: Wide, a: &Lanes, b: &Lanes) -> Wide {
         for i in 0..LIMBS {
             for j in 0..LIMBS {
                 wide.0[i + j] = _mm512_madd52lo_epu64(wide.0[i + j], a.0[i], b.0[j]);
@@ -164,7 +170,7 @@ impl Ifma {
     /// Adds `a·c`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn add_multiple(self, mut wide: Wide, a: &Lanes, c: &Constant) -> Wide {
+    pub(crate) fn add_multiple(self, mut wide: Wide, a: &Lanes, c: &Constant) -> Wide {
         for (j, &limb) in c.iter().enumerate() {
             let factor = all(limb);
             for i in 0..LIMBS {
@@ -178,7 +184,7 @@ impl Ifma {
     /// `a²` as a sum: products off the diagonal once, doubled.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn square(self, a: &Lanes) -> Wide {
+    pub(crate) fn square(self, a: &Lanes) -> Wide {
         let mut wide = self.empty();
         for i in 0..LIMBS {
             for j in i + 1..LIMBS {
@@ -200,7 +206,7 @@ impl Ifma {
     /// bounds guarantee.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn reduce(self, wide: Wide) -> Lanes {
+    pub(crate) fn reduce(self, wide: Wide) -> Lanes {
         let Wide(mut limbs) = wide;
         let inverse = all(NEGATED_INVERSE);
         for i in 0..LIMBS {
@@ -220,7 +226,7 @@ impl Ifma {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn all(value: u64) -> __m512i {
+pub(crate) fn all(value: u64) -> __m512i {
     _mm512_set1_epi64(value.cast_signed())
 }
 

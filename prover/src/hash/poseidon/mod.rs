@@ -30,7 +30,7 @@ mod ifma;
     unsafe_code,
     reason = "vector instructions; each block argues its safety"
 )]
-mod lanes;
+pub(crate) mod lanes;
 pub mod naive;
 mod optimised;
 

@@ -4,7 +4,7 @@
 //! their chord costs one inversion; a batch shares it (Montgomery's trick), which leaves about six
 //! multiplications an addition against eleven in projective form, and results need no conversion.
 //! [`portable`] does that with arkworks' field on any machine, [`ifma`] eight lanes at once where the
-//! CPU has AVX-512 IFMA. The choice is made once per sum by the caller, [`ifma::Ifma::detect`].
+//! CPU has AVX-512 IFMA. The choice is made once per sum by the caller, with `Ifma::detect`.
 //!
 //! The hazard of a shared inversion: one pair with equal x coordinates makes the common product
 //! zero, and without a check the whole batch is garbage. [`Kernel::add`] reports it, and its callers
@@ -32,8 +32,59 @@ pub struct Pair {
 /// [`Kernel::import`] or [`Kernel::decode`], not for sums.
 pub const NEGATED: u32 = 1 << 31;
 
-/// How many additions deep a chain or tree of sums may be.
-pub const MAX_LEVEL: usize = 24;
+/// How far a kernel's lazily reduced coordinates may have grown: a multiple of the field's order. Depends
+/// only on how many points were summed. Kernels that reduce at once ignore it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound(u64);
+
+impl Bound {
+    /// Of a point from [`Kernel::import`] or [`Kernel::decode`], and of its negative.
+    pub const FRESH: Bound = Bound(2);
+    const LIMIT: u64 = 1 << 28;
+
+    /// Of the sum of two points.
+    pub const fn joined(self, other: Bound) -> Bound {
+        Bound(self.0 + other.0 + 2)
+    }
+
+    /// Of a sum of so many fresh points, in any order of additions.
+    pub const fn of_sum(points: usize) -> Bound {
+        Bound(4 * points as u64)
+    }
+
+    /// The larger one.
+    pub fn or(self, other: Bound) -> Bound {
+        Bound(self.0.max(other.0))
+    }
+
+    /// Whether points like this may still be added to.
+    pub const fn has_room(self) -> bool {
+        self.0 <= Self::LIMIT
+    }
+}
+
+/// Where the left operands of a batch are.
+#[derive(Clone, Copy, Debug)]
+pub enum Left<'a, P> {
+    /// In a slice of their own.
+    Of(&'a [P]),
+    /// Where the results go; each is read before it is overwritten.
+    Out,
+}
+
+impl<'a, P> Left<'a, P> {
+    /// The operands, given the results' slice.
+    #[inline]
+    fn or<'b>(self, out: &'b [P]) -> &'b [P]
+    where
+        'a: 'b,
+    {
+        match self {
+            Left::Of(points) => points,
+            Left::Out => out,
+        }
+    }
+}
 
 /// Two operands of a batch have the same x coordinate; no result of the batch is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,18 +103,18 @@ pub trait Kernel: Copy + Send + Sync {
     fn import(self, points: &[Affine<Self::Curve>]) -> Vec<Self::Point>;
     /// Gives points back.
     fn export(self, points: &[Self::Point]) -> Vec<Affine<Self::Curve>>;
-    /// Reads an uncompressed encoding: canonical coordinates, not the identity. Neither curve nor
+    /// Reads uncompressed encodings: canonical coordinates, not the identity. Neither curve nor
     /// group is checked; the caller trusts the bytes by their hash.
-    fn decode(self, bytes: &[u8]) -> Option<Self::Point>;
+    fn decode(self, encodings: &[&[u8]]) -> Option<Vec<Self::Point>>;
     /// The negative of a point from [`Kernel::import`] or [`Kernel::decode`].
     fn negate(self, point: &Self::Point) -> Self::Point;
-    /// Does all pairs. `level` is one more than the largest level whose results are among the
-    /// operands, 0 for imported points; at most [`MAX_LEVEL`].
+    /// Does all pairs. `bounds` are those of the operands on the left and on the right. With
+    /// [`Left::Out`] each pair writes where it reads (`to = a`), and no place occurs twice.
     fn add(
         self,
         scratch: &mut Self::Scratch,
-        level: usize,
-        left: &[Self::Point],
+        bounds: [Bound; 2],
+        left: Left<Self::Point>,
         right: &[Self::Point],
         pairs: &[Pair],
         out: &mut [Self::Point],
@@ -108,8 +159,17 @@ pub(super) mod tests {
                 .collect();
             let mut scratch = K::Scratch::default();
             let mut sums = ours[..count].to_vec();
-            k.add(&mut scratch, 0, &ours, &ours, &pairs, &mut sums)
-                .expect("no equal operands");
+            let mut bound = Bound::FRESH;
+            k.add(
+                &mut scratch,
+                [bound; 2],
+                Left::Of(&ours),
+                &ours,
+                &pairs,
+                &mut sums,
+            )
+            .expect("no equal operands");
+            bound = bound.joined(bound);
             let signed = |i: u32| {
                 if i & NEGATED != 0 {
                     -ark[operand(i).0]
@@ -123,24 +183,58 @@ pub(super) mod tests {
                 expected.iter().map(|p| p.into_affine()).collect::<Vec<_>>(),
                 "{count}"
             );
-            // As deep as it may go.
-            for level in 1..=MAX_LEVEL {
-                let shift = |i: u32| (i + u32::try_from(level).expect("small")) % 64;
+            // In place, one point after the other; then doubled bounds as deep as they may go.
+            for step in 1..=24u32 {
                 let pairs: Vec<Pair> = (0..sums.len() as u32)
                     .map(|i| Pair {
                         a: i,
-                        b: shift(i),
+                        b: (i + step) % 64,
                         to: i,
                     })
                     .collect();
-                let mut next = sums.clone();
-                k.add(&mut scratch, level, &sums, &ours, &pairs, &mut next)
-                    .expect("no equal operands");
-                sums = next;
+                k.add(
+                    &mut scratch,
+                    [bound, Bound::FRESH],
+                    Left::Out,
+                    &ours,
+                    &pairs,
+                    &mut sums,
+                )
+                .expect("no equal operands");
+                bound = bound.joined(Bound::FRESH);
                 expected
                     .iter_mut()
                     .zip(&pairs)
                     .for_each(|(sum, p)| *sum += ark[p.b as usize]);
+            }
+            assert_eq!(
+                k.export(&sums),
+                expected.iter().map(|p| p.into_affine()).collect::<Vec<_>>(),
+                "{count}"
+            );
+            while count > 2 && bound.has_room() {
+                let pairs: Vec<Pair> = (0..sums.len() as u32)
+                    .map(|i| Pair {
+                        a: i,
+                        b: (i + 1) % sums.len() as u32,
+                        to: i,
+                    })
+                    .collect();
+                let operands = sums.clone();
+                k.add(
+                    &mut scratch,
+                    [bound; 2],
+                    Left::Of(&operands),
+                    &operands,
+                    &pairs,
+                    &mut sums,
+                )
+                .expect("no equal operands");
+                bound = bound.joined(bound);
+                let before = expected.clone();
+                for (i, sum) in expected.iter_mut().enumerate() {
+                    *sum += before[(i + 1) % before.len()];
+                }
             }
             assert_eq!(
                 k.export(&sums),
@@ -167,8 +261,8 @@ pub(super) mod tests {
                 let mut out = ours[..16].to_vec();
                 let result = k.add(
                     &mut K::Scratch::default(),
-                    0,
-                    &ours,
+                    [Bound::FRESH; 2],
+                    Left::Of(&ours),
                     &ours,
                     &pairs,
                     &mut out,
@@ -181,34 +275,36 @@ pub(super) mod tests {
     /// Encodings read back; identity, flags and values above the modulus do not.
     pub fn decodes_canonical_only<K: Kernel>(k: K) {
         use ark_serialize::CanonicalSerialize;
-        let ark = points::<K::Curve>(8, 3);
+        let ark = points::<K::Curve>(19, 3);
         let bytes = |p: &Affine<K::Curve>| {
             let mut bytes = Vec::new();
             p.serialize_uncompressed(&mut bytes).expect("memory");
             bytes
         };
-        let decoded: Vec<K::Point> = ark
-            .iter()
-            .map(|p| k.decode(&bytes(p)).expect("canonical"))
-            .collect();
-        assert_eq!(k.export(&decoded), ark);
+        let encoded: Vec<Vec<u8>> = ark.iter().map(bytes).collect();
+        let refs: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
+        let decoded = k.decode(&refs).expect("canonical");
+        for count in 0..refs.len() {
+            let some = k.decode(&refs[..count]).expect("canonical");
+            assert_eq!(k.export(&some), ark[..count], "{count}");
+        }
         let negated: Vec<K::Point> = decoded.iter().map(|p| k.negate(p)).collect();
         assert_eq!(
             k.export(&negated),
             ark.iter().map(|p| -*p).collect::<Vec<_>>()
         );
-        assert!(k.decode(&bytes(&Affine::identity())).is_none());
+        assert!(k.decode(&[&bytes(&Affine::identity())]).is_none());
         let good = bytes(&ark[0]);
-        assert!(k.decode(&good[..good.len() - 1]).is_none());
+        assert!(k.decode(&[&good[..good.len() - 1]]).is_none());
         for flag in [0x80, 0x40, 0x20] {
             let mut bad = good.clone();
             bad[0] |= flag;
-            assert!(k.decode(&bad).is_none(), "flag {flag:x}");
+            assert!(k.decode(&[&good, &bad]).is_none(), "flag {flag:x}");
         }
-        for half in [0, good.len() / 2] {
+        for half in (0..good.len()).step_by(48) {
             let mut bad = good.clone();
             bad[half..half + 4].copy_from_slice(&[0x1f, 0xff, 0xff, 0xff]);
-            assert!(k.decode(&bad).is_none());
+            assert!(k.decode(&[&bad]).is_none());
         }
     }
 }

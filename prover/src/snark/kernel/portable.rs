@@ -8,7 +8,7 @@ use ark_ec::short_weierstrass::{Affine, SWCurveConfig};
 use ark_ff::Field;
 use ark_serialize::CanonicalDeserialize;
 
-use super::{EqualOperands, Kernel, Pair, operand};
+use super::{Bound, EqualOperands, Kernel, Left, Pair, operand};
 
 /// arkworks' points and field.
 #[derive(Debug)]
@@ -56,12 +56,15 @@ impl<C: SWCurveConfig<ScalarField = Fr>> Kernel for Portable<C> {
         points.to_vec()
     }
 
-    fn decode(self, bytes: &[u8]) -> Option<Affine<C>> {
-        let point = Affine::<C>::deserialize_uncompressed_unchecked(bytes).ok()?;
-        // Flags besides those of a plain uncompressed point are refused or masked there; what is
-        // left of them is compared here.
-        let plain = bytes.first().is_some_and(|byte| byte & 0xe0 == 0);
-        (plain && !point.is_zero()).then_some(point)
+    fn decode(self, encodings: &[&[u8]]) -> Option<Vec<Affine<C>>> {
+        let decode = |bytes: &&[u8]| {
+            let point = Affine::<C>::deserialize_uncompressed_unchecked(*bytes).ok()?;
+            // Flags besides those of a plain uncompressed point are refused or masked there; what is
+            // left of them is compared here.
+            let plain = bytes.first().is_some_and(|byte| byte & 0xe0 == 0);
+            (plain && !point.is_zero()).then_some(point)
+        };
+        encodings.iter().map(decode).collect()
     }
 
     fn negate(self, point: &Affine<C>) -> Affine<C> {
@@ -71,8 +74,8 @@ impl<C: SWCurveConfig<ScalarField = Fr>> Kernel for Portable<C> {
     fn add(
         self,
         scratch: &mut Self::Scratch,
-        _level: usize,
-        left: &[Affine<C>],
+        _bounds: [Bound; 2],
+        left: Left<Affine<C>>,
         right: &[Affine<C>],
         pairs: &[Pair],
         out: &mut [Affine<C>],
@@ -85,14 +88,14 @@ impl<C: SWCurveConfig<ScalarField = Fr>> Kernel for Portable<C> {
         products.clear();
         let mut product = C::BaseField::ONE;
         for pair in pairs {
-            let difference = right[operand(pair.b).0].x - left[operand(pair.a).0].x;
+            let difference = right[operand(pair.b).0].x - left.or(out)[operand(pair.a).0].x;
             products.push(product);
             differences.push(difference);
             product *= difference;
         }
         let mut inverse = product.inverse().ok_or(EqualOperands)?;
         for (i, pair) in pairs.iter().enumerate().rev() {
-            let (p, q) = (signed(left, pair.a), signed(right, pair.b));
+            let (p, q) = (signed(left.or(out), pair.a), signed(right, pair.b));
             let slope = (q.y - p.y) * inverse * products[i];
             inverse *= differences[i];
             let x = slope.square() - p.x - q.x;
