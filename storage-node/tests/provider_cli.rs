@@ -348,6 +348,41 @@ fn tm_h1_a_provider_process_joins_seals_through_kills_posts_recovers_pays_out_an
         own.said()
     );
 
+    // What is wrong with a home, a key or a port is said before anything is served, with the next step.
+    let refused = |code: i32, says: [&str; 2]| {
+        let output = holdfast(&own_home)
+            .args(["provider", "run"])
+            .output()
+            .expect("starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(
+            says.iter().all(|word| said.contains(word)),
+            "no {says:?} in {said}"
+        );
+    };
+    let folder = own_home.join("provider");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let key = folder.join("worker.key");
+        let mode = |bits| std::fs::set_permissions(&key, std::fs::Permissions::from_mode(bits));
+        mode(0o644).expect("an own file");
+        refused(3, ["worker.key", "chmod"]);
+        mode(0o600).expect("an own file");
+    }
+    let chain_id = std::fs::read_to_string(folder.join("chain.id")).expect("reads");
+    std::fs::write(folder.join("chain.id"), "ab".repeat(32)).expect("writes");
+    refused(3, ["belongs to chain abab", "another --home"]);
+    std::fs::write(folder.join("chain.id"), chain_id).expect("writes");
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let listen = taken.local_addr().expect("bound").to_string();
+    ask(
+        &own_home,
+        &["--chain", &url, "provider", "init", "--listen", &listen],
+    );
+    refused(7, [&listen, "change `listen` in provider.json"]);
+
     ask(&net_home, &["devnet", "down"]);
     assert!(try_ask(&net_home, &["devnet", "status"]).is_none());
 }

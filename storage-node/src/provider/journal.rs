@@ -433,6 +433,28 @@ mod tests {
         ));
     }
 
+    /// `/dev/full` takes no byte, as a full disk does.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn tm_h4_a_full_disk_leaves_the_old_record_and_passes_when_space_returns() {
+        let (dir, journal) = journal();
+        let folder = dir.path().join("journal");
+        journal.put("sector-1", &vec![1u64]).expect("writes");
+        std::os::unix::fs::symlink("/dev/full", folder.join("sector-1.tmp")).expect("links");
+        let error = journal.put("sector-1", &vec![2u64]).expect_err("full");
+        assert!(error.is_disk_full(), "{error}");
+        assert!(
+            matches!(error, JournalError::Write { .. }),
+            "not a lost sync: {error}"
+        );
+        let (records, damage) = journal.load::<Vec<u64>>().expect("reads");
+        assert_eq!(records, vec![("sector-1".to_owned(), vec![1])]);
+        assert_eq!(damage, Damage::default());
+        fs::remove_file(folder.join("sector-1.tmp")).expect("space returns");
+        journal.put("sector-1", &vec![2u64]).expect("goes on");
+        assert_eq!(journal.load::<Vec<u64>>().expect("reads").0[0].1, vec![2]);
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

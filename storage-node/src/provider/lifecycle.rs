@@ -365,6 +365,8 @@ pub enum Event {
     },
     /// A sealing or proving job ended without a result.
     SealFailed(SectorNumber, String),
+    /// A sealing or proving job found the disk full. It goes on where it stopped when there is space again.
+    NoSpace(SectorNumber, String),
     /// A window proof is done and verified.
     WindowProven(WindowKey, Vec<u8>),
     /// These sectors' vanilla proofs fail: their replicas are damaged.
@@ -476,6 +478,7 @@ struct Deal {
 struct Sector {
     record: SectorRecord,
     retry: Retry,
+    waits_for_space: bool,
     health: HealthNote,
 }
 
@@ -707,6 +710,7 @@ impl Lifecycle {
                 spent,
             } => self.proven(sector, proof, spent),
             Event::SealFailed(number, reason) => self.seal_failed(now, number, &reason),
+            Event::NoSpace(number, reason) => self.no_space(now, number, &reason),
             Event::WindowProven(key, proof) => {
                 if let Some(work) = self.windows.get_mut(&key)
                     && let WindowState::Proving { skipped, .. } = &work.state
@@ -794,6 +798,24 @@ impl Lifecycle {
         // After a pre-commit a deposit is at stake: keep trying until the chain's own deadline.
         if early && attempts >= self.settings.max_attempts {
             self.abandon(number, format!("sealing failed {attempts} times: {reason}"));
+        }
+    }
+
+    /// A full disk passes and is nobody's mistake: it is tried again and never counts as a failed attempt. Told once.
+    fn no_space(&mut self, now: Epoch, number: SectorNumber, reason: &str) {
+        if self.is_running(number) {
+            self.running = None;
+        }
+        let backoff = self.settings.backoff;
+        let Some(sector) = self.sectors.get_mut(&number) else {
+            return;
+        };
+        sector.retry.not_before = now.after(backoff);
+        if !sector.waits_for_space {
+            sector.waits_for_space = true;
+            self.out.push(Command::Note(format!(
+                "sector {number} waits for disk space ({reason}); free some, and it goes on where it stopped"
+            )));
         }
     }
 
@@ -1502,6 +1524,7 @@ impl Lifecycle {
             && sector.record.stage != stage
         {
             sector.record.stage = stage;
+            sector.waits_for_space = false;
             self.out.push(Command::SaveSector(sector.record.clone()));
         }
     }
@@ -1535,6 +1558,7 @@ impl Sector {
         Self {
             record,
             retry: Retry::default(),
+            waits_for_space: false,
             health: HealthNote::default(),
         }
     }

@@ -314,14 +314,11 @@ pub async fn start(config: ProviderConfig) -> Result<ProviderHandle, ProviderErr
     for deal in &found.missing {
         status.note(
             Epoch(0),
-            format!("the bytes of deal {deal} are not on disk any more"),
+            format!("the bytes of deal {deal} are not on disk any more; put the file back into pieces/ and start again, or the deal fails"),
         );
     }
     for path in &found.damaged_records {
-        status.note(
-            Epoch(0),
-            format!("a damaged record was moved aside: {}", path.display()),
-        );
+        status.note(Epoch(0), damaged_record(path));
     }
     let journal = Journal::open(&dir.join("journal").join("sectors"))?;
     let (sectors, next) = load_sectors(&journal, &status)?;
@@ -504,6 +501,14 @@ fn open_store(
     )?)
 }
 
+/// What is said about a record that fails its checksum.
+fn damaged_record(path: &Path) -> String {
+    format!(
+        "a damaged record was moved aside: {}; check the disk. A lost deal is not sealed, a lost sector is skipped in its window posts, unless a copy of the record is put back before the next start",
+        path.display()
+    )
+}
+
 /// Sector records and the counter.
 fn load_sectors(
     journal: &Journal,
@@ -511,10 +516,7 @@ fn load_sectors(
 ) -> Result<(Vec<SectorRecord>, SectorNumber), ProviderError> {
     let (counter, records) = journal.load_with::<SectorNumber, SectorRecord>(worker::COUNTER)?;
     for path in records.1.moved_aside {
-        status.note(
-            Epoch(0),
-            format!("a damaged record was moved aside: {}", path.display()),
-        );
+        status.note(Epoch(0), damaged_record(&path));
     }
     let sectors = records.0.into_iter().map(|(_, record)| record).collect();
     Ok((sectors, counter.unwrap_or_default()))

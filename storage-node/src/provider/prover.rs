@@ -71,6 +71,17 @@ pub enum JobError {
     },
 }
 
+impl JobError {
+    /// True if the reason is a full disk, which passes when space returns.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Seal(error) => error.is_full(),
+            Self::File { source, .. } => super::journal::is_disk_full(source),
+            Self::Key(_) | Self::Post(_) | Self::Mismatch { .. } => false,
+        }
+    }
+}
+
 /// Why the workshop cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkshopError {

@@ -458,7 +458,7 @@ impl Worker {
                     comm_r,
                     spent,
                 },
-                Err(error) => Event::SealFailed(number, error.to_string()),
+                Err(error) => job_failed(number, &error),
             },
         );
     }
@@ -483,7 +483,7 @@ impl Worker {
                     proof,
                     spent,
                 },
-                Ok(Err(error)) => Event::SealFailed(number, error.to_string()),
+                Ok(Err(error)) => job_failed(number, &error),
                 Err(error) => Event::SealFailed(number, error.to_string()),
             }
         });
@@ -785,6 +785,14 @@ async fn keep_lease(
     }
 }
 
+/// What a sealing job's error means for its sector.
+fn job_failed(number: SectorNumber, error: &JobError) -> Event {
+    match error.is_disk_full() {
+        true => Event::NoSpace(number, error.to_string()),
+        false => Event::SealFailed(number, error.to_string()),
+    }
+}
+
 /// Record name of a sector.
 pub fn sector_name(number: SectorNumber) -> String {
     format!("sector-{number}")
@@ -865,5 +873,52 @@ fn deal_name(status: ChainDealStatus) -> &'static str {
         ChainDealStatus::Active => "active",
         ChainDealStatus::Completed => "completed",
         ChainDealStatus::Slashed => "slashed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    use ::prover::seal::SealError;
+    use ::prover::sector_dir::SectorDirError;
+    use ::prover::sector_dir::disk::DiskError;
+
+    #[test]
+    fn tm_h4_a_full_disk_is_told_apart_from_a_failed_seal() {
+        let here = PathBuf::from("sealed");
+        let file = |kind: io::ErrorKind| JobError::File {
+            path: here.clone(),
+            source: kind.into(),
+        };
+        let folder = |kind: io::ErrorKind| {
+            let error = DiskError::at("writing", &here)(kind.into());
+            JobError::Seal(SealError::Dir(SectorDirError::Disk(error)))
+        };
+        let too_small = JobError::Seal(SealError::DiskSpace {
+            path: here.clone(),
+            needed: 2,
+            free: 1,
+        });
+        for full in [
+            file(io::ErrorKind::StorageFull),
+            folder(io::ErrorKind::StorageFull),
+            folder(io::ErrorKind::QuotaExceeded),
+            too_small,
+        ] {
+            let event = job_failed(SectorNumber(1), &full);
+            assert!(
+                matches!(event, Event::NoSpace(SectorNumber(1), _)),
+                "{event:?}"
+            );
+        }
+        for other in [
+            file(io::ErrorKind::PermissionDenied),
+            folder(io::ErrorKind::NotFound),
+        ] {
+            let event = job_failed(SectorNumber(1), &other);
+            assert!(matches!(event, Event::SealFailed(..)), "{event:?}");
+        }
     }
 }

@@ -527,6 +527,40 @@ fn tm_h4_without_room_above_the_reserve_nothing_is_taken_and_the_reason_is_said(
     assert!(refusal(&bed, &header).contains("takes 256 to 0"));
 }
 
+/// `/dev/full` takes no byte, as a full disk does: first where the piece goes, then where its record goes.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn tm_h4_nothing_is_acknowledged_on_a_full_disk_and_the_same_offer_is_when_space_returns() {
+    let bed = bed();
+    let (_server, session, stop) = served(&bed.store).await;
+    let (key, data) = (client(1), bytes(5, 3000));
+    let header = offer(&key, &data, 1, |_| {});
+    let full = |at: &Path| std::os::unix::fs::symlink("/dev/full", at).expect("links");
+
+    full(&bed.dir.path().join("pieces/incoming/0.bin"));
+    let refused = put(&session, header.clone(), source(&data)).await;
+    let said = refused.expect_err("no room for the bytes").to_string();
+    assert!(said.contains("disk is full"), "{said}");
+
+    let signed: SignedProposal = codec::decode(&header.proposal, MAX_PROPOSAL_BYTES).expect("ours");
+    let record = format!("{}.tmp", signed.proposal.id());
+    full(&bed.dir.path().join("journal").join(&record));
+    let refused = put(&session, header.clone(), source(&data)).await;
+    let said = refused.expect_err("no room for the record").to_string();
+    assert!(said.contains("disk is full"), "{said}");
+    assert!(bed.told.lock().expect("no panic").is_empty());
+    assert_eq!(bed.store.promised_collateral(), TokenAmount(0));
+
+    fs::remove_file(bed.dir.path().join("journal").join(&record)).expect("space returns");
+    put(&session, header, source(&data))
+        .await
+        .expect("acknowledged");
+    stop.cancel();
+    let (again, records, report, _) = open_in(bed.dir.path());
+    assert_eq!((records.len(), report.missing.len()), (1, 0));
+    assert_eq!(again.held_bytes(), 4096);
+}
+
 #[test]
 fn tm_h4_a_full_disk_is_told_to_the_client_and_any_other_failure_is_not() {
     let full = full_or_failed(&io::Error::from(io::ErrorKind::StorageFull));

@@ -819,6 +819,32 @@ fn a_sector_with_a_failing_seal_is_given_up_and_its_deals_try_another() {
     assert_eq!(numbers, vec![1], "the second number, {:?}", world.log);
 }
 
+/// Longer than any number of attempts: a full disk is not a reason to give a sector up.
+#[test]
+fn tm_h4_a_sector_waits_for_disk_space_as_long_as_it_takes_and_says_so_once() {
+    let mut world = World::new(5, 2);
+    world.receive(deal(1, 2048, 2000, 5000));
+    let mut full = 0;
+    for _ in 0..600 {
+        let finished = |(_, event): &(u32, Event)| matches!(event, Event::Replicated { .. });
+        if full < 30
+            && let Some(at) = world.jobs.iter().position(finished)
+        {
+            let Event::Replicated { sector, .. } = world.jobs.remove(at).1 else {
+                unreachable!("matched above")
+            };
+            world.feed(Event::NoSpace(sector, "no space left on device".to_owned()));
+            full += 1;
+        }
+        world.step();
+    }
+    assert_eq!(full, 30);
+    let numbers: Vec<u64> = world.chain.sectors.keys().map(|number| number.0).collect();
+    assert_eq!(numbers, vec![0], "the same sector went on: {:?}", world.log);
+    let told = world.log.iter().filter(|line| line.contains("disk space"));
+    assert_eq!(told.count(), 1, "{:?}", world.log);
+}
+
 #[test]
 fn deals_that_end_and_sectors_that_expire_are_forgotten() {
     let mut world = World::new(5, 2);
