@@ -1,50 +1,19 @@
-//! The yardstick of the retrieval benches: quinn with its defaults and the same raw public keys, plain bytes on a stream.
+//! The yardstick of the retrieval benches: quinn with its defaults over the same TLS and keys, plain bytes on a stream.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rustls::{
-    DigitallySignedStruct, Error, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    pki_types::{
-        CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
-    },
-    server::AlwaysResolvesServerRawPublicKeys,
-    sign::CertifiedKey,
-    version::TLS13,
+use retrieval::{
+    ChainTag, NetSecret, PeerAddr,
+    endpoint::tls::{client_config, server_config},
 };
 
-const ALPN: &[u8] = b"holdfast-bench-raw";
+const CHAIN: ChainTag = ChainTag([0xbe, 0xac, 0x5e, 0x02]);
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
-
-/// A server that answers each stream's 8-byte little-endian request with so many bytes.
-pub fn server(addr: SocketAddr) -> quinn::Endpoint {
-    let secret = retrieval::NetSecret::generate();
-    let pkcs8 = [
-        &hex::decode("302e020100300506032b657004220420").expect("hex")[..],
-        &secret.to_seed(),
-    ]
-    .concat();
-    let key = rustls::crypto::ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8))
-        .expect("a key");
-    let spki = [
-        &hex::decode("302a300506032b6570032100").expect("hex")[..],
-        secret.peer_id().as_bytes(),
-    ]
-    .concat();
-    let certified = Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], key));
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])
-        .expect("TLS 1.3")
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(certified)));
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    let config = quinn::ServerConfig::with_crypto(Arc::new(
-        QuicServerConfig::try_from(tls).expect("a cipher suite"),
-    ));
+/// A server that answers each stream's 8-byte little-endian request with so many bytes, and the key it proves.
+pub fn server(addr: SocketAddr) -> (quinn::Endpoint, PeerAddr) {
+    let secret = NetSecret::generate();
+    let tls = server_config(&secret, CHAIN).expect("a cipher suite");
+    let config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     let endpoint = quinn::Endpoint::server(config, addr).expect("a free port");
     let accepting = endpoint.clone();
     tokio::spawn(async move {
@@ -76,66 +45,44 @@ pub fn server(addr: SocketAddr) -> quinn::Endpoint {
             });
         }
     });
-    endpoint
+    let addr = endpoint.local_addr().expect("bound");
+    let peer = secret.peer_id();
+    (endpoint, PeerAddr { peer, addr })
 }
 
-#[derive(Debug)]
-struct AnyServer;
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS 1.3 only".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = provider().signature_verification_algorithms;
-        let key = SubjectPublicKeyInfoDer::from(cert.as_ref());
-        rustls::crypto::verify_tls13_signature_with_raw_key(message, &key, dss, &algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+/// A connection to such a server.
+pub async fn connect(client: &quinn::Endpoint, to: PeerAddr) -> quinn::Connection {
+    let tls = client_config(&NetSecret::generate(), CHAIN, to.peer).expect("a cipher suite");
+    let config = quinn::ClientConfig::new(Arc::new(tls));
+    let connecting = client.connect_with(config, to.addr, "raw").expect("valid");
+    connecting.await.expect("connected")
 }
 
 /// A client of such servers.
 pub fn client() -> quinn::Endpoint {
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])
-        .expect("TLS 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer))
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a free port");
-    let crypto = QuicClientConfig::try_from(tls).expect("a cipher suite");
-    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
-    endpoint
+    quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a free port")
+}
+
+/// Seconds for so many bytes from these servers at once, an equal share from each.
+pub async fn measure(servers: &[PeerAddr], bytes: u64) -> f64 {
+    let client = client();
+    let share = bytes / servers.len() as u64;
+    let mut connections = Vec::new();
+    for server in servers {
+        connections.push(connect(&client, *server).await);
+    }
+    let begin = Instant::now();
+    let downloads: Vec<_> = connections
+        .iter()
+        .map(|connection| {
+            let connection = connection.clone();
+            tokio::spawn(async move { download(&connection, share).await })
+        })
+        .collect();
+    for download in downloads {
+        assert_eq!(download.await.expect("downloaded"), share);
+    }
+    begin.elapsed().as_secs_f64()
 }
 
 /// Reads so many bytes from one server over one stream.

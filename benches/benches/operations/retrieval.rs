@@ -82,12 +82,9 @@ pub fn bench(c: &mut Criterion) {
     });
     group.finish();
 
-    let raw = raw_quinn::server(loopback);
+    let (_raw, raw_server) = raw_quinn::server(loopback);
     let raw_client = raw_quinn::client();
-    let connecting = raw_client
-        .connect(raw.local_addr().expect("bound"), "raw")
-        .expect("valid");
-    let connection = runtime.block_on(connecting).expect("connected");
+    let connection = runtime.block_on(raw_quinn::connect(&raw_client, raw_server));
     slow(c, "raw_quinn", bytes).bench_function("get/size=64MiB", |b| {
         b.iter(|| runtime.block_on(raw_quinn::download(&connection, BYTES as u64)));
     });

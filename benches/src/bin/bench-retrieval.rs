@@ -2,18 +2,20 @@
 //!
 //! `bench-retrieval [MIB]` starts four provider processes and one raw quinn process (itself, with other arguments), puts and
 //! gets a file of so many MiB (256) with k = 2 of n = 4, and measures raw quinn in the same run. Each figure is the best of
-//! three, because the machine may be busy.
+//! three, because the machine may be busy. Decryption is not in it: that is `bench-client`, with the real client.
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader, Write},
-    net::SocketAddr,
-    process::{Child, Command, Stdio},
+    io::Write,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use benches::{raw_quinn, store::FileStore};
+use benches::{
+    process::{Server, memory_mib, run},
+    raw_quinn,
+    store::FileStore,
+};
 use prover::piece::commp::commp_of;
 use retrieval::{
     ChainTag, Endpoint, FetchLimits, FetchRequest, Fetcher, Limits, NetSecret, PeerAddr, PieceKey,
@@ -52,60 +54,9 @@ async fn serve_folder(folder: &str) {
 }
 
 async fn serve_raw() {
-    let endpoint = raw_quinn::server(([127, 0, 0, 1], 0).into());
-    println!("{}", endpoint.local_addr().expect("bound"));
+    let (_endpoint, peer) = raw_quinn::server(([127, 0, 0, 1], 0).into());
+    println!("{peer}");
     std::future::pending::<()>().await;
-}
-
-/// A child process and the address that it printed; killed when dropped.
-struct Server {
-    child: Child,
-    addr: String,
-}
-
-impl Server {
-    fn start(args: &[&str]) -> Self {
-        let exe = std::env::current_exe().expect("this program");
-        let mut child = Command::new(exe)
-            .args(args)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("started");
-        let mut addr = String::new();
-        let out = child.stdout.take().expect("piped");
-        BufReader::new(out)
-            .read_line(&mut addr)
-            .expect("an address");
-        Self {
-            child,
-            addr: addr.trim().to_owned(),
-        }
-    }
-
-    fn resident_mib(&self, field: &str) -> f64 {
-        memory_mib(&self.child.id().to_string(), field)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// `VmRSS` or `VmHWM` of a process, where the system tells.
-fn memory_mib(pid: &str, field: &str) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(&format!("{field}:")))
-        .unwrap_or("0");
-    line.split_whitespace()
-        .next()
-        .and_then(|kib| kib.parse::<f64>().ok())
-        .unwrap_or(0.0)
-        / 1024.0
 }
 
 async fn measure(mib: u64) {
@@ -123,7 +74,7 @@ async fn measure(mib: u64) {
         .iter()
         .map(|p| p.addr.parse().expect("an address"))
         .collect();
-    let idle_mib = providers[0].resident_mib("VmRSS");
+    let idle_mib = providers[0].memory_mib("VmRSS");
 
     let endpoint = Endpoint::client(CHAIN, Limits::loopback()).expect("a client");
     let (put_s, keys) = put_in_a_process(shard_bytes, &peers);
@@ -133,13 +84,13 @@ async fn measure(mib: u64) {
     let mut get = f64::MAX;
     let mut report = None;
     let raws: Vec<_> = (0..4).map(|_| Server::start(&["serve-raw"])).collect();
-    let raw_addrs: Vec<SocketAddr> = raws
+    let raw_addrs: Vec<PeerAddr> = raws
         .iter()
         .map(|raw| raw.addr.parse().expect("an address"))
         .collect();
     for round in 0..3 {
-        raw_1 = raw_1.min(raw(&raw_addrs[..1], mib * MIB).await);
-        raw_4 = raw_4.min(raw(&raw_addrs, mib * MIB).await);
+        raw_1 = raw_1.min(raw_quinn::measure(&raw_addrs[..1], mib * MIB).await);
+        raw_4 = raw_4.min(raw_quinn::measure(&raw_addrs, mib * MIB).await);
         let out = dir.path().join(format!("out-{round}"));
         let (seconds, this) = get_all(&endpoint, &peers, &keys, &out).await;
         get = get.min(seconds);
@@ -162,7 +113,7 @@ async fn measure(mib: u64) {
         "range_16k_p50_us": p50_us, "range_16k_p95_us": p95_us, "range_16k_p99_us": p99_us,
         "client_peak_mib": memory_mib("self", "VmHWM").round(),
         "provider_idle_mib": idle_mib.round(),
-        "provider_peak_mib": providers[0].resident_mib("VmHWM").round(),
+        "provider_peak_mib": providers[0].memory_mib("VmHWM").round(),
     });
     println!("{json}");
 }
@@ -215,18 +166,11 @@ async fn put_all(args: &[String]) {
 }
 
 fn put_in_a_process(shard_bytes: u64, peers: &[PeerAddr]) -> (f64, Vec<PieceKey>) {
-    let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command
-        .arg("put")
-        .arg(shard_bytes.to_string())
-        .args(peers.iter().map(ToString::to_string));
-    let output = command.output().expect("ran");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let text = String::from_utf8(output.stdout).expect("text");
+    let bytes = shard_bytes.to_string();
+    let peers: Vec<String> = peers.iter().map(ToString::to_string).collect();
+    let args = ["put", &bytes].into_iter();
+    let args: Vec<&str> = args.chain(peers.iter().map(String::as_str)).collect();
+    let text = run(&args);
     let mut lines = text.lines();
     let seconds = lines.next().expect("seconds").parse().expect("a number");
     let key = |line: &str| PieceKey {
@@ -234,33 +178,6 @@ fn put_in_a_process(shard_bytes: u64, peers: &[PeerAddr]) -> (f64, Vec<PieceKey>
         size: shard_bytes,
     };
     (seconds, lines.map(key).collect())
-}
-
-async fn raw(addrs: &[SocketAddr], bytes: u64) -> f64 {
-    let client = raw_quinn::client();
-    let share = bytes / addrs.len() as u64;
-    let mut connections = Vec::new();
-    for addr in addrs {
-        connections.push(
-            client
-                .connect(*addr, "raw")
-                .expect("valid")
-                .await
-                .expect("connected"),
-        );
-    }
-    let begin = Instant::now();
-    let downloads: Vec<_> = connections
-        .iter()
-        .map(|connection| {
-            let connection = connection.clone();
-            tokio::spawn(async move { raw_quinn::download(&connection, share).await })
-        })
-        .collect();
-    for download in downloads {
-        assert_eq!(download.await.expect("downloaded"), share);
-    }
-    begin.elapsed().as_secs_f64()
 }
 
 async fn get_all(

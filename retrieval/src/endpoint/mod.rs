@@ -14,7 +14,7 @@
 //! ```
 
 mod client;
-mod tls;
+pub mod tls;
 
 use std::{
     collections::HashMap,

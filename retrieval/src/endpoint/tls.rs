@@ -64,10 +64,8 @@ fn certified_key(secret: &NetSecret) -> Result<Arc<CertifiedKey>, Error> {
     )))
 }
 
-pub(super) fn server_config(
-    secret: &NetSecret,
-    chain: ChainTag,
-) -> Result<QuicServerConfig, Error> {
+/// What a server of this chain speaks: its key, and any client that proves one.
+pub fn server_config(secret: &NetSecret, chain: ChainTag) -> Result<QuicServerConfig, Error> {
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(AnyPeer(
@@ -83,7 +81,8 @@ pub(super) fn server_config(
     QuicServerConfig::try_from(config).map_err(|error| Error::General(error.to_string()))
 }
 
-pub(super) fn client_config(
+/// What a client of this chain speaks to the one server whose key it knows.
+pub fn client_config(
     secret: &NetSecret,
     chain: ChainTag,
     pin: PeerId,
