@@ -401,17 +401,18 @@ async fn asking_again_ends_with_what_each_provider_said() {
         let error = error.expect_err("nobody else is left");
         assert!(matches!(error, ClientError::Placement { .. }), "{error}");
         assert!(error.to_string().contains(says), "{manner:?}: {error}");
-        let told = told.lock().expect("done");
-        let again = told
-            .iter()
-            .filter(|(_, e)| matches!(e, PutEvent::Again { .. }));
-        let again = again.count();
+        let again = {
+            let told = told.lock().expect("done");
+            let rounds = told.iter();
+            rounds
+                .filter(|(_, e)| matches!(e, PutEvent::Again { .. }))
+                .count()
+        };
         // Five rounds for its shard, five for its copy of the manifest.
         assert!((1..=10).contains(&again), "{manner:?}: {again} rounds");
         assert!(fake.world().pauses < 2000, "{}", fake.world().pauses);
         // The provider comes to its senses: the same command ends the put with one charge.
         fake.world().providers[1].manner = Honest;
-        drop(told);
         let stored = desk.put(&fake, 2, 2).await.expect("resumes");
         assert!(stored.resumed);
         assert_charged_once(&fake, &stored);
