@@ -8,13 +8,14 @@ use serde_json::Value;
 /// A folder of its own for files, sectors and keys.
 struct Desk {
     dir: tempfile::TempDir,
+    params: PathBuf,
 }
 
 impl Desk {
     fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().expect("temporary folder"),
-        }
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let params = dir.path().join("params");
+        Self { dir, params }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -33,7 +34,7 @@ impl Desk {
         let output = Command::cargo_bin("holdfast")
             .expect("the binary is built for its tests")
             .env("HOLDFAST_HOME", self.path("home"))
-            .env("HOLDFAST_PARAMS", self.path("params"))
+            .env("HOLDFAST_PARAMS", &self.params)
             .arg("prover")
             .args(args)
             .args(["--json", "--quiet", "--threads", "2"])
@@ -211,4 +212,162 @@ fn wrong_inputs_have_a_message_a_next_step_and_a_code() {
     refused(3, &["verify", text(&missing)]);
     refused(3, &["vectors", text(&good)]);
     refused(4, &["params", "porep-32GiB"]);
+}
+
+/// The platform's cache of keys, which other tests fill as well: a PoRep key takes a minute to make.
+fn shared_params() -> PathBuf {
+    match std::env::var_os("HOLDFAST_PARAMS") {
+        Some(dir) => PathBuf::from(dir),
+        None => {
+            let dirs = directories::ProjectDirs::from("", "", "holdfast").expect("a home folder");
+            dirs.cache_dir().join("params")
+        }
+    }
+}
+
+/// Starts `holdfast prover seal DIR …` and kills it after a while, with SIGKILL where there is such a thing.
+fn seal_and_kill(args: &[&str], home: &Path, after: std::time::Duration) {
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("holdfast"))
+        .env("HOLDFAST_HOME", home)
+        .env("HOLDFAST_PARAMS", shared_params())
+        .args(["prover", "seal", "--quiet", "--json", "--threads", "2"])
+        .args(args)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    std::thread::sleep(after);
+    // It may have ended before; both are fine.
+    let _ = child.kill();
+    child.wait().expect("it was started here");
+}
+
+/// Killed at moments all over pack, PC1, PC2 and C1, then twice within C2: the same command goes on each time, ends with the
+/// CommR of a run that nobody disturbed, and with a proof that the front door accepts.
+#[test]
+fn tm_h8_a_seal_killed_at_any_moment_resumes_to_the_same_comm_r_and_a_valid_proof() {
+    use std::time::{Duration, Instant};
+    let desk = Desk {
+        params: shared_params(),
+        ..Desk::new()
+    };
+    let (file, home) = (desk.file("data", 2000), desk.path("home"));
+    let start = Instant::now();
+    let whole = desk.seal_to_replica("undisturbed", "7", &file);
+    let usual = start.elapsed();
+    let args = ["--sector-size", "2KiB", "--sector", "7"];
+    let new = |dir: &Path| {
+        let words = [text(dir), text(&file)];
+        words
+            .into_iter()
+            .chain(args)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    // One sector that is killed again and again, and one for each moment.
+    let again = desk.path("again");
+    let moments = 12;
+    for moment in 0..moments {
+        let after = usual * moment / (moments - 2);
+        for dir in [again.clone(), desk.path(&format!("moment-{moment}"))] {
+            let fresh = std::fs::read_dir(&dir).map_or(true, |mut list| list.next().is_none());
+            let words = if fresh {
+                new(&dir)
+            } else {
+                vec![text(&dir).to_owned()]
+            };
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            seal_and_kill(
+                &[&words[..], &["--until", "challenged"]].concat(),
+                &home,
+                after,
+            );
+        }
+    }
+    let finish = |dir: &Path, until: &str| {
+        let (code, report) = desk.run(&["seal", text(dir), "--until", until]);
+        if code != 2 {
+            return (code, report);
+        }
+        // Killed before anything was durable: nothing was lost, and the files are named again.
+        let words = new(dir);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        desk.run(&[&["seal"], &words[..], &["--until", until]].concat())
+    };
+    let dirs = (0..moments).map(|moment| desk.path(&format!("moment-{moment}")));
+    for dir in dirs.chain([again.clone()]) {
+        let (code, report) = finish(&dir, "challenged");
+        assert_eq!(code, 0, "{}: {report}", dir.display());
+        assert_eq!(report["comm_r"], whole["comm_r"], "{}", dir.display());
+    }
+
+    // C2: first while the key is read, then while the proof is made.
+    for after in [100, 700] {
+        seal_and_kill(&[text(&again)], &home, Duration::from_millis(after));
+        let (code, report) = desk.run(&["seal", text(&again), "--until", "packed"]);
+        assert_eq!(code, 0, "{report}");
+        assert_eq!(report["comm_r"], whole["comm_r"]);
+    }
+    let proof = desk.path("proof.json");
+    let (code, report) = desk.run(&["seal", text(&again), "--out", text(&proof)]);
+    assert_eq!(
+        (code, &report["stage"]),
+        (0, &Value::from("sealed")),
+        "{report}"
+    );
+    assert_eq!(report["comm_r"], whole["comm_r"]);
+    let (code, report) = desk.run(&["verify", text(&proof)]);
+    assert_eq!(
+        (code, &report["valid"]),
+        (0, &Value::from(true)),
+        "{report}"
+    );
+}
+
+/// A parameter file that is cut, changed, empty or another circuit's is refused with its name and the way out, and the way
+/// out works.
+#[test]
+fn tm_s3_damaged_and_foreign_parameter_files_are_refused_by_name() {
+    let desk = Desk::new();
+    let sector = desk.path("sector");
+    desk.seal_to_replica("sector", "3", &desk.file("data", 1000));
+    assert_eq!(desk.run(&["params", "window-2KiB", "winning-2KiB"]).0, 0);
+    let (ours, other) = (
+        desk.path("params").join("window-2KiB.params"),
+        desk.path("params").join("winning-2KiB.params"),
+    );
+    let sound = std::fs::read(&ours).expect("readable");
+    let mut changed = sound.clone();
+    changed[sound.len() / 2] ^= 1;
+    let foreign = std::fs::read(&other).expect("readable");
+    for (what, bytes) in [
+        ("cut", &sound[..sound.len() - 1]),
+        ("changed", &changed),
+        ("empty", &[]),
+        ("foreign", &foreign),
+    ] {
+        std::fs::write(&ours, bytes).expect("writable");
+        let (code, report) = desk.run(&["prove", text(&sector)]);
+        assert_eq!(code, 6, "{what}: {report}");
+        let said = |part: &str| {
+            report["error"][part]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        assert!(said("message").contains("window-2KiB"), "{what}: {report}");
+        assert!(!said("hint").is_empty(), "{what}: {report}");
+    }
+    // The record of the other circuit beside it changes nothing.
+    let record = |path: &Path| PathBuf::from(format!("{}.json", path.display()));
+    let kept = std::fs::read(record(&ours)).expect("readable");
+    std::fs::copy(record(&other), record(&ours)).expect("writable");
+    assert_eq!(
+        desk.run(&["prove", text(&sector)]).0,
+        6,
+        "foreign with its record"
+    );
+    std::fs::write(record(&ours), kept).expect("writable");
+    std::fs::write(&ours, &sound).expect("writable");
+    assert_eq!(desk.run(&["prove", text(&sector)]).0, 0);
 }
