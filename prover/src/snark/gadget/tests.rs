@@ -130,7 +130,10 @@ fn difference(cs: &RowDigest, reference: &Value, limit: usize) -> Option<Differe
     let innermost = around.min_by_key(|s| number(&s[2]) - number(&s[1]));
     Some(Difference {
         checkpoint: checkpoint.map(|mark| mark.rows),
-        segment: innermost.map_or("outside all".into(), |s| s[0].to_string()),
+        segment: innermost
+            .and_then(|s| s[0].as_str())
+            .unwrap_or("outside all")
+            .to_owned(),
         rows: start..end,
     })
 }
@@ -198,7 +201,7 @@ fn a_changed_row_is_named() {
         let expected = (covers <= 16_384).then_some(covers);
         assert_eq!(found.checkpoint, expected, "row {row}: {found}");
         let segments = reference["segments"].as_array().expect("a list");
-        let named = segments.iter().find(|s| s[0].to_string() == found.segment);
+        let named = segments.iter().find(|s| s[0] == found.segment.as_str());
         let named = named.expect("a segment of the record");
         assert!((number(&named[1])..number(&named[2])).contains(&found.rows.start));
         assert!(found.to_string().contains("first different row"));
