@@ -367,6 +367,17 @@ fn parse(text: &[u8], kind: Kind) -> Result<Zeroizing<[u8; 32]>, &'static str> {
     Ok(seed)
 }
 
+/// Any bytes as the text of a key file: refused, or a seed whose public key the text names. Body of the fuzz target.
+pub fn fuzz_key_text(bytes: &[u8]) {
+    for kind in [Kind::Wallet, Kind::Net] {
+        if let Ok(seed) = parse(bytes, kind) {
+            let text = std::str::from_utf8(bytes).expect("it was read as text");
+            assert!(text.contains(&kind.public(&seed)));
+            assert!(text.contains(kind.name()));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

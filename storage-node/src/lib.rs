@@ -22,6 +22,7 @@ pub mod client;
 pub mod config;
 pub mod demo;
 pub mod devnet;
+pub mod fuzz;
 pub mod identity;
 pub mod object;
 pub mod provider;

@@ -127,6 +127,18 @@ impl Ask {
     }
 }
 
+/// What a client does with any bytes of a Hello: an error, or an ask that encodes to the same bytes and names a price for
+/// every size. Body of the fuzz target.
+pub fn fuzz_ask(bytes: &[u8]) {
+    if let Ok(ask) = Ask::decode(bytes) {
+        assert_eq!(ask.encode(), bytes, "one encoding per value");
+        for size in [PaddedPieceSize::MIN, PaddedPieceSize::MAX] {
+            ask.price(size);
+            ask.takes(size);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -302,6 +302,16 @@ fn decode(bytes: &[u8]) -> Result<&[u8], Unreadable> {
     Ok(payload)
 }
 
+/// Any bytes are a record that is written back as those very bytes, or none. Body of the fuzz target.
+pub fn fuzz_record(bytes: &[u8]) {
+    if let Ok(payload) = decode(bytes) {
+        let again = encode(payload).expect("it was read, so it is not too long");
+        // The version is the writer's; earlier ones are read as well.
+        assert_eq!(decode(&again).ok(), Some(payload));
+        assert_eq!(again.len(), bytes.len());
+    }
+}
+
 /// Reads a file of at most the largest record; a larger one comes back cut, which its checksum then refuses.
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();

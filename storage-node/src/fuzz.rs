@@ -1,0 +1,118 @@
+//! Bodies of the fuzz targets: plain functions from bytes to nothing that panic when a decoder breaks its promise.
+//!
+//! Everything that this crate reads from a peer, a chain or a disk and decodes itself. `fuzz/` beside this crate calls
+//! them with libFuzzer; the bounded tests below and those beside each decoder call the same functions (threat P17).
+//! What the lower crates decode has its bodies there.
+
+use prover::verify::VerifyingKeys;
+
+pub use crate::client::get::fuzz_safe_name;
+pub use crate::identity::fuzz_key_text;
+pub use crate::object::ack::fuzz_verify as fuzz_ack;
+pub use crate::object::manifest::fuzz_decode as fuzz_manifest;
+pub use crate::provider::ask::fuzz_ask;
+pub use crate::provider::journal::fuzz_record as fuzz_journal_record;
+
+use crate::cli::prover::file::ProofFile;
+use crate::provider::control::ControlFile;
+use crate::provider::enrol::ProviderSettings;
+
+/// Any bytes as a proof file: refused, or a value that is the same after being written and read; its verification is calm.
+pub fn fuzz_proof_file(bytes: &[u8]) {
+    let Ok(file) = serde_json::from_slice::<ProofFile>(bytes) else {
+        return;
+    };
+    let written = serde_json::to_vec(&file).expect("plain fields serialise");
+    assert_eq!(
+        serde_json::from_slice::<ProofFile>(&written).ok().as_ref(),
+        Some(&file)
+    );
+    let keys = VerifyingKeys::from_vk_bytes([]).expect("no key is a sound set of keys");
+    assert!(
+        file.verify(&keys).is_err(),
+        "there is no key for {}",
+        file.circuit()
+    );
+}
+
+/// Any bytes as the file by which a running provider is found: refused, or written and read back the same.
+pub fn fuzz_control_file(bytes: &[u8]) {
+    if let Ok(file) = serde_json::from_slice::<ControlFile>(bytes) {
+        let written = serde_json::to_vec(&file).expect("plain fields serialise");
+        let again: ControlFile = serde_json::from_slice(&written).expect("just written");
+        assert_eq!((again.pid, again.addr), (file.pid, file.addr));
+    }
+}
+
+/// Any bytes as a provider's settings: refused, or written and read back the same.
+pub fn fuzz_settings(bytes: &[u8]) {
+    if let Ok(settings) = serde_json::from_slice::<ProviderSettings>(bytes) {
+        let written = serde_json::to_vec(&settings).expect("plain fields serialise");
+        assert_eq!(
+            serde_json::from_slice::<ProviderSettings>(&written)
+                .ok()
+                .as_ref(),
+            Some(&settings)
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BODIES: [fn(&[u8]); 8] = [
+        fuzz_key_text,
+        fuzz_ack,
+        fuzz_manifest,
+        fuzz_ask,
+        fuzz_journal_record,
+        fuzz_proof_file,
+        fuzz_control_file,
+        fuzz_settings,
+    ];
+
+    fn proof_file() -> Vec<u8> {
+        let zeros = "00".repeat(32);
+        let text = serde_json::json!({
+            "kind": "window", "size": "2KiB", "prover": zeros, "randomness": zeros,
+            "sectors": [{ "number": 3, "comm_r": zeros }, { "number": 9, "comm_r": zeros }], "proof": "00ff",
+        });
+        text.to_string().into_bytes()
+    }
+
+    /// The damaged copies below are copies of something that reads.
+    #[test]
+    fn the_sound_texts_read() {
+        let file: ProofFile = serde_json::from_slice(&proof_file()).expect("a proof file");
+        assert_eq!(file.circuit().to_string(), "window-2KiB");
+        let control = br#"{"pid": 7, "addr": "127.0.0.1:80", "token": "t"}"#;
+        assert!(serde_json::from_slice::<ControlFile>(control).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn tm_p17_every_body_holds_on_noise(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            BODIES.iter().for_each(|body| body(&bytes));
+            if let Ok(text) = std::str::from_utf8(&bytes) {
+                fuzz_safe_name(text);
+            }
+        }
+
+        #[test]
+        fn tm_p17_every_body_holds_on_damaged_json(at: prop::sample::Index, with: u8, cut: bool) {
+            let control = br#"{"pid": 7, "addr": "127.0.0.1:80", "token": "t"}"#.to_vec();
+            for sound in [proof_file(), control] {
+                let mut bytes = sound;
+                let at = at.index(bytes.len());
+                if cut {
+                    bytes.truncate(at);
+                } else {
+                    bytes[at] = with;
+                }
+                BODIES.iter().for_each(|body| body(&bytes));
+            }
+        }
+    }
+}
