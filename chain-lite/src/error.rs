@@ -142,6 +142,8 @@ pub enum Subject {
     ProposalList,
     /// An amount of zero.
     Amount,
+    /// The nonce that a client gave a deal.
+    ClientNonce,
 }
 
 impl Subject {
@@ -193,6 +195,7 @@ impl Subject {
             Self::PartitionSlot => "a free partition slot",
             Self::ProposalList => "the list of proposals",
             Self::Amount => "the amount",
+            Self::ClientNonce => "the client's nonce of another deal",
         }
     }
 }

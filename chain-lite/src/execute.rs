@@ -946,6 +946,11 @@ impl Work<'_> {
         self.kv.delete(key);
     }
 
+    /// Remembers which deal used up a client's nonce, for ever.
+    pub(crate) fn index_client_nonce(&mut self, client: &Address, nonce: u64, deal: &DealId) {
+        self.kv.put(key::client_nonce(client, nonce), deal);
+    }
+
     /// Remembers which live sector holds a CommR.
     pub(crate) fn index_comm_r(
         &mut self,

@@ -415,6 +415,11 @@ impl Snapshot {
             }
             index.insert(key::provider_deal(deal.proposal.provider, id), Vec::new());
             index.insert(key::client_deal(&deal.proposal.client, id), Vec::new());
+            let nonce = key::client_nonce(&deal.proposal.client, deal.proposal.client_nonce);
+            // Two deals under one nonce would leave one of them without its entry.
+            if let Some(other) = index.insert(nonce.clone(), encode(id)) {
+                index.insert(nonce, [other, encode(id)].concat());
+            }
         }
         index
     }

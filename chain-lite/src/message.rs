@@ -339,7 +339,8 @@ pub struct DealProposal {
     pub verified: bool,
     /// The client's words, at most 256 bytes.
     pub label: String,
-    /// Makes two otherwise equal deals different, and the same deal sent twice the same.
+    /// The client's own number for what this deal pays for. A chain publishes one deal of a client under one nonce, ever: the
+    /// same content offered again, to anybody and on any terms, carries the same nonce and is charged once.
     pub client_nonce: u64,
 }
 

@@ -3,7 +3,9 @@
 //! Walk: after `retrieval::push` (the provider has the bytes and recomputed both roots), before `storage_node`'s packing
 //! and [`crate::sector::precommit`]. Each proposal stands alone: bad ones are skipped and named in the receipt by index.
 //! A proposal's id is the hash of its canonical bytes, chain and nonce included, and an id is accepted once for ever
-//! (`threat-model.md` C1, C2).
+//! (`threat-model.md` C1, C2). So is a client's nonce: a client that has to offer the same content to a second provider, or
+//! on new terms, signs the new proposal under the old nonce, and whatever the first provider said or says, at most one of them
+//! is ever charged (`DESIGN.md` §6.2; stricter than `chain.md` §11, which knows the id only).
 
 use crate::account::{Address, DealId, ProviderId};
 use crate::deal::{Deal, DealStatus};
@@ -111,6 +113,13 @@ fn check_parties(
         }
         .into());
     }
+    let nonce = key::client_nonce(&proposal.client, proposal.client_nonce);
+    if read::<DealId>(work.kv(), &nonce)?.is_some() {
+        return Err(ChainError::Duplicate {
+            what: Subject::ClientNonce,
+        }
+        .into());
+    }
     Ok(())
 }
 
@@ -165,6 +174,7 @@ fn record(work: &mut Work<'_>, provider: ProviderId, id: DealId, proposal: &Deal
     work.index(key::deal_due(must_be_active_before(proposal), &id));
     work.index(key::provider_deal(provider, &id));
     work.index(key::client_deal(&proposal.client, &id));
+    work.index_client_nonce(&proposal.client, proposal.client_nonce, &id);
     let deal = Deal {
         status: DealStatus::Published,
         published: work.now,

@@ -28,6 +28,7 @@
 //! | 83 | CommR in use | CommR → provider, number |
 //! | 84 | deals of a provider | provider, deal id |
 //! | 85 | deals of a client | address, deal id |
+//! | 86 | nonce of a client's deals | address, nonce → deal id |
 
 use prover::{CommR, SectorNumber};
 
@@ -56,15 +57,17 @@ const DEAL_DUE: u8 = 0x82;
 const COMM_R: u8 = 0x83;
 const PROVIDER_DEALS: u8 = 0x84;
 const CLIENT_DEALS: u8 = 0x85;
+const CLIENT_NONCES: u8 = 0x86;
 
 /// The tags of all indexes.
-pub const INDEX_TAGS: [u8; 6] = [
+pub const INDEX_TAGS: [u8; 7] = [
     CLOSE,
     PRECOMMIT_DUE,
     DEAL_DUE,
     COMM_R,
     PROVIDER_DEALS,
     CLIENT_DEALS,
+    CLIENT_NONCES,
 ];
 
 /// Whether the state root commits to the value under this key.
@@ -271,6 +274,10 @@ pub fn client_deal(client: &Address, deal: &DealId) -> Key {
 /// All deals of a client.
 pub fn deals_of_client(client: &Address) -> Key {
     key(CLIENT_DEALS, &[&client.0])
+}
+/// Index: the deal that used up a client's nonce.
+pub fn client_nonce(client: &Address, nonce: u64) -> Key {
+    key(CLIENT_NONCES, &[&client.0, &nonce.to_be_bytes()])
 }
 /// The 32 bytes at the end of a key: an address or a deal id.
 pub fn last_32(key: &[u8]) -> Option<[u8; 32]> {

@@ -552,6 +552,71 @@ fn tm_c2_a_proposal_counts_once() {
     }
 }
 
+/// A shard that was offered to two providers, and to one of them twice: one of the three proposals is charged, never two.
+#[test]
+fn tm_c2_one_nonce_of_a_client_is_charged_once_whoever_publishes() {
+    let (mut world, client, owner, id) = market();
+    let (other_owner, stranger) = (key(77), key(78));
+    world.must(
+        &client,
+        Message::Transfer {
+            to: address(&other_owner),
+            amount: TokenAmount(20_000_000 * TOKEN),
+        },
+    );
+    let other = world.register(&other_owner, 1_000_000 * TOKEN);
+    world.fund_market(&other_owner, 1_000_000 * TOKEN);
+    let first = world.proposal(&client, id, 128);
+    let dearer = DealProposal {
+        price: TokenAmount(first.price.0 + 1),
+        ..first.clone()
+    };
+    let elsewhere = DealProposal {
+        provider: other,
+        start: first.start.next(),
+        end: first.end.next(),
+        ..first.clone()
+    };
+    world
+        .publish(&owner, first.sign(&client))
+        .expect("the first one");
+    let locked = world.market(&client).locked;
+    let used = ChainError::Duplicate {
+        what: Subject::ClientNonce,
+    };
+    assert_eq!(
+        world.publish(&owner, dearer.sign(&client)),
+        Err(used.clone())
+    );
+    assert_eq!(
+        world.publish(&other_owner, elsewhere.clone().sign(&client)),
+        Err(used.clone())
+    );
+    assert_eq!(
+        world.market(&client).locked,
+        locked,
+        "nothing more is locked"
+    );
+    // Another client's nonces are its own, and a slashed deal's nonce stays used.
+    world.must(
+        &client,
+        Message::Transfer {
+            to: address(&stranger),
+            amount: TokenAmount(2_000 * TOKEN),
+        },
+    );
+    world.fund_market(&stranger, 1_000 * TOKEN);
+    let mut strangers = world.proposal(&stranger, id, 128);
+    strangers.client_nonce = elsewhere.client_nonce;
+    world
+        .publish(&owner, strangers.sign(&stranger))
+        .expect("a nonce of its own");
+    world.run_to(elsewhere.start.after(EpochCount(1)));
+    let mut late = world.proposal(&client, other, 128);
+    late.client_nonce = elsewhere.client_nonce;
+    assert_eq!(world.publish(&other_owner, late.sign(&client)), Err(used));
+}
+
 /// Vectors of "Taming the many EdDSAs" (novifinancial/ed25519-speccheck, cases.json): message, key, signature. Strict
 /// verifiers (libra-crypto, libsodium in its README's table) accept number 6 alone.
 const EDGE_CASES: [(&str, &str, &str); 15] = [

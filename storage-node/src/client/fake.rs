@@ -186,7 +186,11 @@ impl World {
             for (id, signed) in &provider.accepted {
                 let proposal = &signed.proposal;
                 let cost = proposal.price.0 * u128::from(proposal.duration().0);
-                let fits = now < proposal.start && !self.deals.contains_key(id) && cost <= unlocked;
+                let used = self.deals.values().any(|deal| {
+                    let other = &deal.proposal;
+                    (other.client, other.client_nonce) == (proposal.client, proposal.client_nonce)
+                });
+                let fits = now < proposal.start && !used && cost <= unlocked;
                 if fits && signed.signature_holds() {
                     unlocked -= cost;
                     self.deals.insert(

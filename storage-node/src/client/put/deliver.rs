@@ -5,8 +5,9 @@
 //! When no other provider is left (n may be all there are), those that failed are asked again, a bounded number of times with
 //! growing pauses: **the same proposal** while it may still be published, because one deal id is charged once however often it is
 //! sent; **a fresh one** only when every earlier proposal for this shard to that provider has lapsed unpublished.
-//! A known limit: a provider that answers a proposal with dearer or later terms gets one fresh proposal at once, and could, if it
-//! lied, publish both before the first one's start. It would have to seal the piece twice to be paid twice.
+//! Behind all this stands the chain's own rule: every offer of one shard carries one nonce, and the chain publishes one deal
+//! under it ([`Run::next_nonce`]). A provider that said no and publishes all the same, or publishes both of two offers, only decides
+//! which of them is the deal: [`Run::await_published`] then follows the chain.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -235,6 +236,7 @@ impl<C: Chain, N: Network> Run<C, N> {
                 if published.contains(&index) {
                     continue;
                 }
+                self.follow_the_chain(&mut record.shards[index]).await?;
                 let attempt = record.shards[index].live();
                 let proposal = &attempt.proposal.proposal;
                 let provider = proposal.provider;
@@ -271,6 +273,25 @@ impl<C: Chain, N: Network> Run<C, N> {
             }
             self.client.chain.pause().await;
         }
+    }
+
+    /// Makes the live attempt the one that the chain has, if an earlier one was published after it was given up.
+    async fn follow_the_chain(&self, shard: &mut ShardRecord) -> Result<(), ClientError> {
+        for place in 0..shard.attempts.len().saturating_sub(1) {
+            let deal = self
+                .client
+                .chain
+                .deal(&shard.attempts[place].deal())
+                .await?;
+            if deal.is_some_and(|deal| deal.status.is_open()) {
+                let mut attempt = shard.attempts.remove(place);
+                attempt.given_up = None;
+                attempt.ack.get_or_insert_default();
+                shard.attempts.push(attempt);
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// Gives a shard to another provider, or to the same one again when nobody else is left: signs, funds; the caller makes it
@@ -340,14 +361,14 @@ impl<C: Chain, N: Network> Run<C, N> {
             }
         };
         let start = self.start_for(&[to]).await?;
-        let attempt = record.shards[index].attempts.len();
+        let nonce = self.next_nonce(part, index, &record.shards[index]).await?;
         let group = self.group(part, staged);
         let collateral = self.collateral(size).await?;
         let proposal = self
             .proposal(
                 part,
                 index,
-                attempt,
+                nonce,
                 &staged[index],
                 to,
                 group,

@@ -16,7 +16,8 @@
 //!
 //! **One charge.** What is signed is durable before it is sent ([`super::journal`]). A shard goes to another provider only when
 //! the first one said no, was never reached, cannot hold the whole piece (its last byte never left the disk), or can no longer
-//! publish (`now >= start`). In every other case the same proposal is offered again, and the wait is told to the observer. When no
+//! publish (`now >= start`). All offers of one shard carry one nonce, and the chain publishes one deal under it: that holds whatever
+//! a provider says or does. In every other case the same proposal is offered again, and the wait is told to the observer. When no
 //! other provider is left, those that failed are asked again under the same rule (`deliver`), a bounded number of times.
 //!
 //! Memory: [`super::encode`]'s batch and outboards per segment in flight, plus the transport's send windows. Disk: n shards per

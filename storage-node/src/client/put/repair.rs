@@ -400,14 +400,14 @@ impl<C: Chain, N: Network> Run<C, N> {
             .await
             .choose(1, size, &seed, &excluded, &keeping)?[0];
         let start = self.start_for(&[to]).await?;
-        let attempt = record.shards[index].attempts.len();
+        let nonce = self.next_nonce(part, index, &record.shards[index]).await?;
         let group = self.group(part, staged);
         let collateral = self.collateral(size).await?;
         let proposal = self
             .proposal(
                 part,
                 index,
-                attempt,
+                nonce,
                 &staged[index],
                 to,
                 group,

@@ -40,8 +40,11 @@ impl<C: Chain, N: Network> Run<C, N> {
         let collateral = self.collateral(size).await?;
         let mut shards = Vec::with_capacity(staged.len());
         for (index, (shard, provider)) in staged.iter().zip(providers).enumerate() {
+            let nonce = self.client_nonce(part, index, 0);
             let proposal = self
-                .proposal(part, index, 0, shard, provider, group, start, collateral)
+                .proposal(
+                    part, index, nonce, shard, provider, group, start, collateral,
+                )
                 .await?;
             shards.push(ShardRecord {
                 comm_p: shard.comm_p,
@@ -143,7 +146,7 @@ impl<C: Chain, N: Network> Run<C, N> {
         &self,
         part: Part,
         index: usize,
-        attempt: usize,
+        client_nonce: u64,
         shard: &StagedShard,
         provider: ProviderId,
         group: DealGroup,
@@ -170,7 +173,7 @@ impl<C: Chain, N: Network> Run<C, N> {
             provider_collateral,
             verified: false,
             label: self.label(part, index, shard.bytes)?.to_string(),
-            client_nonce: self.client_nonce(part, index, attempt),
+            client_nonce,
         })
     }
 
@@ -196,14 +199,39 @@ impl<C: Chain, N: Network> Run<C, N> {
         })
     }
 
-    /// The same for the same try of the same shard, and for no other.
-    fn client_nonce(&self, part: Part, shard: usize, attempt: usize) -> u64 {
+    /// The nonce of the next offer of a shard. The chain publishes one deal under one nonce, so that however many providers hold
+    /// a signed proposal of ours, one of them can charge for it: the nonce stays while the shard has had no deal under it. Only a
+    /// repair, whose deal is over, goes on to the first nonce that none of our deals has used.
+    pub(super) async fn next_nonce(
+        &self,
+        part: Part,
+        index: usize,
+        shard: &ShardRecord,
+    ) -> Result<u64, ClientError> {
+        let live = shard.live();
+        if self.client.chain.deal(&live.deal()).await?.is_none() {
+            return Ok(live.proposal.proposal.client_nonce);
+        }
+        let deals = self.client.chain.deals(&self.head.account).await?;
+        let used: BTreeSet<u64> = deals
+            .iter()
+            .map(|(_, deal)| deal.proposal.client_nonce)
+            .collect();
+        // One of so many is free, whatever the others are.
+        let free = (0..=used.len())
+            .map(|term| self.client_nonce(part, index, term))
+            .find(|nonce| !used.contains(nonce));
+        free.ok_or_else(|| ClientError::Bug("every nonce of a shard is used".into()))
+    }
+
+    /// Nonces of a shard, one for each deal that it may have in its life.
+    fn client_nonce(&self, part: Part, shard: usize, term: usize) -> u64 {
         let digest = Sha256::new()
             .chain_update(b"holdfast/client-nonce/v1")
             .chain_update(self.journal.file_tag().0)
             .chain_update(self.part_seed(part))
             .chain_update((shard as u64).to_be_bytes())
-            .chain_update((attempt as u64).to_be_bytes())
+            .chain_update((term as u64).to_be_bytes())
             .finalize();
         let mut nonce = [0; 8];
         nonce.copy_from_slice(&digest[..8]);
