@@ -55,6 +55,8 @@ pub(crate) enum Manner {
     Busy,
     /// Takes a piece and acknowledges it, and publishes only the second proposal for it.
     DropsFirst,
+    /// Says no, gets the bytes from whoever took them instead, and publishes all the same.
+    Liar,
     /// Signs for something else.
     ForgesAck,
     /// Publishes, and serves nothing.
@@ -179,6 +181,20 @@ impl World {
         self.pauses += 1;
         let now = Epoch(self.epoch);
         let mut unlocked = self.escrow.saturating_sub(self.locked());
+        let known: BTreeMap<[u8; 32], Vec<u8>> = self
+            .providers
+            .iter()
+            .flat_map(|p| p.pieces.clone())
+            .collect();
+        for liar in self
+            .providers
+            .iter_mut()
+            .filter(|p| p.manner == Manner::Liar)
+        {
+            let roots = liar.accepted.values().map(|p| p.proposal.blake3_root.0);
+            let stolen = roots.filter_map(|root| Some((root, known.get(&root)?.clone())));
+            liar.pieces.extend(stolen.collect::<Vec<_>>());
+        }
         for provider in &self.providers {
             if matches!(provider.manner, Manner::Drops | Manner::Swallows) {
                 continue;
@@ -190,7 +206,8 @@ impl World {
                     let other = &deal.proposal;
                     (other.client, other.client_nonce) == (proposal.client, proposal.client_nonce)
                 });
-                let fits = now < proposal.start && !used && cost <= unlocked;
+                let holds = provider.pieces.contains_key(&proposal.blake3_root.0);
+                let fits = now < proposal.start && holds && !used && cost <= unlocked;
                 if fits && signed.signature_holds() {
                     unlocked -= cost;
                     self.deals.insert(
@@ -355,6 +372,10 @@ impl Network for Fake {
         let deal = signed.proposal.id();
         match provider.manner {
             Manner::Refuses => return Err(PushError::Refused("no room".into())),
+            Manner::Liar => {
+                provider.accepted.insert(deal, signed);
+                return Err(PushError::Refused("no room".into()));
+            }
             Manner::Busy => {
                 let refused = provider.refused.entry(deal).or_default();
                 *refused += 1;

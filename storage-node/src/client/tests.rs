@@ -20,7 +20,7 @@ use crate::object::erasure::Scheme;
 use crate::object::manifest::{Label, Manifest, ObjectId};
 
 use Manner::{
-    Busy, Drops, DropsFirst, ForgesAck, Gone, GoneAfterAsk, Honest, Hostage, Lies, LosesAck,
+    Busy, Drops, DropsFirst, ForgesAck, Gone, GoneAfterAsk, Honest, Hostage, Liar, Lies, LosesAck,
     Refuses, Swallows, TakesHalf,
 };
 
@@ -385,6 +385,25 @@ async fn tm_h1_a_second_proposal_to_the_same_provider_waits_until_the_first_can_
     let first_lapse = lapsed.iter().min().expect("two");
     assert!(replaced.iter().all(|epoch| epoch >= first_lapse));
     assert_charged_once(&fake, &stored);
+}
+
+/// A liar says no, and so the shard goes to somebody else; then both publish. One deal is made of each shard, and put follows it.
+#[tokio::test]
+async fn tm_c2_a_provider_that_says_no_and_publishes_charges_no_second_time() {
+    let desk = Desk::new(50_000);
+    let fake = Fake::new(&[Honest, Liar, Honest, Honest, Honest]);
+    let (stored, _) = put_to_all(&desk, &fake).await;
+    let stored = stored.expect("stores, whoever publishes first");
+    assert_charged_once(&fake, &stored);
+    let world = fake.world();
+    let nonces: Vec<u64> = world
+        .deals
+        .values()
+        .map(|d| d.proposal.client_nonce)
+        .collect();
+    assert_eq!(nonces.len(), 8, "four shards, four copies of the manifest");
+    drop(world);
+    desk.assert_restores(&fake, &stored).await;
 }
 
 #[tokio::test]
