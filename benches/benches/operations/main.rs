@@ -10,6 +10,7 @@ mod label;
 mod poseidon;
 mod retrieval;
 mod seal;
+mod snark;
 mod support;
 mod trees;
 
@@ -25,6 +26,7 @@ criterion_group!(
     encode::bench,
     poseidon::bench,
     seal::bench,
+    snark::bench,
     groth16::bench,
     chain::bench,
     retrieval::bench,

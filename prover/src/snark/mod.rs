@@ -24,6 +24,8 @@ pub mod keygen;
 #[cfg(feature = "prove")]
 pub mod keys;
 #[cfg(feature = "prove")]
+pub mod measure;
+#[cfg(feature = "prove")]
 mod msm;
 #[cfg(feature = "prove")]
 mod ntt;

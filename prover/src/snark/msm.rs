@@ -10,6 +10,8 @@
 //! Memory: one [`BATCH`] of points, [`MAX_BUCKET_BYTES`] of buckets.
 //! Plain twin: ark's `VariableBaseMSM`.
 
+use std::sync::{Mutex, PoisonError};
+
 use ark_bls12_381::Fr;
 use ark_ec::short_weierstrass::{Affine, Projective};
 use ark_ec::{AffineRepr, CurveGroup};
@@ -23,7 +25,7 @@ const BATCH: usize = 1 << 18;
 /// Points that arrive together at most.
 pub const READ: usize = 1 << 16;
 /// Points whose trees are worked on together: their intermediate results stay in the caches.
-const CHUNK: usize = 1 << 14;
+const CHUNK: usize = 1 << 13;
 /// What all buckets may take.
 const MAX_BUCKET_BYTES: usize = 128 << 20;
 /// Scalars and their negatives, whichever is smaller, are below `2^SCALAR_BITS`: `r/2 < 0.91·2^254`.
@@ -33,10 +35,14 @@ const SCALAR_BITS: usize = 254;
 pub struct Msm<K: Kernel> {
     kernel: K,
     width: usize,
-    ones: Projective<K::Curve>,
+    batch: usize,
+    sum_of_ones: Projective<K::Curve>,
+    ones: Vec<K::Point>,
     windows: Vec<Window<K>>,
     points: Vec<K::Point>,
     scalars: Vec<Fr>,
+    /// Memory that the workers hand on to each other.
+    spare: Mutex<Vec<Buffers<K>>>,
 }
 
 /// What a scalar asks for.
@@ -66,50 +72,54 @@ impl Class {
 impl<K: Kernel> Msm<K> {
     /// An empty sum that is going to have about `many` multiplications.
     pub fn new(kernel: K, many: usize) -> Self {
+        Self::in_batches(kernel, many, BATCH)
+    }
+
+    fn in_batches(kernel: K, many: usize, batch: usize) -> Self {
         let width = best_width(many, size_of::<K::Point>());
         Self {
             kernel,
             width,
-            ones: Projective::zero(),
+            batch,
+            sum_of_ones: Projective::zero(),
+            ones: Vec::new(),
             windows: (0..count_windows(width)).map(|_| Window::new()).collect(),
-            points: Vec::new(),
-            scalars: Vec::new(),
+            points: Vec::with_capacity(many.min(batch)),
+            scalars: Vec::with_capacity(many.min(batch)),
+            spare: Mutex::default(),
         }
     }
 
     /// Adds the points whose scalar is one.
     pub fn add_ones(&mut self, points: &[K::Point]) {
-        let kernel = self.kernel;
-        let sums = points.par_chunks(CHUNK).map(|points| {
-            let all: Vec<u32> = (0..).take(points.len()).collect();
-            let segment = Segment {
-                bucket: 0,
-                start: 0,
-                len: points.len(),
-            };
-            let mut trees = Trees::new(kernel, points);
-            match trees.reduce(&all, &[segment]) {
-                Ok(()) => kernel.export(&trees.sums)[0].into_group(),
-                Err(EqualOperands) => one_by_one(kernel, points, &all),
-            }
-        });
-        self.ones += sums.reduce(Projective::zero, |a, b| a + b);
+        self.ones.extend_from_slice(points);
+        if self.ones.len() >= READ {
+            self.flush_ones();
+        }
     }
 
     /// Adds `scalar · point` for each pair.
-    pub fn add_many(&mut self, points: &[K::Point], scalars: &[Fr]) {
-        self.points.extend_from_slice(points);
-        self.scalars.extend_from_slice(scalars);
-        if self.points.len() >= BATCH {
-            self.flush();
+    pub fn add_many(&mut self, mut points: &[K::Point], mut scalars: &[Fr]) {
+        while !points.is_empty() {
+            let room = (self.batch - self.points.len()).min(points.len());
+            let (now, later) = points.split_at(room);
+            self.points.extend_from_slice(now);
+            points = later;
+            let (now, later) = scalars.split_at(room);
+            self.scalars.extend_from_slice(now);
+            scalars = later;
+            if self.points.len() == self.batch {
+                self.flush();
+            }
         }
     }
 
     /// The sum.
     pub fn finish(mut self) -> Projective<K::Curve> {
+        self.flush_ones();
         self.flush();
         let kernel = self.kernel;
-        self.points = Vec::new();
+        (self.points, self.spare) = (Vec::new(), Mutex::default());
         let windows: Vec<Projective<K::Curve>> = self
             .windows
             .into_par_iter()
@@ -122,7 +132,27 @@ impl<K: Kernel> Msm<K> {
             }
             sum += window;
         }
-        sum + self.ones
+        sum + self.sum_of_ones
+    }
+
+    fn flush_ones(&mut self) {
+        let sums = self.ones.par_chunks(CHUNK).map(|points| {
+            let all: Vec<u32> = (0..).take(points.len()).collect();
+            let segment = Segment {
+                bucket: 0,
+                start: 0,
+                len: points.len(),
+            };
+            let mut trees = Trees::new(self.kernel, points, self.spare());
+            let sum = match trees.reduce(&all, &[segment]) {
+                Ok(()) => self.kernel.export(&trees.buffers.sums)[0].into_group(),
+                Err(EqualOperands) => one_by_one(self.kernel, points, &all),
+            };
+            self.give_back(trees.buffers);
+            sum
+        });
+        self.sum_of_ones += sums.reduce(Projective::zero, |a, b| a + b);
+        self.ones.clear();
     }
 
     fn flush(&mut self) {
@@ -130,14 +160,29 @@ impl<K: Kernel> Msm<K> {
             return;
         }
         let digits = Digits::of(&self.scalars, self.width);
-        let (kernel, points) = (self.kernel, &self.points[..]);
-        self.windows
+        let mut windows = std::mem::take(&mut self.windows);
+        windows
             .par_iter_mut()
             .with_max_len(1)
             .enumerate()
-            .for_each(|(window, buckets)| buckets.add(kernel, points, &digits, window));
+            .for_each(|(window, buckets)| {
+                let mut trees = Trees::new(self.kernel, &self.points, self.spare());
+                buckets.add(&mut trees, &digits, window);
+                self.give_back(trees.buffers);
+            });
+        self.windows = windows;
         self.points.clear();
         self.scalars.clear();
+    }
+
+    fn spare(&self) -> Buffers<K> {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, buffers: Buffers<K>) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.push(buffers);
     }
 }
 
@@ -236,7 +281,7 @@ const SETTLED: Bound = Bound::of_sum(1 << 14);
 
 // One more batch, all in one bucket, fits; so does a walk, whose sums take up each bucket at most
 // MAX_STRETCH times.
-const _: () = assert!(SETTLED.joined(Bound::of_sum(2 * (BATCH + READ))).has_room());
+const _: () = assert!(SETTLED.joined(Bound::of_sum(2 * BATCH)).has_room());
 const _: () = assert!(Bound::of_sum((1 << 14) * MAX_STRETCH * MAX_STRETCH).has_room());
 
 /// What a walk over a stretch of buckets has come to.
@@ -267,15 +312,17 @@ impl<K: Kernel> Window<K> {
     }
 
     /// Adds a batch of points to their buckets.
-    fn add(&mut self, kernel: K, points: &[K::Point], digits: &Digits, window: usize) {
+    fn add(&mut self, trees: &mut Trees<K>, digits: &Digits, window: usize) {
+        let (kernel, points) = (trees.kernel, trees.points);
         if self.buckets.is_empty() {
             // Filled with anything: `occupied` says what counts.
             self.buckets = vec![points[0]; digits.buckets()];
             self.occupied = vec![false; digits.buckets()];
         }
         self.settle(kernel);
-        let (sorted, starts) = sort_into_buckets(digits, window);
-        let mut trees = Trees::new(kernel, points);
+        sort_into_buckets(digits, window, &mut trees.buffers);
+        let sorted = std::mem::take(&mut trees.buffers.sorted);
+        let starts = std::mem::take(&mut trees.buffers.starts);
         let mut segments: Vec<Segment> = Vec::new();
         let (mut total, mut bound) = (0, self.bound);
         for bucket in 0..digits.buckets() {
@@ -289,12 +336,13 @@ impl<K: Kernel> Window<K> {
                 total += end - start;
             }
             if total >= CHUNK || bucket + 1 == digits.buckets() {
-                bound = bound.or(self.add_trees(&mut trees, &sorted, &segments));
+                bound = bound.or(self.add_trees(trees, &sorted, &segments));
                 segments.clear();
                 total = 0;
             }
         }
         self.bound = bound;
+        (trees.buffers.sorted, trees.buffers.starts) = (sorted, starts);
     }
 
     /// Makes room for a batch and for the walk at the end, should many points have met in one bucket.
@@ -308,31 +356,31 @@ impl<K: Kernel> Window<K> {
     /// Adds up the segments and adds each to its bucket; the bound of what was written.
     fn add_trees(&mut self, trees: &mut Trees<K>, sorted: &[u32], segments: &[Segment]) -> Bound {
         if trees.reduce(sorted, segments).is_ok() {
-            trees.pairs.clear();
-            for (i, bucket) in (0..).zip(&trees.buckets) {
-                let at = *bucket as usize;
-                if self.occupied[at] {
-                    trees.pairs.push(Pair {
-                        a: *bucket,
-                        b: i,
-                        to: *bucket,
-                    });
-                }
-            }
+            let Buffers {
+                scratch,
+                pairs,
+                buckets,
+                sums,
+                ..
+            } = &mut trees.buffers;
+            let occupied = (0..)
+                .zip(&*buckets)
+                .filter(|(_, bucket)| self.occupied[**bucket as usize]);
+            pairs.clear();
+            pairs.extend(occupied.map(|(i, bucket)| Pair {
+                a: *bucket,
+                b: i,
+                to: *bucket,
+            }));
             let bounds = [self.bound, trees.bound];
-            let added = trees.kernel.add(
-                &mut trees.scratch,
-                bounds,
-                Left::Out,
-                &trees.sums,
-                &trees.pairs,
-                &mut self.buckets,
-            );
+            let into = &mut self.buckets;
+            let added = trees
+                .kernel
+                .add(scratch, bounds, Left::Out, sums, pairs, into);
             if added.is_ok() {
-                for (sum, bucket) in trees.sums.iter().zip(&trees.buckets) {
+                for (sum, bucket) in sums.iter().zip(buckets) {
                     let at = *bucket as usize;
-                    if !self.occupied[at] {
-                        self.occupied[at] = true;
+                    if !std::mem::replace(&mut self.occupied[at], true) {
                         self.buckets[at] = *sum;
                     }
                 }
@@ -454,28 +502,35 @@ impl<K: Kernel> Window<K> {
 
 /// Indexes of the points, flagged where the digit is negative, ordered by the digit's size, and
 /// where each bucket starts: bucket `i` holds digits of size `i + 1`. Digit zero is left out.
-fn sort_into_buckets(digits: &Digits, window: usize) -> (Vec<u32>, Vec<u32>) {
-    let mut starts = vec![0u32; digits.buckets() + 2];
-    let mut all = Vec::with_capacity(digits.biased.len());
+fn sort_into_buckets<K: Kernel>(digits: &Digits, window: usize, buffers: &mut Buffers<K>) {
+    let Buffers {
+        digits: all,
+        sorted,
+        starts,
+        ..
+    } = buffers;
+    // Each bucket is counted two places further, so that its start then stands one place further, and moves
+    // to the next bucket's start while the bucket fills.
+    starts.clear();
+    starts.resize(digits.buckets() + 2, 0);
+    all.clear();
     all.extend(digits.window(window).inspect(|digit| {
-        starts[digit.unsigned_abs() as usize + 1] += 1;
+        if *digit != 0 {
+            starts[digit.unsigned_abs() as usize + 1] += 1;
+        }
     }));
-    // starts[d + 1] counts digits of size d; forget the zeros, then add up.
-    starts[1] = 0;
     for i in 1..starts.len() {
         starts[i] += starts[i - 1];
     }
-    let mut next = starts.clone();
-    let mut sorted = vec![0u32; starts[starts.len() - 1] as usize];
+    sorted.clear();
+    sorted.resize(all.len(), 0);
     for (index, digit) in (0u32..).zip(all) {
-        if digit != 0 {
-            let slot = &mut next[digit.unsigned_abs() as usize];
-            sorted[*slot as usize] = if digit < 0 { index | NEGATED } else { index };
+        if *digit != 0 {
+            let slot = &mut starts[digit.unsigned_abs() as usize];
+            sorted[*slot as usize] = if *digit < 0 { index | NEGATED } else { index };
             *slot += 1;
         }
     }
-    starts.remove(0);
-    (sorted, starts)
 }
 
 /// Points of one bucket: a range of the sorted list, later of the level's results.
@@ -490,6 +545,13 @@ struct Segment {
 struct Trees<'a, K: Kernel> {
     kernel: K,
     points: &'a [K::Point],
+    buffers: Buffers<K>,
+    /// Of the buffers' sums.
+    bound: Bound,
+}
+
+/// What trees and sorting work with; the memory is used again and again.
+struct Buffers<K: Kernel> {
     scratch: K::Scratch,
     pairs: Vec<Pair>,
     /// Results of the level before, and of this one. They only grow; what is beyond a level's count is
@@ -499,32 +561,54 @@ struct Trees<'a, K: Kernel> {
     /// Which buckets' sums stand in `sums`, in the order in which they were finished.
     buckets: Vec<u32>,
     sums: Vec<K::Point>,
-    /// Of `sums`.
-    bound: Bound,
+    /// For sorting: digits, indexes by bucket, and where buckets start.
+    digits: Vec<i32>,
+    sorted: Vec<u32>,
+    starts: Vec<u32>,
+}
+
+impl<K: Kernel> Default for Buffers<K> {
+    fn default() -> Self {
+        Self {
+            scratch: K::Scratch::default(),
+            pairs: Vec::new(),
+            levels: Default::default(),
+            open: Default::default(),
+            buckets: Vec::new(),
+            sums: Vec::new(),
+            digits: Vec::new(),
+            sorted: Vec::new(),
+            starts: Vec::new(),
+        }
+    }
 }
 
 impl<'a, K: Kernel> Trees<'a, K> {
-    fn new(kernel: K, points: &'a [K::Point]) -> Self {
+    fn new(kernel: K, points: &'a [K::Point], buffers: Buffers<K>) -> Self {
         Self {
             kernel,
             points,
-            scratch: K::Scratch::default(),
-            pairs: Vec::new(),
-            levels: [Vec::new(), Vec::new()],
-            open: [Vec::new(), Vec::new()],
-            buckets: Vec::new(),
-            sums: Vec::new(),
+            buffers,
             bound: Bound::FRESH,
         }
     }
 
     /// Leaves each segment's sum in `sums`.
     fn reduce(&mut self, sorted: &[u32], segments: &[Segment]) -> Result<(), EqualOperands> {
-        self.buckets.clear();
-        self.sums.clear();
+        let Buffers {
+            scratch,
+            pairs: operands,
+            levels,
+            open,
+            buckets,
+            sums,
+            ..
+        } = &mut self.buffers;
+        buckets.clear();
+        sums.clear();
+        operands.clear();
         self.bound = Bound::FRESH;
-        self.pairs.clear();
-        let [open, next] = &mut self.open;
+        let [open, next] = open;
         next.clear();
         // Level 0 takes the points themselves.
         let take = |index: u32| {
@@ -535,19 +619,19 @@ impl<'a, K: Kernel> Trees<'a, K> {
                 *point
             }
         };
-        let results = &mut self.levels[0];
+        let results = &mut levels[0];
         let mut count = 0;
         for Segment { bucket, start, len } in segments {
             let indexes = &sorted[*start..*start + *len];
             if let [index] = indexes {
-                self.buckets.push(narrow(*bucket));
-                self.sums.push(take(*index));
+                buckets.push(narrow(*bucket));
+                sums.push(take(*index));
                 continue;
             }
             let first = count;
             let (pairs, odd) = indexes.as_chunks::<2>();
             for [a, b] in pairs {
-                self.pairs.push(Pair {
+                operands.push(Pair {
                     a: *a,
                     b: *b,
                     to: narrow(count),
@@ -567,31 +651,25 @@ impl<'a, K: Kernel> Trees<'a, K> {
         }
         let mut bounds = [self.bound; 2];
         let left = Left::Of(self.points);
-        self.kernel.add(
-            &mut self.scratch,
-            bounds,
-            left,
-            self.points,
-            &self.pairs,
-            results,
-        )?;
+        self.kernel
+            .add(scratch, bounds, left, self.points, operands, results)?;
         while !next.is_empty() {
             self.bound = bounds[0].joined(bounds[1]);
             bounds = [self.bound; 2];
             std::mem::swap(open, next);
             next.clear();
-            self.pairs.clear();
-            let [before, results] = &mut self.levels;
+            operands.clear();
+            let [before, results] = &mut *levels;
             let mut count = 0;
             for Segment { bucket, start, len } in open.iter() {
                 if *len == 1 {
-                    self.buckets.push(narrow(*bucket));
-                    self.sums.push(before[*start]);
+                    buckets.push(narrow(*bucket));
+                    sums.push(before[*start]);
                     continue;
                 }
                 let first = count;
                 for i in (*start..start + len - 1).step_by(2) {
-                    self.pairs.push(Pair {
+                    operands.push(Pair {
                         a: narrow(i),
                         b: narrow(i + 1),
                         to: narrow(count),
@@ -609,16 +687,10 @@ impl<'a, K: Kernel> Trees<'a, K> {
                     len: count - first,
                 });
             }
-            let operands = &before[..];
-            self.kernel.add(
-                &mut self.scratch,
-                bounds,
-                Left::Of(operands),
-                operands,
-                &self.pairs,
-                results,
-            )?;
-            self.levels.swap(0, 1);
+            let before = &before[..];
+            self.kernel
+                .add(scratch, bounds, Left::Of(before), before, operands, results)?;
+            levels.swap(0, 1);
         }
         Ok(())
     }
@@ -665,8 +737,15 @@ mod tests {
         points: &[Affine<K::Curve>],
         scalars: &[Fr],
     ) -> Projective<K::Curve> {
-        let mut msm = Msm::new(kernel, scalars.len());
-        let imported = kernel.import(points);
+        sum_as(Msm::new(kernel, scalars.len()), points, scalars)
+    }
+
+    fn sum_as<K: Kernel>(
+        mut msm: Msm<K>,
+        points: &[Affine<K::Curve>],
+        scalars: &[Fr],
+    ) -> Projective<K::Curve> {
+        let imported = msm.kernel.import(points);
         let (one, many): (Vec<_>, Vec<_>) = imported
             .iter()
             .zip(scalars)
@@ -698,6 +777,14 @@ mod tests {
                 let points = &all[..count];
                 let expected = Projective::<K::Curve>::msm_unchecked(points, &scalars);
                 assert_eq!(sum(kernel, points, &scalars), expected, "{count}");
+                for batch in [1, 100, 699] {
+                    let msm = Msm::in_batches(kernel, count, batch);
+                    assert_eq!(
+                        sum_as(msm, points, &scalars),
+                        expected,
+                        "{count} in batches of {batch}"
+                    );
+                }
             }
         }
     }
@@ -723,6 +810,40 @@ mod tests {
                 sum(kernel, &all, &scalars),
                 Projective::<K::Curve>::msm_unchecked(&all, &scalars)
             );
+        }
+    }
+
+    /// Buckets mostly empty, and buckets that so many points meet in that they are settled on the way.
+    fn sparse_and_crowded_buckets<K: Kernel>(kernel: K, expected: usize) {
+        let mut rng = crate::snark::testing::rng(8);
+        let count = 5 << 13;
+        let random: Vec<Fr> = (0..count).map(|_| Fr::rand(&mut rng)).collect();
+        let generator = Affine::<K::Curve>::generator();
+        let points =
+            crate::snark::fixed_base::FixedBase::new(kernel, generator, count).multiply(&random);
+        let few = &points[..5];
+        assert_eq!(
+            sum_as(Msm::new(kernel, expected), few, &random[7..12]),
+            Projective::<K::Curve>::msm_unchecked(few, &random[7..12])
+        );
+        let same = vec![-Fr::from(3u64); count];
+        let total: Fr = random.iter().sum();
+        assert_eq!(
+            sum_as(Msm::in_batches(kernel, count, 1 << 14), &points, &same),
+            -(generator * (total * Fr::from(3u64)))
+        );
+    }
+
+    #[test]
+    fn sums_do_not_depend_on_how_full_buckets_are() {
+        sparse_and_crowded_buckets(Portable::<g1::Config>::default(), 1 << 12);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(kernel) = crate::snark::kernel::ifma::IfmaG1::detect() {
+            sparse_and_crowded_buckets(kernel, 1 << 22);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(kernel) = crate::snark::kernel::ifma::IfmaG2::detect() {
+            sparse_and_crowded_buckets(kernel, 1 << 14);
         }
     }
 

@@ -35,6 +35,8 @@ const LIMBS: usize = 8;
 const LANES: usize = 8;
 const LIMB_BITS: usize = 52;
 const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
+/// How many groups before their use operands are asked for.
+const AHEAD: usize = 6;
 /// Bytes of an encoded component.
 const COMPONENT_BYTES: usize = 48;
 const ORDER: Limbs = split(Fq::MODULUS.0);
@@ -79,16 +81,10 @@ pub struct Point<const D: usize> {
     y: [Limbs; D],
 }
 
-/// Per group of eight pairs: differences of x, and the product of those of the groups before.
+/// Per group of eight pairs: the product of the differences of x of the groups before.
 #[derive(Default)]
 pub struct Scratch<const D: usize> {
-    groups: Vec<Group<D>>,
-}
-
-#[derive(Clone, Copy)]
-struct Group<const D: usize> {
-    difference: Coordinates<D>,
-    before: Coordinates<D>,
+    before: Vec<Coordinates<D>>,
 }
 
 /// A field of arkworks as `D` components, in the order of `c0, c1`.
@@ -212,23 +208,22 @@ fn add<F: Components<D>, const D: usize>(
 ) -> Result<(), EqualOperands> {
     let groups = pairs.len().div_ceil(LANES);
     let left_bound = multiple_of_order(b1.0);
-    let both_bounds = multiple_of_order(b1.0 + b2.0);
+    // The difference of x has b₁·q of its own.
+    let chord_bound = multiple_of_order(2 * b1.0 + b2.0);
     let sum_bound = multiple_of_order(b1.joined(b2).0);
     let raised_bound = multiple_of_order(b1.0 + 1);
 
     let mut product = one::<D>();
-    scratch.groups.clear();
+    scratch.before.clear();
+    scratch.before.reserve(groups);
     for g in 0..groups {
         let left = left.or(out);
-        prefetch(left, right, pairs, LANES * (g + 4));
+        prefetch(left, right, pairs, g + AHEAD);
         let pairs = group(pairs, LANES * g);
-        let x1 = gather(left, &pairs.map(|p| p.a), |p| &p.x);
-        let x2 = gather(right, &pairs.map(|p| p.b), |p| &p.x);
-        let difference = subtract(&x2, &x1, &left_bound);
-        scratch.groups.push(Group {
-            difference,
-            before: product,
-        });
+        let x1 = gather_rows(left, &pairs.map(|p| p.a), |p| &p.x);
+        let x2 = gather_rows(right, &pairs.map(|p| p.b), |p| &p.x);
+        let difference = row_difference(&x2, &x1, &left_bound);
+        scratch.before.push(product);
         product = multiply(&product, &difference);
     }
     let mut inverse = invert::<F, D>(&product).ok_or(EqualOperands)?;
@@ -237,15 +232,19 @@ fn add<F: Components<D>, const D: usize>(
         let (a, b) = (here.map(|p| p.a), here.map(|p| p.b));
         let (x1, y1) = {
             let left = left.or(out);
-            (gather(left, &a, |p| &p.x), gather_signed(left, &a))
+            prefetch(left, right, pairs, g.wrapping_sub(AHEAD));
+            (gather_rows(left, &a, |p| &p.x), gather_signed(left, &a))
         };
-        let (x2, y2) = (gather(right, &b, |p| &p.x), gather_signed(right, &b));
-        let Group { difference, before } = &scratch.groups[g];
-        let slope = multiply(&inverse, before);
-        inverse = multiply(&inverse, difference);
+        let x2 = gather_rows(right, &b, |p| &p.x);
+        let y2 = gather_signed(right, &b);
+        // Cheaper to subtract again than to keep.
+        let difference = row_difference(&x2, &x1, &left_bound);
+        let x1 = rows(&x1);
+        let slope = multiply(&inverse, &scratch.before[g]);
+        inverse = multiply(&inverse, &difference);
         let slope = multiply(&subtract(&y2, &y1, &left_bound), &slope);
 
-        let x3 = chord_x(&slope, &x1, &x2, &both_bounds);
+        let x3 = chord_x(&slope, &x1, &difference, &chord_bound);
         let y3 = chord_y(&slope, &subtract(&x1, &x3, &sum_bound), &y1, &raised_bound);
         let (x3, y3) = (rows(&x3), rows(&y3));
         let used = LANES.min(pairs.len() - LANES * g);
@@ -270,19 +269,20 @@ fn rows<const D: usize>(coordinates: &Coordinates<D>) -> Coordinates<D> {
     out
 }
 
-/// `λ² − x₁ − x₂ + bound`.
+/// `λ² − x₁ − x₂ + bound`, given `d = x₂ − x₁` with a bound that `bound` takes back.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn chord_x<const D: usize>(
     slope: &Coordinates<D>,
     x1: &Coordinates<D>,
-    x2: &Coordinates<D>,
+    d: &Coordinates<D>,
     bound: &Limbs,
 ) -> Coordinates<D> {
     let mut out = square_reduced(slope);
     for c in 0..D {
         for i in 0..LIMBS {
-            let rest = _mm512_sub_epi64(_mm512_sub_epi64(out[c][i], x1[c][i]), x2[c][i]);
+            let twice = _mm512_add_epi64(x1[c][i], x1[c][i]);
+            let rest = _mm512_sub_epi64(_mm512_sub_epi64(out[c][i], twice), d[c][i]);
             out[c][i] = _mm512_add_epi64(rest, all(bound[i]));
         }
         out[c] = carry_signed(out[c]);
@@ -312,8 +312,8 @@ fn chord_y<const D: usize>(
 /// Asks for the lines that a group some steps ahead will read.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn prefetch<const D: usize>(left: &[Point<D>], right: &[Point<D>], pairs: &[Pair], first: usize) {
-    let Some(pairs) = pairs.get(first..first + LANES) else {
+fn prefetch<const D: usize>(left: &[Point<D>], right: &[Point<D>], pairs: &[Pair], group: usize) {
+    let Some(pairs) = pairs.as_chunks::<LANES>().0.get(group) else {
         return;
     };
     for pair in pairs {
@@ -333,6 +333,38 @@ fn gather<const D: usize>(
     indexes: &[u32; LANES],
     coordinate: impl Fn(&Point<D>) -> &[Limbs; D],
 ) -> Coordinates<D> {
+    rows(&gather_rows(points, indexes, coordinate))
+}
+
+/// `a − b + bound` of coordinates that are rows still, normalised: subtracting first saves a transposition.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn row_difference<const D: usize>(
+    a: &Coordinates<D>,
+    b: &Coordinates<D>,
+    bound: &Limbs,
+) -> Coordinates<D> {
+    let (mut out, bound) = (*a, register(bound));
+    for c in 0..D {
+        for lane in 0..LANES {
+            out[c][lane] = _mm512_add_epi64(_mm512_sub_epi64(a[c][lane], b[c][lane]), bound);
+        }
+    }
+    let mut out = rows(&out);
+    for component in &mut out {
+        *component = carry_signed(*component);
+    }
+    out
+}
+
+/// One coordinate of eight points, a point to a register.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn gather_rows<const D: usize>(
+    points: &[Point<D>],
+    indexes: &[u32; LANES],
+    coordinate: impl Fn(&Point<D>) -> &[Limbs; D],
+) -> Coordinates<D> {
     let mut out = [[_mm512_setzero_si512(); LIMBS]; D];
     for (lane, index) in indexes.iter().enumerate() {
         let components = coordinate(&points[operand(*index).0]);
@@ -340,10 +372,10 @@ fn gather<const D: usize>(
             out[c][lane] = register(&components[c]);
         }
     }
-    rows(&out)
+    out
 }
 
-/// The y coordinates, those flagged replaced by `2q − y`.
+/// The y coordinates, those flagged replaced by `2q − y`, whose limbs are not normalised.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn gather_signed<const D: usize>(points: &[Point<D>], indexes: &[u32; LANES]) -> Coordinates<D> {
@@ -351,15 +383,11 @@ fn gather_signed<const D: usize>(points: &[Point<D>], indexes: &[u32; LANES]) ->
     let mask = indexes.iter().enumerate().fold(0u8, |mask, (lane, i)| {
         mask | u8::from(i & NEGATED != 0) << lane
     });
-    if mask == 0 {
-        return y;
-    }
     for component in &mut y {
         for i in 0..LIMBS {
             component[i] =
                 _mm512_mask_sub_epi64(component[i], mask, all(TWICE_ORDER[i]), component[i]);
         }
-        *component = carry_signed(*component);
     }
     y
 }
@@ -448,7 +476,7 @@ fn multiply<const D: usize>(a: &Coordinates<D>, b: &Coordinates<D>) -> Coordinat
 fn product_reduced<const D: usize>(a: &Coordinates<D>, b: &Coordinates<D>) -> Coordinates<D> {
     let mut out = *a;
     if D == 1 {
-        out[0] = reduce(product_of(&a[0], &b[0]));
+        out[0] = product_scanned(&a[0], &b[0]);
         return out;
     }
     // Karatsuba: three products, two reductions.
@@ -486,6 +514,37 @@ fn square_reduced<const D: usize>(a: &Coordinates<D>) -> Coordinates<D> {
     }
     out[D - 1] = reduce(cross);
     out
+}
+
+/// Montgomery product limb by limb of `a`, reduced on the way: nine accumulators fit the registers, where
+/// the sixteen of [`product_of`] do not. Not normalised.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn product_scanned(a: &Lanes, b: &Lanes) -> Lanes {
+    let (inverse, zero) = (all(NEGATED_INVERSE), _mm512_setzero_si512());
+    let mut limbs = [zero; LIMBS];
+    for a in a {
+        for j in 0..LIMBS {
+            limbs[j] = _mm512_madd52lo_epu64(limbs[j], *a, b[j]);
+        }
+        let factor = _mm512_madd52lo_epu64(zero, limbs[0], inverse);
+        for j in 0..LIMBS {
+            limbs[j] = _mm512_madd52lo_epu64(limbs[j], factor, all(ORDER[j]));
+        }
+        // The low 52 bits of limb 0 are zero; what is above them moves on with the others.
+        limbs[1] = _mm512_add_epi64(
+            limbs[1],
+            _mm512_srli_epi64::<{ LIMB_BITS as u32 }>(limbs[0]),
+        );
+        for j in 0..LIMBS {
+            let next = if j + 1 < LIMBS { limbs[j + 1] } else { zero };
+            limbs[j] = _mm512_madd52hi_epu64(next, *a, b[j]);
+        }
+        for j in 0..LIMBS {
+            limbs[j] = _mm512_madd52hi_epu64(limbs[j], factor, all(ORDER[j]));
+        }
+    }
+    limbs
 }
 
 #[inline]
@@ -728,6 +787,7 @@ fn entering() -> &'static Limbs {
 }
 
 /// Six 64-bit words as eight 52-bit limbs.
+#[inline]
 const fn split(words: [u64; 6]) -> Limbs {
     let mut limbs = [0; LIMBS];
     let mut i = 0;
@@ -744,6 +804,7 @@ const fn split(words: [u64; 6]) -> Limbs {
 }
 
 /// Eight 52-bit limbs of a value below 2^384 as six words.
+#[inline]
 fn join(limbs: Limbs) -> [u64; 6] {
     let mut words = [0; 6];
     for (i, limb) in limbs.into_iter().enumerate() {

@@ -86,7 +86,7 @@ impl<'a, P> Left<'a, P> {
     }
 }
 
-/// Two operands of a batch have the same x coordinate; no result of the batch is valid.
+/// Two operands of a batch have the same x coordinate; no result was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EqualOperands;
 
@@ -122,6 +122,7 @@ pub trait Kernel: Copy + Send + Sync {
 }
 
 /// Index and sign of an operand.
+#[inline]
 fn operand(index: u32) -> (usize, bool) {
     ((index & !NEGATED) as usize, index & NEGATED != 0)
 }

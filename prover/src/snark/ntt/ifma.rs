@@ -108,9 +108,27 @@ impl Plan {
         })
     }
 
-    pub fn place(&self, i: usize) -> usize {
-        let (k1, k2) = (i & ((1 << self.rows_log) - 1), i >> self.rows_log);
-        (reversed(k1, self.rows_log) << self.columns_log) + reversed(k2, self.columns_log)
+    /// Reads along rows, eight columns at a time; column `rev(k₂)` becomes the stretch of `k₂`.
+    pub fn in_order(&self, coefficient: impl Fn(usize) -> Fr + Sync) -> Vec<Fr> {
+        let (rows, columns) = (1usize << self.rows_log, 1usize << self.columns_log);
+        let mut out = vec![Fr::from(0u64); rows * columns];
+        let mut stretches: Vec<&mut [Fr]> = out.chunks_exact_mut(rows).collect();
+        for k2 in 0..columns {
+            let column = reversed(k2, self.columns_log);
+            if k2 < column {
+                stretches.swap(k2, column);
+            }
+        }
+        let groups = stretches.par_chunks_exact_mut(LANES).enumerate();
+        groups.for_each(|(group, stretches)| {
+            for row in 0..rows {
+                let (k1, first) = (reversed(row, self.rows_log), row * columns + LANES * group);
+                for (column, stretch) in stretches.iter_mut().enumerate() {
+                    stretch[k1] = coefficient(first + column);
+                }
+            }
+        });
+        out
     }
 
     pub fn from_domain(&self, values: &mut [Fr]) {
