@@ -82,7 +82,7 @@ fn sum<K: Kernel>(kernel: K, points: &[Affine<K::Curve>], scalars: &[Fr]) -> Pro
 /// Coefficients of the polynomial that takes these values on the domain of their number, a power of two, in the
 /// kernel's own order.
 pub fn interpolate(values: &mut [Fr]) {
-    Transform::new(values.len()).from_domain(values);
+    Transform::new(values.len()).interpolate(values);
 }
 
 #[cfg(test)]

@@ -829,7 +829,7 @@ mod tests {
         let same = vec![-Fr::from(3u64); count];
         let total: Fr = random.iter().sum();
         assert_eq!(
-            sum_as(Msm::in_batches(kernel, count, 1 << 14), &points, &same),
+            sum_as(Msm::in_batches(kernel, expected, 1 << 14), &points, &same),
             -(generator * (total * Fr::from(3u64)))
         );
     }

@@ -24,9 +24,9 @@ pub struct Transform {
 }
 
 enum Way {
-    Portable(portable::Plan),
+    Portable(Box<portable::Plan>),
     #[cfg(target_arch = "x86_64")]
-    Ifma(ifma::Plan),
+    Ifma(Box<ifma::Plan>),
 }
 
 impl Transform {
@@ -39,7 +39,7 @@ impl Transform {
         if let Some(plan) = ifma::Plan::new(n) {
             return Transform {
                 n,
-                way: Way::Ifma(plan),
+                way: Way::Ifma(Box::new(plan)),
             };
         }
         Transform::portable(n)
@@ -48,37 +48,37 @@ impl Transform {
     fn portable(n: usize) -> Transform {
         Transform {
             n,
-            way: Way::Portable(portable::Plan::new(n)),
+            way: Way::Portable(Box::new(portable::Plan::new(n))),
         }
     }
 
     /// Coefficients of the polynomial that takes these values on the domain.
-    pub fn from_domain(&self, values: &mut [Fr]) {
+    pub fn interpolate(&self, values: &mut [Fr]) {
         assert_eq!(values.len(), self.n);
         match &self.way {
-            Way::Portable(plan) => plan.from_domain(values),
+            Way::Portable(plan) => plan.interpolate(values),
             #[cfg(target_arch = "x86_64")]
-            Way::Ifma(plan) => plan.from_domain(values),
+            Way::Ifma(plan) => plan.interpolate(values),
         }
     }
 
     /// Coefficients of the polynomial that takes these values on the coset.
-    pub fn from_coset(&self, values: &mut [Fr]) {
+    pub fn interpolate_coset(&self, values: &mut [Fr]) {
         assert_eq!(values.len(), self.n);
         match &self.way {
-            Way::Portable(plan) => plan.from_coset(values),
+            Way::Portable(plan) => plan.interpolate_coset(values),
             #[cfg(target_arch = "x86_64")]
-            Way::Ifma(plan) => plan.from_coset(values),
+            Way::Ifma(plan) => plan.interpolate_coset(values),
         }
     }
 
     /// Values on the coset of the polynomial with these coefficients.
-    pub fn to_coset(&self, coefficients: &mut [Fr]) {
+    pub fn evaluate_coset(&self, coefficients: &mut [Fr]) {
         assert_eq!(coefficients.len(), self.n);
         match &self.way {
-            Way::Portable(plan) => plan.to_coset(coefficients),
+            Way::Portable(plan) => plan.evaluate_coset(coefficients),
             #[cfg(target_arch = "x86_64")]
-            Way::Ifma(plan) => plan.to_coset(coefficients),
+            Way::Ifma(plan) => plan.evaluate_coset(coefficients),
         }
     }
 
@@ -128,18 +128,18 @@ mod tests {
             for seed in 0..3 {
                 let given = values(n, seed);
                 let (mut ours, mut theirs) = (given.clone(), given.clone());
-                fast.from_domain(&mut ours);
-                plain.from_domain(&mut theirs);
+                fast.interpolate(&mut ours);
+                plain.interpolate(&mut theirs);
                 assert!(
                     ordered(&ours) == theirs,
                     "from the domain, 2^{log}, seed {seed}"
                 );
-                fast.to_coset(&mut ours);
-                plain.to_coset(&mut theirs);
+                fast.evaluate_coset(&mut ours);
+                plain.evaluate_coset(&mut theirs);
                 assert!(ours == theirs, "to the coset, 2^{log}, seed {seed}");
                 let (mut ours, mut theirs) = (given.clone(), given);
-                fast.from_coset(&mut ours);
-                plain.from_coset(&mut theirs);
+                fast.interpolate_coset(&mut ours);
+                plain.interpolate_coset(&mut theirs);
                 assert!(
                     ordered(&ours) == theirs,
                     "from the coset, 2^{log}, seed {seed}"

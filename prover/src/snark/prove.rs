@@ -247,14 +247,14 @@ impl ConstraintSystem for Rows {
 fn quotient(mut a: Vec<Fr>, mut b: Vec<Fr>) -> Vec<Fr> {
     let transform = Transform::new(a.len());
     let mut u: Vec<Fr> = a.par_iter().zip(&b).map(|(a, b)| *a * b).collect();
-    transform.from_domain(&mut u);
-    transform.from_domain(&mut a);
-    transform.to_coset(&mut a);
-    transform.from_domain(&mut b);
-    transform.to_coset(&mut b);
+    transform.interpolate(&mut u);
+    transform.interpolate(&mut a);
+    transform.evaluate_coset(&mut a);
+    transform.interpolate(&mut b);
+    transform.evaluate_coset(&mut b);
     a.par_iter_mut().zip(&b).for_each(|(a, b)| *a *= b);
     drop(b);
-    transform.from_coset(&mut a);
+    transform.interpolate_coset(&mut a);
     let scale = transform.vanishing().inverse();
     let scale = scale.expect("the generator lies outside the domain");
     let mut h = transform.in_order(|place| (a[place] - u[place]) * scale);

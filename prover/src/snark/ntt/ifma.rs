@@ -6,7 +6,7 @@
 //! a transform of every column, a factor for each element, a transform of every row. Each small transform
 //! runs in a tile that fits the second cache, eight columns or rows to a tile, one in each lane. Small
 //! transforms from natural order leave bit-reversed order, so `X_k` ends in row `rev(k₁)`, column
-//! `rev(k₂)`; [`Plan::to_coset`] takes that order, rows first, and gives natural order.
+//! `rev(k₂)`; [`Plan::evaluate_coset`] takes that order, rows first, and gives natural order.
 //!
 //! Form: data stay in arkworks' Montgomery form with 2^256 and constants carry 2^260, so products by
 //! constants stay in arkworks' form. Bounds, in units of the order `r`, with room for 35: a butterfly adds a
@@ -131,11 +131,11 @@ impl Plan {
         out
     }
 
-    pub fn from_domain(&self, values: &mut [Fr]) {
+    pub fn interpolate(&self, values: &mut [Fr]) {
         self.to_coefficients(values, Fr::from(1u64));
     }
 
-    pub fn from_coset(&self, values: &mut [Fr]) {
+    pub fn interpolate_coset(&self, values: &mut [Fr]) {
         let inverse = Fr::GENERATOR.inverse().expect("the generator is not zero");
         self.to_coefficients(values, inverse);
     }
@@ -159,7 +159,7 @@ impl Plan {
         });
     }
 
-    pub fn to_coset(&self, coefficients: &mut [Fr]) {
+    pub fn evaluate_coset(&self, coefficients: &mut [Fr]) {
         let by_column = self.column_factors(Fr::GENERATOR);
         let matrix = Matrix::new(coefficients, self.columns_log);
         let rows = 1usize << self.rows_log;
@@ -440,10 +440,10 @@ fn unscramble(ifma: Ifma, tile: &mut [Lanes], by_place: &[Constant]) {
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn butterfly(ifma: Ifma, u: &mut Lanes, v: &mut Lanes, factor: &Constant) {
     let product = times_constant(ifma, v, factor);
-    for i in 0..LIMBS {
+    for (i, bound) in TWICE_ORDER.iter().enumerate() {
         let (a, b) = (u.0[i], product.0[i]);
         u.0[i] = _mm512_add_epi64(a, b);
-        v.0[i] = _mm512_add_epi64(_mm512_sub_epi64(a, b), all(TWICE_ORDER[i]));
+        v.0[i] = _mm512_add_epi64(_mm512_sub_epi64(a, b), all(*bound));
     }
 }
 
@@ -478,8 +478,8 @@ fn carried(lanes: &Lanes) -> Lanes {
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn canonical(lanes: Lanes) -> Lanes {
     let mut less = lanes;
-    for i in 0..LIMBS {
-        less.0[i] = _mm512_sub_epi64(less.0[i], all(ORDER[i]));
+    for (limb, order) in less.0.iter_mut().zip(ORDER) {
+        *limb = _mm512_sub_epi64(*limb, all(order));
     }
     let less = carried(&less);
     // The sign of the difference is that of its last limb.

@@ -20,15 +20,15 @@ impl Plan {
         Plan { domain, coset }
     }
 
-    pub fn from_domain(&self, values: &mut [Fr]) {
+    pub fn interpolate(&self, values: &mut [Fr]) {
         in_place(values, |values| self.domain.ifft_in_place(values));
     }
 
-    pub fn from_coset(&self, values: &mut [Fr]) {
+    pub fn interpolate_coset(&self, values: &mut [Fr]) {
         in_place(values, |values| self.coset.ifft_in_place(values));
     }
 
-    pub fn to_coset(&self, coefficients: &mut [Fr]) {
+    pub fn evaluate_coset(&self, coefficients: &mut [Fr]) {
         in_place(coefficients, |values| self.coset.fft_in_place(values));
     }
 }
