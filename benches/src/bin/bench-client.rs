@@ -37,6 +37,7 @@ use storage_node::{
     devnet::{Devnet, DevnetConfig},
     identity::Wallet,
     object::erasure::{Coder, Scheme},
+    provider::slot::{SlotLine, SlotLook},
     provider::{self, ProviderConfig, prover::Workshop},
 };
 
@@ -163,12 +164,17 @@ async fn measure(sector_size: SectorSize, put_bytes: u64, get_bytes: u64) -> Val
         epoch_ms: EPOCH_MS,
         rpc_port: 0,
         auto_repair: false,
+        ..DevnetConfig::default()
     };
     let mut devnet = Devnet::start(&home, config, &params, Arc::new(NoProgress))
         .await
         .expect("a devnet");
-    let slot = devnet.workshop().try_porep_slot().expect("a lock file");
-    let slot = slot.expect("nobody seals in a folder of our own");
+    // Held for this very chain, so that providers wait without holding its clock.
+    let chain = devnet.chain().chain_id();
+    let mut line = SlotLine::enter(devnet.workshop(), chain);
+    let SlotLook::Granted(slot) = line.look().expect("a lock file") else {
+        panic!("nobody seals in a folder of our own");
+    };
     let url = devnet.chain_url();
     let endpoints = devnet.providers();
     for endpoint in &endpoints {

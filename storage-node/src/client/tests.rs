@@ -395,14 +395,8 @@ async fn tm_c2_a_provider_that_says_no_and_publishes_charges_no_second_time() {
     let (stored, _) = put_to_all(&desk, &fake).await;
     let stored = stored.expect("stores, whoever publishes first");
     assert_charged_once(&fake, &stored);
-    let world = fake.world();
-    let nonces: Vec<u64> = world
-        .deals
-        .values()
-        .map(|d| d.proposal.client_nonce)
-        .collect();
-    assert_eq!(nonces.len(), 8, "four shards, four copies of the manifest");
-    drop(world);
+    let deals = fake.world().deals.len();
+    assert_eq!(deals, 8, "four shards, four copies of the manifest");
     desk.assert_restores(&fake, &stored).await;
 }
 
