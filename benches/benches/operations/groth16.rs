@@ -12,7 +12,9 @@ use prover::{
     verify::{self, CircuitId, PorepStatement, Statement, VerifyingKeys, WindowPostStatement},
 };
 
-use crate::support::{full_sector, params_dir, slow};
+use benches::params_dir;
+
+use crate::support::{full_sector, slow};
 
 const SIZE: SectorSize = SectorSize::Kib2;
 

@@ -1,6 +1,6 @@
 //! What several benches share.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use prover::{
@@ -55,19 +55,4 @@ pub fn full_sector(size: SectorSize) -> (SealRequest, Vec<u8>) {
         }],
     };
     (request, data)
-}
-
-/// Where the binary keeps its parameters too, so that keys are made once.
-pub fn params_dir() -> PathBuf {
-    let cached = || {
-        Some(
-            directories::ProjectDirs::from("", "", "holdfast")?
-                .cache_dir()
-                .join("params"),
-        )
-    };
-    let dir = std::env::var_os("HOLDFAST_PARAMS")
-        .map(PathBuf::from)
-        .or_else(cached);
-    dir.expect("a home folder, or HOLDFAST_PARAMS")
 }

@@ -1,0 +1,355 @@
+//! Our prover beside Filecoin's in the same run: the same sector, the same keys, the same threads.
+//!
+//! ```text
+//! RUSTFLAGS="-C target-cpu=native" cargo bench -p benches --features filecoin --bench peer
+//! ```
+//! `HOLDFAST_PEER_SIZES=2KiB,8MiB` chooses sizes (8MiB alone by default), `HOLDFAST_PEER_THREADS` the threads of both sides
+//! (all cores). Each pair of samples is taken back to back, so that a busy minute hits both. Both sides run every stage the
+//! way their users do: files and self-checks included. At the end a table gives the medians and their ratio.
+//!
+//! Cost at 8 MiB: the peer's C2 alone is about 45 s a sample on two cores, eleven samples; the whole takes about a quarter of
+//! an hour. Memory is the largest resident size of each side's process; ours holds the bench itself too.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use benches::peer::{Ask, Peer, PostJob, SectorJob};
+use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
+use prover::machine::{Machine, Plan};
+use prover::piece::commp::commp_of;
+use prover::post::proof::{ReplicaRef, prove_window, prove_winning};
+use prover::seal::{self, AnyStage, Challenged, Replicated, SealRequest};
+use prover::snark::CircuitId;
+use prover::snark::keys::ParamStore;
+use prover::verify::{self, PorepStatement, VerifyingKeys};
+use prover::{
+    NoProgress, PieceInfo, PostRandomness, ProverId, RegisteredSeal, SectorNumber, SectorSize,
+    Seed, Ticket,
+};
+
+criterion_group!(benches, bench);
+criterion_main!(benches);
+
+const SEED: Seed = Seed([0x43; 32]);
+
+fn bench(c: &mut Criterion) {
+    let sizes = std::env::var("HOLDFAST_PEER_SIZES").unwrap_or_else(|_| "8MiB".into());
+    for size in sizes.split(',') {
+        compare(c, size.parse().expect("2KiB, 8MiB or 512MiB"));
+    }
+}
+
+/// Seconds of both sides, stage by stage.
+#[derive(Default)]
+struct Table(RefCell<Vec<(String, Vec<f64>, Vec<f64>)>>);
+
+impl Table {
+    /// Samples a stage: `ours` and `theirs` do it once and say how long it took.
+    fn stage(
+        &self,
+        c: &mut Criterion,
+        size: SectorSize,
+        name: &str,
+        mut ours: impl FnMut() -> Duration,
+        mut theirs: impl FnMut() -> Duration,
+    ) {
+        let mut group = c.benchmark_group(format!("peer::{name}"));
+        group
+            .sample_size(10)
+            .sampling_mode(SamplingMode::Flat)
+            .warm_up_time(Duration::from_millis(1))
+            .measurement_time(Duration::from_millis(1));
+        let row = self.0.borrow().len();
+        let title = format!("{name}/{size}");
+        self.0.borrow_mut().push((title, Vec::new(), Vec::new()));
+        group.bench_function(format!("holdfast/size={size}"), |b| {
+            b.iter_custom(|rounds| {
+                let times: Vec<Duration> = (0..rounds).map(|_| ours()).collect();
+                let seconds = times.iter().map(Duration::as_secs_f64);
+                self.0.borrow_mut()[row].1.extend(seconds);
+                times.iter().sum()
+            });
+        });
+        group.bench_function(format!("filecoin/size={size}"), |b| {
+            b.iter_custom(|rounds| {
+                let times: Vec<Duration> = (0..rounds).map(|_| theirs()).collect();
+                let seconds = times.iter().map(Duration::as_secs_f64);
+                self.0.borrow_mut()[row].2.extend(seconds);
+                times.iter().sum()
+            });
+        });
+        group.finish();
+    }
+
+    fn print(&self, ours_memory: u64, peer_memory: u64) {
+        println!("| stage | Holdfast, s | Filecoin, s | ratio | samples |\n|---|---|---|---|---|");
+        for (name, ours, theirs) in self.0.borrow().iter() {
+            if ours.is_empty() || theirs.is_empty() {
+                continue;
+            }
+            let (a, b) = (median(ours), median(theirs));
+            println!(
+                "| {name} | {a:.4} | {b:.4} | {:.2} | {} + {} |",
+                b / a,
+                ours.len(),
+                theirs.len()
+            );
+        }
+        let mib = |bytes: u64| bytes >> 20;
+        println!(
+            "| largest resident memory, MiB | {} | {} | {:.2} | |",
+            mib(ours_memory),
+            mib(peer_memory),
+            peer_memory as f64 / ours_memory.max(1) as f64
+        );
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+fn compare(c: &mut Criterion, size: SectorSize) {
+    let threads = std::env::var("HOLDFAST_PEER_THREADS").ok();
+    let threads: usize = threads.map_or_else(
+        || std::thread::available_parallelism().map_or(2, usize::from),
+        |text| text.parse().expect("a number of threads"),
+    );
+    let machine = Machine {
+        cores: threads,
+        ..Machine::detect()
+    };
+    let plan = Plan::new(&machine).expect("threads");
+    let store = ParamStore::open(benches::params_dir()).expect("the cache folder");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut peer = Peer::start(
+        Path::new(env!("CARGO_BIN_EXE_filecoin-peer")),
+        folder.path(),
+        threads,
+    );
+    peer.link_keys(&store, size);
+    let circuits = [
+        CircuitId::porep(size),
+        CircuitId::window(size),
+        CircuitId::winning(size),
+    ];
+    let keys: Vec<_> = circuits
+        .iter()
+        .map(|id| store.load_or_generate(*id, &NoProgress).expect("a key"))
+        .collect();
+    let bytes: Vec<_> = circuits
+        .iter()
+        .map(|id| store.verifying_key_bytes(*id, &NoProgress).expect("a key"))
+        .collect();
+    let pairs = circuits.into_iter().zip(bytes.iter().map(Vec::as_slice));
+    let verifying = VerifyingKeys::from_vk_bytes(pairs).expect("checked keys");
+
+    let (request, data) = sector(size);
+    let job = SectorJob::of(&request, SEED, &folder.path().join("theirs"), &data);
+    let peer = RefCell::new(peer);
+    let ask = |what: Ask| peer.borrow_mut().ask(&what);
+    let time = |what: Ask| Duration::from_secs_f64(ask(what).seconds);
+    let scratch = Scratch::new(folder.path());
+    let table = Table::default();
+
+    // PC1, and what the others start from.
+    let pack = |dir: &Path| {
+        seal::create(dir, request.clone(), &mut [&mut data.as_slice()]).expect("packed")
+    };
+    // The peer's first run makes its parent lists; both sides are measured after their first.
+    ask(Ask::Pc1(job.clone()));
+    let label = || {
+        let packed = pack(&scratch.fresh());
+        timed(|| drop(packed.label(&plan, &NoProgress).expect("labelled")))
+    };
+    table.stage(c, size, "pc1", label, || time(Ask::Pc1(job.clone())));
+    let replicate = || {
+        let labelled = pack(&scratch.fresh())
+            .label(&plan, &NoProgress)
+            .expect("labelled");
+        timed(|| drop(labelled.replicate(&plan, &NoProgress).expect("replicated")))
+    };
+    table.stage(c, size, "pc2", replicate, || {
+        ask(Ask::Pc1(job.clone()));
+        time(Ask::Pc2(job.clone()))
+    });
+
+    ask(Ask::Pc1(job.clone()));
+    let commitments = ask(Ask::Pc2(job.clone())).commitments.expect("commitments");
+    let ready = scratch.fresh();
+    let replicated = pack(&ready)
+        .label(&plan, &NoProgress)
+        .expect("labelled")
+        .replicate(&plan, &NoProgress)
+        .expect("replicated");
+    assert_eq!(
+        commitments.1,
+        replicated.comm_r().to_string(),
+        "the same replica"
+    );
+    let (comm_d, comm_r) = (replicated.comm_d(), replicated.comm_r());
+    drop(replicated);
+    let challenge = || {
+        let replicated: Replicated = match scratch.copy(&ready) {
+            AnyStage::Replicated(stage) => stage,
+            _ => unreachable!("the original was left at this stage"),
+        };
+        timed(|| drop(replicated.challenge(SEED).expect("challenged")))
+    };
+    table.stage(c, size, "c1", challenge, || time(Ask::C1(job.clone())));
+    ask(Ask::C1(job.clone()));
+    let challenged = scratch.fresh();
+    let AnyStage::Replicated(stage) = scratch.copy_to(&ready, &challenged) else {
+        unreachable!("the original was left at this stage")
+    };
+    drop(stage.challenge(SEED).expect("challenged"));
+    let proof = RefCell::new(Vec::new());
+    let prove = || {
+        let stage: Challenged = match scratch.copy(&challenged) {
+            AnyStage::Challenged(stage) => stage,
+            _ => unreachable!("the original was left at this stage"),
+        };
+        timed(|| {
+            let sealed = stage.prove(&keys[0], &plan, &NoProgress).expect("proven");
+            *proof.borrow_mut() = sealed.proof().to_vec();
+        })
+    };
+    table.stage(c, size, "c2", prove, || time(Ask::C2(job.clone())));
+
+    let statement = PorepStatement {
+        seal: request.seal,
+        prover: request.prover,
+        sector: request.sector,
+        ticket: request.ticket,
+        seed: SEED,
+        comm_d,
+        comm_r,
+    };
+    let proof = proof.into_inner();
+    if !proof.is_empty() {
+        table.stage(
+            c,
+            size,
+            "verify_seal",
+            || timed(|| verify::porep(&verifying, &statement, &proof).expect("true")),
+            || {
+                let answer = ask(Ask::VerifySeal {
+                    job: SectorJob::of_statement(&statement),
+                    comm_d: comm_d.0,
+                    comm_r: comm_r.0,
+                    proof: proof.clone(),
+                });
+                assert_eq!(answer.valid, Some(true));
+                Duration::from_secs_f64(answer.seconds)
+            },
+        );
+    }
+
+    let randomness = PostRandomness::masked([0x65; 32]);
+    let replica = ReplicaRef {
+        number: request.sector,
+        comm_r,
+        dir: &ready,
+    };
+    let there = [(request.sector, comm_r, job.dir.clone())];
+    for winning in [false, true] {
+        let name = if winning {
+            "winning_post"
+        } else {
+            "window_post"
+        };
+        let ours = || {
+            timed(|| {
+                plan.run(|| {
+                    let (size, prover) = (size, request.prover);
+                    if winning {
+                        prove_winning(&keys[2], size, prover, randomness, replica, &NoProgress)
+                    } else {
+                        prove_window(&keys[1], size, prover, randomness, &[replica], &NoProgress)
+                    }
+                })
+                .expect("a PoSt");
+            })
+        };
+        let job = PostJob::new(winning, size, request.prover, randomness, &there);
+        table.stage(c, size, name, ours, || time(Ask::Post(job.clone())));
+    }
+    let peer_memory = peer.borrow_mut().memory();
+    table.print(own_peak_memory_bytes(), peer_memory);
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let begun = Instant::now();
+    work();
+    begun.elapsed()
+}
+
+/// A sector full of one piece.
+fn sector(size: SectorSize) -> (SealRequest, Vec<u8>) {
+    let mut data = vec![0; usize::try_from(size.unpadded_bytes()).expect("fits in memory")];
+    blake3::Hasher::new().finalize_xof().fill(&mut data);
+    let (comm_p, padded) = commp_of(&data);
+    let request = SealRequest {
+        seal: RegisteredSeal::v1_1(size),
+        prover: ProverId::from_provider_id(1000),
+        sector: SectorNumber(7),
+        ticket: Ticket([0x21; 32]),
+        pieces: vec![PieceInfo {
+            comm_p,
+            size: padded,
+        }],
+    };
+    (request, data)
+}
+
+/// Folders for sectors of ours; the last one but the kept ones is removed when the next is asked for.
+struct Scratch {
+    root: PathBuf,
+    next: std::cell::Cell<u64>,
+    last_copy: RefCell<Option<PathBuf>>,
+}
+
+impl Scratch {
+    fn new(root: &Path) -> Self {
+        Self {
+            root: root.join("ours"),
+            next: std::cell::Cell::new(0),
+            last_copy: RefCell::new(None),
+        }
+    }
+
+    fn fresh(&self) -> PathBuf {
+        std::fs::create_dir_all(&self.root).expect("a folder");
+        self.next.set(self.next.get() + 1);
+        self.root.join(self.next.get().to_string())
+    }
+
+    /// A copy of a sector, at its stage; the copy before it is removed.
+    fn copy(&self, from: &Path) -> AnyStage {
+        let to = self.fresh();
+        if let Some(old) = self.last_copy.borrow_mut().replace(to.clone()) {
+            std::fs::remove_dir_all(old).expect("removed");
+        }
+        self.copy_to(from, &to)
+    }
+
+    fn copy_to(&self, from: &Path, to: &Path) -> AnyStage {
+        std::fs::create_dir(to).expect("created");
+        for entry in std::fs::read_dir(from).expect("a sector's folder") {
+            let entry = entry.expect("an entry");
+            std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
+        }
+        seal::resume(to).expect("a sealed copy")
+    }
+}
+
+/// Largest resident memory of this process so far; 0 where the system does not say.
+fn own_peak_memory_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}

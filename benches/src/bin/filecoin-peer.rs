@@ -1,0 +1,320 @@
+//! Filecoin's prover as a process: reads one question a line, writes one answer a line. See [`benches::peer`].
+//!
+//! Everything is the published crate's public interface, called the way its own tools call it. Times are of the operation
+//! alone; reading and writing of its files belongs to it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use benches::peer::{Answer, Ask, PostJob, SectorJob};
+use filecoin_proofs::{
+    PaddedBytesAmount, PieceInfo, PoRepConfig, PoStConfig, PoStType, PrivateReplicaInfo,
+    PublicReplicaInfo, SealCommitPhase1Output, SealPreCommitOutput, SealPreCommitPhase1Output,
+    SectorShapeBase, UnpaddedBytesAmount, WINDOW_POST_CHALLENGE_COUNT, WINDOW_POST_SECTOR_COUNT,
+    WINNING_POST_CHALLENGE_COUNT, WINNING_POST_SECTOR_COUNT, add_piece, generate_window_post,
+    generate_winning_post, seal_commit_phase1, seal_commit_phase2, seal_pre_commit_phase1,
+    seal_pre_commit_phase2, verify_seal, verify_window_post, verify_winning_post,
+};
+use storage_proofs_core::api_version::ApiVersion;
+use storage_proofs_core::sector::SectorId;
+
+/// One shape serves 2 KiB, 8 MiB and 512 MiB.
+type Tree = SectorShapeBase;
+
+/// What a sector has reached, by its folder.
+#[derive(Default)]
+struct Progress {
+    pieces: Vec<PieceInfo>,
+    labels: Option<SealPreCommitPhase1Output<Tree>>,
+    commitments: Option<SealPreCommitOutput>,
+    vanilla: Option<SealCommitPhase1Output<Tree>>,
+}
+
+#[derive(Default)]
+struct State {
+    sectors: HashMap<PathBuf, Progress>,
+}
+
+fn main() -> Result<()> {
+    let mut state = State::default();
+    let mut out = std::io::stdout();
+    for line in std::io::stdin().lock().lines() {
+        let ask: Ask = serde_json::from_str(&line?)?;
+        let answer = state.answer(ask).unwrap_or_else(|error| Answer {
+            error: Some(format!("{error:#}")),
+            ..Answer::default()
+        });
+        writeln!(out, "{}", serde_json::to_string(&answer)?)?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+impl State {
+    fn answer(&mut self, ask: Ask) -> Result<Answer> {
+        match ask {
+            Ask::KeyPaths { size } => key_paths(size),
+            Ask::Pc1(job) => self.pc1(&job),
+            Ask::Pc2(job) => self.pc2(&job),
+            Ask::C1(job) => self.c1(&job),
+            Ask::C2(job) => self.c2(&job),
+            Ask::Post(job) => post(&job),
+            Ask::VerifySeal {
+                job,
+                comm_d,
+                comm_r,
+                proof,
+            } => judge_seal(&job, comm_d, comm_r, &proof),
+            Ask::VerifyPost { job, proof } => judge_post(&job, &proof),
+            Ask::Memory => Ok(Answer {
+                memory: peak_memory_bytes()?,
+                ..Answer::default()
+            }),
+        }
+    }
+
+    fn sector(&mut self, job: &SectorJob) -> Result<&mut Progress> {
+        self.sectors
+            .get_mut(&job.dir)
+            .ok_or_else(|| anyhow!("{} was not begun here", job.dir.display()))
+    }
+
+    fn pc1(&mut self, job: &SectorJob) -> Result<Answer> {
+        let (unsealed, sealed, cache) = paths(job);
+        let _ = fs::remove_dir_all(&cache);
+        fs::create_dir_all(&cache)?;
+        let whole = UnpaddedBytesAmount::from(PaddedBytesAmount(job.size));
+        let data = File::open(job.dir.join("data"))?;
+        let (piece, _) = add_piece(data, File::create(&unsealed)?, whole, &[])?;
+        // The peer maps this file and wants it to be there.
+        OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .open(&sealed)?;
+        let begun = Instant::now();
+        let labels = seal_pre_commit_phase1::<_, _, _, Tree>(
+            &porep(job),
+            &cache,
+            &unsealed,
+            &sealed,
+            job.prover,
+            SectorId::from(job.sector),
+            job.ticket,
+            std::slice::from_ref(&piece),
+        )?;
+        let answer = timed(begun);
+        let progress = Progress {
+            pieces: vec![piece],
+            labels: Some(labels),
+            ..Progress::default()
+        };
+        self.sectors.insert(job.dir.clone(), progress);
+        Ok(answer)
+    }
+
+    fn pc2(&mut self, job: &SectorJob) -> Result<Answer> {
+        let (_, sealed, cache) = paths(job);
+        let progress = self.sector(job)?;
+        let labels = progress.labels.take().context("PC1 comes first")?;
+        let begun = Instant::now();
+        let commitments =
+            seal_pre_commit_phase2::<_, _, Tree>(&porep(job), labels, &cache, &sealed)?;
+        let mut answer = timed(begun);
+        answer.commitments = Some((
+            hex::encode(commitments.comm_d),
+            hex::encode(commitments.comm_r),
+        ));
+        progress.commitments = Some(commitments);
+        Ok(answer)
+    }
+
+    fn c1(&mut self, job: &SectorJob) -> Result<Answer> {
+        let (_, sealed, cache) = paths(job);
+        let progress = self.sector(job)?;
+        let commitments = progress.commitments.clone().context("PC2 comes first")?;
+        let begun = Instant::now();
+        let vanilla = seal_commit_phase1::<_, Tree>(
+            &porep(job),
+            &cache,
+            &sealed,
+            job.prover,
+            SectorId::from(job.sector),
+            job.ticket,
+            job.seed,
+            commitments,
+            &progress.pieces,
+        )?;
+        let answer = timed(begun);
+        progress.vanilla = Some(vanilla);
+        Ok(answer)
+    }
+
+    fn c2(&mut self, job: &SectorJob) -> Result<Answer> {
+        // The peer's C2 consumes what C1 gave; asked again, C1 runs again outside the time taken.
+        if self.sector(job)?.vanilla.is_none() {
+            self.c1(job)?;
+        }
+        let vanilla = self.sector(job)?.vanilla.take().context("C1 comes first")?;
+        let begun = Instant::now();
+        let output = seal_commit_phase2::<Tree>(
+            &porep(job),
+            vanilla,
+            job.prover,
+            SectorId::from(job.sector),
+        )?;
+        let mut answer = timed(begun);
+        answer.proof = Some(hex::encode(output.proof));
+        Ok(answer)
+    }
+}
+
+fn key_paths(size: u64) -> Result<Answer> {
+    let porep = PoRepConfig::new_groth16(size, [0; 32], ApiVersion::V1_1_0);
+    let mut paths = vec![(
+        porep.get_cache_params_path::<Tree>()?,
+        porep.get_cache_verifying_key_path::<Tree>()?,
+    )];
+    for winning in [false, true] {
+        let config = post_config(size, winning)?;
+        paths.push((
+            config.get_cache_params_path::<Tree>()?,
+            config.get_cache_verifying_key_path::<Tree>()?,
+        ));
+    }
+    Ok(Answer {
+        paths,
+        ..Answer::default()
+    })
+}
+
+fn post(job: &PostJob) -> Result<Answer> {
+    let config = post_config(job.size, job.winning)?;
+    let mut replicas = Vec::new();
+    for replica in &job.replicas {
+        let info = PrivateReplicaInfo::<Tree>::new(
+            replica.dir.join("sealed"),
+            replica.comm_r,
+            replica.dir.join("cache"),
+        )?;
+        replicas.push((SectorId::from(replica.sector), info));
+    }
+    let begun = Instant::now();
+    let proof = if job.winning {
+        generate_winning_post::<Tree>(&config, &job.randomness, &replicas, job.prover)?
+    } else {
+        let replicas: BTreeMap<_, _> = replicas.into_iter().collect();
+        generate_window_post::<Tree>(&config, &job.randomness, &replicas, job.prover)?
+    };
+    let mut answer = timed(begun);
+    answer.proof = Some(hex::encode(proof));
+    Ok(answer)
+}
+
+fn judge_seal(job: &SectorJob, comm_d: [u8; 32], comm_r: [u8; 32], proof: &[u8]) -> Result<Answer> {
+    let begun = Instant::now();
+    let verdict = verify_seal::<Tree>(
+        &porep(job),
+        comm_r,
+        comm_d,
+        job.prover,
+        SectorId::from(job.sector),
+        job.ticket,
+        job.seed,
+        proof,
+    );
+    Ok(judged(begun, verdict))
+}
+
+fn judge_post(job: &PostJob, proof: &[u8]) -> Result<Answer> {
+    let config = post_config(job.size, job.winning)?;
+    let mut replicas = Vec::new();
+    for replica in &job.replicas {
+        replicas.push((
+            SectorId::from(replica.sector),
+            PublicReplicaInfo::new(replica.comm_r)?,
+        ));
+    }
+    let begun = Instant::now();
+    let verdict = if job.winning {
+        verify_winning_post::<Tree>(&config, &job.randomness, &replicas, job.prover, proof)
+    } else {
+        let replicas: BTreeMap<_, _> = replicas.into_iter().collect();
+        verify_window_post::<Tree>(&config, &job.randomness, &replicas, job.prover, proof)
+    };
+    Ok(judged(begun, verdict))
+}
+
+/// An error of the peer's verifier (bytes that are no proof) is a refusal too.
+fn judged(begun: Instant, verdict: Result<bool>) -> Answer {
+    Answer {
+        valid: Some(verdict.unwrap_or(false)),
+        ..timed(begun)
+    }
+}
+
+fn timed(begun: Instant) -> Answer {
+    Answer {
+        seconds: begun.elapsed().as_secs_f64(),
+        ..Answer::default()
+    }
+}
+
+fn porep(job: &SectorJob) -> PoRepConfig {
+    PoRepConfig::new_groth16(job.size, job.porep_id, ApiVersion::V1_1_0)
+}
+
+fn post_config(size: u64, winning: bool) -> Result<PoStConfig> {
+    let window = WINDOW_POST_SECTOR_COUNT
+        .read()
+        .map_err(|_| anyhow!("the peer's table is poisoned"))?
+        .get(&size)
+        .copied()
+        .with_context(|| format!("the peer has no sectors of {size} bytes"))?;
+    Ok(PoStConfig {
+        sector_size: size.into(),
+        challenge_count: if winning {
+            WINNING_POST_CHALLENGE_COUNT
+        } else {
+            WINDOW_POST_CHALLENGE_COUNT
+        },
+        sector_count: if winning {
+            WINNING_POST_SECTOR_COUNT
+        } else {
+            window
+        },
+        typ: if winning {
+            PoStType::Winning
+        } else {
+            PoStType::Window
+        },
+        priority: false,
+        api_version: ApiVersion::V1_2_0,
+    })
+}
+
+fn paths(job: &SectorJob) -> (PathBuf, PathBuf, PathBuf) {
+    (
+        job.dir.join("unsealed"),
+        job.dir.join("sealed"),
+        job.dir.join("cache"),
+    )
+}
+
+fn peak_memory_bytes() -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .context("no VmHWM")?;
+    let kib: u64 = line
+        .split_whitespace()
+        .nth(1)
+        .context("no number")?
+        .parse()?;
+    Ok(kib << 10)
+}

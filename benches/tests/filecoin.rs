@@ -1,0 +1,266 @@
+//! Interop with Filecoin's own prover, both ways, at 2 KiB (`HOLDFAST_PEER_SIZE=8MiB` for more): the same keys, the same
+//! sector, proofs of each side judged by the other.
+//!
+//! ```text
+//! cargo test --release -p benches --features filecoin --test filecoin
+//! ```
+//! Cost: two PoRep proofs of the peer's and two of ours; keys are made on first use.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use benches::peer::{Ask, Peer, PostJob, SectorJob};
+use prover::machine::{Machine, Plan};
+use prover::piece::commp::commp_of;
+use prover::post::proof::{ReplicaRef, prove_window, prove_winning};
+use prover::seal::{self, SealRequest, Sealed};
+use prover::sector_dir::record::SectorFile;
+use prover::snark::CircuitId;
+use prover::snark::keys::{ParamStore, ProvingKey};
+use prover::verify::{
+    self, PorepStatement, VerifyError, VerifyingKeys, WindowPostStatement, WinningPostStatement,
+};
+use prover::{
+    NoProgress, PieceInfo, PostRandomness, ProverId, RegisteredSeal, SectorNumber, SectorSize,
+    Seed, Ticket,
+};
+
+struct Both {
+    size: SectorSize,
+    plan: Plan,
+    keys: Vec<Arc<ProvingKey>>,
+    verifying: VerifyingKeys,
+    peer: Peer,
+    folder: tempfile::TempDir,
+}
+
+impl Both {
+    fn new() -> Self {
+        let size: SectorSize = std::env::var("HOLDFAST_PEER_SIZE")
+            .unwrap_or_else(|_| "2KiB".into())
+            .parse()
+            .expect("HOLDFAST_PEER_SIZE is 2KiB, 8MiB or 512MiB");
+        let plan = Plan::new(&Machine::detect()).expect("threads");
+        let store = ParamStore::open(benches::params_dir()).expect("the cache folder");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut peer = Peer::start(
+            Path::new(env!("CARGO_BIN_EXE_filecoin-peer")),
+            folder.path(),
+            std::thread::available_parallelism().map_or(2, usize::from),
+        );
+        peer.link_keys(&store, size);
+        let circuits = [
+            CircuitId::porep(size),
+            CircuitId::window(size),
+            CircuitId::winning(size),
+        ];
+        let keys = circuits
+            .iter()
+            .map(|id| store.load_or_generate(*id, &NoProgress).expect("a key"))
+            .collect();
+        let bytes: Vec<_> = circuits
+            .iter()
+            .map(|id| store.verifying_key_bytes(*id, &NoProgress).expect("a key"))
+            .collect();
+        let pairs = circuits.into_iter().zip(bytes.iter().map(Vec::as_slice));
+        let verifying = VerifyingKeys::from_vk_bytes(pairs).expect("checked keys");
+        Self {
+            size,
+            plan,
+            keys,
+            verifying,
+            peer,
+            folder,
+        }
+    }
+
+    /// One sector, sealed by both; gives ours, the peer's proof and where the peer's files are.
+    fn seal(&mut self, number: u64) -> (Sealed, PorepStatement, Vec<u8>, PathBuf) {
+        let (request, data) = sector(self.size, number);
+        let seed = Seed([0x43; 32]);
+        let ours = self.folder.path().join(format!("ours-{number}"));
+        let sealed = seal::create(&ours, request.clone(), &mut [&mut data.as_slice()])
+            .expect("packed")
+            .label(&self.plan, &NoProgress)
+            .expect("labelled")
+            .replicate(&self.plan, &NoProgress)
+            .expect("replicated")
+            .challenge(seed)
+            .expect("challenged")
+            .prove(&self.keys[0], &self.plan, &NoProgress)
+            .expect("proven");
+        let theirs = self.folder.path().join(format!("theirs-{number}"));
+        let job = SectorJob::of(&request, seed, &theirs, &data);
+        self.peer.ask(&Ask::Pc1(job.clone()));
+        let (comm_d, comm_r) = self
+            .peer
+            .ask(&Ask::Pc2(job.clone()))
+            .commitments
+            .expect("PC2 commits");
+        assert_eq!(comm_d, sealed.comm_d().to_string(), "CommD");
+        assert_eq!(comm_r, sealed.comm_r().to_string(), "CommR");
+        let replica = ours.join(SectorFile::Sealed.name(self.size.shape().base_trees));
+        assert!(
+            std::fs::read(replica).expect("ours")
+                == std::fs::read(theirs.join("sealed")).expect("theirs"),
+            "the replicas differ"
+        );
+        self.peer.ask(&Ask::C1(job.clone()));
+        let proof = self.peer.ask(&Ask::C2(job)).proof.expect("C2 proves");
+        let statement = PorepStatement {
+            seal: request.seal,
+            prover: request.prover,
+            sector: request.sector,
+            ticket: request.ticket,
+            seed,
+            comm_d: sealed.comm_d(),
+            comm_r: sealed.comm_r(),
+        };
+        (sealed, statement, unhex(&proof), theirs)
+    }
+
+    fn peer_accepts_seal(&mut self, statement: &PorepStatement, proof: &[u8]) -> bool {
+        let ask = Ask::VerifySeal {
+            job: SectorJob::of_statement(statement),
+            comm_d: statement.comm_d.0,
+            comm_r: statement.comm_r.0,
+            proof: proof.to_vec(),
+        };
+        self.peer.ask(&ask).valid.expect("a verdict")
+    }
+
+    fn peer_accepts_post(&mut self, job: PostJob, proof: &[u8]) -> bool {
+        let proof = proof.to_vec();
+        let ask = Ask::VerifyPost { job, proof };
+        self.peer.ask(&ask).valid.expect("a verdict")
+    }
+
+    fn peer_posts(&mut self, job: PostJob) -> Vec<u8> {
+        unhex(&self.peer.ask(&Ask::Post(job)).proof.expect("a proof"))
+    }
+}
+
+fn sector(size: SectorSize, number: u64) -> (SealRequest, Vec<u8>) {
+    let mut data = vec![0; usize::try_from(size.unpadded_bytes()).expect("fits in memory")];
+    blake3::Hasher::new()
+        .update(&number.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut data);
+    let (comm_p, padded) = commp_of(&data);
+    let request = SealRequest {
+        seal: RegisteredSeal::v1_1(size),
+        prover: ProverId::from_provider_id(1000),
+        sector: SectorNumber(number),
+        ticket: Ticket([0x21; 32]),
+        pieces: vec![PieceInfo {
+            comm_p,
+            size: padded,
+        }],
+    };
+    (request, data)
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    hex::decode(text).expect("the peer writes hex")
+}
+
+/// A proof that has one bit of its last point's x flipped: no point any more, or another one.
+fn bent(proof: &[u8]) -> Vec<u8> {
+    let mut bent = proof.to_vec();
+    let last = bent.len() - 1;
+    bent[last] ^= 1;
+    bent
+}
+
+#[test]
+fn each_side_accepts_the_others_proofs_and_refuses_changed_ones() {
+    let mut both = Both::new();
+    let (ours, first, theirs, first_dir) = both.seal(7);
+
+    // PoRep: ours there, theirs here, with the same keys; and neither a bent proof nor another statement.
+    assert!(both.peer_accepts_seal(&first, ours.proof()));
+    assert!(both.peer_accepts_seal(&first, &theirs));
+    assert_eq!(verify::porep(&both.verifying, &first, &theirs), Ok(()));
+    assert!(!both.peer_accepts_seal(&first, &bent(ours.proof())));
+    let mut other = first.clone();
+    other.sector = SectorNumber(8);
+    assert!(!both.peer_accepts_seal(&other, ours.proof()));
+    assert!(matches!(
+        verify::porep(&both.verifying, &other, &theirs),
+        Err(VerifyError::Rejected)
+    ));
+
+    let (_, second, _, second_dir) = both.seal(8);
+    let randomness = PostRandomness::masked([0x65; 32]);
+    let (size, prover) = (both.size, first.prover);
+    let ours_of = |number: u64| both.folder.path().join(format!("ours-{number}"));
+    let (dir_7, dir_8) = (ours_of(7), ours_of(8));
+    let replica = |statement: &PorepStatement, dir| ReplicaRef {
+        number: statement.sector,
+        comm_r: statement.comm_r,
+        dir,
+    };
+
+    // WindowPoSt over two sectors.
+    let window = WindowPostStatement {
+        size,
+        prover,
+        randomness,
+        sectors: vec![(first.sector, first.comm_r), (second.sector, second.comm_r)],
+    };
+    let sectors = [replica(&first, dir_7.as_path()), replica(&second, &dir_8)];
+    let ours = both
+        .plan
+        .run(|| {
+            prove_window(
+                &both.keys[1],
+                size,
+                prover,
+                randomness,
+                &sectors,
+                &NoProgress,
+            )
+        })
+        .expect("a WindowPoSt");
+    assert!(both.peer_accepts_post(PostJob::of_window(&window), &ours));
+    assert!(!both.peer_accepts_post(PostJob::of_window(&window), &bent(&ours)));
+    let sealed_there = [
+        (first.sector, first.comm_r, first_dir.clone()),
+        (second.sector, second.comm_r, second_dir),
+    ];
+    let job = PostJob::new(false, size, prover, randomness, &sealed_there);
+    let theirs = both.peer_posts(job);
+    assert_eq!(
+        verify::window_post(&both.verifying, &window, &theirs),
+        Ok(())
+    );
+
+    // WinningPoSt of one.
+    let winning = WinningPostStatement {
+        size,
+        prover,
+        randomness,
+        sector: (first.sector, first.comm_r),
+    };
+    let ours = both
+        .plan
+        .run(|| {
+            prove_winning(
+                &both.keys[2],
+                size,
+                prover,
+                randomness,
+                replica(&first, &dir_7),
+                &NoProgress,
+            )
+        })
+        .expect("a WinningPoSt");
+    assert!(both.peer_accepts_post(PostJob::of_winning(&winning), &ours));
+    assert!(!both.peer_accepts_post(PostJob::of_winning(&winning), &bent(&ours)));
+    let job = PostJob::new(true, size, prover, randomness, &sealed_there[..1]);
+    let theirs = both.peer_posts(job);
+    assert_eq!(
+        verify::winning_post(&both.verifying, &winning, &theirs),
+        Ok(())
+    );
+}
