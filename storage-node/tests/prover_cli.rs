@@ -119,6 +119,11 @@ fn seal_resume_unseal_check_repair() {
     let (code, report) = desk.run(&["unseal", text(&dir), "-o", text(&missing)]);
     assert_eq!(code, 6, "{report}");
     assert!(!missing.exists(), "no output of damaged data");
+    let whole = std::fs::read(dir.join("sealed")).expect("readable");
+    std::fs::write(dir.join("sealed"), &whole[..1024]).expect("writable");
+    let (code, report) = desk.run(&["unseal", text(&dir), "-o", text(&missing)]);
+    assert_eq!(code, 6, "a cut file is damage: {report}");
+    assert!(report["error"]["hint"].is_string(), "{report}");
     let (code, report) = desk.run(&["repair", text(&dir)]);
     assert_eq!(
         (code, &report["comm_r"]),

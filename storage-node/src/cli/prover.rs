@@ -142,6 +142,13 @@ fn seal_error(error: SealError) -> CliError {
         SealError::Dir(SectorDirError::Record { .. } | SectorDirError::Damaged { .. }) => {
             Class::BadData
         }
+        // A file that ends too early is damage, whatever the machine does.
+        SealError::Dir(SectorDirError::Disk(disk))
+            if disk.source.kind() == std::io::ErrorKind::UnexpectedEof =>
+        {
+            return with_next_step(Class::BadData, error)
+                .hint("look for damage with `holdfast prover check DIR`");
+        }
         SealError::Dir(SectorDirError::Disk(_) | SectorDirError::Locked(_)) => Class::Machine,
         SealError::Tree(prover::merkle::build::TreeError::NotCanonical { .. }) => Class::BadData,
         SealError::Tree(_) | SealError::Memory(_) | SealError::DiskSpace { .. } => Class::Machine,

@@ -198,14 +198,23 @@ impl Report {
         }
         for p in &self.providers {
             line(format!(
-                "provider {}: {} proofs accepted, earned {} in rewards and {} from deals, charged {}",
-                p.id, p.window_posts, p.rewarded, p.deals_paid, p.charged
+                "provider {}: {} proofs accepted, earned {} tokens in rewards and {} from deals, charged {}",
+                p.id,
+                p.window_posts,
+                p.rewarded.in_tokens(),
+                p.deals_paid.in_tokens(),
+                p.charged.in_tokens()
             ));
         }
         let f = &self.fault;
         line(format!(
-            "fault   provider {} lost the replica of sector {} at epoch {}; the chain knew at epoch {} ({}); charged {}",
-            f.provider, f.sector, f.damaged_epoch, f.detected_epoch, f.found_by, f.charged
+            "fault   provider {} lost the replica of sector {} at epoch {}; the chain knew at epoch {} ({}); charged {} tokens",
+            f.provider,
+            f.sector,
+            f.damaged_epoch,
+            f.detected_epoch,
+            f.found_by,
+            f.charged.in_tokens()
         ));
         let a = &self.audit;
         line(format!(

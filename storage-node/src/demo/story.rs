@@ -55,7 +55,7 @@ pub async fn tell(config: DemoConfig, out: Output) -> Result<Report, DemoError> 
     let (source, estimate) = source_file(&config, &home)?;
     let original = fs::read(&source).map_err(DemoError::at("reading the file"))?;
     out.say(format_args!(
-        "{}: {}, {} shards, {} sectors of {}; sealing takes about {} minutes on {} cores",
+        "{}: {}, {} shards, about {} sectors of {}; sealing takes about {} minutes on {} cores",
         source.display(),
         human_bytes(original.len() as u64),
         config.scheme.n(),

@@ -388,8 +388,9 @@ impl Bench {
         if report.is_sound() {
             return Health::Good { full };
         }
-        for damage in &report.damage {
-            tracing::warn!(sector = number.0, %damage, "damage found");
+        if let Some(damage) = report.damage.first() {
+            let places = report.damage.len();
+            tracing::warn!(sector = number.0, places, %damage, "damage found");
         }
         Health::Damaged
     }
