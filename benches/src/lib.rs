@@ -14,6 +14,15 @@
 //! use the whole machine (`prover::seal`, Groth16) on all of it. Criterion compares with the run before in
 //! `target/criterion`; a baseline that is kept states the date and the machine.
 
+use std::sync::Arc;
+
+use prover::piece::commp::commp_of;
+use prover::seal::SealRequest;
+use prover::snark::CircuitId;
+use prover::snark::keys::{ParamStore, ProvingKey};
+use prover::verify::VerifyingKeys;
+use prover::{NoProgress, PieceInfo, ProverId, RegisteredSeal, SectorNumber, SectorSize, Ticket};
+
 #[cfg(feature = "filecoin")]
 pub mod peer;
 pub mod process;
@@ -36,4 +45,55 @@ pub fn params_dir() -> std::path::PathBuf {
         .map(std::path::PathBuf::from)
         .or_else(cached);
     dir.expect("a home folder, or HOLDFAST_PARAMS")
+}
+
+/// Bytes that look random and are the same every time.
+pub fn sample(bytes: usize) -> Vec<u8> {
+    let mut out = vec![0; bytes];
+    blake3::Hasher::new()
+        .update(b"holdfast benches")
+        .finalize_xof()
+        .fill(&mut out);
+    out
+}
+
+/// A sector full of one piece: the request and the piece's bytes.
+pub fn full_sector(size: SectorSize, number: u64) -> (SealRequest, Vec<u8>) {
+    let data = sample(usize::try_from(size.unpadded_bytes()).expect("test sizes fit in memory"));
+    let (comm_p, padded) = commp_of(&data);
+    let request = SealRequest {
+        seal: RegisteredSeal::v1_1(size),
+        prover: ProverId::from_provider_id(1000),
+        sector: SectorNumber(number),
+        ticket: Ticket([0x21; 32]),
+        pieces: vec![PieceInfo {
+            comm_p,
+            size: padded,
+        }],
+    };
+    (request, data)
+}
+
+/// The developers' keys of a size: PoRep, window, winning.
+pub struct Keys {
+    /// For proving.
+    pub proving: [Arc<ProvingKey>; 3],
+    /// For verifying.
+    pub verifying: VerifyingKeys,
+}
+
+impl Keys {
+    /// Opens them; makes them first where there are none.
+    pub fn of(store: &ParamStore, size: SectorSize) -> Self {
+        let circuits = [
+            CircuitId::porep(size),
+            CircuitId::window(size),
+            CircuitId::winning(size),
+        ];
+        let proving = circuits.map(|id| store.load_or_generate(id, &NoProgress).expect("a key"));
+        let bytes = circuits.map(|id| store.verifying_key_bytes(id, &NoProgress).expect("a key"));
+        let pairs = circuits.into_iter().zip(bytes.iter().map(Vec::as_slice));
+        let verifying = VerifyingKeys::from_vk_bytes(pairs).expect("checked keys");
+        Self { proving, verifying }
+    }
 }

@@ -10,25 +10,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use benches::peer::{Ask, Peer, PostJob, SectorJob};
+use benches::{Keys, full_sector};
 use prover::machine::{Machine, Plan};
-use prover::piece::commp::commp_of;
 use prover::post::proof::{ReplicaRef, prove_window, prove_winning};
-use prover::seal::{self, SealRequest, Sealed};
+use prover::seal::{self, Sealed};
 use prover::sector_dir::record::SectorFile;
-use prover::snark::CircuitId;
 use prover::snark::keys::{ParamStore, ProvingKey};
 use prover::verify::{
     self, PorepStatement, VerifyError, VerifyingKeys, WindowPostStatement, WinningPostStatement,
 };
-use prover::{
-    NoProgress, PieceInfo, PostRandomness, ProverId, RegisteredSeal, SectorNumber, SectorSize,
-    Seed, Ticket,
-};
+use prover::{NoProgress, PostRandomness, SectorNumber, SectorSize, Seed};
 
 struct Both {
     size: SectorSize,
     plan: Plan,
-    keys: Vec<Arc<ProvingKey>>,
+    keys: [Arc<ProvingKey>; 3],
     verifying: VerifyingKeys,
     peer: Peer,
     folder: tempfile::TempDir,
@@ -49,25 +45,11 @@ impl Both {
             std::thread::available_parallelism().map_or(2, usize::from),
         );
         peer.link_keys(&store, size);
-        let circuits = [
-            CircuitId::porep(size),
-            CircuitId::window(size),
-            CircuitId::winning(size),
-        ];
-        let keys = circuits
-            .iter()
-            .map(|id| store.load_or_generate(*id, &NoProgress).expect("a key"))
-            .collect();
-        let bytes: Vec<_> = circuits
-            .iter()
-            .map(|id| store.verifying_key_bytes(*id, &NoProgress).expect("a key"))
-            .collect();
-        let pairs = circuits.into_iter().zip(bytes.iter().map(Vec::as_slice));
-        let verifying = VerifyingKeys::from_vk_bytes(pairs).expect("checked keys");
+        let Keys { proving, verifying } = plan.run(|| Keys::of(&store, size));
         Self {
             size,
             plan,
-            keys,
+            keys: proving,
             verifying,
             peer,
             folder,
@@ -76,7 +58,7 @@ impl Both {
 
     /// One sector, sealed by both; gives ours, the peer's proof and where the peer's files are.
     fn seal(&mut self, number: u64) -> (Sealed, PorepStatement, Vec<u8>, PathBuf) {
-        let (request, data) = sector(self.size, number);
+        let (request, data) = full_sector(self.size, number);
         let seed = Seed([0x43; 32]);
         let ours = self.folder.path().join(format!("ours-{number}"));
         let sealed = seal::create(&ours, request.clone(), &mut [&mut data.as_slice()])
@@ -138,26 +120,6 @@ impl Both {
     fn peer_posts(&mut self, job: PostJob) -> Vec<u8> {
         unhex(&self.peer.ask(&Ask::Post(job)).proof.expect("a proof"))
     }
-}
-
-fn sector(size: SectorSize, number: u64) -> (SealRequest, Vec<u8>) {
-    let mut data = vec![0; usize::try_from(size.unpadded_bytes()).expect("fits in memory")];
-    blake3::Hasher::new()
-        .update(&number.to_le_bytes())
-        .finalize_xof()
-        .fill(&mut data);
-    let (comm_p, padded) = commp_of(&data);
-    let request = SealRequest {
-        seal: RegisteredSeal::v1_1(size),
-        prover: ProverId::from_provider_id(1000),
-        sector: SectorNumber(number),
-        ticket: Ticket([0x21; 32]),
-        pieces: vec![PieceInfo {
-            comm_p,
-            size: padded,
-        }],
-    };
-    (request, data)
 }
 
 fn unhex(text: &str) -> Vec<u8> {

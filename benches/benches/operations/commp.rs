@@ -3,7 +3,9 @@
 use criterion::{Criterion, Throughput};
 use prover::piece::commp::commp_of;
 
-use crate::support::{sample, slow};
+use benches::sample;
+
+use crate::support::slow;
 
 pub fn bench(c: &mut Criterion) {
     let data = sample(127 << 16);

@@ -3,7 +3,9 @@
 use criterion::{Criterion, Throughput};
 use storage_node::object::erasure::{Coder, Scheme};
 
-use crate::support::{sample, slow};
+use benches::sample;
+
+use crate::support::slow;
 
 const SHARD: usize = 64 * 1024;
 

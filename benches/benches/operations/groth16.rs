@@ -1,52 +1,33 @@
 //! Proving and verifying at 2 KiB with the cached developers' keys, which are made first where there are none (a minute).
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
+use benches::{Keys, full_sector, params_dir};
 use criterion::{BatchSize, Criterion, Throughput};
 use prover::{
     NoProgress, PostRandomness, SectorSize, Seed,
     machine::{Machine, Plan},
     post::proof::{ReplicaRef, prove_window, prove_winning},
     seal::{self, AnyStage, Challenged},
-    snark::keys::{ParamStore, ProvingKey},
-    verify::{self, CircuitId, PorepStatement, Statement, VerifyingKeys, WindowPostStatement},
+    snark::keys::ParamStore,
+    verify::{self, PorepStatement, Statement, WindowPostStatement},
 };
 
-use benches::params_dir;
-
-use crate::support::{full_sector, slow};
+use crate::support::slow;
 
 const SIZE: SectorSize = SectorSize::Kib2;
 
 pub fn bench(c: &mut Criterion) {
     let plan = Plan::new(&Machine::detect()).expect("a thread pool");
     let store = ParamStore::open(params_dir()).expect("the cache folder");
-    let circuits = [
-        CircuitId::porep(SIZE),
-        CircuitId::window(SIZE),
-        CircuitId::winning(SIZE),
-    ];
-    let keys: Vec<Arc<ProvingKey>> = circuits
-        .iter()
-        .map(|id| {
-            plan.run(|| store.load_or_generate(*id, &NoProgress))
-                .expect("a proving key")
-        })
-        .collect();
-    let vks: Vec<_> = circuits
-        .iter()
-        .map(|id| {
-            store
-                .verifying_key_bytes(*id, &NoProgress)
-                .expect("a verifying key")
-        })
-        .collect();
-    let pairs = circuits.iter().copied().zip(vks.iter().map(Vec::as_slice));
-    let verifying = VerifyingKeys::from_vk_bytes(pairs).expect("checked keys");
+    let Keys {
+        proving: keys,
+        verifying,
+    } = plan.run(|| Keys::of(&store, SIZE));
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     let ready = folder.path().join("challenged");
-    let (request, data) = full_sector(SIZE);
+    let (request, data) = full_sector(SIZE, 7);
     let packed =
         seal::create(&ready, request.clone(), &mut [&mut data.as_slice()]).expect("packed");
     let labeled = packed.label(&plan, &NoProgress).expect("labeled");

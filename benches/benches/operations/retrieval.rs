@@ -13,7 +13,9 @@ use retrieval::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{sample, slow};
+use benches::sample;
+
+use crate::support::slow;
 
 const CHAIN: ChainTag = ChainTag([0xbe, 0xac, 0x5e, 0x02]);
 const BYTES: usize = 64 << 20;

@@ -9,12 +9,14 @@ use prover::{
     seal,
 };
 
-use crate::support::{full_sector, slow};
+use benches::full_sector;
+
+use crate::support::slow;
 
 pub fn bench(c: &mut Criterion) {
     let size = SectorSize::Mib8;
     let plan = Plan::new(&Machine::detect()).expect("a thread pool");
-    let (request, data) = full_sector(size);
+    let (request, data) = full_sector(size, 7);
     let mut group = slow(c, "prover::seal", Throughput::Bytes(size.bytes()));
     for (name, timed_stage) in [("pc1/size=8MiB", 1), ("pc2/size=8MiB", 2)] {
         group.bench_function(name, |b| {

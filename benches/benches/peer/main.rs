@@ -15,18 +15,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use benches::peer::{Ask, Peer, PostJob, SectorJob};
+use benches::{Keys, full_sector};
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
 use prover::machine::{Machine, Plan};
-use prover::piece::commp::commp_of;
 use prover::post::proof::{ReplicaRef, prove_window, prove_winning};
-use prover::seal::{self, AnyStage, Challenged, Replicated, SealRequest};
-use prover::snark::CircuitId;
+use prover::seal::{self, AnyStage, Challenged, Replicated};
 use prover::snark::keys::ParamStore;
-use prover::verify::{self, PorepStatement, VerifyingKeys};
-use prover::{
-    NoProgress, PieceInfo, PostRandomness, ProverId, RegisteredSeal, SectorNumber, SectorSize,
-    Seed, Ticket,
-};
+use prover::verify::{self, PorepStatement};
+use prover::{NoProgress, PostRandomness, SectorSize, Seed};
 
 criterion_group!(benches, bench);
 criterion_main!(benches);
@@ -131,23 +127,12 @@ fn compare(c: &mut Criterion, size: SectorSize) {
         threads,
     );
     peer.link_keys(&store, size);
-    let circuits = [
-        CircuitId::porep(size),
-        CircuitId::window(size),
-        CircuitId::winning(size),
-    ];
-    let keys: Vec<_> = circuits
-        .iter()
-        .map(|id| store.load_or_generate(*id, &NoProgress).expect("a key"))
-        .collect();
-    let bytes: Vec<_> = circuits
-        .iter()
-        .map(|id| store.verifying_key_bytes(*id, &NoProgress).expect("a key"))
-        .collect();
-    let pairs = circuits.into_iter().zip(bytes.iter().map(Vec::as_slice));
-    let verifying = VerifyingKeys::from_vk_bytes(pairs).expect("checked keys");
+    let Keys {
+        proving: keys,
+        verifying,
+    } = plan.run(|| Keys::of(&store, size));
 
-    let (request, data) = sector(size);
+    let (request, data) = full_sector(size, 7);
     let job = SectorJob::of(&request, SEED, &folder.path().join("theirs"), &data);
     let peer = RefCell::new(peer);
     let ask = |what: Ask| peer.borrow_mut().ask(&what);
@@ -285,24 +270,6 @@ fn timed(work: impl FnOnce()) -> Duration {
     let begun = Instant::now();
     work();
     begun.elapsed()
-}
-
-/// A sector full of one piece.
-fn sector(size: SectorSize) -> (SealRequest, Vec<u8>) {
-    let mut data = vec![0; usize::try_from(size.unpadded_bytes()).expect("fits in memory")];
-    blake3::Hasher::new().finalize_xof().fill(&mut data);
-    let (comm_p, padded) = commp_of(&data);
-    let request = SealRequest {
-        seal: RegisteredSeal::v1_1(size),
-        prover: ProverId::from_provider_id(1000),
-        sector: SectorNumber(7),
-        ticket: Ticket([0x21; 32]),
-        pieces: vec![PieceInfo {
-            comm_p,
-            size: padded,
-        }],
-    };
-    (request, data)
 }
 
 /// Folders for sectors of ours; the last one but the kept ones is removed when the next is asked for.
