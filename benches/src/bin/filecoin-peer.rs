@@ -293,7 +293,12 @@ fn post_config(size: u64, winning: bool) -> Result<PoStConfig> {
             PoStType::Window
         },
         priority: false,
-        api_version: ApiVersion::V1_2_0,
+        // As the registered types have it: WindowPoSt draws by V1_2 (FIP-0061), WinningPoSt by the position among its 66.
+        api_version: if winning {
+            ApiVersion::V1_1_0
+        } else {
+            ApiVersion::V1_2_0
+        },
     })
 }
 
