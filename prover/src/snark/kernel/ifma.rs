@@ -395,7 +395,7 @@ fn gather_signed<const D: usize>(points: &[Point<D>], indexes: &[u32; LANES]) ->
 /// Rows to columns: eight registers of eight words.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn transpose(r: [__m512i; 8]) -> [__m512i; 8] {
+pub(in crate::snark) fn transpose(r: [__m512i; 8]) -> [__m512i; 8] {
     let mut pairs = r;
     for i in 0..4 {
         pairs[2 * i] = _mm512_unpacklo_epi64(r[2 * i], r[2 * i + 1]);

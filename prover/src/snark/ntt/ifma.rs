@@ -26,6 +26,7 @@ use ark_ff::{FftField, Field};
 use rayon::prelude::*;
 
 use crate::hash::poseidon::lanes::{Constant, Ifma, LANES, Lanes, ORDER, all, constant};
+use crate::snark::kernel::ifma::transpose;
 
 const LIMBS: usize = 5;
 const LIMB_MASK: u64 = (1 << 52) - 1;
@@ -575,33 +576,6 @@ fn join(lanes: &Lanes) -> [__m512i; WORDS] {
         _mm512_or_si512(_mm512_srli_epi64::<24>(l[2]), _mm512_slli_epi64::<28>(l[3])),
         _mm512_or_si512(_mm512_srli_epi64::<36>(l[3]), _mm512_slli_epi64::<16>(l[4])),
     ]
-}
-
-/// Rows to columns: eight registers of eight words.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn transpose(r: [__m512i; 8]) -> [__m512i; 8] {
-    let mut pairs = r;
-    for i in 0..4 {
-        pairs[2 * i] = _mm512_unpacklo_epi64(r[2 * i], r[2 * i + 1]);
-        pairs[2 * i + 1] = _mm512_unpackhi_epi64(r[2 * i], r[2 * i + 1]);
-    }
-    let mut quads = pairs;
-    for half in [0, 4] {
-        for i in [0, 1] {
-            let (low, high) = (pairs[half + i], pairs[half + 2 + i]);
-            quads[half + i] = _mm512_shuffle_i64x2::<0x88>(low, high);
-            quads[half + 2 + i] = _mm512_shuffle_i64x2::<0xdd>(low, high);
-        }
-    }
-    let mut columns = quads;
-    for i in [0, 1] {
-        columns[i] = _mm512_shuffle_i64x2::<0x88>(quads[i], quads[4 + i]);
-        columns[4 + i] = _mm512_shuffle_i64x2::<0xdd>(quads[i], quads[4 + i]);
-        columns[2 + i] = _mm512_shuffle_i64x2::<0x88>(quads[2 + i], quads[6 + i]);
-        columns[6 + i] = _mm512_shuffle_i64x2::<0xdd>(quads[2 + i], quads[6 + i]);
-    }
-    columns
 }
 
 /// The lowest `bits` bits in reverse.
