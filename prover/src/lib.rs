@@ -38,6 +38,8 @@ pub mod ids;
 #[cfg(feature = "prove")]
 pub mod machine;
 pub mod merkle;
+#[cfg(feature = "prove")]
+mod pages;
 pub mod piece;
 pub mod porep;
 pub mod post;

@@ -6,6 +6,7 @@
 //! kernel's out-of-memory killer half-way (threat H9).
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 /// What the host offers, as measured.
@@ -53,6 +54,7 @@ pub struct MemoryError {
 pub struct Plan {
     memory: u64,
     pool: Arc<rayon::ThreadPool>,
+    parent_cache: Option<(Arc<Path>, u64)>,
 }
 
 /// The thread pool could not be started.
@@ -80,7 +82,29 @@ impl Plan {
         Ok(Self {
             memory,
             pool: Arc::new(pool),
+            parent_cache: None,
         })
+    }
+
+    /// Keeps parent lists of at most so many bytes in this folder, one file per proof type ([`crate::porep::parents`]),
+    /// instead of generating them for every sector. The folder is made when it is needed.
+    pub fn with_parent_cache(self, folder: &Path, largest: u64) -> Self {
+        Self {
+            parent_cache: Some((folder.into(), largest)),
+            ..self
+        }
+    }
+
+    /// Where a parent list of so many bytes is kept, if anywhere.
+    pub fn parent_cache(&self, bytes: u64) -> Option<&Path> {
+        self.parent_cache
+            .as_ref()
+            .and_then(|(folder, largest)| (bytes <= *largest).then_some(&**folder))
+    }
+
+    /// Bytes that work under this plan may take.
+    pub fn memory(&self) -> u64 {
+        self.memory
     }
 
     /// Threads of the pool.

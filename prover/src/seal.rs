@@ -7,7 +7,7 @@
 //! | stage | step that reaches it | reads | writes |
 //! |---|---|---|---|
 //! | Packed | [`create`] | pieces | `unsealed` |
-//! | Labeled | [`Packed::label`], PC1 | `unsealed` | TreeD, layers |
+//! | Labeled | [`Packed::label`] or [`label_all`], PC1 | `unsealed` | TreeD, layers |
 //! | Replicated | [`Labeled::replicate`], PC2 | layers, `unsealed` | TreeC, `sealed`, TreeR, `p_aux` |
 //! | Challenged | [`Replicated::challenge`], C1 | all of them | the seed |
 //! | Sealed | [`Challenged::prove`], C2 | vanilla proofs | the proof |
@@ -19,6 +19,7 @@
 //! root is compared with what it must be, and the openings of C1 are verified before anything is proven.
 
 mod check;
+mod label;
 mod pipeline;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ mod unseal;
 use std::path::{Path, PathBuf};
 
 pub use check::{CheckDepth, ReplicaReport, replica_check};
+pub use label::label_all;
 pub use pipeline::{
     AnyStage, Challenged, Labeled, Packed, Replicated, SealRequest, Sealed, create, create_on,
     repair, resume, resume_on,
@@ -162,7 +164,8 @@ pub fn disk_bytes(size: SectorSize) -> u64 {
         + SLACK_BYTES
 }
 
-/// Bytes of memory that labelling and unsealing need: the layer being filled and the one before it.
+/// Bytes of memory that labelling and unsealing a sector need: the layer being filled and the one before it. Parents are
+/// kept in memory only where there is more.
 pub fn label_memory(size: SectorSize) -> u64 {
     2 * size.bytes() + SLACK_BYTES
 }

@@ -12,7 +12,8 @@ use prover::piece::commp::commp_of;
 use prover::piece::layout;
 use prover::porep::challenge;
 use prover::porep::graph::Graph;
-use prover::porep::label::{LayerParents, ParentTable, fill_layer};
+use prover::porep::label::{SectorLayer, fill_layer};
+use prover::porep::parents::ParentLists;
 use prover::porep::{column, replica, replica_id};
 use prover::{
     ApiVersion, CommC, CommRLast, NoProgress, Node, PieceInfo, PorepId, ProverId, RegisteredSeal,
@@ -45,19 +46,17 @@ fn porep_id(id: u64) -> PorepId {
 
 /// All layers in memory, first to last.
 fn label(graph: &Graph, layers: u32, replica_id: &ReplicaId) -> Vec<Vec<Node>> {
-    let table = ParentTable::new(graph);
+    let parents = ParentLists::prepare(graph.clone(), u64::MAX, None, &NoProgress);
     let mut filled: Vec<Vec<Node>> = Vec::new();
     for layer in 1..=layers {
         let mut out = vec![[0; 32]; usize::try_from(graph.nodes()).expect("a test size")];
         let previous = filled.last().map(Vec::as_slice);
-        fill_layer(
-            layer,
-            LayerParents::Table(&table),
-            previous,
+        let sector = SectorLayer {
             replica_id,
-            &mut out,
-            &NoProgress,
-        );
+            previous,
+            out: &mut out,
+        };
+        fill_layer(layer, &parents, &mut [sector], &NoProgress);
         filled.push(out);
     }
     filled

@@ -22,8 +22,15 @@ pub const HOME_VARIABLE: &str = "HOLDFAST_HOME";
 pub const PARAMS_VARIABLE: &str = "HOLDFAST_PARAMS";
 /// Variable that names the chain's JSON-RPC address when `--chain` is absent.
 pub const CHAIN_VARIABLE: &str = "HOLDFAST_CHAIN";
+/// Largest list of parents that a node keeps on disk: that of 512 MiB sectors is 896 MiB.
+pub const LARGEST_PARENT_LIST: u64 = 1 << 30;
 /// Longest chain URL that [`Home::read_chain_url`] accepts, in bytes.
 const MAX_CHAIN_URL_BYTES: u64 = 1024;
+
+/// Where lists of parents are kept: beside the keys, because they too depend on the proof type alone.
+pub fn parents_dir(params_dir: &Path) -> PathBuf {
+    params_dir.join("parents")
+}
 
 /// Everything a command needs to know about its surroundings.
 #[derive(Clone, Debug)]

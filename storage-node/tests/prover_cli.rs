@@ -376,3 +376,58 @@ fn tm_s3_damaged_and_foreign_parameter_files_are_refused_by_name() {
     std::fs::write(&ours, &sound).expect("writable");
     assert_eq!(desk.run(&["prove", text(&sector)]).0, 0);
 }
+
+/// `seal-all`: a sector for each file, the same replicas as one by one; refusals before the first sector is made; damage to
+/// one sector does not hold up the others, and the same command without files goes on.
+#[test]
+fn seal_all_takes_many_files_and_goes_on() {
+    let desk = Desk::new();
+    let files: Vec<PathBuf> = (0..5)
+        .map(|i| desk.file(&format!("data-{i}"), 500 + 300 * i))
+        .collect();
+    let root = desk.path("sectors");
+    let all = |files: &[PathBuf], more: &[&str]| {
+        let mut args = vec![
+            "seal-all",
+            text(&root),
+            "--sector-size",
+            "2KiB",
+            "--sector",
+            "7",
+        ];
+        args.extend(files.iter().map(|file| text(file)));
+        args.extend(more);
+        desk.run(&args)
+    };
+
+    let (code, report) = all(&[], &[]);
+    assert_eq!(code, 2, "nothing to do: {report}");
+    for bad in [
+        desk.path("missing"),
+        desk.file("empty", 0),
+        desk.file("large", 3000),
+    ] {
+        let (code, report) = all(&[files[0].clone(), bad], &[]);
+        assert_eq!(code, 3, "{report}");
+        assert!(!root.exists(), "nothing was made: {report}");
+    }
+
+    let (code, report) = all(&files, &["--until", "packed"]);
+    assert_eq!(code, 0, "{report}");
+    let (code, report) = all(&files[..1], &[]);
+    assert_eq!(code, 3, "folder 7 holds a sector: {report}");
+
+    std::fs::write(root.join("9").join("unsealed"), [1; 2048]).expect("written");
+    let (code, report) = all(&[], &["--until", "replicated"]);
+    assert_eq!(code, 6, "{report}");
+    assert!(report["error"].to_string().contains("unsealed"), "{report}");
+    std::fs::remove_dir_all(root.join("9")).expect("removed");
+    let (code, report) = all(&[], &["--until", "replicated"]);
+    assert_eq!(code, 0, "{report}");
+    let sectors = report["sectors"].as_array().expect("a list");
+    let numbers: Vec<&Value> = sectors.iter().map(|sector| &sector["sector"]).collect();
+    assert_eq!(numbers, [7, 8, 10, 11]);
+    let single = desk.seal_to_replica("single", "11", &files[4]);
+    assert_eq!(sectors[3]["comm_r"], single["comm_r"]);
+    assert_ne!(sectors[3]["comm_r"], sectors[2]["comm_r"]);
+}

@@ -62,6 +62,7 @@ pub struct Graph {
     api: ApiVersion,
     drg_seed: [u8; 28],
     expander: Feistel,
+    id: [u8; 32],
 }
 
 impl Graph {
@@ -81,12 +82,25 @@ impl Graph {
         );
         let seeds = GraphSeeds::new(porep_id);
         let expander = Feistel::new(nodes * degree(EXPANDER_DEGREE), seeds.feistel);
+        let legacy = api == ApiVersion::V1_0;
+        let id = sha256::digest(&[
+            b"holdfast/graph/v1",
+            &porep_id.0,
+            &nodes.to_le_bytes(),
+            &[u8::from(legacy)],
+        ]);
         Self {
             nodes,
             api,
             drg_seed: seeds.drg,
             expander,
+            id,
         }
+    }
+
+    /// Tells graphs apart: a digest of everything that the parents follow from.
+    pub fn id(&self) -> &[u8; 32] {
+        &self.id
     }
 
     /// Nodes in a layer.

@@ -1,178 +1,118 @@
 //! SDR labelling: fills a sector's layers, each node hashed from its parents.
 //!
-//! Walk: after [`crate::piece::layout`] (CommD known, hence the replica id), before `column` and `replica`.
-//! Spec: proofs.md §2.6. Plain twin: [`crate::reference::labels`]. Kernel: [`crate::hash::sha256::fill_labels`].
+//! Walk: after [`crate::piece::layout`] (CommD known, hence the replica id) and [`super::parents`], before `column` and
+//! `replica`. Spec: proofs.md §2.6. Plain twin: [`crate::reference::labels`]. Kernel: [`crate::hash::sha256::fill_labels`].
 //! Bytes: layer `l` is `nodes × 32` bytes, node-ordered, no header.
-//! Cost: sequential by construction, 20 SHA-256 compressions a node and layer: about 0.6 µs with SHA-NI.
-//! Memory: the layer being filled and the one before (twice the sector), and the parents: [`ParentTable`] holds 56 bytes a
-//! node; [`LayerParents::Generated`] makes them as it goes, on another thread of the pool where there is one, in 1.8 MiB.
+//! Cost: sequential by construction, 20 SHA-256 compressions a node and layer: about 0.6 µs with SHA-NI. Sectors labelled
+//! in step share a core: about 0.35 µs a node each when they are four.
+//! Memory: per sector the layer being filled and the one before (twice the sector), and the parents once for all.
 //! Crash: a layer counts once `sector_dir` has its stage record; partial layers are refilled.
 #![deny(clippy::as_conversions)]
 
-use super::graph::{Graph, Parents};
-use crate::hash::sha256::{self, LabelKey};
+use super::parents::ParentLists;
+use crate::hash::sha256::{self, LabelKey, LabelStream};
 use crate::ids::{Node, ReplicaId};
 use crate::progress::Progress;
-use crate::spec::DEGREE;
 
-/// Nodes labelled between two progress reports, and the parents generated ahead.
-const WINDOW: usize = 1 << 14;
-
-/// All parents of a graph: 56 bytes a node, shared by all layers and by all sectors of one proof type.
+/// One sector's part in filling a layer.
 #[derive(Debug)]
-pub struct ParentTable {
-    rows: Vec<Parents>,
+pub struct SectorLayer<'a> {
+    /// Key of its labels.
+    pub replica_id: &'a ReplicaId,
+    /// The layer before; `None` in layer 1.
+    pub previous: Option<&'a [Node]>,
+    /// The layer to fill.
+    pub out: &'a mut [Node],
 }
 
-impl ParentTable {
-    /// Generates the table on all threads of the current rayon pool.
-    pub fn new(graph: &Graph) -> Self {
-        use rayon::prelude::*;
-        let mut rows = vec![[0; DEGREE]; count(graph)];
-        rows.par_chunks_mut(WINDOW)
-            .enumerate()
-            .for_each(|(i, rows)| graph.fill(offset(i * WINDOW), rows));
-        Self { rows }
-    }
-
-    /// Memory that a table for this graph needs.
-    pub fn bytes(graph: &Graph) -> u64 {
-        graph.nodes() * offset(size_of::<Parents>())
-    }
-}
-
-/// Where a layer's parents come from.
-#[derive(Clone, Copy, Debug)]
-pub enum LayerParents<'a> {
-    /// From memory: fastest when several layers or sectors follow.
-    Table(&'a ParentTable),
-    /// Made window by window: for sectors whose table does not fit.
-    Generated(&'a Graph),
-}
-
-impl LayerParents<'_> {
-    fn nodes(&self) -> usize {
-        match self {
-            Self::Table(table) => table.rows.len(),
-            Self::Generated(graph) => count(graph),
-        }
-    }
-}
-
-/// Fills one layer, numbered from 1. `previous` is the layer before, `None` for layer 1. Progress is in nodes.
+/// Fills one layer, numbered from 1, of each sector. Progress is in nodes of all of them.
+///
+/// One thread labels all sectors in step, because one chain of hashes alone leaves most of a core idle; four fill it.
 ///
 /// # Panics
 /// When a layer's length differs from the graph's node count, or `previous` is missing above layer 1 or given for it:
 /// both are mistakes of the caller that would silently make a wrong replica.
 pub fn fill_layer(
     layer: u32,
-    parents: LayerParents<'_>,
-    previous: Option<&[Node]>,
-    replica_id: &ReplicaId,
-    out: &mut [Node],
+    parents: &ParentLists,
+    sectors: &mut [SectorLayer<'_>],
     progress: &dyn Progress,
 ) {
-    assert_eq!(out.len(), parents.nodes(), "a layer has the graph's nodes");
-    assert_eq!(
-        layer > 1,
-        previous.is_some(),
-        "layers from 2 on have one before them, layer 1 has not"
-    );
     assert!(layer > 0, "layers are numbered from 1");
-    assert!(
-        previous.is_none_or(|previous| previous.len() == out.len()),
-        "layers have one length"
-    );
-    let key = LabelKey {
-        replica_id,
-        layer,
-        previous,
-    };
-    match parents {
-        LayerParents::Table(table) => {
-            for (i, rows) in table.rows.chunks(WINDOW).enumerate() {
-                sha256::fill_labels(key, i * WINDOW, rows, out);
-                progress.advance(offset(rows.len()));
-            }
-        }
-        LayerParents::Generated(graph) => fill_generated(key, graph, out, progress),
-    }
-}
-
-/// Labels one window while the parents of the next are made.
-fn fill_generated(key: LabelKey<'_>, graph: &Graph, out: &mut [Node], progress: &dyn Progress) {
-    let window = |first: usize| WINDOW.min(out.len() - first);
-    let lengths: Vec<(usize, usize)> = (0..out.len())
-        .step_by(WINDOW)
-        .map(|first| (first, window(first)))
-        .collect();
-    let mut now = vec![[0; DEGREE]; WINDOW];
-    let mut next = vec![[0; DEGREE]; WINDOW];
-    if let Some(&(first, len)) = lengths.first() {
-        graph.fill(offset(first), &mut now[..len]);
-    }
-    for (i, &(first, len)) in lengths.iter().enumerate() {
-        let following = lengths.get(i + 1).copied();
-        rayon::join(
-            || sha256::fill_labels(key, first, &now[..len], out),
-            || {
-                if let Some((first, len)) = following {
-                    graph.fill(offset(first), &mut next[..len]);
-                }
-            },
+    for SectorLayer { previous, out, .. } in sectors.iter() {
+        assert_eq!(out.len(), parents.nodes(), "a layer has the graph's nodes");
+        assert_eq!(
+            layer > 1,
+            previous.is_some(),
+            "layers from 2 on have one before them, layer 1 has not"
         );
-        std::mem::swap(&mut now, &mut next);
-        progress.advance(offset(len));
+        assert!(
+            previous.is_none_or(|previous| previous.len() == out.len()),
+            "layers have one length"
+        );
     }
-}
-
-fn count(graph: &Graph) -> usize {
-    usize::try_from(graph.nodes()).expect("sealing needs addresses of at least 32 bits")
-}
-
-fn offset(count: usize) -> u64 {
-    u64::try_from(count).expect("no machine addresses more than 2^64 bytes")
+    let mut streams: Vec<LabelStream<'_>> = sectors
+        .iter_mut()
+        .map(|sector| LabelStream {
+            key: LabelKey {
+                replica_id: sector.replica_id,
+                layer,
+                previous: sector.previous,
+            },
+            layer: sector.out,
+        })
+        .collect();
+    parents.for_each_window(|first, rows| {
+        sha256::fill_labels(&mut streams, first, rows);
+        let labels = rows.len() * streams.len();
+        progress.advance(u64::try_from(labels).expect("no machine holds more than 2^64 labels"));
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::porep::graph::Graph;
+    use crate::porep::parents::WINDOW;
     use crate::progress::NoProgress;
     use crate::reference;
     use crate::spec::{ApiVersion, RegisteredSeal, SectorSize};
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// All layers of a small graph, from the plain twin and from both sources of parents.
+    fn lists(graph: &Graph) -> [ParentLists; 2] {
+        [0, u64::MAX].map(|room| ParentLists::prepare(graph.clone(), room, None, &NoProgress))
+    }
+
+    /// All layers of a small graph for three sectors in step, from the plain twin and from parents in memory and made as
+    /// needed. Returns the first sector's last layer.
     fn compare(nodes: u64, layers: u32, seal: RegisteredSeal, api: ApiVersion) -> Vec<Node> {
         let porep_id = seal.porep_id();
         let graph = Graph::with_nodes(nodes, &porep_id, api);
-        let table = ParentTable::new(&graph);
-        let replica_id = ReplicaId([7; 32]);
-        let mut previous: Option<Vec<Node>> = None;
+        let ids = [7, 8, 9].map(|byte| ReplicaId([byte; 32]));
+        let mut previous: [Option<Vec<Node>>; 3] = [None, None, None];
         for layer in 1..=layers {
-            let expected = reference::labels(
-                layer,
-                nodes,
-                &porep_id,
-                api,
-                &replica_id,
-                previous.as_deref(),
-            );
-            for parents in [LayerParents::Table(&table), LayerParents::Generated(&graph)] {
-                let mut out = vec![[0xee; 32]; expected.len()];
-                fill_layer(
-                    layer,
-                    parents,
-                    previous.as_deref(),
-                    &replica_id,
-                    &mut out,
-                    &NoProgress,
-                );
+            let expected: [Vec<Node>; 3] = std::array::from_fn(|i| {
+                let before = previous[i].as_deref();
+                reference::labels(layer, nodes, &porep_id, api, &ids[i], before)
+            });
+            for parents in lists(&graph) {
+                let mut out = expected.clone().map(|layer| vec![[0xee; 32]; layer.len()]);
+                let mut sectors: Vec<SectorLayer<'_>> = out
+                    .iter_mut()
+                    .zip(&ids)
+                    .zip(&previous)
+                    .map(|((out, replica_id), previous)| SectorLayer {
+                        replica_id,
+                        previous: previous.as_deref(),
+                        out,
+                    })
+                    .collect();
+                fill_layer(layer, &parents, &mut sectors, &NoProgress);
                 assert_eq!(out, expected, "layer {layer} of {nodes} nodes");
             }
-            previous = Some(expected);
+            previous = expected.map(Some);
         }
-        previous.expect("at least one layer")
+        previous[0].take().expect("at least one layer")
     }
 
     /// proofs.md §9.3: eleven layers over 64 nodes.
@@ -198,7 +138,8 @@ mod tests {
             compare(nodes, 2, seal, ApiVersion::V1_0);
         }
         // More than one window, the last one partial.
-        compare(offset(WINDOW) + 37, 2, seal, ApiVersion::V1_1);
+        let window = u64::try_from(WINDOW).expect("small");
+        compare(window + 37, 2, seal, ApiVersion::V1_1);
     }
 
     #[test]
@@ -213,20 +154,17 @@ mod tests {
         }
         let seal = RegisteredSeal::v1_1(SectorSize::Kib2);
         let graph = Graph::with_nodes(40_000, &seal.porep_id(), ApiVersion::V1_1);
-        for parents in [
-            LayerParents::Generated(&graph),
-            LayerParents::Table(&ParentTable::new(&graph)),
-        ] {
+        let replica_id = &ReplicaId([1; 32]);
+        for parents in lists(&graph) {
             let count = Count(AtomicU64::new(0));
-            fill_layer(
-                1,
-                parents,
-                None,
-                &ReplicaId([1; 32]),
-                &mut vec![[0; 32]; 40_000],
-                &count,
-            );
-            assert_eq!(count.0.into_inner(), 40_000);
+            let mut out = [vec![[0; 32]; 40_000], vec![[0; 32]; 40_000]];
+            let mut sectors = out.each_mut().map(|out| SectorLayer {
+                replica_id,
+                previous: None,
+                out,
+            });
+            fill_layer(1, &parents, &mut sectors, &count);
+            assert_eq!(count.0.into_inner(), 80_000);
         }
     }
 
@@ -235,14 +173,12 @@ mod tests {
     fn a_second_layer_needs_the_first() {
         let seal = RegisteredSeal::v1_1(SectorSize::Kib2);
         let graph = Graph::with_nodes(4, &seal.porep_id(), ApiVersion::V1_1);
-        let out = &mut [[0; 32]; 4];
-        fill_layer(
-            2,
-            LayerParents::Generated(&graph),
-            None,
-            &ReplicaId([1; 32]),
-            out,
-            &NoProgress,
-        );
+        let [parents, _] = lists(&graph);
+        let sector = SectorLayer {
+            replica_id: &ReplicaId([1; 32]),
+            previous: None,
+            out: &mut [[0; 32]; 4],
+        };
+        fill_layer(2, &parents, &mut [sector], &NoProgress);
     }
 }

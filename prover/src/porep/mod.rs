@@ -1,7 +1,7 @@
 //! Proof of replication: from a sector's data to a replica that is this provider's own, and the proof of it.
 //!
 //! Walk: after `piece::layout` (CommD known), before `snark`. In order: [`graph`] (over [`feistel`]) names each node's
-//! parents, `label` fills the layers, `column` hashes them, `replica` encodes the data, [`challenge`] chooses nodes,
+//! parents, `parents` keeps them, `label` fills the layers, `column` hashes them, `replica` encodes the data, [`challenge`] chooses nodes,
 //! `proof` opens them, `circuit` states all that in R1CS. Spec: proofs.md §§2–4. The verifier needs only [`graph`] (parents are public inputs) and
 //! [`challenge`].
 
@@ -14,6 +14,8 @@ pub mod feistel;
 pub mod graph;
 #[cfg(feature = "prove")]
 pub mod label;
+#[cfg(feature = "prove")]
+pub mod parents;
 #[cfg(feature = "prove")]
 pub mod proof;
 #[cfg(feature = "prove")]

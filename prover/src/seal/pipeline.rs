@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::unseal::parent_table;
-use super::{SealError, disk_bytes, label_memory, replicate_memory, require_space};
+use super::{SealError, disk_bytes, replicate_memory, require_space};
 use crate::commitment::{CommC, CommD, CommR, CommRLast};
 use crate::ids::{Node, ProverId, ReplicaId, SectorNumber, Seed, Ticket};
 use crate::machine::Plan;
@@ -15,8 +14,6 @@ use crate::merkle::build;
 use crate::merkle::shape;
 use crate::piece::PieceInfo;
 use crate::piece::layout::{self, LayoutError};
-use crate::porep::graph::Graph;
-use crate::porep::label::{self, LayerParents};
 use crate::porep::proof::{self, Sources, Statement, VanillaProof};
 use crate::porep::{column, replica, replica_id};
 use crate::progress::Progress;
@@ -27,9 +24,6 @@ use crate::snark::keys::{KeyError, ProvingKey};
 use crate::snark::{self, CircuitId};
 use crate::spec::{NODE_BYTES, RegisteredSeal, SealVersion};
 use crate::verify::{self, PorepStatement, VerifyingKeys};
-
-/// Nodes copied per read when TreeD's leaf row is filled.
-const COPY_NODES: u64 = 1 << 14;
 
 /// What to seal.
 #[derive(Clone, Debug)]
@@ -49,13 +43,13 @@ pub struct SealRequest {
 /// Data written and committed to.
 #[derive(Debug)]
 pub struct Packed {
-    dir: SectorDir,
+    pub(super) dir: SectorDir,
 }
 
 /// TreeD and all layers written.
 #[derive(Debug)]
 pub struct Labeled {
-    dir: SectorDir,
+    pub(super) dir: SectorDir,
 }
 
 /// Replica, TreeC and TreeR written: CommR is fixed.
@@ -266,111 +260,6 @@ impl Packed {
     /// The folder and its record.
     pub fn dir(&self) -> &SectorDir {
         &self.dir
-    }
-
-    /// PC1: TreeD, and the layers one after another. Goes on behind the last finished layer.
-    pub fn label(mut self, plan: &Plan, progress: &dyn Progress) -> Result<Labeled, SealError> {
-        let size = self.dir.size();
-        plan.require("labelling", label_memory(size))?;
-        let finished: u64 = self
-            .dir
-            .record()
-            .files
-            .iter()
-            .map(|entry| entry.bytes)
-            .sum();
-        require_space(
-            self.dir.path(),
-            disk_bytes(size).saturating_sub(finished),
-            self.dir.free_bytes()?,
-        )?;
-        progress.start(
-            "PC1: labels and TreeD",
-            size.nodes() * (size.layers() as u64 + 1) - 1,
-        );
-        plan.run(|| fill_layers(&mut self.dir, plan, progress))?;
-        progress.finish();
-        Ok(Labeled { dir: self.dir })
-    }
-}
-
-/// The layers in order, each durable before the next; TreeD rides along with the first, on another core.
-fn fill_layers(dir: &mut SectorDir, plan: &Plan, progress: &dyn Progress) -> Result<(), SealError> {
-    let (seal, replica_id, size) = (dir.record().seal, dir.record().replica_id, dir.size());
-    let graph = Graph::new(size, &seal.porep_id(), seal.api_version());
-    let table = parent_table(&graph, plan);
-    let parents = table
-        .as_ref()
-        .map_or(LayerParents::Generated(&graph), LayerParents::Table);
-    let layers = size.layers() as u32;
-    let nodes = size.nodes() as usize;
-    let finished = (1..=layers)
-        .take_while(|&layer| dir.has(SectorFile::Layer(layer)))
-        .count() as u32;
-
-    let mut previous: Option<Vec<Node>> = None;
-    if finished > 0 && finished < layers {
-        let mut labels = vec![[0u8; NODE_BYTES]; nodes];
-        dir.read(SectorFile::Layer(finished))?
-            .read(0, &mut labels)?;
-        previous = Some(labels);
-    }
-    progress.advance(u64::from(finished) * size.nodes());
-    if !dir.has(SectorFile::TreeD) && finished == layers {
-        let tree_d = write_tree_d(dir, progress)?;
-        dir.commit(vec![(SectorFile::TreeD, tree_d)], |_| ())?;
-    }
-    let mut spare = vec![[0u8; NODE_BYTES]; if finished < layers { nodes } else { 0 }];
-    for layer in finished + 1..=layers {
-        let with_tree_d = !dir.has(SectorFile::TreeD);
-        let (tree_d, file) = rayon::join(
-            || with_tree_d.then(|| write_tree_d(dir, progress)).transpose(),
-            || -> Result<NodeFile, SealError> {
-                label::fill_layer(
-                    layer,
-                    parents,
-                    previous.as_deref(),
-                    &replica_id,
-                    &mut spare,
-                    progress,
-                );
-                let file = dir.begin(SectorFile::Layer(layer))?;
-                file.write(0, &spare)?;
-                Ok(file)
-            },
-        );
-        let mut done = vec![(SectorFile::Layer(layer), file?)];
-        done.extend(tree_d?.map(|file| (SectorFile::TreeD, file)));
-        dir.commit(done, |_| ())?;
-        spare = previous
-            .replace(spare)
-            .unwrap_or_else(|| vec![[0u8; NODE_BYTES]; nodes]);
-    }
-    dir.commit(Vec::new(), |record| record.stage = Stage::Labeled)?;
-    Ok(())
-}
-
-/// TreeD over the unsealed file; its root must be CommD.
-fn write_tree_d(dir: &SectorDir, progress: &dyn Progress) -> Result<NodeFile, SealError> {
-    let size = dir.size();
-    let data = dir.read(SectorFile::Unsealed)?;
-    let tree = dir.begin(SectorFile::TreeD)?;
-    let chunk = COPY_NODES.min(size.nodes());
-    let mut buffer = vec![[0u8; NODE_BYTES]; chunk as usize];
-    for first in (0..size.nodes()).step_by(chunk as usize) {
-        data.read(first, &mut buffer)?;
-        tree.write(first, &buffer)?;
-    }
-    let found = CommD(build::finish_tree_d(&tree, size, progress)?);
-    let expected = dir.record().comm_d;
-    if found == expected {
-        Ok(tree)
-    } else {
-        Err(SealError::WrongData {
-            path: dir.path_of(SectorFile::Unsealed),
-            expected,
-            found,
-        })
     }
 }
 

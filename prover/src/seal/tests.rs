@@ -14,7 +14,7 @@ use crate::porep::proof;
 use crate::progress::NoProgress;
 use crate::sector_dir::crash::{Accident, CrashDisk, Loss};
 use crate::sector_dir::disk::{Disk, RealDisk};
-use crate::sector_dir::record::Roots;
+use crate::sector_dir::record::{Roots, SectorFile};
 use crate::spec::{RegisteredSeal, SealVersion};
 
 const SEED: Seed = Seed([2; 32]);
@@ -719,4 +719,72 @@ fn tm_h10_the_records_bytes_are_pinned_and_other_versions_refused() {
     let mut longer = bytes;
     longer.push(0);
     assert!(Record::decode(&longer).is_err());
+}
+
+/// Sectors labelled together have the files that each has when it is labelled alone: with room for all at once and for one
+/// at a time, on one thread and on three, two graphs among them, one sector half-way and one that fails.
+#[test]
+fn sectors_labelled_together_equal_sectors_labelled_alone() {
+    let v1 = RegisteredSeal {
+        version: SealVersion::V1,
+        size: SectorSize::Kib2,
+    };
+    let types = [kib2(), kib2(), v1, kib2(), kib2(), kib2(), v1, kib2()];
+    let (half_way, spoilt) = (3, 5);
+    let files = |labeled: &Labeled| labeled.dir().record().files.clone();
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let packed_in = |round: &str, i: usize| {
+        let path = dir.path().join(format!("{round}-{i}"));
+        pack(Arc::new(RealDisk), &path, types[i], &[127 + i]).expect("packs")
+    };
+    let alone: Vec<_> = (0..types.len())
+        .map(|i| {
+            files(
+                &packed_in("alone", i)
+                    .label(&plan(), &NoProgress)
+                    .expect("labels"),
+            )
+        })
+        .collect();
+
+    let one = label_memory(SectorSize::Kib2);
+    for (threads, memory) in [(1, one), (1, 1 << 30), (3, 1 << 30), (2, one + 5000)] {
+        let round = format!("{threads}-{memory}");
+        let sectors: Vec<Packed> = (0..types.len())
+            .map(|i| {
+                let packed = packed_in(&round, i);
+                let path = packed.dir().path().to_owned();
+                let unsealed = packed.dir().path_of(SectorFile::Unsealed);
+                if i == spoilt {
+                    std::fs::write(unsealed, [1; 2048]).expect("written");
+                    packed
+                } else if i == half_way {
+                    let labeled = packed.label(&plan(), &NoProgress).expect("labels");
+                    let layer = labeled.dir().path_of(SectorFile::Layer(2));
+                    drop(labeled);
+                    std::fs::write(layer, "damaged").expect("written");
+                    let AnyStage::Packed(packed) = repair(&path).expect("repaired") else {
+                        panic!("without its last layer it is packed");
+                    };
+                    assert!(packed.dir().has(SectorFile::Layer(1)));
+                    packed
+                } else {
+                    packed
+                }
+            })
+            .collect();
+        let plan = Plan::with_limits(threads, memory).expect("threads start");
+        let together = label_all(sectors, &plan, &NoProgress);
+        assert_eq!(together.len(), types.len());
+        for (i, result) in together.iter().enumerate() {
+            match result {
+                Err(error) => {
+                    assert!(matches!(error, SealError::WrongData { .. }), "{error}");
+                    assert_eq!(i, spoilt, "{round}");
+                }
+                Ok(labeled) => assert_eq!(files(labeled), alone[i], "{round}, sector {i}"),
+            }
+        }
+    }
+    assert!(label_all(Vec::new(), &plan(), &NoProgress).is_empty());
 }

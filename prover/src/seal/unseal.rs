@@ -12,13 +12,14 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+use super::label::parents_for;
 use super::{SealError, label_memory};
 use crate::hash::sha256;
 use crate::ids::Node;
 use crate::machine::Plan;
+use crate::pages::Nodes;
 use crate::piece::fr32;
-use crate::porep::graph::Graph;
-use crate::porep::label::{self, LayerParents, ParentTable};
+use crate::porep::label::{self, SectorLayer};
 use crate::porep::replica;
 use crate::progress::Progress;
 use crate::sector_dir;
@@ -63,43 +64,22 @@ pub fn unseal_range(
 }
 
 /// The last layer's labels of a sector. Reports `nodes · layers` units.
-pub(super) fn last_layer(
-    record: &Record,
-    plan: &Plan,
-    progress: &dyn Progress,
-) -> (Vec<Node>, Vec<Node>) {
+pub(super) fn last_layer(record: &Record, plan: &Plan, progress: &dyn Progress) -> (Nodes, Nodes) {
     let size = record.seal.size;
     let nodes = size.nodes() as usize;
-    let graph = Graph::new(size, &record.seal.porep_id(), record.seal.api_version());
-    let table = parent_table(&graph, plan);
-    let parents = table
-        .as_ref()
-        .map_or(LayerParents::Generated(&graph), LayerParents::Table);
-    let (mut filled, mut spare) = (
-        vec![[0u8; NODE_BYTES]; nodes],
-        vec![[0u8; NODE_BYTES]; nodes],
-    );
+    let room = plan.memory().saturating_sub(label_memory(size));
+    let parents = parents_for(record.seal, room, plan, progress);
+    let (mut filled, mut spare) = (Nodes::zeroed(nodes), Nodes::zeroed(nodes));
     for layer in 1..=size.layers() as u32 {
-        let previous = (layer > 1).then_some(&filled[..]);
-        label::fill_layer(
-            layer,
-            parents,
-            previous,
-            &record.replica_id,
-            &mut spare,
-            progress,
-        );
+        let sector = SectorLayer {
+            replica_id: &record.replica_id,
+            previous: (layer > 1).then_some(&filled[..]),
+            out: &mut spare,
+        };
+        label::fill_layer(layer, &parents, &mut [sector], progress);
         std::mem::swap(&mut filled, &mut spare);
     }
     (filled, spare)
-}
-
-/// All parents in memory when the plan has room for them on top of two layers; else they are made as labelling goes.
-pub(super) fn parent_table(graph: &Graph, plan: &Plan) -> Option<ParentTable> {
-    let room = 2 * graph.nodes() * NODE_BYTES as u64 + ParentTable::bytes(graph);
-    plan.require("labelling", room)
-        .is_ok()
-        .then(|| ParentTable::new(graph))
 }
 
 /// The sector's data, when it hashes to CommD.
@@ -108,7 +88,7 @@ fn decode(
     replica: &NodeFile,
     plan: &Plan,
     progress: &dyn Progress,
-) -> Result<Option<Vec<Node>>, SealError> {
+) -> Result<Option<Nodes>, SealError> {
     let (mut data, mut spare) = last_layer(record, plan, progress);
     let canonical = data.par_chunks_mut(CHUNK).enumerate().map(|(i, keys)| {
         let mut nodes = vec![[0u8; NODE_BYTES]; keys.len()];

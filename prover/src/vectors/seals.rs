@@ -13,7 +13,8 @@ use crate::piece::layout::{self, Layout};
 use crate::piece::size::{PaddedPieceSize, UnpaddedPieceSize};
 use crate::piece::{PieceInfo, commp};
 use crate::porep::graph::Graph;
-use crate::porep::label::{LayerParents, ParentTable, fill_layer};
+use crate::porep::label::{SectorLayer, fill_layer};
+use crate::porep::parents::ParentLists;
 use crate::porep::{column, replica, replica_id};
 use crate::progress::{NoProgress, Progress};
 use crate::sector_dir::disk::{DiskError, NodeFile, RealDisk};
@@ -289,23 +290,19 @@ impl<'a, 'b> Case<'a, 'b> {
         let nodes =
             usize::try_from(self.size.nodes()).expect("sizes up to 512 MiB are sealed here");
         // A table pays for itself with the second layer; at 512 MiB it would need 900 MiB.
-        let table = (self.size < SectorSize::Mib512).then(|| ParentTable::new(&self.graph));
-        let parents = table
-            .as_ref()
-            .map_or(LayerParents::Generated(&self.graph), LayerParents::Table);
+        const ROOM: u64 = 512 << 20;
+        let parents = ParentLists::prepare(self.graph.clone(), ROOM, None, &NoProgress);
         let labels = self.fields.object("labels")?;
         let mut files = Vec::new();
         let mut previous: Option<Vec<Node>> = None;
         for number in 1..=u32::try_from(self.size.layers()).expect("at most 11") {
             let mut layer = vec![[0; NODE_BYTES]; nodes];
-            fill_layer(
-                number,
-                parents,
-                previous.as_deref(),
-                &self.replica_id,
-                &mut layer,
-                &NoProgress,
-            );
+            let sector = SectorLayer {
+                replica_id: &self.replica_id,
+                previous: previous.as_deref(),
+                out: &mut layer,
+            };
+            fill_layer(number, &parents, &mut [sector], &NoProgress);
             let key = format!("layer_{number}");
             for (node, expected) in labels.indexed_nodes(&key)? {
                 let found = usize::try_from(node)

@@ -3,6 +3,7 @@
 //! | command | does |
 //! |---|---|
 //! | `seal DIR FILE…` | packs files into a sector folder and takes it to a verified proof; run again, it goes on where it stopped |
+//! | `seal-all ROOT FILE…` | the same for many sectors, one file each; their labels are computed together, at twice the speed per core |
 //! | `unseal DIR` | the data back from the replica, whole or a range |
 //! | `prove DIR…` | a WindowPoSt (or `--winning`) of sealed sector folders |
 //! | `verify FILE` | checks a proof file that `seal` or `prove` wrote |
@@ -15,6 +16,7 @@
 pub mod file;
 mod params;
 mod post;
+mod seal;
 mod sector;
 mod vectors;
 mod verify;
@@ -47,12 +49,18 @@ pub struct Args {
     /// Most memory that sealing may take [default: what is free]
     #[arg(long, global = true, value_name = "BYTES", value_parser = parse_bytes)]
     memory: Option<u64>,
+    /// Largest list of a proof type's parents to keep on disk (56 bytes a node: 14 MiB for 8MiB sectors, 896 MiB for 512MiB,
+    /// 56 GiB for 32GiB); larger ones, and all with 0, are computed anew for every layer
+    #[arg(long, global = true, value_name = "BYTES", value_parser = parse_bytes, default_value = "1GiB")]
+    parent_cache: u64,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// Seal files into a sector folder, or go on with one
-    Seal(sector::SealArgs),
+    Seal(seal::SealArgs),
+    /// Seal many sectors, one file each, or go on with them; labels are computed together
+    SealAll(seal::SealAllArgs),
     /// Write a sector's data, recovered from its replica
     Unseal(sector::UnsealArgs),
     /// Prove that sealed sectors are still held
@@ -71,9 +79,11 @@ enum Action {
 
 /// Runs the command. The work is the prover's own threads'; this one waits.
 pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
-    let plan = plan(args.threads, args.memory)?;
+    let folder = crate::config::parents_dir(&context.config.params_dir);
+    let plan = plan(args.threads, args.memory)?.with_parent_cache(&folder, args.parent_cache);
     match args.action {
-        Action::Seal(args) => sector::seal(args, &plan, context),
+        Action::Seal(args) => seal::seal(args, &plan, context),
+        Action::SealAll(args) => seal::seal_all(args, &plan, context),
         Action::Unseal(args) => sector::unseal(args, &plan, context),
         Action::Prove(args) => post::prove(args, &plan, context),
         Action::Verify(args) => verify::verify(args, &plan, context),

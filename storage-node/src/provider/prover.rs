@@ -35,6 +35,7 @@ use rand::Rng;
 
 use super::lifecycle::{DealRecord, Health, SealTimes, SectorRecord, Stage};
 use super::slot::{self, SlotGuard};
+use crate::config::{LARGEST_PARENT_LIST, parents_dir};
 
 /// Leaves that a cheap check opens: as many as a window post.
 const SAMPLE_LEAVES: usize = 10;
@@ -108,7 +109,7 @@ impl Workshop {
         let machine = Machine::detect();
         Ok(Self {
             params: ParamStore::open(params)?,
-            seal: Plan::new(&machine)?,
+            seal: Plan::new(&machine)?.with_parent_cache(&parents_dir(params), LARGEST_PARENT_LIST),
             post: Plan::new(&machine)?,
             window_lane: std::sync::Mutex::new(()),
         })

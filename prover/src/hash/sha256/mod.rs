@@ -2,8 +2,9 @@
 //!
 //! * [`node`], [`nodes`], [`root_in_place`]: 64 bytes in, 32 out: TreeD and CommP. Millions of independent hashes, so the
 //!   kernels run 16 lanes of AVX-512 or interleave four SHA-NI streams.
-//! * [`fill_labels`]: 1248 bytes in, 32 out, each hash waiting for the one before: SDR labels. One SHA-NI stream, kept
-//!   busy: prefixes are hashed ahead, and a message schedule is made once and used for all repetitions of its block.
+//! * [`fill_labels`]: 1248 bytes in, 32 out, each hash waiting for the one before: SDR labels. One SHA-NI stream per
+//!   sector, up to four in step on a core: prefixes are hashed ahead, and a message schedule is made once and used for all
+//!   repetitions of its block.
 //! * [`digest`]: any message, for replica ids and challenges, through the `sha2` crate.
 //!
 //! The kernel is chosen at run time; the portable twin is the `sha2` crate, which tests compare with every kernel that
@@ -88,24 +89,44 @@ pub struct LabelKey<'a> {
     pub previous: Option<&'a [Node]>,
 }
 
-/// Labels the nodes `first .. first + parents.len()` of a layer whose earlier nodes are labelled (proofs.md §2.6).
+/// A layer of one sector that is being filled.
+#[derive(Debug)]
+pub struct LabelStream<'a> {
+    /// What its labels have in common.
+    pub key: LabelKey<'a>,
+    /// The layer; nodes before the ones asked for are labelled.
+    pub layer: &'a mut [Node],
+}
+
+/// Labels the nodes `first .. first + parents.len()` in layers whose earlier nodes are labelled (proofs.md §2.6): the same
+/// nodes of several sectors in step, because one chain alone leaves most of the core idle.
 ///
 /// # Panics
-/// When the range or a parent lies outside the layer.
-pub fn fill_labels(key: LabelKey<'_>, first: usize, parents: &[[u32; DEGREE]], layer: &mut [Node]) {
+/// When the range or a parent lies outside a layer, or when some of the layers have one before them and some have not.
+pub fn fill_labels(streams: &mut [LabelStream<'_>], first: usize, parents: &[[u32; DEGREE]]) {
+    assert!(
+        streams
+            .windows(2)
+            .all(|pair| pair[0].key.previous.is_some() == pair[1].key.previous.is_some()),
+        "sectors are labelled in step"
+    );
     let (first, parents) = match parents.split_first() {
         // Node 0 has no parents and hashes its prefix alone.
         Some((_, rest)) if first == 0 => {
-            layer[0] = t254(digest(&[&label_prefix(key, 0)]));
+            for LabelStream { key, layer } in streams.iter_mut() {
+                layer[0] = t254(digest(&[&label_prefix(*key, 0)]));
+            }
             (1, rest)
         }
         _ => (first, parents),
     };
     #[cfg(target_arch = "x86_64")]
     if let Some(kernel) = x86::Kernel::detect() {
-        return kernel.fill_labels(key, first, parents, layer);
+        return kernel.fill_labels(streams, first, parents);
     }
-    portable::fill_labels(key, first, parents, layer);
+    for LabelStream { key, layer } in streams {
+        portable::fill_labels(*key, first, parents, layer);
+    }
 }
 
 /// `replica_id ‖ BE32(layer) ‖ BE64(node) ‖ 0^20`: the first block of a label's preimage.
@@ -190,7 +211,6 @@ mod tests {
 
     #[test]
     fn label_kernels_equal_the_portable_twin() {
-        let replica_id = ReplicaId(digest(&[b"replica"]));
         let nodes = 97;
         // Any earlier node may be a parent, the predecessor several times too.
         let parents: Vec<[u32; DEGREE]> = (0..nodes)
@@ -211,21 +231,43 @@ mod tests {
             (2, Some(&previous[..])),
             (11, Some(&previous[..])),
         ] {
-            let key = LabelKey {
-                replica_id: &replica_id,
+            // Sectors side by side differ in their replica ids, and here in their layers before too.
+            let ids: Vec<ReplicaId> = (0..6u8).map(|i| ReplicaId(digest(&[&[i]]))).collect();
+            let befores: Vec<Option<Vec<Node>>> = (0..6)
+                .map(|i| previous.map(|labels: &[Node]| [&labels[i..], &labels[..i]].concat()))
+                .collect();
+            let key = |i: usize| LabelKey {
+                replica_id: &ids[i],
                 layer: layer_number,
-                previous,
+                previous: befores[i].as_deref(),
             };
-            let mut expected = vec![[0; 32]; parents.len()];
-            expected[0] = t254(digest(&[&label_prefix(key, 0)]));
-            portable::fill_labels(key, 1, &parents[1..], &mut expected);
-            // Windows of every phase of the four-node prefix batches.
-            for window in [1, 2, 3, 4, 5, 7, 97] {
-                let mut layer = vec![[0; 32]; parents.len()];
+            let expected: Vec<Vec<Node>> = (0..6)
+                .map(|i| {
+                    let mut expected = vec![[0; 32]; parents.len()];
+                    expected[0] = t254(digest(&[&label_prefix(key(i), 0)]));
+                    portable::fill_labels(key(i), 1, &parents[1..], &mut expected);
+                    expected
+                })
+                .collect();
+            // Windows of every phase of the four-node prefix batches; every split into four streams and a rest.
+            for (window, sectors) in [1, 2, 3, 4, 5, 7, 97]
+                .into_iter()
+                .flat_map(|window| (1..=6).map(move |sectors| (window, sectors)))
+            {
+                let mut layers = vec![vec![[0; 32]; parents.len()]; sectors];
+                let mut streams: Vec<LabelStream<'_>> = layers
+                    .iter_mut()
+                    .enumerate()
+                    .map(|(i, layer)| LabelStream { key: key(i), layer })
+                    .collect();
                 for (i, rows) in parents.chunks(window).enumerate() {
-                    fill_labels(key, i * window, rows, &mut layer);
+                    fill_labels(&mut streams, i * window, rows);
                 }
-                assert_eq!(layer, expected, "layer {layer_number}, windows of {window}");
+                assert_eq!(
+                    layers,
+                    expected[..sectors],
+                    "layer {layer_number}, windows of {window}, {sectors} sectors"
+                );
             }
         }
     }

@@ -1,7 +1,8 @@
 //! SHA-256 kernels for x86-64: SHA-NI, one stream or four interleaved, and AVX-512 over 16 lanes.
 //!
 //! One SHA-NI stream is bound by the latency of `sha256rnds2`: 32 dependent instructions a block. Independent hashes
-//! therefore interleave, and a label, which has nothing to interleave with, gets everything else out of its chain:
+//! therefore interleave: tree nodes four at a time, labels of up to four sectors that are sealed together. Within one
+//! sector a label has nothing to interleave with and gets everything else out of its chain:
 //!
 //! ```text
 //! block      0       1..7     8..14    15..18   19                 layers 2 and up: 14 parents = 7 distinct blocks
@@ -14,10 +15,11 @@
 //! Measured (Zen 5, one core): see `benches`. Registers hold the state as the instructions want it: `ABEF` and `CDGH`.
 #![allow(unsafe_code)]
 
-use super::{LabelKey, gather};
+use super::{LabelKey, LabelStream, gather};
 use crate::ids::Node;
 use crate::spec::{BASE_DEGREE, DEGREE};
 use core::arch::x86_64::*;
+use core::borrow::BorrowMut;
 
 #[rustfmt::skip]
 const K: [u32; 64] = [
@@ -84,9 +86,9 @@ impl Kernel {
 
     /// Every kernel of this CPU, slowest first.
     pub(super) fn available() -> impl Iterator<Item = Self> {
-        let sha = is_x86_feature_detected!("sha")
-            && is_x86_feature_detected!("sse4.1")
-            && is_x86_feature_detected!("ssse3");
+        // With AVX come instructions of three operands, which save a fifth of the moves. The few CPUs that have SHA-NI
+        // without it use the portable twin, and with it the sha2 crate's SHA-NI.
+        let sha = is_x86_feature_detected!("sha") && is_x86_feature_detected!("avx");
         let avx512 =
             sha && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
         let kernels = [
@@ -136,16 +138,25 @@ impl Kernel {
         }
     }
 
-    /// Labels of `first ..`, which is not node 0.
+    /// Labels of `first ..`, which is not node 0, in all streams: four at a time, then the rest together.
     pub(super) fn fill_labels(
         self,
-        key: LabelKey<'_>,
+        streams: &mut [LabelStream<'_>],
         first: usize,
         parents: &[[u32; DEGREE]],
-        layer: &mut [Node],
     ) {
+        let (fours, rest) = streams.as_chunks_mut::<4>();
+        for four in fours {
+            // SAFETY: every kernel has SHA-NI.
+            unsafe { fill_labels_ni(four, first, parents) }
+        }
         // SAFETY: every kernel has SHA-NI.
-        unsafe { fill_labels_ni(key, first, parents, layer) }
+        match rest {
+            [a, b, c] => unsafe { fill_labels_ni(&mut [a, b, c], first, parents) },
+            [a, b] => unsafe { fill_labels_ni(&mut [a, b], first, parents) },
+            [a] => unsafe { fill_labels_ni(&mut [a], first, parents) },
+            _ => {}
+        }
     }
 }
 
@@ -159,20 +170,20 @@ struct State {
 /// The 64 schedule words of a block with their round constants added.
 type Schedule = [__m128i; 16];
 
-#[target_feature(enable = "sha,sse4.1,ssse3")]
+#[target_feature(enable = "sha,avx")]
 #[inline]
 fn byte_swap() -> __m128i {
     _mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3)
 }
 
-#[target_feature(enable = "sha,sse4.1,ssse3")]
+#[target_feature(enable = "sha,avx")]
 #[inline]
 fn words(w: [u32; 4]) -> __m128i {
     let [a, b, c, d] = w.map(u32::cast_signed);
     _mm_set_epi32(d, c, b, a)
 }
 
-#[target_feature(enable = "sha,sse4.1,ssse3")]
+#[target_feature(enable = "sha,avx")]
 #[inline]
 fn four(table: &[u32; 64], group: usize) -> __m128i {
     words([
@@ -183,7 +194,7 @@ fn four(table: &[u32; 64], group: usize) -> __m128i {
     ])
 }
 
-#[target_feature(enable = "sha,sse4.1,ssse3")]
+#[target_feature(enable = "sha,avx")]
 #[inline]
 fn initial() -> State {
     let t = _mm_shuffle_epi32(words([IV[0], IV[1], IV[2], IV[3]]), 0xB1);
@@ -195,7 +206,7 @@ fn initial() -> State {
 }
 
 /// 32 bytes as eight big-endian message words.
-#[target_feature(enable = "sha,sse4.1,ssse3")]
+#[target_feature(enable = "sha,avx")]
 #[inline]
 fn load(node: &Node) -> [__m128i; 2] {
     let at = node.as_ptr().cast::<__m128i>();
@@ -205,7 +216,7 @@ fn load(node: &Node) -> [__m128i; 2] {
 }
 
 /// Truncated digest bytes of a state.
-#[target_feature(enable = "sha,sse4.1,ssse3")]
+#[target_feature(enable = "sha,avx")]
 #[inline]
 fn store(state: State, node: &mut Node) {
     let t = _mm_shuffle_epi32(state.abef, 0x1B);
@@ -222,7 +233,7 @@ fn store(state: State, node: &mut Node) {
 }
 
 /// Next four schedule words from the last sixteen, oldest first.
-#[target_feature(enable = "sha,sse4.1,ssse3")]
+#[target_feature(enable = "sha,avx")]
 #[inline]
 fn extend(m: [__m128i; 4]) -> __m128i {
     let x = _mm_sha256msg1_epu32(m[0], m[1]);
@@ -230,26 +241,15 @@ fn extend(m: [__m128i; 4]) -> __m128i {
     _mm_sha256msg2_epu32(y, m[3])
 }
 
-#[target_feature(enable = "sha,sse4.1,ssse3")]
-#[inline]
-fn schedule(mut m: [__m128i; 4]) -> Schedule {
-    let mut out = [_mm_setzero_si128(); 16];
-    for (group, words) in out.iter_mut().enumerate() {
-        *words = _mm_add_epi32(m[0], four(&K, group));
-        m = [m[1], m[2], m[3], extend(m)];
-    }
-    out
-}
-
 /// Four rounds.
-#[target_feature(enable = "sha,sse4.1,ssse3")]
+#[target_feature(enable = "sha,avx")]
 #[inline]
 fn quad(state: &mut State, words: __m128i) {
     state.cdgh = _mm_sha256rnds2_epu32(state.cdgh, state.abef, words);
     state.abef = _mm_sha256rnds2_epu32(state.abef, state.cdgh, _mm_shuffle_epi32(words, 0x0E));
 }
 
-#[target_feature(enable = "sha,sse4.1,ssse3")]
+#[target_feature(enable = "sha,avx")]
 #[inline]
 fn add(state: State, start: State) -> State {
     State {
@@ -258,41 +258,67 @@ fn add(state: State, start: State) -> State {
     }
 }
 
-/// One block whose schedule is known.
-#[target_feature(enable = "sha,sse4.1,ssse3")]
+/// One block in each of `W` streams, their schedules known.
+#[target_feature(enable = "sha,avx")]
 #[inline]
-fn compress(start: State, schedule: &Schedule) -> State {
-    let mut state = start;
-    for &words in schedule {
-        quad(&mut state, words);
-    }
-    add(state, start)
-}
-
-/// One block in each of `W` streams, rounds interleaved.
-#[target_feature(enable = "sha,sse4.1,ssse3")]
-#[inline]
-fn compress_each<const W: usize>(start: [State; W], mut m: [[__m128i; 4]; W]) -> [State; W] {
-    let mut state = start;
+fn compress_known<const W: usize>(state: &mut [State; W], schedules: &[Schedule; W]) {
+    let start = *state;
     for group in 0..16 {
-        let k = four(&K, group);
-        for lane in 0..W {
-            let [a, b, c, d] = m[lane];
-            quad(&mut state[lane], _mm_add_epi32(a, k));
-            m[lane] = [b, c, d, extend(m[lane])];
+        for (state, schedule) in state.iter_mut().zip(schedules) {
+            quad(state, schedule[group]);
         }
     }
+    add_each(state, &start);
+}
+
+/// One block in each of `W` streams, rounds interleaved; keeps the schedules as they are made, if asked to.
+#[target_feature(enable = "sha,avx")]
+#[inline]
+fn compress_each<const W: usize>(
+    state: &mut [State; W],
+    mut m: [[__m128i; 4]; W],
+    mut keep: Option<&mut [Schedule; W]>,
+) {
+    let start = *state;
+    for quarter in 0..4 {
+        // The four message vectors take turns, so that none moves.
+        for turn in 0..4 {
+            let group = 4 * quarter + turn;
+            let k = four(&K, group);
+            for lane in 0..W {
+                let words = _mm_add_epi32(m[lane][turn], k);
+                if let Some(kept) = &mut keep {
+                    kept[lane][group] = words;
+                }
+                quad(&mut state[lane], words);
+                if quarter < 3 {
+                    let last = [
+                        m[lane][turn],
+                        m[lane][(turn + 1) % 4],
+                        m[lane][(turn + 2) % 4],
+                        m[lane][(turn + 3) % 4],
+                    ];
+                    m[lane][turn] = extend(last);
+                }
+            }
+        }
+    }
+    add_each(state, &start);
+}
+
+#[target_feature(enable = "sha,avx")]
+#[inline]
+fn add_each<const W: usize>(state: &mut [State; W], start: &[State; W]) {
     for lane in 0..W {
         state[lane] = add(state[lane], start[lane]);
     }
-    state
 }
 
 /// `W` tree nodes.
 ///
 /// # Safety
 /// `row` has `2 * W` readable nodes and `out` has `W` writable ones; all are read before the first is written.
-#[target_feature(enable = "sha,sse4.1,ssse3")]
+#[target_feature(enable = "sha,avx")]
 unsafe fn nodes_ni<const W: usize>(row: *const Node, out: *mut Node) {
     let mut messages = [[_mm_setzero_si128(); 4]; W];
     for (lane, message) in messages.iter_mut().enumerate() {
@@ -301,7 +327,8 @@ unsafe fn nodes_ni<const W: usize>(row: *const Node, out: *mut Node) {
         let ([a, b], [c, d]) = (load(left), load(right));
         *message = [a, b, c, d];
     }
-    let middle = compress_each([initial(); W], messages);
+    let mut middle = [initial(); W];
+    compress_each(&mut middle, messages, None);
     let mut state = middle;
     for group in 0..16 {
         let words = four(&PADDING_SCHEDULE, group);
@@ -322,31 +349,46 @@ const PREFIXES: usize = 4;
 /// How many nodes ahead parents are fetched: a label takes longer than a cache miss, so one would nearly do.
 const PREFETCH: usize = 2;
 
-#[target_feature(enable = "sha,sse4.1,ssse3")]
-fn fill_labels_ni(key: LabelKey<'_>, first: usize, parents: &[[u32; DEGREE]], layer: &mut [Node]) {
-    let mut prefixes = [initial(); PREFIXES];
+/// One chain of labels per stream. A single chain waits for its own latency; several fill each other's gaps.
+#[target_feature(enable = "sha,avx")]
+fn fill_labels_ni<'a, const W: usize, S: BorrowMut<LabelStream<'a>>>(
+    streams: &mut [S; W],
+    first: usize,
+    parents: &[[u32; DEGREE]],
+) {
+    let mut prefixes = [[initial(); PREFIXES]; W];
+    // Made once: clearing them for every label would cost more than a block.
+    let mut labels = [[[0; 32]; DEGREE]; W];
+    let mut schedules = [[[_mm_setzero_si128(); 16]; W]; DEGREE / 2];
     for (i, row) in parents.iter().enumerate() {
         let node = first + i;
-        if i % PREFIXES == 0 {
-            prefixes = hash_prefixes(key, node);
+        for lane in 0..W {
+            let LabelStream { key, layer } = streams[lane].borrow();
+            if i % PREFIXES == 0 {
+                prefixes[lane] = hash_prefixes(*key, node);
+            }
+            if let Some(ahead) = parents.get(i + PREFETCH) {
+                prefetch(key.previous, ahead, layer);
+            }
+            gather(key.previous, row, layer, &mut labels[lane]);
         }
-        if let Some(ahead) = parents.get(i + PREFETCH) {
-            prefetch(key.previous, ahead, layer);
+        let mut state = [initial(); W];
+        for lane in 0..W {
+            state[lane] = prefixes[lane][i % PREFIXES];
         }
-        let mut labels = [[0; 32]; DEGREE];
-        gather(key.previous, row, layer, &mut labels);
-        let prefix = prefixes[i % PREFIXES];
-        let state = match key.previous {
-            None => absorb::<3>(prefix, &labels),
-            Some(_) => absorb::<7>(prefix, &labels),
-        };
-        store(state, &mut layer[node]);
+        match streams[0].borrow().key.previous {
+            None => absorb::<3, W>(&mut state, &labels, &mut schedules),
+            Some(_) => absorb::<7, W>(&mut state, &labels, &mut schedules),
+        }
+        for lane in 0..W {
+            store(state[lane], &mut streams[lane].borrow_mut().layer[node]);
+        }
     }
 }
 
 /// Asks for the cache lines of a later node's parents. Layers of large sectors lie in memory, and without this every label
 /// begins with a wait for its farthest parent.
-#[target_feature(enable = "sha,sse4.1,ssse3")]
+#[target_feature(enable = "sha,avx")]
 #[inline]
 fn prefetch(previous: Option<&[Node]>, parents: &[u32; DEGREE], layer: &[Node]) {
     let fetch = |nodes: &[Node], parent: u32| {
@@ -366,7 +408,7 @@ fn prefetch(previous: Option<&[Node]>, parents: &[u32; DEGREE], layer: &[Node]) 
 }
 
 /// States after the first block of `node .. node + 4`.
-#[target_feature(enable = "sha,sse4.1,ssse3")]
+#[target_feature(enable = "sha,avx")]
 #[inline]
 fn hash_prefixes(key: LabelKey<'_>, node: usize) -> [State; PREFIXES] {
     let [a, b] = load(&key.replica_id.0);
@@ -377,31 +419,37 @@ fn hash_prefixes(key: LabelKey<'_>, node: usize) -> [State; PREFIXES] {
             [number >> 32, number & 0xffff_ffff].map(|half| u32::try_from(half).expect("32 bits"));
         *message = [a, b, words([key.layer, high, low, 0]), _mm_setzero_si128()];
     }
-    compress_each([initial(); PREFIXES], messages)
+    let mut states = [initial(); PREFIXES];
+    compress_each(&mut states, messages, None);
+    states
 }
 
 /// The 19 blocks after the prefix: `2 * D` parents in `D` distinct blocks, repeated to 36 slots, then slot 36 and padding.
-#[target_feature(enable = "sha,sse4.1,ssse3")]
+#[target_feature(enable = "sha,avx")]
 #[inline]
-fn absorb<const D: usize>(prefix: State, labels: &[Node; DEGREE]) -> State {
-    let mut schedules = [[_mm_setzero_si128(); 16]; D];
-    let mut state = prefix;
-    for (block, kept) in schedules.iter_mut().enumerate() {
-        let ([a, b], [c, d]) = (load(&labels[2 * block]), load(&labels[2 * block + 1]));
-        *kept = schedule([a, b, c, d]);
-        state = compress(state, kept);
+fn absorb<const D: usize, const W: usize>(
+    state: &mut [State; W],
+    labels: &[[Node; DEGREE]; W],
+    schedules: &mut [[Schedule; W]; DEGREE / 2],
+) {
+    let mut messages = [[_mm_setzero_si128(); 4]; W];
+    for (block, kept) in schedules[..D].iter_mut().enumerate() {
+        for lane in 0..W {
+            let [a, b] = load(&labels[lane][2 * block]);
+            let [c, d] = load(&labels[lane][2 * block + 1]);
+            messages[lane] = [a, b, c, d];
+        }
+        compress_each(state, messages, Some(kept));
     }
     for block in D..18 {
-        state = compress(state, &schedules[block % D]);
+        compress_known(state, &schedules[block % D]);
     }
-    let [a, b] = load(&labels[36 % (2 * D)]);
-    let last = schedule([
-        a,
-        b,
-        words([0x8000_0000, 0, 0, 0]),
-        words([0, 0, 0, LABEL_MESSAGE_BITS]),
-    ]);
-    compress(state, &last)
+    for lane in 0..W {
+        let [a, b] = load(&labels[lane][36 % (2 * D)]);
+        let end = words([0x8000_0000, 0, 0, 0]);
+        messages[lane] = [a, b, end, words([0, 0, 0, LABEL_MESSAGE_BITS])];
+    }
+    compress_each(state, messages, None);
 }
 
 /// Sixteen tree nodes, one per 32-bit lane.

@@ -1,0 +1,318 @@
+//! PC1: TreeD and the layers of one sector, or of several in step.
+//!
+//! Walk: after [`super::create`], before [`Labeled::replicate`]. Spec: proofs.md §2.6, §3.3.
+//! One sector is one chain of hashes and cannot use a second core; what another core can do meanwhile is TreeD during the
+//! first layer, and writing, syncing and hashing each finished layer during the next one. Several sectors
+//! ([`label_all`]) are labelled in step on one core, up to [`IN_STEP`] of them, and groups of them on different cores.
+//! Memory: two layers a sector, and the parents once ([`ParentLists`]), in memory only where the plan has room left.
+//! Crash: each layer is durable before the one after it is complete; a resumed run goes on behind the last durable layer.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use super::pipeline::{Labeled, Packed};
+use super::{SealError, disk_bytes, label_memory, require_space};
+use crate::commitment::CommD;
+use crate::ids::ReplicaId;
+use crate::machine::Plan;
+use crate::merkle::build;
+use crate::pages::Nodes;
+use crate::porep::graph::Graph;
+use crate::porep::label::{self, SectorLayer};
+use crate::porep::parents::{ParentLists, ParentTable};
+use crate::progress::Progress;
+use crate::sector_dir::SectorDir;
+use crate::sector_dir::disk::NodeFile;
+use crate::sector_dir::record::{SectorFile, Stage};
+use crate::spec::{NODE_BYTES, RegisteredSeal};
+
+/// Sectors labelled in step by one core: more chains than four find no idle unit in it.
+const IN_STEP: usize = 4;
+/// Nodes copied per read when TreeD's leaf row is filled.
+const COPY_NODES: u64 = 1 << 14;
+
+impl Packed {
+    /// PC1: TreeD, and the layers one after another. Goes on behind the last finished layer.
+    pub fn label(self, plan: &Plan, progress: &dyn Progress) -> Result<Labeled, SealError> {
+        label_all(vec![self], plan, progress)
+            .pop()
+            .expect("one result for one sector")
+    }
+}
+
+/// PC1 of several sectors at once: the throughput of a core nearly doubles when four share it.
+///
+/// One result for each sector, in the order given; a sector that fails does not hold up the others. Sectors of one proof
+/// type that stand at the same layer go in step, as many at a time as the plan has memory for.
+pub fn label_all(
+    sectors: Vec<Packed>,
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> Vec<Result<Labeled, SealError>> {
+    let mut results: Vec<Option<Result<Labeled, SealError>>> = Vec::new();
+    let mut cohorts: BTreeMap<(RegisteredSeal, u32), Vec<(usize, SectorDir)>> = BTreeMap::new();
+    for (at, Packed { dir }) in sectors.into_iter().enumerate() {
+        results.push(None);
+        match admit(&dir, plan) {
+            Ok(()) => {
+                let cohort = (dir.record().seal, finished_layers(&dir));
+                cohorts.entry(cohort).or_default().push((at, dir));
+            }
+            Err(error) => results[at] = Some(Err(error)),
+        }
+    }
+    let units = cohorts.values().flatten();
+    progress.start(
+        "PC1: labels and TreeD",
+        units.map(|(_, dir)| units_of(dir)).sum(),
+    );
+    for ((seal, finished), cohort) in cohorts {
+        for (at, result) in label_cohort(seal, finished, cohort, plan, progress) {
+            results[at] = Some(result);
+        }
+    }
+    progress.finish();
+    results
+        .into_iter()
+        .map(|result| result.expect("every sector was refused or belongs to a cohort"))
+        .collect()
+}
+
+/// Refuses before the first byte is written.
+fn admit(dir: &SectorDir, plan: &Plan) -> Result<(), SealError> {
+    let size = dir.size();
+    plan.require("labelling", label_memory(size))?;
+    let finished: u64 = dir.record().files.iter().map(|entry| entry.bytes).sum();
+    let needed = disk_bytes(size).saturating_sub(finished);
+    require_space(dir.path(), needed, dir.free_bytes()?)
+}
+
+fn finished_layers(dir: &SectorDir) -> u32 {
+    (1..=dir.size().layers() as u32)
+        .take_while(|&layer| dir.has(SectorFile::Layer(layer)))
+        .count() as u32
+}
+
+/// Nodes that are still to be hashed.
+fn units_of(dir: &SectorDir) -> u64 {
+    let size = dir.size();
+    let layers = u64::from(size.layers() as u32 - finished_layers(dir));
+    let tree_d = u64::from(!dir.has(SectorFile::TreeD)) * (size.nodes() - 1);
+    layers * size.nodes() + tree_d
+}
+
+/// Sectors of one type at one layer, in rounds that fit the plan's memory, each round in groups that share a core.
+fn label_cohort(
+    seal: RegisteredSeal,
+    finished: u32,
+    mut cohort: Vec<(usize, SectorDir)>,
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> Vec<(usize, Result<Labeled, SealError>)> {
+    let size = seal.size;
+    let two_layers = 2 * size.bytes();
+    let fit = (plan.memory().saturating_sub(label_memory(size)) / two_layers + 1) as usize;
+    let round = cohort.len().min(fit).min(IN_STEP * plan.threads());
+    let group = round.div_ceil(plan.threads());
+    let room = plan
+        .memory()
+        .saturating_sub(label_memory(size) + (round as u64 - 1) * two_layers);
+    plan.run(|| {
+        let parents =
+            (finished < size.layers() as u32).then(|| parents_for(seal, room, plan, progress));
+        let mut results = Vec::new();
+        while !cohort.is_empty() {
+            let rest = cohort.split_off(round.min(cohort.len()));
+            let mut now = std::mem::replace(&mut cohort, rest);
+            let mut groups = Vec::new();
+            while !now.is_empty() {
+                let rest = now.split_off(group.min(now.len()));
+                groups.push(std::mem::replace(&mut now, rest));
+            }
+            let done: Vec<Vec<_>> = groups
+                .into_par_iter()
+                .map(|group| label_group(group, finished, parents.as_ref(), progress))
+                .collect();
+            results.extend(done.into_iter().flatten());
+        }
+        results
+    })
+}
+
+/// One sector of a group.
+struct Filling {
+    at: usize,
+    dir: SectorDir,
+    replica_id: ReplicaId,
+    /// The last layer that is complete, and its number.
+    previous: Option<(u32, Nodes)>,
+    /// Room for the layer after it.
+    next: Nodes,
+    /// Files that are written and not yet durable.
+    pending: Vec<(SectorFile, NodeFile)>,
+    failed: Option<SealError>,
+}
+
+/// Fills the layers of the group in step. `parents` is there when layers are missing.
+fn label_group(
+    group: Vec<(usize, SectorDir)>,
+    finished: u32,
+    parents: Option<&ParentLists>,
+    progress: &dyn Progress,
+) -> Vec<(usize, Result<Labeled, SealError>)> {
+    let mut group: Vec<Filling> = group
+        .into_iter()
+        .map(|(at, dir)| Filling::new(at, dir, finished))
+        .collect();
+    if let Some(parents) = parents {
+        let layers = group.first().map_or(0, |f| f.dir.size().layers() as u32);
+        for layer in finished + 1..=layers {
+            fill_and_keep(&mut group, layer, parents, progress);
+        }
+    }
+    group
+        .into_iter()
+        .map(|filling| (filling.at, filling.finish(progress)))
+        .collect()
+}
+
+/// One layer of every sector of the group, while another thread keeps what was made before.
+fn fill_and_keep(
+    group: &mut [Filling],
+    layer: u32,
+    parents: &ParentLists,
+    progress: &dyn Progress,
+) {
+    let (mut sectors, mut keeping) = (Vec::new(), Vec::new());
+    for filling in group.iter_mut().filter(|filling| filling.failed.is_none()) {
+        let previous = filling.previous.as_ref();
+        sectors.push(SectorLayer {
+            replica_id: &filling.replica_id,
+            previous: previous.map(|(_, labels)| &labels[..]),
+            out: &mut filling.next,
+        });
+        keeping.push((
+            &mut filling.dir,
+            previous,
+            &mut filling.pending,
+            &mut filling.failed,
+        ));
+    }
+    rayon::join(
+        || {
+            for (dir, previous, pending, failed) in keeping {
+                *failed = keep(dir, previous, pending, progress).err();
+            }
+        },
+        || label::fill_layer(layer, parents, &mut sectors, progress),
+    );
+    for filling in group.iter_mut().filter(|filling| filling.failed.is_none()) {
+        let nodes = filling.next.len();
+        let before = filling.previous.take();
+        let next = before.map_or_else(|| Nodes::zeroed(nodes), |(_, labels)| labels);
+        filling.previous = Some((layer, std::mem::replace(&mut filling.next, next)));
+    }
+}
+
+/// Makes durable what is complete: TreeD first, which needs the data alone, then layer after layer.
+fn keep(
+    dir: &mut SectorDir,
+    complete: Option<&(u32, Nodes)>,
+    pending: &mut Vec<(SectorFile, NodeFile)>,
+    progress: &dyn Progress,
+) -> Result<(), SealError> {
+    if !dir.has(SectorFile::TreeD) && pending.is_empty() {
+        pending.push((SectorFile::TreeD, write_tree_d(dir, progress)?));
+    }
+    if let Some((layer, labels)) = complete
+        && !dir.has(SectorFile::Layer(*layer))
+    {
+        let file = dir.begin(SectorFile::Layer(*layer))?;
+        file.write(0, labels)?;
+        pending.push((SectorFile::Layer(*layer), file));
+        dir.commit(std::mem::take(pending), |_| ())?;
+    }
+    Ok(())
+}
+
+impl Filling {
+    fn new(at: usize, dir: SectorDir, finished: u32) -> Self {
+        let layers = dir.size().layers() as u32;
+        let nodes = if finished < layers {
+            dir.size().nodes() as usize
+        } else {
+            0
+        };
+        let mut filling = Self {
+            at,
+            replica_id: dir.record().replica_id,
+            dir,
+            previous: None,
+            next: Nodes::zeroed(nodes),
+            pending: Vec::new(),
+            failed: None,
+        };
+        if finished > 0 && finished < layers {
+            let mut labels = Nodes::zeroed(nodes);
+            let read = filling.dir.read(SectorFile::Layer(finished));
+            match read.and_then(|file| Ok(file.read(0, &mut labels)?)) {
+                Ok(()) => filling.previous = Some((finished, labels)),
+                Err(error) => filling.failed = Some(error.into()),
+            }
+        }
+        filling
+    }
+
+    /// Keeps the last layer and records the stage.
+    fn finish(mut self, progress: &dyn Progress) -> Result<Labeled, SealError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        keep(
+            &mut self.dir,
+            self.previous.as_ref(),
+            &mut self.pending,
+            progress,
+        )?;
+        self.dir
+            .commit(self.pending, |record| record.stage = Stage::Labeled)?;
+        Ok(Labeled { dir: self.dir })
+    }
+}
+
+/// TreeD over the unsealed file; its root must be CommD.
+fn write_tree_d(dir: &SectorDir, progress: &dyn Progress) -> Result<NodeFile, SealError> {
+    let size = dir.size();
+    let data = dir.read(SectorFile::Unsealed)?;
+    let tree = dir.begin(SectorFile::TreeD)?;
+    let chunk = COPY_NODES.min(size.nodes());
+    let mut buffer = vec![[0u8; NODE_BYTES]; chunk as usize];
+    for first in (0..size.nodes()).step_by(chunk as usize) {
+        data.read(first, &mut buffer)?;
+        tree.write(first, &buffer)?;
+    }
+    let found = CommD(build::finish_tree_d(&tree, size, progress)?);
+    let expected = dir.record().comm_d;
+    if found == expected {
+        Ok(tree)
+    } else {
+        Err(SealError::WrongData {
+            path: dir.path_of(SectorFile::Unsealed),
+            expected,
+            found,
+        })
+    }
+}
+
+/// The parents of sectors of this type, in memory where they fit into `room` bytes.
+pub(super) fn parents_for(
+    seal: RegisteredSeal,
+    room: u64,
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> ParentLists {
+    let graph = Graph::new(seal.size, &seal.porep_id(), seal.api_version());
+    let cache = plan.parent_cache(ParentTable::bytes(&graph));
+    ParentLists::prepare(graph, room, cache, progress)
+}

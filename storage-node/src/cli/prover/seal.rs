@@ -1,0 +1,604 @@
+//! `seal` and `seal-all`: from files to proven sectors, each step durable, run again to go on.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use prover::commitment::{CommD, CommR};
+use prover::machine::Plan;
+use prover::piece::commp::CommpHasher;
+use prover::seal::{self, AnyStage, SealError, SealRequest, Sealed, label_all};
+use prover::sector_dir::SectorDirError;
+use prover::sector_dir::record::{Record, Stage};
+use prover::snark::CircuitId;
+use prover::{PieceInfo, ProverId, RegisteredSeal, SectorNumber, SectorSize, Seed, Ticket};
+use serde::Serialize;
+
+use super::file::ProofFile;
+use super::{BarProgress, key_error, require_folder, seal_error, store};
+use crate::cli::{Class, CliError, Context};
+
+/// Bytes hashed per read of a piece.
+pub(super) const READ_BYTES: usize = 1 << 20;
+
+/// Arguments of `prover seal`.
+#[derive(Debug, clap::Args)]
+pub struct SealArgs {
+    /// Sector folder; made when missing, gone on with when it holds a sector
+    dir: PathBuf,
+    /// Files to seal, one piece each, in this order; none to go on with a sector
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    how: How,
+    /// Write statement and proof to this file
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Arguments of `prover seal-all`.
+#[derive(Debug, clap::Args)]
+pub struct SealAllArgs {
+    /// Folder of sector folders, each named by its sector's number; sectors that are there and unfinished go on
+    root: PathBuf,
+    /// Files to seal, one sector each, numbered from --sector on
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    how: How,
+    /// Write statement and proof of each sector to NUMBER.json in this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// What `seal` and `seal-all` have in common.
+#[derive(Debug, clap::Args)]
+struct How {
+    /// 2KiB, 8MiB, 512MiB, 32GiB or 64GiB (4KiB, 16KiB and 32KiB are test shapes)
+    #[arg(long, default_value = "8MiB", value_name = "SIZE")]
+    sector_size: SectorSize,
+    /// Provider's number on its chain
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    provider: u64,
+    /// Number of the (first) sector
+    #[arg(long, default_value_t = SectorNumber(1), value_name = "N")]
+    sector: SectorNumber,
+    /// Chain randomness in the replica, 64 hex digits [default: a fixed value, for experiments]
+    #[arg(long, value_name = "HEX")]
+    ticket: Option<Ticket>,
+    /// Chain randomness that draws the challenges, 64 hex digits [default: a fixed value, for experiments]
+    #[arg(long, value_name = "HEX")]
+    seed: Option<Seed>,
+    /// Stop when this stage is reached
+    #[arg(long, value_enum, default_value_t = Until::Sealed)]
+    until: Until,
+    /// Delete what only sealing needed, the unsealed data too
+    #[arg(long)]
+    trim: bool,
+}
+
+impl How {
+    fn seed(&self) -> Seed {
+        self.seed.unwrap_or(Seed(fixed(b"holdfast/prover/seed")))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(super) enum Until {
+    Packed,
+    Labeled,
+    Replicated,
+    Challenged,
+    Sealed,
+}
+
+/// What `seal` reports.
+#[derive(Debug, Serialize)]
+pub(super) struct SealReport {
+    dir: PathBuf,
+    stage: &'static str,
+    seal: RegisteredSeal,
+    prover: ProverId,
+    sector: SectorNumber,
+    ticket: Ticket,
+    seed: Option<Seed>,
+    pieces: Vec<PieceInfo>,
+    comm_d: CommD,
+    comm_r: Option<CommR>,
+    proof_bytes: Option<usize>,
+    seconds: Seconds,
+}
+
+/// Times of the steps that this run took.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Seconds {
+    pack: Option<f64>,
+    pc1: Option<f64>,
+    pc2: Option<f64>,
+    c1: Option<f64>,
+    c2: Option<f64>,
+}
+
+/// Runs `prover seal`.
+pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliError> {
+    let progress = BarProgress::new(&context.out);
+    let mut seconds = Seconds::default();
+    if args.dir.exists() {
+        require_folder(&args.dir)?;
+    }
+    let mut stage = match seal::resume(&args.dir) {
+        Ok(stage) if args.files.is_empty() => {
+            context.out.say(format_args!(
+                "Going on with the {} sector in {}.",
+                stage.name(),
+                args.dir.display()
+            ));
+            stage
+        }
+        Ok(_) => return Err(occupied(&args.dir)),
+        Err(SealError::Dir(SectorDirError::Empty(_))) => {
+            if args.files.is_empty() {
+                let what = format!(
+                    "{} holds no sector, and no files to seal were named",
+                    args.dir.display()
+                );
+                return Err(CliError::new(Class::Usage, what)
+                    .hint("name the files to seal behind the folder"));
+            }
+            let pieces = pieces(&args.files, &args.how)?;
+            pack(
+                &args.dir,
+                &args.files,
+                pieces,
+                args.how.sector,
+                &args.how,
+                &mut seconds,
+            )?
+        }
+        Err(error) => return Err(seal_error(error)),
+    };
+    while position(&stage) < args.how.until {
+        stage = step(
+            stage,
+            args.how.seed(),
+            plan,
+            context,
+            &progress,
+            &mut seconds,
+        )?;
+    }
+    if let AnyStage::Sealed(sealed) = stage {
+        stage = AnyStage::Sealed(deliver(sealed, args.out.as_deref(), args.how.trim)?);
+    }
+    let report = report(&stage, seconds);
+    context.out.result(&report, human)
+}
+
+fn occupied(dir: &Path) -> CliError {
+    let what = format!("{} already holds a sector", dir.display());
+    CliError::new(Class::Input, what)
+        .hint("leave out the files to go on with it, or name another folder")
+}
+
+/// What `seal-all` reports.
+#[derive(Debug, Serialize)]
+struct SealAllReport {
+    sectors: Vec<SealReport>,
+    /// Sectors that did not get as far as asked, and why.
+    failed: Vec<Failure>,
+    /// PC1 of all sectors, which are labelled together.
+    pc1_seconds: f64,
+    seconds: f64,
+}
+
+/// A sector that stopped.
+#[derive(Debug, Serialize)]
+struct Failure {
+    dir: PathBuf,
+    error: String,
+}
+
+/// One sector of a run over many.
+struct Sector {
+    dir: PathBuf,
+    seconds: Seconds,
+    /// `None` while a step has it.
+    stage: Option<Result<AnyStage, CliError>>,
+}
+
+/// Runs `prover seal-all`: PC1 of all sectors together, everything behind it one sector after another. A sector that fails
+/// does not hold up the others; the command's error is the first one's.
+pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(), CliError> {
+    let start = Instant::now();
+    let progress = BarProgress::new(&context.out);
+    if args.root.exists() {
+        require_folder(&args.root)?;
+    }
+    let mut sectors = found(&args.root)?;
+    // Every file is read, and every folder looked at, before the first sector is made.
+    let mut named = Vec::new();
+    for (number, file) in (args.how.sector.0..).zip(&args.files) {
+        let dir = args.root.join(number.to_string());
+        if sectors.iter().any(|sector| sector.dir == dir) {
+            return Err(occupied(&dir));
+        }
+        let files = std::slice::from_ref(file);
+        named.push((number, files, dir, pieces(files, &args.how)?));
+    }
+    for (number, files, dir, pieces) in named {
+        let mut seconds = Seconds::default();
+        let number = SectorNumber(number);
+        let packed = pack(&dir, files, pieces, number, &args.how, &mut seconds);
+        sectors.push(Sector {
+            dir,
+            seconds,
+            stage: Some(packed),
+        });
+    }
+    if sectors.is_empty() {
+        let what = format!(
+            "{} holds no sectors, and no files to seal were named",
+            args.root.display()
+        );
+        return Err(
+            CliError::new(Class::Usage, what).hint("name the files to seal behind the folder")
+        );
+    }
+    if let Some(out) = &args.out {
+        std::fs::create_dir_all(out).map_err(|error| CliError::io("cannot make", out, &error))?;
+    }
+
+    let labelling = Instant::now();
+    if args.how.until > Until::Packed {
+        label_together(&mut sectors, plan, &progress);
+    }
+    let pc1_seconds = labelling.elapsed().as_secs_f64();
+    let (mut reports, mut failed, mut first_error) = (Vec::new(), Vec::new(), None);
+    for mut sector in sectors {
+        let stage = sector.stage.take().expect("labelling gives each one back");
+        let finished = stage
+            .and_then(|stage| finish(stage, &args, plan, context, &progress, &mut sector.seconds));
+        match finished {
+            Ok(stage) => reports.push(report(&stage, sector.seconds)),
+            Err(error) => {
+                context
+                    .out
+                    .say(format_args!("{}: {error}", sector.dir.display()));
+                failed.push(Failure {
+                    dir: sector.dir,
+                    error: error.to_string(),
+                });
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    let report = SealAllReport {
+        sectors: reports,
+        failed,
+        pc1_seconds,
+        seconds: start.elapsed().as_secs_f64(),
+    };
+    match first_error {
+        Some(error) => Err(error.hint(format!(
+            "{} of {} sectors are as far as asked; cure the cause and run the same command without the files, it goes on",
+            report.sectors.len(),
+            report.sectors.len() + report.failed.len()
+        ))),
+        None => context.out.result(&report, human_all),
+    }
+}
+
+/// The sectors under `root`, in the order of their numbers; damaged ones with their error.
+fn found(root: &Path) -> Result<Vec<Sector>, CliError> {
+    let mut numbers: Vec<u64> = match std::fs::read_dir(root) {
+        Ok(entries) => entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(CliError::io("cannot list", root, &error)),
+    };
+    numbers.sort_unstable();
+    let sectors = numbers.into_iter().filter_map(|number| {
+        let dir = root.join(number.to_string());
+        let stage = match seal::resume(&dir) {
+            Err(SealError::Dir(SectorDirError::Empty(_))) => return None,
+            other => other.map_err(seal_error),
+        };
+        Some(Sector {
+            dir,
+            seconds: Seconds::default(),
+            stage: Some(stage),
+        })
+    });
+    Ok(sectors.collect())
+}
+
+fn label_together(sectors: &mut [Sector], plan: &Plan, progress: &BarProgress) {
+    let (mut waiting, mut packed) = (Vec::new(), Vec::new());
+    for sector in sectors {
+        match sector.stage.take() {
+            Some(Ok(AnyStage::Packed(stage))) => {
+                waiting.push(sector);
+                packed.push(stage);
+            }
+            other => sector.stage = other,
+        }
+    }
+    if packed.is_empty() {
+        return;
+    }
+    for (sector, result) in waiting.into_iter().zip(label_all(packed, plan, progress)) {
+        sector.stage = Some(result.map(AnyStage::Labeled).map_err(seal_error));
+    }
+}
+
+fn finish(
+    mut stage: AnyStage,
+    args: &SealAllArgs,
+    plan: &Plan,
+    context: &Context,
+    progress: &BarProgress,
+    seconds: &mut Seconds,
+) -> Result<AnyStage, CliError> {
+    while position(&stage) < args.how.until {
+        stage = step(stage, args.how.seed(), plan, context, progress, seconds)?;
+    }
+    let AnyStage::Sealed(sealed) = stage else {
+        return Ok(stage);
+    };
+    let number = sealed.dir().record().sector;
+    let out = args
+        .out
+        .as_ref()
+        .map(|out| out.join(format!("{number}.json")));
+    deliver(sealed, out.as_deref(), args.how.trim).map(AnyStage::Sealed)
+}
+
+fn human_all(report: &SealAllReport) -> String {
+    let mut lines: Vec<String> = report.sectors.iter().map(human).collect();
+    lines.push(format!(
+        "{} sectors in {:.1} s, of which PC1 of all of them together {:.2} s.",
+        report.sectors.len(),
+        report.seconds,
+        report.pc1_seconds
+    ));
+    lines.join("\n")
+}
+
+pub(super) fn position(stage: &AnyStage) -> Until {
+    match stage {
+        AnyStage::Packed(_) => Until::Packed,
+        AnyStage::Labeled(_) => Until::Labeled,
+        AnyStage::Replicated(_) => Until::Replicated,
+        AnyStage::Challenged(_) => Until::Challenged,
+        AnyStage::Sealed(_) => Until::Sealed,
+    }
+}
+
+/// Hashes the files to CommP.
+fn pieces(files: &[PathBuf], how: &How) -> Result<Vec<PieceInfo>, CliError> {
+    let capacity = how.sector_size.unpadded_bytes();
+    files
+        .iter()
+        .map(|path| piece(path, capacity, how.sector_size))
+        .collect()
+}
+
+/// Writes the unsealed sector; each file must still hash to its CommP.
+fn pack(
+    dir: &Path,
+    files: &[PathBuf],
+    pieces: Vec<PieceInfo>,
+    sector: SectorNumber,
+    how: &How,
+    seconds: &mut Seconds,
+) -> Result<AnyStage, CliError> {
+    let start = Instant::now();
+    let request = SealRequest {
+        seal: RegisteredSeal::v1_1(how.sector_size),
+        prover: ProverId::from_provider_id(how.provider),
+        sector,
+        ticket: how
+            .ticket
+            .unwrap_or(Ticket(fixed(b"holdfast/prover/ticket"))),
+        pieces,
+    };
+    let mut readers = files
+        .iter()
+        .map(|path| open(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut sources: Vec<&mut dyn Read> = readers
+        .iter_mut()
+        .map(|reader| reader as &mut dyn Read)
+        .collect();
+    let packed = seal::create(dir, request, &mut sources).map_err(seal_error)?;
+    seconds.pack = Some(start.elapsed().as_secs_f64());
+    Ok(AnyStage::Packed(packed))
+}
+
+fn piece(path: &Path, capacity: u64, size: SectorSize) -> Result<PieceInfo, CliError> {
+    let mut reader = open(path)?;
+    let bytes = reader
+        .get_ref()
+        .metadata()
+        .map_err(|error| CliError::io("cannot read", path, &error))?
+        .len();
+    let refused = |what: String| CliError::new(Class::Input, format!("{} {what}", path.display()));
+    if bytes == 0 {
+        return Err(
+            refused("is empty".into()).hint("a piece has at least one byte; leave the file out")
+        );
+    }
+    let too_large = |bytes| {
+        refused(format!(
+            "has {bytes} bytes, a {size} sector holds {capacity}"
+        ))
+        .hint("choose a larger --sector-size, or seal fewer or smaller files")
+    };
+    let (mut hasher, mut buffer) = (CommpHasher::new(), vec![0; READ_BYTES]);
+    loop {
+        match reader
+            .read(&mut buffer)
+            .map_err(|error| CliError::io("cannot read", path, &error))?
+        {
+            0 => break,
+            count if hasher.len() + count as u64 > capacity => return Err(too_large(bytes)),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+    let (comm_p, size) = hasher.finish();
+    Ok(PieceInfo { comm_p, size })
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, CliError> {
+    let file = File::open(path).map_err(|error| CliError::io("cannot read", path, &error))?;
+    Ok(BufReader::with_capacity(READ_BYTES, file))
+}
+
+/// Takes one step and its time.
+pub(super) fn step(
+    stage: AnyStage,
+    seed: Seed,
+    plan: &Plan,
+    context: &Context,
+    progress: &BarProgress,
+    seconds: &mut Seconds,
+) -> Result<AnyStage, CliError> {
+    let start = Instant::now();
+    let elapsed = || Some(start.elapsed().as_secs_f64());
+    Ok(match stage {
+        AnyStage::Packed(packed) => {
+            let labeled = packed.label(plan, progress).map_err(seal_error)?;
+            seconds.pc1 = elapsed();
+            AnyStage::Labeled(labeled)
+        }
+        AnyStage::Labeled(labeled) => {
+            let replicated = labeled.replicate(plan, progress).map_err(seal_error)?;
+            seconds.pc2 = elapsed();
+            AnyStage::Replicated(replicated)
+        }
+        AnyStage::Replicated(replicated) => {
+            let challenged = replicated.challenge(seed).map_err(seal_error)?;
+            seconds.c1 = elapsed();
+            AnyStage::Challenged(challenged)
+        }
+        AnyStage::Challenged(challenged) => {
+            let circuit = CircuitId::porep(challenged.dir().size());
+            let store = store(context)?;
+            let key = plan
+                .run(|| store.load_or_generate(circuit, progress))
+                .map_err(key_error)?;
+            let start = Instant::now();
+            let sealed = challenged.prove(&key, plan, progress).map_err(seal_error)?;
+            seconds.c2 = Some(start.elapsed().as_secs_f64());
+            AnyStage::Sealed(sealed)
+        }
+        sealed @ AnyStage::Sealed(_) => sealed,
+    })
+}
+
+/// Writes the proof file and frees space, as asked.
+fn deliver(sealed: Sealed, out: Option<&Path>, trim: bool) -> Result<Sealed, CliError> {
+    if let Some(out) = out {
+        let record = sealed.dir().record();
+        let file = ProofFile::Porep {
+            seal: record.seal,
+            prover: record.prover,
+            sector: record.sector,
+            ticket: record.ticket,
+            seed: sealed.seed(),
+            comm_d: sealed.comm_d(),
+            comm_r: sealed.comm_r(),
+            proof: hex::encode(sealed.proof()),
+        };
+        file.write(out)?;
+    }
+    if trim {
+        sealed.trim(false).map_err(seal_error)
+    } else {
+        Ok(sealed)
+    }
+}
+
+pub(super) fn report(stage: &AnyStage, seconds: Seconds) -> SealReport {
+    let Record {
+        seal,
+        prover,
+        sector,
+        ticket,
+        pieces,
+        comm_d,
+        stage: reached,
+        ..
+    } = stage.dir().record().clone();
+    let (seed, proof_bytes) = match reached {
+        Stage::Sealed(_, seed, proof) => (Some(seed), Some(proof.len())),
+        Stage::Challenged(_, seed) => (Some(seed), None),
+        Stage::Packed | Stage::Labeled | Stage::Replicated(_) => (None, None),
+    };
+    let comm_r = match stage {
+        AnyStage::Packed(_) | AnyStage::Labeled(_) => None,
+        AnyStage::Replicated(stage) => Some(stage.comm_r()),
+        AnyStage::Challenged(stage) => Some(stage.vanilla().comm_r),
+        AnyStage::Sealed(stage) => Some(stage.comm_r()),
+    };
+    let dir = stage.dir().path().to_owned();
+    let stage = stage.name();
+    SealReport {
+        dir,
+        stage,
+        seal,
+        prover,
+        sector,
+        ticket,
+        seed,
+        pieces,
+        comm_d,
+        comm_r,
+        proof_bytes,
+        seconds,
+    }
+}
+
+pub(super) fn human(report: &SealReport) -> String {
+    let mut lines = vec![
+        format!(
+            "Sector {} in {} is {}.",
+            report.sector,
+            report.dir.display(),
+            report.stage
+        ),
+        format!("  CommD {}", report.comm_d.to_cid()),
+    ];
+    if let Some(comm_r) = report.comm_r {
+        lines.push(format!("  CommR {}", comm_r.to_cid()));
+    }
+    if let Some(bytes) = report.proof_bytes {
+        lines.push(format!("  proof of {bytes} bytes, verified"));
+    }
+    let Seconds {
+        pack,
+        pc1,
+        pc2,
+        c1,
+        c2,
+    } = report.seconds;
+    let times = [
+        ("pack", pack),
+        ("PC1", pc1),
+        ("PC2", pc2),
+        ("C1", c1),
+        ("C2", c2),
+    ];
+    let times: Vec<String> = times
+        .iter()
+        .filter_map(|(name, time)| time.map(|time| format!("{name} {time:.2} s")))
+        .collect();
+    if !times.is_empty() {
+        lines.push(format!("  {}", times.join(", ")));
+    }
+    lines.join("\n")
+}
+
+fn fixed(domain: &[u8]) -> [u8; 32] {
+    prover::hash::sha256::digest(&[domain])
+}
