@@ -11,7 +11,7 @@
 //! | trees and hashes underneath | [`merkle`], [`hash`] |
 //! | proofs of still holding the replica | [`post`] |
 //! | circuits, keys, Groth16 | [`snark`] |
-//! | the pipeline on disk, resumable | [`seal`], [`sector_dir`], [`machine`] |
+//! | the pipeline on disk, resumable, and what it takes | [`seal`], [`sector_dir`], [`machine`], [`estimate`] |
 //! | checking, calm on any bytes | [`verify`] |
 //! | plain twins, golden-vector runner | [`mod@reference`], [`vectors`] |
 //!
@@ -31,6 +31,8 @@
 
 pub mod commitment;
 pub mod error;
+#[cfg(feature = "prove")]
+pub mod estimate;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod hash;

@@ -131,6 +131,14 @@ impl Plan {
     }
 }
 
+/// Largest resident memory of this process so far, in bytes; `None` where the system does not say.
+pub fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 /// The smaller of what the kernel calls available and what the control group leaves. Unknown counts as unlimited: then
 /// the operating system is the judge, as for any program.
 fn available_memory() -> u64 {

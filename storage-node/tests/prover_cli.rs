@@ -248,9 +248,10 @@ fn seal_and_kill(args: &[&str], home: &Path, after: std::time::Duration) {
 }
 
 /// Killed at moments all over pack, PC1, PC2 and C1, then twice within C2: the same command goes on each time, ends with the
-/// CommR of a run that nobody disturbed, and with a proof that the front door accepts.
+/// CommR of a run that nobody disturbed, and with a proof that the front door accepts. The proof is made in the memory that
+/// the command asks for when it is allowed less.
 #[test]
-fn tm_h8_a_seal_killed_at_any_moment_resumes_to_the_same_comm_r_and_a_valid_proof() {
+fn tm_h8_tm_h9_a_seal_killed_at_any_moment_resumes_to_the_same_comm_r_and_a_valid_proof() {
     use std::time::{Duration, Instant};
     let desk = Desk {
         params: shared_params(),
@@ -314,13 +315,34 @@ fn tm_h8_a_seal_killed_at_any_moment_resumes_to_the_same_comm_r_and_a_valid_proo
         assert_eq!(report["comm_r"], whole["comm_r"]);
     }
     let proof = desk.path("proof.json");
-    let (code, report) = desk.run(&["seal", text(&again), "--out", text(&proof)]);
+    let (code, report) = desk.run(&["seal", text(&again), "--memory", "300MiB"]);
+    assert_eq!(code, 7, "{report}");
+    let refusal = report["error"].to_string();
+    let needed: u64 = refusal
+        .split_once("needs ")
+        .and_then(|(_, rest)| rest.split_once(" MiB"))
+        .and_then(|(mib, _)| mib.parse().ok())
+        .unwrap_or_else(|| panic!("the refusal says how much is needed: {refusal}"));
+    let budget = format!("{needed}MiB");
+    let (code, report) = desk.run(&[
+        "seal",
+        text(&again),
+        "--out",
+        text(&proof),
+        "--memory",
+        &budget,
+    ]);
     assert_eq!(
         (code, &report["stage"]),
         (0, &Value::from("sealed")),
         "{report}"
     );
     assert_eq!(report["comm_r"], whole["comm_r"]);
+    let peak = report["peak_memory"].as_u64().expect("Linux says it");
+    assert!(
+        peak <= (needed << 20) / 100 * 105,
+        "{peak} bytes of {needed} MiB"
+    );
     let (code, report) = desk.run(&["verify", text(&proof)]);
     assert_eq!(
         (code, &report["valid"]),
@@ -430,4 +452,49 @@ fn seal_all_takes_many_files_and_goes_on() {
     let single = desk.seal_to_replica("single", "11", &files[4]);
     assert_eq!(sectors[3]["comm_r"], single["comm_r"]);
     assert_ne!(sectors[3]["comm_r"], sectors[2]["comm_r"]);
+}
+
+/// `bench` at the smallest size, without proofs: every figure is there and none is zero.
+#[test]
+fn bench_reports_machine_kernels_stages_and_estimates() {
+    let desk = Desk::new();
+    let args = [
+        "bench",
+        "--sector-size",
+        "2KiB",
+        "--no-proofs",
+        "--memory",
+        "64MiB",
+    ];
+    let (code, report) = desk.run(&args);
+    assert_eq!(code, 0, "{report}");
+    for kernel in ["labels", "tree_d", "poseidon", "groth16"] {
+        assert!(report["kernels"][kernel].is_string(), "{report}");
+    }
+    for cost in [
+        "parents",
+        "label",
+        "label_of_four",
+        "tree_d_node",
+        "column_of_eleven",
+    ] {
+        assert!(report["unit_costs"][cost].as_f64() > Some(0.0), "{report}");
+    }
+    for stage in ["pack", "pc1", "pc2"] {
+        assert!(report["stages"][stage].as_f64() > Some(0.0), "{report}");
+    }
+    assert_eq!(report["stages"]["proofs"], Value::Null);
+    let estimates = report["estimates"].as_array().expect("a list");
+    let sizes: Vec<&Value> = estimates.iter().map(|line| &line["size"]).collect();
+    assert_eq!(
+        sizes,
+        ["512MiB", "512MiB", "512MiB", "32GiB", "32GiB", "32GiB"]
+    );
+    assert!(estimates[3]["pc1_seconds"].as_f64() > Some(0.0), "{report}");
+    assert_eq!(estimates[3]["c2_seconds"], Value::Null);
+
+    let (code, report) = desk.run(&["bench", "--sector-size", "32GiB"]);
+    assert_eq!(code, 2, "no keys are made for it: {report}");
+    let (code, report) = desk.run(&["bench", "--no-proofs", "--dir", "/nowhere/at/all"]);
+    assert!(matches!(code, 3 | 7), "{report}");
 }

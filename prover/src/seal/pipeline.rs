@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::{SealError, disk_bytes, replicate_memory, require_space};
 use crate::commitment::{CommC, CommD, CommR, CommRLast};
+use crate::estimate::proving_memory;
 use crate::ids::{Node, ProverId, ReplicaId, SectorNumber, Seed, Ticket};
 use crate::machine::Plan;
 use crate::merkle::build;
@@ -501,6 +502,8 @@ impl Challenged {
         plan: &Plan,
         progress: &dyn Progress,
     ) -> Result<Sealed, SealError> {
+        let needed = proving_memory(CircuitId::porep(self.dir.size()));
+        plan.require("proving replication", needed)?;
         let proof = plan.run(|| self.prove_partitions(key, progress))?;
         self.self_check(key, &proof)?;
         let VanillaProof {

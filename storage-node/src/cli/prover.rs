@@ -8,11 +8,13 @@
 //! | `prove DIR…` | a WindowPoSt (or `--winning`) of sealed sector folders |
 //! | `verify FILE` | checks a proof file that `seal` or `prove` wrote |
 //! | `check DIR`, `repair DIR` | finds damage in a sector folder; recomputes what can be recomputed |
+//! | `bench` | what this machine offers, what each stage takes here, what larger sectors would take |
 //! | `params` | lists, makes and checks proving keys |
 //! | `vectors FILE` | runs a file of golden vectors |
 //!
 //! Keys come from the parameter cache (`HOLDFAST_PARAMS`) and are made on first use. Proof files are JSON, see [`file`].
 
+mod bench;
 pub mod file;
 mod params;
 mod post;
@@ -23,14 +25,17 @@ mod verify;
 
 use std::fmt::Display;
 use std::path::Path;
+use std::sync::Arc;
 
 use prover::CommR;
+use prover::estimate::{keygen_memory, proving_memory};
 use prover::machine::{Machine, Plan};
 use prover::porep::replica::comm_r;
 use prover::seal::SealError;
 use prover::sector_dir::SectorDirError;
 use prover::sector_dir::record::{Record, Stage};
-use prover::snark::keys::{KeyError, ParamStore};
+use prover::snark::CircuitId;
+use prover::snark::keys::{KeyError, ParamStore, ProvingKey};
 use prover::snark::prove::ProveError;
 
 pub use super::output::BarProgress;
@@ -46,7 +51,7 @@ pub struct Args {
     /// Threads to work with [default: all cores]
     #[arg(long, global = true, value_name = "N")]
     threads: Option<usize>,
-    /// Most memory that sealing may take [default: what is free]
+    /// Most memory that any stage may take; one that needs more says so before it starts [default: what is free]
     #[arg(long, global = true, value_name = "BYTES", value_parser = parse_bytes)]
     memory: Option<u64>,
     /// Largest list of a proof type's parents to keep on disk (56 bytes a node: 14 MiB for 8MiB sectors, 896 MiB for 512MiB,
@@ -71,6 +76,8 @@ enum Action {
     Check(sector::CheckArgs),
     /// Drop damaged files of a sector folder and compute them again
     Repair(sector::RepairArgs),
+    /// Measure this machine: kernels, every stage, estimates for larger sectors
+    Bench(bench::BenchArgs),
     /// List, make or check proving keys
     Params(params::ParamsArgs),
     /// Run a file of golden vectors
@@ -89,6 +96,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         Action::Verify(args) => verify::verify(args, &plan, context),
         Action::Check(args) => sector::check(args, &plan, context),
         Action::Repair(args) => sector::repair(args, &plan, context),
+        Action::Bench(args) => bench::bench(args, &plan, context),
         Action::Params(args) => params::params(args, &plan, context),
         Action::Vectors(args) => vectors::vectors(args, &plan, context),
     }
@@ -103,6 +111,27 @@ fn plan(threads: Option<usize>, memory: Option<u64>) -> Result<Plan, CliError> {
 
 fn store(context: &Context) -> Result<ParamStore, CliError> {
     ParamStore::open(&context.config.params_dir).map_err(key_error)
+}
+
+/// Refuses a proof that needs more memory than allowed, before anything is read for it.
+fn require_memory(plan: &Plan, circuit: CircuitId) -> Result<(), CliError> {
+    plan.require("proving", proving_memory(circuit))
+        .map_err(|error| with_next_step(Class::Machine, error))
+}
+
+/// A key, made where there is none and the memory for that is allowed.
+fn key(
+    store: &ParamStore,
+    circuit: CircuitId,
+    plan: &Plan,
+    progress: &BarProgress,
+) -> Result<Arc<ProvingKey>, CliError> {
+    if !store.has(circuit) {
+        plan.require("making a key", keygen_memory(circuit))
+            .map_err(|error| with_next_step(Class::Machine, error))?;
+    }
+    plan.run(|| store.load_or_generate(circuit, progress))
+        .map_err(key_error)
 }
 
 /// The prover's messages read "what happened; what to do next".

@@ -105,7 +105,7 @@ pub async fn tell(config: DemoConfig, out: Output) -> Result<Report, DemoError> 
         audit,
         client: client_report(&client).await?,
         seconds: clock.laps,
-        peak_memory_bytes: peak_memory_bytes(),
+        peak_memory_bytes: prover::machine::peak_memory(),
         seconds_total: begun.elapsed().as_secs_f64(),
     };
     drop(chronicle);
@@ -809,12 +809,4 @@ impl Write for Sink {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
-}
-
-/// Largest resident memory of this process so far.
-fn peak_memory_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib << 10)
 }

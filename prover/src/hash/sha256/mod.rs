@@ -18,6 +18,17 @@ use crate::ids::{Node, ReplicaId};
 use crate::spec::{BASE_DEGREE, DEGREE};
 use sha2::{Digest, Sha256};
 
+/// Which kernels this machine runs: for labels, and for the nodes of TreeD and CommP.
+pub fn kernels() -> [&'static str; 2] {
+    #[cfg(target_arch = "x86_64")]
+    match x86::Kernel::detect() {
+        Some(x86::Kernel::ShaNiAvx512(_)) => return ["sha-ni", "avx512"],
+        Some(x86::Kernel::ShaNi(_)) => return ["sha-ni", "sha-ni"],
+        None => {}
+    }
+    ["sha2 crate", "sha2 crate"]
+}
+
 /// Clears the two top bits, so that the digest read little-endian is below the field order (proofs.md §0).
 #[inline]
 pub const fn t254(mut digest: [u8; 32]) -> Node {

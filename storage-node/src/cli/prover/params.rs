@@ -8,7 +8,7 @@ use prover::machine::Plan;
 use prover::snark::{CircuitId, CircuitKind};
 use serde::Serialize;
 
-use super::{BarProgress, key_error, store};
+use super::{BarProgress, key, key_error, store};
 use crate::cli::output::human_bytes;
 use crate::cli::{CliError, Context};
 
@@ -52,9 +52,7 @@ pub fn params(args: ParamsArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     for circuit in circuits {
         let start = Instant::now();
         if !args.circuits.is_empty() {
-            let key = plan
-                .run(|| store.load_or_generate(circuit, &progress))
-                .map_err(key_error)?;
+            let key = key(&store, circuit, plan, &progress)?;
             if args.check {
                 plan.run(|| key.verify_points(&progress))
                     .map_err(key_error)?;

@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use super::file::{PostFile, ProofFile, SectorEntry};
 use super::{
-    BarProgress, key_error, prove_error, require_folder, require_replica, seal_error, store,
-    with_next_step,
+    BarProgress, key, prove_error, require_folder, require_memory, require_replica, seal_error,
+    store, with_next_step,
 };
 use crate::cli::{Class, CliError, Context};
 
@@ -84,9 +84,8 @@ pub fn prove(args: ProveArgs, plan: &Plan, context: &Context) -> Result<(), CliE
         CircuitId::window(size)
     };
     let (store, progress) = (store(context)?, BarProgress::new(&context.out));
-    let key = plan
-        .run(|| store.load_or_generate(circuit, &progress))
-        .map_err(key_error)?;
+    require_memory(plan, circuit)?;
+    let key = key(&store, circuit, plan, &progress)?;
     let start = Instant::now();
     let proof = plan.run(|| match args.winning {
         true => prove_winning(&key, size, prover, randomness, refs[0], &progress),
@@ -156,7 +155,7 @@ fn common(replicas: &[Replica]) -> Result<(SectorSize, ProverId), CliError> {
     }
 }
 
-fn post_error(error: PostError) -> CliError {
+pub(super) fn post_error(error: PostError) -> CliError {
     match error {
         PostError::Prove(error) => prove_error(error),
         PostError::Faulty(_) => with_next_step(Class::BadData, error),

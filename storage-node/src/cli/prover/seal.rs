@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use prover::commitment::{CommD, CommR};
-use prover::machine::Plan;
+use prover::machine::{Plan, peak_memory};
 use prover::piece::commp::CommpHasher;
 use prover::seal::{self, AnyStage, SealError, SealRequest, Sealed, label_all};
 use prover::sector_dir::SectorDirError;
@@ -16,7 +16,7 @@ use prover::{PieceInfo, ProverId, RegisteredSeal, SectorNumber, SectorSize, Seed
 use serde::Serialize;
 
 use super::file::ProofFile;
-use super::{BarProgress, key_error, require_folder, seal_error, store};
+use super::{BarProgress, key, require_folder, require_memory, seal_error, store};
 use crate::cli::{Class, CliError, Context};
 
 /// Bytes hashed per read of a piece.
@@ -106,6 +106,8 @@ pub(super) struct SealReport {
     comm_r: Option<CommR>,
     proof_bytes: Option<usize>,
     seconds: Seconds,
+    /// Largest resident memory of the process so far, in bytes.
+    peak_memory: Option<u64>,
 }
 
 /// Times of the steps that this run took.
@@ -484,9 +486,8 @@ pub(super) fn step(
         AnyStage::Challenged(challenged) => {
             let circuit = CircuitId::porep(challenged.dir().size());
             let store = store(context)?;
-            let key = plan
-                .run(|| store.load_or_generate(circuit, progress))
-                .map_err(key_error)?;
+            require_memory(plan, circuit)?;
+            let key = key(&store, circuit, plan, progress)?;
             let start = Instant::now();
             let sealed = challenged.prove(&key, plan, progress).map_err(seal_error)?;
             seconds.c2 = Some(start.elapsed().as_secs_f64());
@@ -556,6 +557,7 @@ pub(super) fn report(stage: &AnyStage, seconds: Seconds) -> SealReport {
         comm_r,
         proof_bytes,
         seconds,
+        peak_memory: peak_memory(),
     }
 }
 
