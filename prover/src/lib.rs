@@ -16,7 +16,7 @@
 //! | plain twins, golden-vector runner | [`mod@reference`], [`vectors`] |
 //!
 //! Features: `prove` (default) adds sealing, key generation and proving. Without it the crate is the verifier that the
-//! chain, retrieval and auditors build: no threads, no files.
+//! chain, retrieval and auditors build: no files, and no threads but the caller's rayon pool, where batches spread.
 //!
 //! Spec: `spec/proofs.md` of the design documents, cited in this crate as "proofs.md §n". Where the prose of Filecoin's
 //! specification and its code disagree, the code's bytes are reproduced.

@@ -3,12 +3,13 @@
 //! Walk: [`crate::porep::circuit`] and [`crate::post::circuit`] spell their statements with
 //! [`gadget`] over a [`cs`] listener; [`keygen`] makes a key from one listening, [`groth16`] a proof
 //! from another, [`keys`] keeps the keys on disk; [`crate::verify`] checks the result.
-//! Spec: `proofs.md` §4.4–4.5, `vectors/r1cs/README.md`. ark-groth16 is the verifier and, in tests,
-//! the oracle that our keys and proofs are compared with.
+//! Spec: `proofs.md` §4.4–4.5, `vectors/r1cs/README.md`. Verification is [`pairing`]'s arithmetic;
+//! ark-groth16 gives the types and is, in tests, the oracle that our keys, proofs and verdicts are compared with.
 
 use crate::error::ParseError;
 use crate::spec::{SectorSize, WINDOW_CHALLENGES, WINNING_CHALLENGES};
 
+pub(crate) mod batch;
 #[cfg(feature = "prove")]
 pub mod cs;
 pub mod dev;
@@ -17,6 +18,7 @@ mod fixed_base;
 #[cfg(feature = "prove")]
 pub mod gadget;
 pub mod groth16;
+mod input_sum;
 #[cfg(feature = "prove")]
 mod kernel;
 #[cfg(feature = "prove")]
@@ -29,6 +31,7 @@ pub mod measure;
 mod msm;
 #[cfg(feature = "prove")]
 mod ntt;
+mod pairing;
 #[cfg(feature = "prove")]
 pub mod prove;
 #[cfg(feature = "prove")]
