@@ -75,6 +75,22 @@ pub struct PostJob {
     pub replicas: Vec<Replica>,
 }
 
+/// A seal proof to judge.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SealClaim {
+    /// The statement; its folder does not matter.
+    pub job: SectorJob,
+    /// Commitment to the data.
+    #[serde(with = "hex")]
+    pub comm_d: [u8; 32],
+    /// Commitment to the replica.
+    #[serde(with = "hex")]
+    pub comm_r: [u8; 32],
+    /// The proof.
+    #[serde(with = "hex")]
+    pub proof: Vec<u8>,
+}
+
 /// What can be asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
@@ -95,18 +111,11 @@ pub enum Ask {
     /// A PoSt, vanilla proofs included.
     Post(PostJob),
     /// The peer's verdict on a seal proof.
-    VerifySeal {
-        /// The statement; its folder does not matter.
-        job: SectorJob,
-        /// Commitment to the data.
-        #[serde(with = "hex")]
-        comm_d: [u8; 32],
-        /// Commitment to the replica.
-        #[serde(with = "hex")]
-        comm_r: [u8; 32],
-        /// The proof.
-        #[serde(with = "hex")]
-        proof: Vec<u8>,
+    VerifySeal(SealClaim),
+    /// Its verdict on many of one proof type at once: they all hold, or not.
+    VerifySeals {
+        /// The proofs with their statements.
+        claims: Vec<SealClaim>,
     },
     /// The peer's verdict on a PoSt.
     VerifyPost {
@@ -259,17 +268,24 @@ impl SectorJob {
             seed: seed.0,
         }
     }
+}
 
-    /// The statement that the peer judges.
-    pub fn of_statement(statement: &PorepStatement) -> Self {
+impl SealClaim {
+    /// A statement with its proof.
+    pub fn new(statement: &PorepStatement, proof: &[u8]) -> Self {
         Self {
-            dir: PathBuf::new(),
-            size: statement.seal.size.bytes(),
-            porep_id: statement.seal.porep_id().0,
-            prover: statement.prover.0,
-            sector: statement.sector.0,
-            ticket: statement.ticket.0,
-            seed: statement.seed.0,
+            job: SectorJob {
+                dir: PathBuf::new(),
+                size: statement.seal.size.bytes(),
+                porep_id: statement.seal.porep_id().0,
+                prover: statement.prover.0,
+                sector: statement.sector.0,
+                ticket: statement.ticket.0,
+                seed: statement.seed.0,
+            },
+            comm_d: statement.comm_d.0,
+            comm_r: statement.comm_r.0,
+            proof: proof.to_vec(),
         }
     }
 }

@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use benches::peer::{Ask, Peer, PostJob, SectorJob};
+use benches::peer::{Ask, Peer, PostJob, SealClaim, SectorJob};
 use benches::{Keys, full_sector};
 use prover::machine::{Machine, Plan};
 use prover::post::proof::{ReplicaRef, prove_window, prove_winning};
@@ -102,12 +102,7 @@ impl Both {
     }
 
     fn peer_accepts_seal(&mut self, statement: &PorepStatement, proof: &[u8]) -> bool {
-        let ask = Ask::VerifySeal {
-            job: SectorJob::of_statement(statement),
-            comm_d: statement.comm_d.0,
-            comm_r: statement.comm_r.0,
-            proof: proof.to_vec(),
-        };
+        let ask = Ask::VerifySeal(SealClaim::new(statement, proof));
         self.peer.ask(&ask).valid.expect("a verdict")
     }
 

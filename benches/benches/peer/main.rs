@@ -8,25 +8,28 @@
 //! way their users do: files and self-checks included. At the end a table gives the medians and their ratio.
 //!
 //! Cost at 8 MiB: the peer's C2 alone is about 45 s a sample on two cores, eleven samples; the whole takes about a quarter of
-//! an hour. Memory is the largest resident size of each side's process; ours holds the bench itself too.
+//! an hour; `-- verify` chooses the rows of verification, a minute. Memory is the largest resident size of each side's process; ours holds the bench itself too.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use benches::peer::{Ask, Peer, PostJob, SectorJob};
+use benches::peer::{Ask, Peer, PostJob, SealClaim, SectorJob};
 use benches::{Keys, full_sector};
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
 use prover::machine::{Machine, Plan};
 use prover::post::proof::{ReplicaRef, prove_window, prove_winning};
 use prover::seal::{self, AnyStage, Challenged, Replicated};
 use prover::snark::keys::ParamStore;
-use prover::verify::{self, PorepStatement};
+use prover::snark::measure::other_proofs;
+use prover::verify::{self, PorepStatement, Statement, WindowPostStatement};
 use prover::{NoProgress, PostRandomness, SectorSize, Seed};
 
 criterion_group!(benches, bench);
 criterion_main!(benches);
 
+/// Proofs that are verified together.
+const BATCH: u32 = 64;
 const SEED: Seed = Seed([0x43; 32]);
 
 fn bench(c: &mut Criterion) {
@@ -191,7 +194,7 @@ fn compare(c: &mut Criterion, size: SectorSize) {
         unreachable!("the original was left at this stage")
     };
     drop(stage.challenge(SEED).expect("challenged"));
-    let proof = RefCell::new(Vec::new());
+    let proof = RefCell::new(None);
     let prove = || {
         let stage: Challenged = match scratch.copy(&challenged) {
             AnyStage::Challenged(stage) => stage,
@@ -199,7 +202,7 @@ fn compare(c: &mut Criterion, size: SectorSize) {
         };
         timed(|| {
             let sealed = stage.prove(&keys[0], &plan, &NoProgress).expect("proven");
-            *proof.borrow_mut() = sealed.proof().to_vec();
+            *proof.borrow_mut() = Some(sealed.proof().to_vec());
         })
     };
     table.stage(c, size, "c2", prove, || time(Ask::C2(job.clone())));
@@ -213,25 +216,51 @@ fn compare(c: &mut Criterion, size: SectorSize) {
         comm_d,
         comm_r,
     };
-    let proof = proof.into_inner();
-    if !proof.is_empty() {
-        table.stage(
-            c,
-            size,
-            "verify_seal",
-            || timed(|| verify::porep(&verifying, &statement, &proof).expect("true")),
-            || {
-                let answer = ask(Ask::VerifySeal {
-                    job: SectorJob::of_statement(&statement),
-                    comm_d: comm_d.0,
-                    comm_r: comm_r.0,
-                    proof: proof.clone(),
-                });
-                assert_eq!(answer.valid, Some(true));
-                Duration::from_secs_f64(answer.seconds)
-            },
-        );
+    // A run that leaves proving out still needs a proof to verify.
+    if proof.borrow().is_none() {
+        prove();
     }
+    let proof = proof.into_inner().expect("made above at the latest");
+    let judged = |what: &Ask| {
+        let answer = peer.borrow_mut().ask(what);
+        assert_eq!(answer.valid, Some(true));
+        Duration::from_secs_f64(answer.seconds)
+    };
+    let single = Ask::VerifySeal(SealClaim::new(&statement, &proof));
+    table.stage(
+        c,
+        size,
+        "verify_seal",
+        || mean(|| timed(|| verify::porep(&verifying, &statement, &proof).expect("true"))),
+        || mean(|| judged(&single)),
+    );
+    // Different proofs of one statement; neither side looks for what its items have in common.
+    let many = other_proofs(&proof, BATCH).expect("a proof of ours");
+    let items: Vec<(Statement, &[u8])> = many
+        .iter()
+        .map(|proof| (Statement::Porep(statement.clone()), proof.as_slice()))
+        .collect();
+    let claims = many.iter().map(|proof| SealClaim::new(&statement, proof));
+    let together = Ask::VerifySeals {
+        claims: claims.collect(),
+    };
+    let batch = || {
+        let work = || {
+            let verdicts = verify::batch(&verifying, &items);
+            assert!(verdicts.iter().all(Result::is_ok));
+        };
+        mean(|| plan.run(|| timed(work)) / BATCH)
+    };
+    table.stage(c, size, "verify_seal_of_64_beside_its_batch", batch, || {
+        mean(|| judged(&together) / BATCH)
+    });
+    table.stage(
+        c,
+        size,
+        "verify_seal_of_64_beside_its_single",
+        batch,
+        || mean(|| judged(&single)),
+    );
 
     let randomness = PostRandomness::masked([0x65; 32]);
     let replica = ReplicaRef {
@@ -262,8 +291,37 @@ fn compare(c: &mut Criterion, size: SectorSize) {
         let job = PostJob::new(winning, size, request.prover, randomness, &there);
         table.stage(c, size, name, ours, || time(Ask::Post(job.clone())));
     }
+    let statement = WindowPostStatement {
+        size,
+        prover: request.prover,
+        randomness,
+        sectors: vec![(request.sector, comm_r)],
+    };
+    let proof = plan
+        .run(|| {
+            let (prover, sectors) = (request.prover, [replica]);
+            prove_window(&keys[1], size, prover, randomness, &sectors, &NoProgress)
+        })
+        .expect("a WindowPoSt");
+    let theirs = Ask::VerifyPost {
+        job: PostJob::of_window(&statement),
+        proof: proof.to_vec(),
+    };
+    table.stage(
+        c,
+        size,
+        "verify_window_post",
+        || mean(|| timed(|| verify::window_post(&verifying, &statement, &proof).expect("true"))),
+        || mean(|| judged(&theirs)),
+    );
     let peer_memory = peer.borrow_mut().memory();
     table.print(own_peak_memory_bytes(), peer_memory);
+}
+
+/// Of operations that take a millisecond: the mean of twenty.
+fn mean(mut operation: impl FnMut() -> Duration) -> Duration {
+    let total: Duration = (0..20).map(|_| operation()).sum();
+    total / 20
 }
 
 fn timed(work: impl FnOnce()) -> Duration {

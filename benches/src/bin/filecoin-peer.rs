@@ -10,14 +10,15 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use benches::peer::{Answer, Ask, PostJob, SectorJob};
+use benches::peer::{Answer, Ask, PostJob, SealClaim, SectorJob};
 use filecoin_proofs::{
     PaddedBytesAmount, PieceInfo, PoRepConfig, PoStConfig, PoStType, PrivateReplicaInfo,
     PublicReplicaInfo, SealCommitPhase1Output, SealPreCommitOutput, SealPreCommitPhase1Output,
     SectorShapeBase, UnpaddedBytesAmount, WINDOW_POST_CHALLENGE_COUNT, WINDOW_POST_SECTOR_COUNT,
     WINNING_POST_CHALLENGE_COUNT, WINNING_POST_SECTOR_COUNT, add_piece, generate_window_post,
     generate_winning_post, seal_commit_phase1, seal_commit_phase2, seal_pre_commit_phase1,
-    seal_pre_commit_phase2, verify_seal, verify_window_post, verify_winning_post,
+    seal_pre_commit_phase2, verify_batch_seal, verify_seal, verify_window_post,
+    verify_winning_post,
 };
 use storage_proofs_core::api_version::ApiVersion;
 use storage_proofs_core::sector::SectorId;
@@ -63,12 +64,8 @@ impl State {
             Ask::C1(job) => self.c1(&job),
             Ask::C2(job) => self.c2(&job),
             Ask::Post(job) => post(&job),
-            Ask::VerifySeal {
-                job,
-                comm_d,
-                comm_r,
-                proof,
-            } => judge_seal(&job, comm_d, comm_r, &proof),
+            Ask::VerifySeal(claim) => Ok(judge_seal(&claim)),
+            Ask::VerifySeals { claims } => judge_seals(&claims),
             Ask::VerifyPost { job, proof } => judge_post(&job, &proof),
             Ask::Memory => Ok(Answer {
                 memory: peak_memory_bytes()?,
@@ -215,17 +212,40 @@ fn post(job: &PostJob) -> Result<Answer> {
     Ok(answer)
 }
 
-fn judge_seal(job: &SectorJob, comm_d: [u8; 32], comm_r: [u8; 32], proof: &[u8]) -> Result<Answer> {
+fn judge_seal(claim: &SealClaim) -> Answer {
+    let job = &claim.job;
     let begun = Instant::now();
     let verdict = verify_seal::<Tree>(
         &porep(job),
-        comm_r,
-        comm_d,
+        claim.comm_r,
+        claim.comm_d,
         job.prover,
         SectorId::from(job.sector),
         job.ticket,
         job.seed,
-        proof,
+        &claim.proof,
+    );
+    judged(begun, verdict)
+}
+
+fn judge_seals(claims: &[SealClaim]) -> Result<Answer> {
+    let first = claims.first().context("no seal to judge")?;
+    let all = |of: fn(&SealClaim) -> [u8; 32]| claims.iter().map(of).collect::<Vec<_>>();
+    let numbers = claims.iter().map(|claim| SectorId::from(claim.job.sector));
+    let proofs: Vec<&[u8]> = claims.iter().map(|claim| claim.proof.as_slice()).collect();
+    let (comm_r, comm_d) = (all(|claim| claim.comm_r), all(|claim| claim.comm_d));
+    let (tickets, seeds) = (all(|claim| claim.job.ticket), all(|claim| claim.job.seed));
+    let (provers, numbers) = (all(|claim| claim.job.prover), numbers.collect::<Vec<_>>());
+    let begun = Instant::now();
+    let verdict = verify_batch_seal::<Tree>(
+        &porep(&first.job),
+        &comm_r,
+        &comm_d,
+        &provers,
+        &numbers,
+        &tickets,
+        &seeds,
+        &proofs,
     );
     Ok(judged(begun, verdict))
 }

@@ -4,18 +4,22 @@
 //! kernel this CPU has, [`kernel`] names it. Runs on the caller's rayon pool.
 
 use ark_bls12_381::{Fr, G1Affine, G1Projective, G2Affine, G2Projective, g1, g2};
-use ark_ec::AffineRepr;
 use ark_ec::short_weierstrass::{Affine, Projective};
+use ark_ec::{AffineRepr, CurveGroup};
+use ark_ff::Field;
+use ark_groth16::Proof;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::fixed_base::FixedBase;
+use super::groth16::{ProofBytesError, decode_canonical, encode};
 use super::kernel::Kernel;
 #[cfg(target_arch = "x86_64")]
 use super::kernel::ifma::{IfmaG1, IfmaG2};
 use super::kernel::portable::Portable;
 use super::msm::Msm;
 use super::ntt::Transform;
+use crate::spec::GROTH16_PROOF_BYTES;
 
 /// Which instructions the sums and transforms use on this CPU.
 pub fn kernel() -> &'static str {
@@ -77,6 +81,24 @@ fn sum<K: Kernel>(kernel: K, points: &[Affine<K::Curve>], scalars: &[Fr]) -> Pro
     let mut msm = Msm::new(kernel, points.len());
     msm.add_many(&kernel.import(points), scalars);
     msm.finish()
+}
+
+/// So many other proofs of the same statement, each partition's `A·k` and `B/k`: anybody can make them (threat P11).
+pub fn other_proofs(proof: &[u8], count: u32) -> Result<Vec<Vec<u8>>, ProofBytesError> {
+    let partitions = decode_canonical(proof, proof.len() / GROTH16_PROOF_BYTES)?;
+    let other = |k: u32| {
+        let k = Fr::from(k);
+        let inverse = k.inverse().expect("small and not zero");
+        let partitions = partitions.iter().flat_map(|proof| {
+            encode(&Proof {
+                a: (proof.a * k).into_affine(),
+                b: (proof.b * inverse).into_affine(),
+                c: proof.c,
+            })
+        });
+        partitions.collect()
+    };
+    Ok((2..2 + count).map(other).collect())
 }
 
 /// Coefficients of the polynomial that takes these values on the domain of their number, a power of two, in the
