@@ -125,6 +125,12 @@ pub enum Ask {
         #[serde(with = "hex")]
         proof: Vec<u8>,
     },
+    /// Makes a WindowPoSt key as its tools do, random secrets included, and removes it again. Not for a size whose keys are
+    /// linked.
+    MakeWindowKeys {
+        /// Bytes of a sector.
+        size: u64,
+    },
     /// Largest resident memory so far.
     Memory,
 }

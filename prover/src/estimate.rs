@@ -94,7 +94,8 @@ impl UnitCosts {
             begun.elapsed().as_secs_f64() * 1e9
         };
         let mut rows = vec![[0; crate::spec::DEGREE]; 1 << 14];
-        let parents = one_thread(&mut || graph.fill(nodes / 2, &mut rows)) / rows.len() as f64;
+        let parents = one_thread(&mut || graph.fill(nodes - rows.len() as u64, &mut rows))
+            / rows.len() as f64;
         let lists = plan.run(|| ParentLists::prepare(graph, u64::MAX, None, &NoProgress));
         let label = |sectors: usize| {
             let ids: Vec<ReplicaId> = (0..sectors).map(|i| ReplicaId([i as u8; 32])).collect();

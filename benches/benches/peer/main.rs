@@ -8,7 +8,8 @@
 //! way their users do: files and self-checks included. At the end a table gives the medians and their ratio.
 //!
 //! Cost at 8 MiB: the peer's C2 alone is about 45 s a sample on two cores, eleven samples; the whole takes about a quarter of
-//! an hour; `-- verify` chooses the rows of verification, a minute. Memory is the largest resident size of each side's process; ours holds the bench itself too.
+//! an hour; `-- verify` chooses the rows of verification, a minute. At 512MiB only PC1 and PC2 are compared, in few samples,
+//! about a quarter of an hour too. Memory is the largest resident size of each side's process; ours holds the bench itself too.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -17,13 +18,14 @@ use std::time::{Duration, Instant};
 use benches::peer::{Ask, Peer, PostJob, SealClaim, SectorJob};
 use benches::{Keys, full_sector};
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
-use prover::machine::{Machine, Plan};
+use prover::machine::{Machine, Plan, peak_memory};
 use prover::post::proof::{ReplicaRef, prove_window, prove_winning};
-use prover::seal::{self, AnyStage, Challenged, Replicated};
+use prover::seal::{self, AnyStage, Challenged, Packed, Replicated, SealRequest, label_all};
+use prover::snark::CircuitId;
 use prover::snark::keys::ParamStore;
 use prover::snark::measure::other_proofs;
 use prover::verify::{self, PorepStatement, Statement, WindowPostStatement};
-use prover::{NoProgress, PostRandomness, SectorSize, Seed};
+use prover::{NoProgress, PostRandomness, SectorNumber, SectorSize, Seed};
 
 criterion_group!(benches, bench);
 criterion_main!(benches);
@@ -35,7 +37,10 @@ const SEED: Seed = Seed([0x43; 32]);
 fn bench(c: &mut Criterion) {
     let sizes = std::env::var("HOLDFAST_PEER_SIZES").unwrap_or_else(|_| "8MiB".into());
     for size in sizes.split(',') {
-        compare(c, size.parse().expect("2KiB, 8MiB or 512MiB"));
+        match size.parse().expect("2KiB, 8MiB or 512MiB") {
+            SectorSize::Mib512 => compare_large(SectorSize::Mib512),
+            size => compare(c, size),
+        }
     }
 }
 
@@ -81,6 +86,11 @@ impl Table {
         group.finish();
     }
 
+    /// A row whose samples were taken elsewhere.
+    fn row(&self, name: String, ours: Vec<f64>, theirs: Vec<f64>) {
+        self.0.borrow_mut().push((name, ours, theirs));
+    }
+
     fn print(&self, ours_memory: u64, peer_memory: u64) {
         println!("| stage | Holdfast, s | Filecoin, s | ratio | samples |\n|---|---|---|---|---|");
         for (name, ours, theirs) in self.0.borrow().iter() {
@@ -111,24 +121,127 @@ fn median(values: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-fn compare(c: &mut Criterion, size: SectorSize) {
-    let threads = std::env::var("HOLDFAST_PEER_THREADS").ok();
-    let threads: usize = threads.map_or_else(
-        || std::thread::available_parallelism().map_or(2, usize::from),
-        |text| text.parse().expect("a number of threads"),
-    );
+/// The two sides of a run.
+struct Sides {
+    folder: tempfile::TempDir,
+    plan: Plan,
+    peer: Peer,
+}
+
+impl Sides {
+    fn start() -> Self {
+        let threads = std::env::var("HOLDFAST_PEER_THREADS").ok();
+        let threads: usize = threads.map_or_else(
+            || std::thread::available_parallelism().map_or(2, usize::from),
+            |text| text.parse().expect("a number of threads"),
+        );
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let peer = Peer::start(
+            Path::new(env!("CARGO_BIN_EXE_filecoin-peer")),
+            folder.path(),
+            threads,
+        );
+        let plan = plan_of(threads, folder.path());
+        Self { folder, plan, peer }
+    }
+}
+
+/// A plan of so many threads whose parent lists lie in the run's folder.
+fn plan_of(threads: usize, folder: &Path) -> Plan {
     let machine = Machine {
         cores: threads,
         ..Machine::detect()
     };
-    let plan = Plan::new(&machine).expect("threads");
-    let store = ParamStore::open(benches::params_dir()).expect("the cache folder");
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut peer = Peer::start(
-        Path::new(env!("CARGO_BIN_EXE_filecoin-peer")),
-        folder.path(),
-        threads,
+    Plan::new(&machine)
+        .expect("threads")
+        .with_parent_cache(&folder.join("our-parents"), u64::MAX)
+}
+
+/// Makes both sides forget the parents of every proof type.
+fn forget_parents(folder: &Path) {
+    for lists in ["parents", "our-parents"] {
+        let Ok(files) = std::fs::read_dir(folder.join(lists)) else {
+            continue;
+        };
+        for file in files {
+            std::fs::remove_file(file.expect("an entry").path()).expect("removed");
+        }
+    }
+}
+
+/// PC1 of four sectors in step on one thread, per sector.
+fn four_in_step(folder: &Path, pack: impl Fn(u64) -> Packed) -> Duration {
+    let one = plan_of(1, folder);
+    let sectors: Vec<Packed> = (1..=4).map(pack).collect();
+    let time = timed(|| {
+        for result in label_all(sectors, &one, &NoProgress) {
+            result.expect("labelled");
+        }
+    });
+    time / 4
+}
+
+/// PC1 and PC2 of large sectors, two samples of PC1 and one of all else: minutes each.
+fn compare_large(size: SectorSize) {
+    let Sides {
+        folder,
+        plan,
+        mut peer,
+    } = Sides::start();
+    let (request, data) = full_sector(size, 7);
+    let job = SectorJob::of(&request, SEED, &folder.path().join("theirs"), &data);
+    let scratch = Scratch::new(folder.path());
+    let pack = |sector: u64| {
+        let request = SealRequest {
+            sector: SectorNumber(sector),
+            ..request.clone()
+        };
+        seal::create(&scratch.fresh(), request, &mut [&mut data.as_slice()]).expect("packed")
+    };
+    let table = Table::default();
+    let mut theirs = || peer.ask(&Ask::Pc1(job.clone())).seconds;
+    let ours = || {
+        let packed = pack(7);
+        let mut labeled = None;
+        let time = timed(|| labeled = packed.label(&plan, &NoProgress).ok()).as_secs_f64();
+        (time, labeled.expect("labelled"))
+    };
+    let (first, second) = (ours().0, theirs());
+    table.row(format!("pc1_first_use/{size}"), vec![first], vec![second]);
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        a.push(ours().0);
+        b.push(theirs());
+        scratch.clear();
+    }
+    table.row(format!("pc1/{size}"), a, b.clone());
+    let four = four_in_step(folder.path(), &pack).as_secs_f64();
+    table.row(format!("pc1_of_four_on_one_thread/{size}"), vec![four], b);
+    scratch.clear();
+    let (_, labeled) = ours();
+    let mut comm_r = String::new();
+    let pc2 = timed(|| {
+        let replicated = labeled.replicate(&plan, &NoProgress).expect("replicated");
+        comm_r = replicated.comm_r().to_string();
+    });
+    let answer = peer.ask(&Ask::Pc2(job.clone()));
+    let theirs = answer.commitments.expect("commitments").1;
+    assert_eq!(theirs, comm_r, "the same replica");
+    table.row(
+        format!("pc2/{size}"),
+        vec![pc2.as_secs_f64()],
+        vec![answer.seconds],
     );
+    table.print(peak_memory().unwrap_or(0), peer.memory());
+}
+
+fn compare(c: &mut Criterion, size: SectorSize) {
+    let Sides {
+        folder,
+        plan,
+        mut peer,
+    } = Sides::start();
+    let store = ParamStore::open(benches::params_dir()).expect("the cache folder");
     peer.link_keys(&store, size);
     let Keys {
         proving: keys,
@@ -154,6 +267,26 @@ fn compare(c: &mut Criterion, size: SectorSize) {
         timed(|| drop(packed.label(&plan, &NoProgress).expect("labelled")))
     };
     table.stage(c, size, "pc1", label, || time(Ask::Pc1(job.clone())));
+    let first = || {
+        forget_parents(folder.path());
+        label()
+    };
+    table.stage(c, size, "pc1_first_use", first, || {
+        forget_parents(folder.path());
+        time(Ask::Pc1(job.clone()))
+    });
+    let four = || {
+        four_in_step(folder.path(), |sector| {
+            let request = SealRequest {
+                sector: SectorNumber(sector),
+                ..request.clone()
+            };
+            seal::create(&scratch.fresh(), request, &mut [&mut data.as_slice()]).expect("packed")
+        })
+    };
+    table.stage(c, size, "pc1_of_four_on_one_thread", four, || {
+        time(Ask::Pc1(job.clone()))
+    });
     let replicate = || {
         let labelled = pack(&scratch.fresh())
             .label(&plan, &NoProgress)
@@ -314,8 +447,22 @@ fn compare(c: &mut Criterion, size: SectorSize) {
         || mean(|| timed(|| verify::window_post(&verifying, &statement, &proof).expect("true"))),
         || mean(|| judged(&theirs)),
     );
+    // The smallest key of all, whatever the run's size: the peer takes seconds for it and minutes for the others.
+    let small = CircuitId::window(SectorSize::Kib2);
+    let make = || {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = ParamStore::open(folder.path()).expect("a folder of keys");
+        timed(|| {
+            plan.run(|| store.load_or_generate(small, &NoProgress))
+                .expect("a key");
+        })
+    };
+    table.stage(c, SectorSize::Kib2, "keys_of_window_post", make, || {
+        let size = SectorSize::Kib2.bytes();
+        time(Ask::MakeWindowKeys { size })
+    });
     let peer_memory = peer.borrow_mut().memory();
-    table.print(own_peak_memory_bytes(), peer_memory);
+    table.print(peak_memory().unwrap_or(0), peer_memory);
 }
 
 /// Of operations that take a millisecond: the mean of twenty.
@@ -352,6 +499,11 @@ impl Scratch {
         self.root.join(self.next.get().to_string())
     }
 
+    /// Removes everything.
+    fn clear(&self) {
+        std::fs::remove_dir_all(&self.root).expect("removed");
+    }
+
     /// A copy of a sector, at its stage; the copy before it is removed.
     fn copy(&self, from: &Path) -> AnyStage {
         let to = self.fresh();
@@ -369,12 +521,4 @@ impl Scratch {
         }
         seal::resume(to).expect("a sealed copy")
     }
-}
-
-/// Largest resident memory of this process so far; 0 where the system does not say.
-fn own_peak_memory_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    kib.unwrap_or(0) << 10
 }

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use benches::peer::{Answer, Ask, PostJob, SealClaim, SectorJob};
+use filecoin_proofs::parameters::window_post_public_params;
 use filecoin_proofs::{
     PaddedBytesAmount, PieceInfo, PoRepConfig, PoStConfig, PoStType, PrivateReplicaInfo,
     PublicReplicaInfo, SealCommitPhase1Output, SealPreCommitOutput, SealPreCommitPhase1Output,
@@ -21,7 +22,9 @@ use filecoin_proofs::{
     verify_winning_post,
 };
 use storage_proofs_core::api_version::ApiVersion;
+use storage_proofs_core::compound_proof::CompoundProof;
 use storage_proofs_core::sector::SectorId;
+use storage_proofs_post::fallback::FallbackPoStCompound;
 
 /// One shape serves 2 KiB, 8 MiB and 512 MiB.
 type Tree = SectorShapeBase;
@@ -67,6 +70,7 @@ impl State {
             Ask::VerifySeal(claim) => Ok(judge_seal(&claim)),
             Ask::VerifySeals { claims } => judge_seals(&claims),
             Ask::VerifyPost { job, proof } => judge_post(&job, &proof),
+            Ask::MakeWindowKeys { size } => make_window_keys(size),
             Ask::Memory => Ok(Answer {
                 memory: peak_memory_bytes()?,
                 ..Answer::default()
@@ -187,6 +191,27 @@ fn key_paths(size: u64) -> Result<Answer> {
         paths,
         ..Answer::default()
     })
+}
+
+fn make_window_keys(size: u64) -> Result<Answer> {
+    let config = post_config(size, false)?;
+    let (params, vk) = (
+        config.get_cache_params_path::<Tree>()?,
+        config.get_cache_verifying_key_path::<Tree>()?,
+    );
+    let forget = || {
+        for path in [&params, &vk] {
+            // Not there is what is wanted.
+            let _ = fs::remove_file(path);
+        }
+    };
+    forget();
+    let public = window_post_public_params::<Tree>(&config)?;
+    let begun = Instant::now();
+    FallbackPoStCompound::<Tree>::groth_params(Some(&mut rand::rngs::OsRng), &public)?;
+    let answer = timed(begun);
+    forget();
+    Ok(answer)
 }
 
 fn post(job: &PostJob) -> Result<Answer> {

@@ -24,7 +24,7 @@ use rayon::prelude::*;
 use super::cs::{Circuit, ConstraintSystem, MINUS_ONE, Term, Var};
 use super::dev::Secrets;
 use super::fixed_base::FixedBase;
-use super::groth16::{G1_BYTES, G2_BYTES, write_vk};
+use super::groth16::{G1_BYTES, G2_BYTES, vk_bytes_len, write_vk};
 use super::kernel::Kernel;
 use super::kernel::portable::Portable;
 use super::record::{Assignment, Counts};
@@ -189,6 +189,17 @@ impl Evaluated {
     fn occurring(&self, matrix: usize) -> Vec<Fr> {
         let both = self.inputs[matrix].iter().chain(&self.aux[matrix]);
         both.copied().filter(|value| !value.is_zero()).collect()
+    }
+
+    /// Bytes that [`Evaluated::write_params`] writes.
+    pub fn params_bytes(&self) -> u64 {
+        let occurring = |matrix: usize| {
+            let both = self.inputs[matrix].iter().chain(&self.aux[matrix]);
+            both.filter(|value| !value.is_zero()).count()
+        };
+        let (a, b) = (occurring(0), occurring(1));
+        let in_g1 = self.counts.domain() - 1 + self.counts.aux + a + b;
+        (vk_bytes_len(self.counts.inputs) + 5 * 4 + in_g1 * G1_BYTES + b * G2_BYTES) as u64
     }
 
     /// Writes a whole key: the verifying key, then h, l, a, b_g1, b_g2. Runs on the caller's pool, on

@@ -90,6 +90,21 @@ pub enum KeyError {
         /// Hash of what is made everywhere.
         pinned: &'static str,
     },
+    /// The folder has no room for the key.
+    #[error(
+        "the key {circuit} needs {} MiB in {} and {} MiB are free; free some space, or choose another folder with HOLDFAST_PARAMS",
+        needed.div_ceil(1 << 20), dir.display(), free >> 20
+    )]
+    DiskSpace {
+        /// Which key.
+        circuit: CircuitId,
+        /// Bytes that it takes.
+        needed: u64,
+        /// The folder.
+        dir: PathBuf,
+        /// Bytes free.
+        free: u64,
+    },
     /// No developers' key is made for production sizes.
     #[error(
         "{0} needs parameters of a ceremony; put Filecoin's file into the folder, developers' keys end at 512 MiB"
@@ -467,8 +482,23 @@ impl ParamStore {
             "the circuit's rows changed without a review"
         );
         self.install_vk(circuit, &evaluated)?;
+        let free = fs4::available_space(&self.dir).map_err(io("measure", &self.dir))?;
+        self.require_space(circuit, evaluated.params_bytes(), free)?;
         self.install(circuit, &self.params_path(circuit), |out| {
             evaluated.write_params(out, progress)
+        })
+    }
+
+    /// Refuses before the first point is computed.
+    fn require_space(&self, circuit: CircuitId, needed: u64, free: u64) -> Result<(), KeyError> {
+        if needed <= free {
+            return Ok(());
+        }
+        Err(KeyError::DiskSpace {
+            circuit,
+            needed,
+            dir: self.dir.clone(),
+            free,
         })
     }
 
@@ -835,6 +865,26 @@ mod tests {
         store.remove(CIRCUIT).expect("removed");
         assert!(!store.has(CIRCUIT) && !params.exists());
         drop(dir);
+    }
+
+    #[test]
+    fn tm_h4_a_key_says_how_much_disk_it_needs_before_it_is_made() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = ParamStore::open(dir.path()).expect("a store");
+        let circuit = CircuitId::window(SectorSize::Kib2);
+        let made = store
+            .load_or_generate(circuit, &NoProgress)
+            .expect("a small key");
+        let bytes = std::fs::metadata(store.params_path(circuit))
+            .expect("its file")
+            .len();
+        let evaluated = Evaluated::new(&Blank::new(circuit), Secrets::published(circuit));
+        assert_eq!(evaluated.params_bytes(), bytes, "{}", made.name());
+        assert!(store.require_space(circuit, bytes, bytes).is_ok());
+        let error = store
+            .require_space(circuit, bytes, bytes - 1)
+            .expect_err("one byte short");
+        assert!(error.to_string().contains("free some space"), "{error}");
     }
 
     #[test]

@@ -149,7 +149,9 @@ fn with_next_step(class: Class, error: impl Display) -> CliError {
 
 fn key_error(error: KeyError) -> CliError {
     let class = match &error {
-        KeyError::Io { .. } | KeyError::NotReproduced { .. } => Class::Machine,
+        KeyError::Io { .. } | KeyError::DiskSpace { .. } | KeyError::NotReproduced { .. } => {
+            Class::Machine
+        }
         KeyError::NeedsCeremony(_) => Class::Refused,
         KeyError::Damaged { .. } | KeyError::WrongCircuit { .. } | KeyError::Vk(_) => {
             Class::BadData
