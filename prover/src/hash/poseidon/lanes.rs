@@ -22,8 +22,9 @@ const LIMB_BITS: usize = 52;
 const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
 /// The field order in 52-bit limbs.
 pub(crate) const ORDER: [u64; LIMBS] = split(Fr::MODULUS.0);
-/// `-r^-1 mod 2^52`.
-const NEGATED_INVERSE: u64 = negated_inverse(ORDER[0]);
+
+// −r^-1 mod 2^52 is −1 − 2^32: reduction multiplies by it with a shift.
+const _: () = assert!(ORDER[0].wrapping_mul((1 << 32) + 1) & LIMB_MASK == 1);
 
 /// Evidence that this CPU has AVX-512F and IFMA.
 #[derive(Clone, Copy, Debug)]
@@ -208,12 +209,13 @@ impl Ifma {
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(crate) fn reduce(self, wide: Wide) -> Lanes {
         let Wide(mut limbs) = wide;
-        let inverse = all(NEGATED_INVERSE);
         for i in 0..LIMBS {
-            let factor = _mm512_madd52lo_epu64(_mm512_setzero_si512(), limbs[i], inverse);
-            // The low 52 bits become zero; what is above them moves on.
-            limbs[i] = _mm512_madd52lo_epu64(limbs[i], factor, all(ORDER[0]));
-            limbs[i + 1] = _mm512_add_epi64(limbs[i + 1], high_bits(limbs[i]));
+            // The low 52 bits of the limb times −1 − 2^32 is the factor; products read no others.
+            let multiple = _mm512_add_epi64(limbs[i], _mm512_slli_epi64::<32>(limbs[i]));
+            let factor = _mm512_sub_epi64(_mm512_setzero_si512(), multiple);
+            // The low 52 bits and those of `factor·r` add up to zero: to 2^52, unless there are none.
+            let up = high_bits(_mm512_add_epi64(limbs[i], all(LIMB_MASK)));
+            limbs[i + 1] = _mm512_add_epi64(limbs[i + 1], up);
             limbs[i + 1] = _mm512_madd52hi_epu64(limbs[i + 1], factor, all(ORDER[0]));
             for j in 1..LIMBS {
                 limbs[i + j] = _mm512_madd52lo_epu64(limbs[i + j], factor, all(ORDER[j]));
@@ -285,17 +287,6 @@ fn below_order(words: [u64; 4]) -> [u64; 4] {
     value.0
 }
 
-const fn negated_inverse(low: u64) -> u64 {
-    // Newton's iteration doubles the number of right bits: 1, 2, 4, …, 64.
-    let mut inverse = 1u64;
-    let mut i = 0;
-    while i < 6 {
-        inverse = inverse.wrapping_mul(2u64.wrapping_sub(low.wrapping_mul(inverse)));
-        i += 1;
-    }
-    inverse.wrapping_neg() & LIMB_MASK
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,9 +338,5 @@ mod tests {
     fn limbs_are_the_same_number() {
         let words = Fr::MODULUS.0;
         assert_eq!(join(split(words)), words);
-        assert_eq!(
-            ORDER[0].wrapping_mul(NEGATED_INVERSE) & LIMB_MASK,
-            LIMB_MASK
-        );
     }
 }
