@@ -26,6 +26,8 @@ const BATCH: usize = 1 << 18;
 pub const READ: usize = 1 << 16;
 /// Points whose trees are worked on together: their intermediate results stay in the caches.
 const CHUNK: usize = 1 << 13;
+/// How many segments before it is copied a point is asked for.
+const COPIES_AHEAD: usize = 16;
 /// What all buckets may take.
 const MAX_BUCKET_BYTES: usize = 128 << 20;
 /// Scalars and their negatives, whichever is smaller, are below `2^SCALAR_BITS`: `r/2 < 0.91·2^254`.
@@ -621,8 +623,16 @@ impl<'a, K: Kernel> Trees<'a, K> {
         };
         let results = &mut levels[0];
         let mut count = 0;
-        for Segment { bucket, start, len } in segments {
+        for (i, Segment { bucket, start, len }) in segments.iter().enumerate() {
             let indexes = &sorted[*start..*start + *len];
+            // The last point of an odd number is copied, from anywhere in memory.
+            if let Some(ahead) = segments.get(i + COPIES_AHEAD)
+                && ahead.len % 2 == 1
+            {
+                let index = sorted[ahead.start + ahead.len - 1];
+                let point = &self.points[(index & !NEGATED) as usize];
+                self.kernel.prefetch(point);
+            }
             if let [index] = indexes {
                 buckets.push(narrow(*bucket));
                 sums.push(take(*index));

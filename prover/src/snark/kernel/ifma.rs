@@ -6,9 +6,9 @@
 //! `q`, its [`Bound`], instead of below `q`. With `q < 2^380.8` there are 35 bits of room:
 //!
 //! * imported points are below `2q`, negated ones at most `2q`: [`Bound::FRESH`];
-//! * a Montgomery product of `a·q` and `b·q` is below `(a·b/2^35 + 1)·q`. Over two components the real
-//!   part `a₀b₀ − a₁b₁` lies within `a·b/2^35` of `0..q` on either side and gets one `q` more, the
-//!   imaginary part is below `(2·a·b/2^35 + 1)·q`: all products here have `a ≤ 2^30` and `b ≤ 3`, so
+//! * a Montgomery product of `a·q` and `b·q` is below `(a·b/2^35 + 1.25)·q`, see [`reduce`]. Over two components
+//!   the real part `a₀b₀ − a₁b₁` lies within `a·b/2^35` of `0..1.25·q` on either side and gets one `q` more, the
+//!   imaginary part is below `(2·a·b/2^35 + 1.25)·q`: all products here have `a ≤ 2^30` and `b ≤ 3`, so
 //!   they are below `3q`;
 //! * squares are taken of slopes, below `3q`, and are below `2q`;
 //! * the chord gives `x₃ = λ² − x₁ − x₂ + (b₁ + b₂)·q < (b₁ + b₂ + 2)·q`, the bound of the sum, and
@@ -36,16 +36,19 @@ const LANES: usize = 8;
 const LIMB_BITS: usize = 52;
 const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
 /// How many groups before their use operands are asked for.
-const AHEAD: usize = 6;
+const AHEAD: usize = 8;
 /// Bytes of an encoded component.
 const COMPONENT_BYTES: usize = 48;
 const ORDER: Limbs = split(Fq::MODULUS.0);
 /// `−q^−1 mod 2^52`.
 const NEGATED_INVERSE: u64 = negated_inverse(ORDER[0]);
+/// `(k·q + 1) / 2^52` for `k` = [`NEGATED_INVERSE`].
+const FOLD: Limbs = fold();
 const TWICE_ORDER: Limbs = multiple_of_order(2);
 const THRICE_ORDER: Limbs = multiple_of_order(3);
 
-// The products' bound of the front page.
+// The products' bound of the front page, and what reduction adds there.
+const _: () = assert!(NEGATED_INVERSE < 1 << (LIMB_BITS - 2));
 const _: () = assert!(2 * Bound::LIMIT + 2 <= 1 << 30);
 const _: () = assert!(Bound::FRESH.0 == 2);
 
@@ -81,10 +84,37 @@ pub struct Point<const D: usize> {
     y: [Limbs; D],
 }
 
-/// Per group of eight pairs: the product of the differences of x of the groups before.
+impl<const D: usize> Point<D> {
+    fn x(point: *const Self) -> *const [Limbs; D] {
+        point.cast()
+    }
+    fn y(point: *const Self) -> *const [Limbs; D] {
+        point.cast::<[Limbs; D]>().wrapping_add(1)
+    }
+}
+
+/// What the first pass leaves to the second.
 #[derive(Default)]
 pub struct Scratch<const D: usize> {
-    before: Vec<Coordinates<D>>,
+    steps: Vec<Step<D>>,
+}
+
+/// Of two groups of eight pairs each: the differences of x, and their products over the steps before.
+#[derive(Clone)]
+struct Step<const D: usize> {
+    before: [Coordinates<D>; 2],
+    differences: [Coordinates<D>; 2],
+}
+
+impl<const D: usize> Step<D> {
+    #[target_feature(enable = "avx512f")]
+    fn zero() -> Self {
+        let zero = [[[_mm512_setzero_si512(); LIMBS]; D]; 2];
+        Step {
+            before: zero,
+            differences: zero,
+        }
+    }
 }
 
 /// A field of arkworks as `D` components, in the order of `c0, c1`.
@@ -153,6 +183,14 @@ where
         unsafe { decode(encodings) }
     }
 
+    fn prefetch(self, point: &Point<D>) {
+        let lines = std::ptr::from_ref(point).cast::<Limbs>();
+        for line in 0..2 * D {
+            // SAFETY: a point is 2·D lines, and asking for one reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(lines.add(line).cast()) };
+        }
+    }
+
     fn negate(self, point: &Point<D>) -> Point<D> {
         // 2q − y, limb by limb with a signed borrow; y is at most 2q, so nothing is left over.
         let y = point.y.map(|y| {
@@ -188,12 +226,97 @@ where
     }
 }
 
-/// The eight pairs of a group. The last group repeats its last pair in the lanes left over.
-#[inline]
-fn group(pairs: &[Pair], first: usize) -> [Pair; LANES] {
-    match pairs[first..].first_chunk() {
-        Some(full) => *full,
-        None => std::array::from_fn(|lane| pairs[(first + lane).min(pairs.len() - 1)]),
+/// Pairs that are worked on together: two groups of eight, because a product waits for the one before longer than it
+/// takes, and the other group's fills the gap.
+const TWO_GROUPS: usize = 2 * LANES;
+
+/// Operands' and results' places, all of them checked.
+struct Places<'a, const D: usize> {
+    left: *const Point<D>,
+    right: &'a [Point<D>],
+    /// Where `left` may point too, so that all access goes through pointers.
+    out: *mut Point<D>,
+    pairs: &'a [Pair],
+    slices: PhantomData<(&'a [Point<D>], &'a mut [Point<D>])>,
+}
+
+impl<'a, const D: usize> Places<'a, D> {
+    /// # Panics
+    /// If an index is outside its slice.
+    fn new(
+        left: Left<'a, Point<D>>,
+        right: &'a [Point<D>],
+        pairs: &'a [Pair],
+        out: &'a mut [Point<D>],
+    ) -> Self {
+        let highest = |index: fn(&Pair) -> u32| {
+            let indexes = pairs.iter().map(|pair| operand(index(pair)).0);
+            indexes.fold(0, usize::max)
+        };
+        let length = match left {
+            Left::Of(points) => points.len(),
+            Left::Out => out.len(),
+        };
+        assert!(highest(|pair| pair.a) < length && highest(|pair| pair.b) < right.len());
+        assert!(pairs.iter().all(|pair| (pair.to as usize) < out.len()));
+        let out = out.as_mut_ptr();
+        let left = match left {
+            Left::Of(points) => points.as_ptr(),
+            Left::Out => out.cast_const(),
+        };
+        Places {
+            left,
+            right,
+            out,
+            pairs,
+            slices: PhantomData,
+        }
+    }
+
+    /// The eight pairs of a group. Lanes left over repeat the last pair.
+    #[inline]
+    fn group(&self, group: usize) -> [Pair; LANES] {
+        let first = LANES * group;
+        match self
+            .pairs
+            .get(first..)
+            .and_then(|pairs| pairs.first_chunk())
+        {
+            Some(full) => *full,
+            None => {
+                let last = self.pairs.len() - 1;
+                std::array::from_fn(|lane| self.pairs[(first + lane).min(last)])
+            }
+        }
+    }
+
+    #[inline]
+    fn left(&self, pair: &Pair) -> *const Point<D> {
+        // SAFETY: `new` compared every index with the length.
+        unsafe { self.left.add(operand(pair.a).0) }
+    }
+
+    #[inline]
+    fn right(&self, pair: &Pair) -> *const Point<D> {
+        // SAFETY: as above.
+        unsafe { self.right.as_ptr().add(operand(pair.b).0) }
+    }
+
+    /// Asks for the lines that hold one coordinate of a group's points, some steps ahead.
+    #[inline]
+    fn prefetch(&self, group: usize, coordinate: impl Fn(*const Point<D>) -> *const [Limbs; D]) {
+        let Some(pairs) = self.pairs.as_chunks::<LANES>().0.get(group) else {
+            return;
+        };
+        for pair in pairs {
+            for point in [self.left(pair), self.right(pair)] {
+                let lines = coordinate(point).cast::<Limbs>();
+                for line in 0..D {
+                    // SAFETY: a coordinate is D lines.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(lines.add(line).cast()) };
+                }
+            }
+        }
     }
 }
 
@@ -206,56 +329,145 @@ fn add<F: Components<D>, const D: usize>(
     pairs: &[Pair],
     out: &mut [Point<D>],
 ) -> Result<(), EqualOperands> {
-    let groups = pairs.len().div_ceil(LANES);
+    let places = Places::new(left, right, pairs, out);
+    let steps = pairs.len().div_ceil(TWO_GROUPS);
     let left_bound = multiple_of_order(b1.0);
     // The difference of x has b₁·q of its own.
     let chord_bound = multiple_of_order(2 * b1.0 + b2.0);
     let sum_bound = multiple_of_order(b1.joined(b2).0);
     let raised_bound = multiple_of_order(b1.0 + 1);
 
-    let mut product = one::<D>();
-    scratch.before.clear();
-    scratch.before.reserve(groups);
-    for g in 0..groups {
-        let left = left.or(out);
-        prefetch(left, right, pairs, g + AHEAD);
-        let pairs = group(pairs, LANES * g);
-        let x1 = gather_rows(left, &pairs.map(|p| p.a), |p| &p.x);
-        let x2 = gather_rows(right, &pairs.map(|p| p.b), |p| &p.x);
-        let difference = row_difference(&x2, &x1, &left_bound);
-        scratch.before.push(product);
-        product = multiply(&product, &difference);
+    let mut products = [one::<D>(); 2];
+    if scratch.steps.len() < steps {
+        scratch.steps.resize(steps, Step::zero());
     }
-    let mut inverse = invert::<F, D>(&product).ok_or(EqualOperands)?;
-    for g in (0..groups).rev() {
-        let here = group(pairs, LANES * g);
-        let (a, b) = (here.map(|p| p.a), here.map(|p| p.b));
-        let (x1, y1) = {
-            let left = left.or(out);
-            prefetch(left, right, pairs, g.wrapping_sub(AHEAD));
-            (gather_rows(left, &a, |p| &p.x), gather_signed(left, &a))
-        };
-        let x2 = gather_rows(right, &b, |p| &p.x);
-        let y2 = gather_signed(right, &b);
-        // Cheaper to subtract again than to keep.
-        let difference = row_difference(&x2, &x1, &left_bound);
-        let x1 = rows(&x1);
-        let slope = multiply(&inverse, &scratch.before[g]);
-        inverse = multiply(&inverse, &difference);
-        let slope = multiply(&subtract(&y2, &y1, &left_bound), &slope);
-
-        let x3 = chord_x(&slope, &x1, &difference, &chord_bound);
-        let y3 = chord_y(&slope, &subtract(&x1, &x3, &sum_bound), &y1, &raised_bound);
-        let (x3, y3) = (rows(&x3), rows(&y3));
-        let used = LANES.min(pairs.len() - LANES * g);
-        for (lane, pair) in here.iter().enumerate().take(used) {
-            let to = &mut out[pair.to as usize];
-            for c in 0..D {
-                (to.x[c], to.y[c]) = (words(x3[c][lane]), words(y3[c][lane]));
+    let scratch = &mut scratch.steps[..steps];
+    for (step, kept) in scratch.iter_mut().enumerate() {
+        for (half, product) in products.iter().enumerate() {
+            let group = 2 * step + half;
+            // The y are read in the second pass only, which has more time to wait for them.
+            places.prefetch(group + AHEAD, Point::x);
+            let pairs = places.group(group);
+            let x1 = load(&pairs, |pair| places.left(pair), Point::x);
+            let x2 = load(&pairs, |pair| places.right(pair), Point::x);
+            kept.differences[half] = row_difference(&x2, &x1, &left_bound);
+            kept.before[half] = *product;
+        }
+        for (product, difference) in products.iter_mut().zip(&kept.differences) {
+            multiply(product, difference);
+        }
+    }
+    let [mut inverse, other] = products;
+    multiply(&mut inverse, &other);
+    let inverse = invert::<F, D>(&inverse).ok_or(EqualOperands)?;
+    let mut inverses = [inverse; 2];
+    multiply(&mut inverses[0], &products[1]);
+    multiply(&mut inverses[1], &products[0]);
+    let zero = [[[_mm512_setzero_si512(); LIMBS]; D]; 2];
+    let (mut y1, mut x1, mut x3, mut y3) = (zero, zero, zero, zero);
+    for (step, kept) in scratch.iter_mut().enumerate().rev() {
+        let groups = [2 * step, 2 * step + 1];
+        let pairs = groups.map(|group| places.group(group));
+        let slopes = &mut kept.before;
+        for half in 0..2 {
+            places.prefetch(groups[half].wrapping_sub(AHEAD), Point::x);
+            places.prefetch(groups[half].wrapping_sub(AHEAD), Point::y);
+            multiply(&mut slopes[half], &inverses[half]);
+            multiply(&mut inverses[half], &kept.differences[half]);
+        }
+        for half in 0..2 {
+            let mut rise = [[_mm512_setzero_si512(); LIMBS]; D];
+            places.rise(&pairs[half], &left_bound, &mut y1[half], &mut rise);
+            multiply(&mut slopes[half], &rise);
+        }
+        for half in 0..2 {
+            x1[half] = rows(&load(&pairs[half], |pair| places.left(pair), Point::x));
+            let d = &kept.differences[half];
+            x3[half] = chord_x(&slopes[half], &x1[half], d, &chord_bound);
+        }
+        for half in 0..2 {
+            let run = subtract(&x1[half], &x3[half], &sum_bound);
+            y3[half] = chord_y(&slopes[half], &run, &y1[half], &raised_bound);
+        }
+        for half in 0..2 {
+            let (x3, y3) = (rows(&x3[half]), rows(&y3[half]));
+            let used = pairs_of_group(places.pairs.len(), groups[half]);
+            for (lane, pair) in pairs[half].iter().enumerate().take(used) {
+                // SAFETY: `Places::new` compared every index with the length, and holds the slice exclusively.
+                let to = unsafe { &mut *places.out.add(pair.to as usize) };
+                for c in 0..D {
+                    (to.x[c], to.y[c]) = (words(x3[c][lane]), words(y3[c][lane]));
+                }
             }
         }
     }
     Ok(())
+}
+
+impl<const D: usize> Places<'_, D> {
+    /// `y₁` and `y₂ − y₁`, signs included.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn rise(
+        &self,
+        pairs: &[Pair; LANES],
+        bound: &Limbs,
+        y1: &mut Coordinates<D>,
+        rise: &mut Coordinates<D>,
+    ) {
+        *y1 = rows(&load(pairs, |pair| self.left(pair), Point::y));
+        let mut y2 = rows(&load(pairs, |pair| self.right(pair), Point::y));
+        negate_lanes(y1, pairs, |pair| pair.a);
+        negate_lanes(&mut y2, pairs, |pair| pair.b);
+        *rise = subtract(&y2, y1, bound);
+    }
+}
+
+/// How many lanes of a group are not repetitions.
+fn pairs_of_group(pairs: usize, group: usize) -> usize {
+    pairs.saturating_sub(LANES * group).min(LANES)
+}
+
+/// One coordinate of eight points, a point to a register.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn load<const D: usize>(
+    pairs: &[Pair; LANES],
+    place: impl Fn(&Pair) -> *const Point<D>,
+    coordinate: impl Fn(*const Point<D>) -> *const [Limbs; D],
+) -> Coordinates<D> {
+    let mut out = [[_mm512_setzero_si512(); LIMBS]; D];
+    for (lane, pair) in pairs.iter().enumerate() {
+        // SAFETY: `Places` gives places inside its slices, and nothing is written meanwhile.
+        let components = unsafe { &*coordinate(place(pair)) };
+        for c in 0..D {
+            out[c][lane] = register(&components[c]);
+        }
+    }
+    out
+}
+
+/// Replaces the y of flagged points by `2q − y`, whose limbs are not normalised.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn negate_lanes<const D: usize>(
+    y: &mut Coordinates<D>,
+    pairs: &[Pair; LANES],
+    index: impl Fn(&Pair) -> u32,
+) {
+    let mut mask = 0u8;
+    for (lane, pair) in pairs.iter().enumerate() {
+        mask |= u8::from(index(pair) & NEGATED != 0) << lane;
+    }
+    if mask == 0 {
+        return;
+    }
+    for component in y {
+        for i in 0..LIMBS {
+            let limb = component[i];
+            component[i] = _mm512_mask_sub_epi64(limb, mask, all(TWICE_ORDER[i]), limb);
+        }
+    }
 }
 
 /// Coordinates as rows, a lane to a register.
@@ -309,22 +521,6 @@ fn chord_y<const D: usize>(
     out
 }
 
-/// Asks for the lines that a group some steps ahead will read.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn prefetch<const D: usize>(left: &[Point<D>], right: &[Point<D>], pairs: &[Pair], group: usize) {
-    let Some(pairs) = pairs.as_chunks::<LANES>().0.get(group) else {
-        return;
-    };
-    for pair in pairs {
-        for point in [&left[operand(pair.a).0], &right[operand(pair.b).0]] {
-            for limbs in point.x.iter().chain(&point.y) {
-                _mm_prefetch::<_MM_HINT_T0>(limbs.as_ptr().cast());
-            }
-        }
-    }
-}
-
 /// One coordinate of eight points, a limb to a register.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
@@ -373,23 +569,6 @@ fn gather_rows<const D: usize>(
         }
     }
     out
-}
-
-/// The y coordinates, those flagged replaced by `2q − y`, whose limbs are not normalised.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn gather_signed<const D: usize>(points: &[Point<D>], indexes: &[u32; LANES]) -> Coordinates<D> {
-    let mut y = gather(points, indexes, |p| &p.y);
-    let mask = indexes.iter().enumerate().fold(0u8, |mask, (lane, i)| {
-        mask | u8::from(i & NEGATED != 0) << lane
-    });
-    for component in &mut y {
-        for i in 0..LIMBS {
-            component[i] =
-                _mm512_mask_sub_epi64(component[i], mask, all(TWICE_ORDER[i]), component[i]);
-        }
-    }
-    y
 }
 
 /// Rows to columns: eight registers of eight words.
@@ -454,20 +633,21 @@ fn sum(a: &Lanes, b: &Lanes) -> Lanes {
     carry_signed(limbs)
 }
 
-/// Montgomery product, normalised, below `3q`.
-#[inline]
+/// Multiplies in place: Montgomery product, normalised, below `3q`.
+///
+/// A call, for inlined products would outgrow the cache of instructions.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn multiply<const D: usize>(a: &Coordinates<D>, b: &Coordinates<D>) -> Coordinates<D> {
+fn multiply<const D: usize>(a: &mut Coordinates<D>, b: &Coordinates<D>) {
     let mut out = product_reduced(a, b);
     if D == 2 {
         for i in 0..LIMBS {
             out[0][i] = _mm512_add_epi64(out[0][i], all(ORDER[i]));
         }
     }
-    for component in &mut out {
-        *component = carry_signed(*component);
+    for c in 0..D {
+        a[c] = carry_signed(out[c]);
     }
-    out
 }
 
 /// Montgomery product before the carries; the real part of two components may be negative, above `−q`.
@@ -476,7 +656,7 @@ fn multiply<const D: usize>(a: &Coordinates<D>, b: &Coordinates<D>) -> Coordinat
 fn product_reduced<const D: usize>(a: &Coordinates<D>, b: &Coordinates<D>) -> Coordinates<D> {
     let mut out = *a;
     if D == 1 {
-        out[0] = product_scanned(&a[0], &b[0]);
+        out[0] = reduce(product_of(&a[0], &b[0]));
         return out;
     }
     // Karatsuba: three products, two reductions.
@@ -516,37 +696,6 @@ fn square_reduced<const D: usize>(a: &Coordinates<D>) -> Coordinates<D> {
     out
 }
 
-/// Montgomery product limb by limb of `a`, reduced on the way: nine accumulators fit the registers, where
-/// the sixteen of [`product_of`] do not. Not normalised.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn product_scanned(a: &Lanes, b: &Lanes) -> Lanes {
-    let (inverse, zero) = (all(NEGATED_INVERSE), _mm512_setzero_si512());
-    let mut limbs = [zero; LIMBS];
-    for a in a {
-        for j in 0..LIMBS {
-            limbs[j] = _mm512_madd52lo_epu64(limbs[j], *a, b[j]);
-        }
-        let factor = _mm512_madd52lo_epu64(zero, limbs[0], inverse);
-        for j in 0..LIMBS {
-            limbs[j] = _mm512_madd52lo_epu64(limbs[j], factor, all(ORDER[j]));
-        }
-        // The low 52 bits of limb 0 are zero; what is above them moves on with the others.
-        limbs[1] = _mm512_add_epi64(
-            limbs[1],
-            _mm512_srli_epi64::<{ LIMB_BITS as u32 }>(limbs[0]),
-        );
-        for j in 0..LIMBS {
-            let next = if j + 1 < LIMBS { limbs[j + 1] } else { zero };
-            limbs[j] = _mm512_madd52hi_epu64(next, *a, b[j]);
-        }
-        for j in 0..LIMBS {
-            limbs[j] = _mm512_madd52hi_epu64(limbs[j], factor, all(ORDER[j]));
-        }
-    }
-    limbs
-}
-
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn product_of(a: &Lanes, b: &Lanes) -> [__m512i; 2 * LIMBS] {
@@ -581,22 +730,35 @@ fn square(a: &Lanes) -> [__m512i; 2 * LIMBS] {
 }
 
 /// Montgomery reduction of limbs that may be negative; those of the result are not normalised (within
-/// 2^58 of zero).
+/// 2^58 of zero). Adds less than `1.25·q` to the quotient by 2^416.
+///
+/// Seven steps add `limb·(k·q)` with `k·q ≡ −1 (mod 2^52)`, which takes the limb away and leaves
+/// `limb·`[`FOLD`] a place higher: no factor has to be computed first, so a step waits for one product only. Together
+/// they add less than `k·q/2^52 < q/4`. The last step adds a multiple of `q` itself, less than `q`; another step of the
+/// first kind would add up to `k·q`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn reduce(mut limbs: [__m512i; 2 * LIMBS]) -> Lanes {
-    let inverse = all(NEGATED_INVERSE);
-    for i in 0..LIMBS {
-        let factor = _mm512_madd52lo_epu64(_mm512_setzero_si512(), limbs[i], inverse);
-        // The low 52 bits become zero; what is above them moves on.
-        limbs[i] = _mm512_madd52lo_epu64(limbs[i], factor, all(ORDER[0]));
+    const LAST: usize = LIMBS - 1;
+    for i in 0..LAST {
+        // Products see the low 52 bits; what is above them moves on.
         let up = _mm512_srai_epi64::<{ LIMB_BITS as u32 }>(limbs[i]);
         limbs[i + 1] = _mm512_add_epi64(limbs[i + 1], up);
-        limbs[i + 1] = _mm512_madd52hi_epu64(limbs[i + 1], factor, all(ORDER[0]));
-        for j in 1..LIMBS {
-            limbs[i + j] = _mm512_madd52lo_epu64(limbs[i + j], factor, all(ORDER[j]));
-            limbs[i + j + 1] = _mm512_madd52hi_epu64(limbs[i + j + 1], factor, all(ORDER[j]));
+        for j in 0..LIMBS {
+            limbs[i + j + 1] = _mm512_madd52lo_epu64(limbs[i + j + 1], limbs[i], all(FOLD[j]));
+            limbs[i + j + 2] = _mm512_madd52hi_epu64(limbs[i + j + 2], limbs[i], all(FOLD[j]));
         }
+    }
+    let inverse = all(NEGATED_INVERSE);
+    let factor = _mm512_madd52lo_epu64(_mm512_setzero_si512(), limbs[LAST], inverse);
+    // The low 52 bits and those of `factor·q` add up to zero: to 2^52, unless there are none.
+    let rounded = _mm512_add_epi64(limbs[LAST], all(LIMB_MASK));
+    let up = _mm512_srai_epi64::<{ LIMB_BITS as u32 }>(rounded);
+    limbs[LIMBS] = _mm512_add_epi64(limbs[LIMBS], up);
+    limbs[LIMBS] = _mm512_madd52hi_epu64(limbs[LIMBS], factor, all(ORDER[0]));
+    for j in 1..LIMBS {
+        limbs[LAST + j] = _mm512_madd52lo_epu64(limbs[LAST + j], factor, all(ORDER[j]));
+        limbs[LIMBS + j] = _mm512_madd52hi_epu64(limbs[LIMBS + j], factor, all(ORDER[j]));
     }
     let mut high = [_mm512_setzero_si512(); LIMBS];
     high.copy_from_slice(&limbs[LIMBS..]);
@@ -826,6 +988,24 @@ const fn negated_inverse(low: u64) -> u64 {
         i += 1;
     }
     inverse.wrapping_neg() & LIMB_MASK
+}
+
+const fn fold() -> Limbs {
+    let mut limbs = [0; LIMBS];
+    let mut carry = 1u128;
+    let mut i = 0;
+    while i < LIMBS {
+        carry += ORDER[i] as u128 * NEGATED_INVERSE as u128;
+        if i > 0 {
+            limbs[i - 1] = (carry as u64) & LIMB_MASK;
+        } else {
+            assert!(carry as u64 & LIMB_MASK == 0);
+        }
+        carry >>= LIMB_BITS;
+        i += 1;
+    }
+    limbs[LIMBS - 1] = carry as u64;
+    limbs
 }
 
 const fn multiple_of_order(factor: u64) -> Limbs {

@@ -108,6 +108,8 @@ pub trait Kernel: Copy + Send + Sync {
     fn decode(self, encodings: &[&[u8]]) -> Option<Vec<Self::Point>>;
     /// The negative of a point from [`Kernel::import`] or [`Kernel::decode`].
     fn negate(self, point: &Self::Point) -> Self::Point;
+    /// Says that a point is going to be read soon.
+    fn prefetch(self, _point: &Self::Point) {}
     /// Does all pairs. `bounds` are those of the operands on the left and on the right. With
     /// [`Left::Out`] each pair writes where it reads (`to = a`), and no place occurs twice.
     fn add(
