@@ -213,11 +213,11 @@ fn count_windows(width: usize) -> usize {
 /// read independently: the digit is what stands there, less `2^(width−1)`.
 struct Digits {
     width: usize,
-    /// Biased, the sign in the highest bit.
-    biased: Vec<[u64; 4]>,
+    /// Biased, word by word of all scalars: a window reads the words it needs and no others.
+    words: [Vec<u64>; 4],
+    /// [`NEGATED`] where the negative was cut.
+    signs: Vec<u32>,
 }
-
-const SIGN: u64 = 1 << 63;
 
 impl Digits {
     fn of(scalars: &[Fr], width: usize) -> Digits {
@@ -226,24 +226,29 @@ impl Digits {
             let bit = window * width + width - 1;
             bias.0[bit / 64] |= 1 << (bit % 64);
         }
-        let biased = scalars
-            .par_iter()
+        let mut words = [(); 4].map(|()| vec![0; scalars.len()]);
+        let mut signs = vec![0; scalars.len()];
+        let [first, second, third, fourth] = &mut words;
+        (first, second, third, fourth, &mut signs, scalars)
+            .into_par_iter()
             .with_min_len(1 << 10)
-            .map(|scalar| {
+            .for_each(|(first, second, third, fourth, sign, scalar)| {
                 let mut value = scalar.into_bigint();
-                let negative = value > Fr::MODULUS_MINUS_ONE_DIV_TWO;
-                if negative {
+                if value > Fr::MODULUS_MINUS_ONE_DIV_TWO {
                     let mut rest = Fr::MODULUS;
                     rest.sub_with_borrow(&value);
                     value = rest;
+                    *sign = NEGATED;
                 }
                 // Below 2^255: 0.91·2^254 and, of the bias, little more than 2^253.
                 value.add_with_carry(&bias);
-                value.0[3] |= if negative { SIGN } else { 0 };
-                value.0
-            })
-            .collect();
-        Digits { width, biased }
+                [*first, *second, *third, *fourth] = value.0;
+            });
+        Digits {
+            width,
+            words,
+            signs,
+        }
     }
 
     fn windows(&self) -> usize {
@@ -254,25 +259,36 @@ impl Digits {
         1 << (self.width - 1)
     }
 
-    /// The digits of one window, in the points' order.
-    fn window(&self, window: usize) -> impl Iterator<Item = i32> {
+    /// The digits of one window, in the points' order: sizes, flagged with [`NEGATED`].
+    fn window(&self, window: usize) -> impl Iterator<Item = u32> {
         let bit = window * self.width;
-        let (word, shift, mask) = (bit / 64, bit % 64, (1u64 << self.width) - 1);
+        let (word, shift) = (bit / 64, bit % 64);
+        let (low, high) = (&self.words[word], &self.words[(word + 1).min(3)]);
         let last = window + 1 == self.windows();
-        let half = if last { 0 } else { 1i32 << (self.width - 1) };
-        self.biased.iter().map(move |words| {
-            let mut value = words[word] >> shift;
-            if let (Some(next), true) = (words.get(word + 1), shift > 0) {
-                value |= next << (64 - shift);
-            }
-            if last {
-                // What stands above belongs to the sign.
-                value &= (1 << (SCALAR_BITS + 1 - bit)) - 1;
-            }
-            let digit =
-                i32::try_from(value & mask).expect("windows are at most 17 bits wide") - half;
-            if words[3] & SIGN != 0 { -digit } else { digit }
-        })
+        // The last window ends with the scalar, and has no bias.
+        let bits = if last {
+            SCALAR_BITS + 1 - bit
+        } else {
+            self.width
+        };
+        let (mask, half) = (
+            (1u64 << bits) - 1,
+            if last { 0 } else { 1i64 << (self.width - 1) },
+        );
+        low.iter()
+            .zip(high)
+            .zip(&self.signs)
+            .map(move |((low, high), sign)| {
+                let value = (low >> shift | high << 1 << (63 - shift)) & mask;
+                let digit = value.cast_signed() - half;
+                // Windows are at most 17 bits wide.
+                let size = digit.unsigned_abs() as u32;
+                if digit < 0 {
+                    size | (NEGATED ^ sign)
+                } else {
+                    size | sign
+                }
+            })
     }
 }
 
@@ -516,20 +532,21 @@ fn sort_into_buckets<K: Kernel>(digits: &Digits, window: usize, buffers: &mut Bu
     starts.clear();
     starts.resize(digits.buckets() + 2, 0);
     all.clear();
-    all.extend(digits.window(window).inspect(|digit| {
-        if *digit != 0 {
-            starts[digit.unsigned_abs() as usize + 1] += 1;
-        }
-    }));
+    all.extend(digits.window(window));
+    for digit in &*all {
+        let size = digit & !NEGATED;
+        starts[size as usize + 1] += u32::from(size != 0);
+    }
     for i in 1..starts.len() {
         starts[i] += starts[i - 1];
     }
     sorted.clear();
     sorted.resize(all.len(), 0);
     for (index, digit) in (0u32..).zip(all) {
-        if *digit != 0 {
-            let slot = &mut starts[digit.unsigned_abs() as usize];
-            sorted[*slot as usize] = if *digit < 0 { index | NEGATED } else { index };
+        let size = *digit & !NEGATED;
+        if size != 0 {
+            let slot = &mut starts[size as usize];
+            sorted[*slot as usize] = index | (*digit & NEGATED);
             *slot += 1;
         }
     }
@@ -564,7 +581,7 @@ struct Buffers<K: Kernel> {
     buckets: Vec<u32>,
     sums: Vec<K::Point>,
     /// For sorting: digits, indexes by bucket, and where buckets start.
-    digits: Vec<i32>,
+    digits: Vec<u32>,
     sorted: Vec<u32>,
     starts: Vec<u32>,
 }
@@ -897,9 +914,10 @@ mod tests {
                 for window in (0..digits.windows()).rev() {
                     let digit = digits.window(window).nth(i).expect("one per scalar");
                     sum *= Fr::from(1u64 << width);
-                    assert!(digit.unsigned_abs() as usize <= digits.buckets());
-                    let size = Fr::from(digit.unsigned_abs());
-                    sum += if digit < 0 { -size } else { size };
+                    let size = digit & !NEGATED;
+                    assert!(size as usize <= digits.buckets());
+                    let size = Fr::from(size);
+                    sum += if digit & NEGATED != 0 { -size } else { size };
                 }
                 assert_eq!(sum, *scalar);
             }
