@@ -49,6 +49,8 @@ use crate::verify::VerifyError;
 
 /// Allowance for buffers and small files on top of what is counted exactly.
 const SLACK_BYTES: u64 = 4 << 20;
+/// The program's own memory: a budget is about everything that is resident.
+const PROGRAM_BYTES: u64 = 16 << 20;
 
 /// Sealing, unsealing or checking a sector failed. Finished stages are kept.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +169,7 @@ pub fn disk_bytes(size: SectorSize) -> u64 {
 /// Bytes of memory that labelling and unsealing a sector need: the layer being filled and the one before it. Parents are
 /// kept in memory only where there is more.
 pub fn label_memory(size: SectorSize) -> u64 {
-    2 * size.bytes() + SLACK_BYTES
+    2 * size.bytes() + SLACK_BYTES + PROGRAM_BYTES
 }
 
 /// Bytes of memory that replicating needs: buffers of each thread.
@@ -175,7 +177,7 @@ pub fn replicate_memory(size: SectorSize, plan: &Plan) -> u64 {
     let columns = (size.layers() as u64 + 2) << 10;
     let per_thread =
         NODE_BYTES as u64 * (2 * columns + 4 * crate::porep::replica::chunk_nodes(size));
-    plan.threads() as u64 * per_thread + SLACK_BYTES
+    plan.threads() as u64 * per_thread + SLACK_BYTES + PROGRAM_BYTES
 }
 
 fn require_space(path: &Path, needed: u64, free: u64) -> Result<(), SealError> {

@@ -46,6 +46,18 @@ impl Desk {
         (output.status.code().expect("it was not killed"), value)
     }
 
+    /// MiB that the command says it needs when it is allowed one.
+    fn memory_needed(&self, args: &[&str]) -> u64 {
+        let (code, report) = self.run(&[args, &["--memory", "1MiB"]].concat());
+        assert_eq!(code, 7, "{report}");
+        let refusal = report["error"].to_string();
+        refusal
+            .split_once("needs ")
+            .and_then(|(_, rest)| rest.split_once(" MiB"))
+            .and_then(|(mib, _)| mib.parse().ok())
+            .unwrap_or_else(|| panic!("the refusal says how much is needed: {refusal}"))
+    }
+
     fn seal_to_replica(&self, name: &str, sector: &str, file: &Path) -> Value {
         let dir = self.path(name);
         let args = [
@@ -61,6 +73,15 @@ impl Desk {
         assert_eq!(code, 0, "{report}");
         report
     }
+}
+
+/// The command's own figure of its largest resident memory, against a budget in MiB with a twentieth on top.
+fn assert_within(report: &Value, budget: u64) {
+    let peak = report["peak_memory"].as_u64().expect("Linux says it");
+    assert!(
+        peak <= (budget << 20) / 100 * 105,
+        "{peak} bytes of {budget} MiB"
+    );
 }
 
 fn text(path: &Path) -> &str {
@@ -315,14 +336,7 @@ fn tm_h8_tm_h9_a_seal_killed_at_any_moment_resumes_to_the_same_comm_r_and_a_vali
         assert_eq!(report["comm_r"], whole["comm_r"]);
     }
     let proof = desk.path("proof.json");
-    let (code, report) = desk.run(&["seal", text(&again), "--memory", "300MiB"]);
-    assert_eq!(code, 7, "{report}");
-    let refusal = report["error"].to_string();
-    let needed: u64 = refusal
-        .split_once("needs ")
-        .and_then(|(_, rest)| rest.split_once(" MiB"))
-        .and_then(|(mib, _)| mib.parse().ok())
-        .unwrap_or_else(|| panic!("the refusal says how much is needed: {refusal}"));
+    let needed = desk.memory_needed(&["seal", text(&again)]);
     let budget = format!("{needed}MiB");
     let (code, report) = desk.run(&[
         "seal",
@@ -338,11 +352,7 @@ fn tm_h8_tm_h9_a_seal_killed_at_any_moment_resumes_to_the_same_comm_r_and_a_vali
         "{report}"
     );
     assert_eq!(report["comm_r"], whole["comm_r"]);
-    let peak = report["peak_memory"].as_u64().expect("Linux says it");
-    assert!(
-        peak <= (needed << 20) / 100 * 105,
-        "{peak} bytes of {needed} MiB"
-    );
+    assert_within(&report, needed);
     let (code, report) = desk.run(&["verify", text(&proof)]);
     assert_eq!(
         (code, &report["valid"]),
@@ -497,4 +507,25 @@ fn bench_reports_machine_kernels_stages_and_estimates() {
     assert_eq!(code, 2, "no keys are made for it: {report}");
     let (code, report) = desk.run(&["bench", "--no-proofs", "--dir", "/nowhere/at/all"]);
     assert!(matches!(code, 3 | 7), "{report}");
+}
+
+/// Labels, replica and trees of an 8 MiB sector, each stage in the memory that it asks for when it is allowed less.
+#[test]
+fn tm_h9_labels_and_replica_stay_within_the_memory_that_they_ask_for() {
+    let desk = Desk::new();
+    let (file, dir) = (desk.file("data", 3_000_000), desk.path("sector"));
+    let args = ["seal", text(&dir), text(&file), "--until", "packed"];
+    assert_eq!(desk.run(&args).0, 0);
+    for until in ["labeled", "replicated"] {
+        let args = ["seal", text(&dir), "--until", until];
+        let needed = desk.memory_needed(&args);
+        let budget = format!("{needed}MiB");
+        let (code, report) = desk.run(&[&args[..], &["--memory", &budget]].concat());
+        assert_eq!(
+            (code, &report["stage"]),
+            (0, &Value::from(until)),
+            "{report}"
+        );
+        assert_within(&report, needed);
+    }
 }

@@ -4,8 +4,8 @@
 //! RUSTFLAGS="-C target-cpu=native" cargo bench -p benches --features filecoin --bench peer
 //! ```
 //! `HOLDFAST_PEER_SIZES=2KiB,8MiB` chooses sizes (8MiB alone by default), `HOLDFAST_PEER_THREADS` the threads of both sides
-//! (all cores). Each pair of samples is taken back to back, so that a busy minute hits both. Both sides run every stage the
-//! way their users do: files and self-checks included. At the end a table gives the medians and their ratio.
+//! (all cores), `HOLDFAST_PEER_SAMPLES` takes so many samples of each side in turns instead of criterion's eleven. Both sides
+//! run every stage the way their users do: files and self-checks included. At the end a table gives the medians and their ratio.
 //!
 //! Cost at 8 MiB: the peer's C2 alone is about 45 s a sample on two cores, eleven samples; the whole takes about a quarter of
 //! an hour; `-- verify` chooses the rows of verification, a minute. At 512MiB only PC1 and PC2 are compared, in few samples,
@@ -44,6 +44,12 @@ fn bench(c: &mut Criterion) {
     }
 }
 
+/// Samples of each side where fewer are wanted than criterion takes; they are then taken in turns.
+fn few_samples() -> Option<usize> {
+    let text = std::env::var("HOLDFAST_PEER_SAMPLES").ok()?;
+    Some(text.parse().expect("a number of samples"))
+}
+
 /// Seconds of both sides, stage by stage.
 #[derive(Default)]
 struct Table(RefCell<Vec<(String, Vec<f64>, Vec<f64>)>>);
@@ -58,6 +64,15 @@ impl Table {
         mut ours: impl FnMut() -> Duration,
         mut theirs: impl FnMut() -> Duration,
     ) {
+        if let Some(samples) = few_samples() {
+            let (mut a, mut b) = (Vec::new(), Vec::new());
+            for _ in 0..samples {
+                a.push(ours().as_secs_f64());
+                b.push(theirs().as_secs_f64());
+            }
+            eprintln!("{name}: {:.4} s beside {:.4} s", median(&a), median(&b));
+            return self.row(format!("{name}/{size}"), a, b);
+        }
         let mut group = c.benchmark_group(format!("peer::{name}"));
         group
             .sample_size(10)

@@ -62,17 +62,11 @@ pub fn label_all(
             Err(error) => results[at] = Some(Err(error)),
         }
     }
-    let units = cohorts.values().flatten();
-    progress.start(
-        "PC1: labels and TreeD",
-        units.map(|(_, dir)| units_of(dir)).sum(),
-    );
     for ((seal, finished), cohort) in cohorts {
         for (at, result) in label_cohort(seal, finished, cohort, plan, progress) {
             results[at] = Some(result);
         }
     }
-    progress.finish();
     results
         .into_iter()
         .map(|result| result.expect("every sector was refused or belongs to a cohort"))
@@ -121,6 +115,8 @@ fn label_cohort(
     plan.run(|| {
         let parents =
             (finished < size.layers() as u32).then(|| parents_for(seal, room, plan, progress));
+        let units = cohort.iter().map(|(_, dir)| units_of(dir)).sum();
+        progress.start("PC1: labels and TreeD", units);
         let mut results = Vec::new();
         while !cohort.is_empty() {
             let rest = cohort.split_off(round.min(cohort.len()));
@@ -136,6 +132,7 @@ fn label_cohort(
                 .collect();
             results.extend(done.into_iter().flatten());
         }
+        progress.finish();
         results
     })
 }

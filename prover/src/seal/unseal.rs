@@ -54,21 +54,20 @@ pub fn unseal_range(
     let sealed = path.join(SectorFile::Sealed.name(size.shape().base_trees));
     let replica = NodeFile::open(&RealDisk, &sealed)?;
 
-    progress.start("unsealing", size.nodes() * size.layers() as u64);
     let data = plan.run(|| decode(&record, &replica, plan, progress))?;
-    progress.finish();
     match data {
         Some(data) => hand_over(&data, range, out),
         None => Err(SealError::DamagedReplica(sealed)),
     }
 }
 
-/// The last layer's labels of a sector. Reports `nodes · layers` units.
-pub(super) fn last_layer(record: &Record, plan: &Plan, progress: &dyn Progress) -> (Nodes, Nodes) {
+/// The last layer's labels of a sector.
+fn last_layer(record: &Record, plan: &Plan, progress: &dyn Progress) -> (Nodes, Nodes) {
     let size = record.seal.size;
     let nodes = size.nodes() as usize;
     let room = plan.memory().saturating_sub(label_memory(size));
     let parents = parents_for(record.seal, room, plan, progress);
+    progress.start("unsealing", size.nodes() * size.layers() as u64);
     let (mut filled, mut spare) = (Nodes::zeroed(nodes), Nodes::zeroed(nodes));
     for layer in 1..=size.layers() as u32 {
         let sector = SectorLayer {
@@ -79,6 +78,7 @@ pub(super) fn last_layer(record: &Record, plan: &Plan, progress: &dyn Progress) 
         label::fill_layer(layer, &parents, &mut [sector], progress);
         std::mem::swap(&mut filled, &mut spare);
     }
+    progress.finish();
     (filled, spare)
 }
 
