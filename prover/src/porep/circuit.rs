@@ -96,9 +96,9 @@ impl PorepCircuit {
 impl Circuit for PorepCircuit {
     fn synthesize<CS: ConstraintSystem>(&self, cs: &mut CS) {
         let head = self.head(cs);
-        for challenge in &self.challenges {
+        cs.parts(&self.challenges, |cs, challenge| {
             challenge.synthesize(cs, &head);
-        }
+        });
     }
 }
 

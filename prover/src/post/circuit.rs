@@ -74,9 +74,7 @@ impl PostCircuit {
 
 impl Circuit for PostCircuit {
     fn synthesize<CS: ConstraintSystem>(&self, cs: &mut CS) {
-        for sector in &self.sectors {
-            sector.synthesize(cs);
-        }
+        cs.parts(&self.sectors, |cs, sector| sector.synthesize(cs));
     }
 }
 

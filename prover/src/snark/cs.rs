@@ -51,6 +51,11 @@ impl Var {
     }
 }
 
+/// A bit's value: a choice of two constants, where the conversion would cost a product.
+pub const fn of_bit(value: bool) -> Fr {
+    if value { Fr::ONE } else { Fr::ZERO }
+}
+
 /// A coefficient on a variable.
 pub type Term = (Var, Fr);
 
@@ -71,6 +76,15 @@ pub trait ConstraintSystem {
     /// Adds the constraint `a · b = c`.
     #[track_caller]
     fn row(&mut self, a: &[Term], b: &[Term], c: &[Term]);
+
+    /// Spells one part after the other, in order. Parts name variables of their own and those made before the first
+    /// of them, not each other's; so a listener that knows how long a part is may spell them side by side.
+    fn parts<T: Sync>(&mut self, parts: &[T], spell: impl Fn(&mut Self, &T) + Sync)
+    where
+        Self: Sized,
+    {
+        parts.iter().for_each(|part| spell(self, part));
+    }
 }
 
 /// A statement with its witness, spelled the same way to every listener.

@@ -5,7 +5,7 @@
 //! input appended, quotient by the vanishing polynomial of the rows' domain), `r1cs/README.md` §§2, 3.
 //! Plain twin: ark-groth16; the same randomness gives the same 192 bytes (tests).
 //!
-//! The circuit is spelled once. Each row is evaluated the moment it is spelled, and must hold: a
+//! The circuit is spelled once, its parts side by side. Each row is evaluated the moment it is spelled, and must hold: a
 //! witness that does not satisfy the circuit is an error that names the row, never a proof.
 //! Work runs on the rayon pool of the caller.
 //! Memory: three vectors of the domain's size and one of the variables': 0.5 GiB for PoRep 8 MiB, 0.6 GiB with
@@ -160,7 +160,7 @@ fn select<'a>(values: &'a [Fr], mask: &'a [bool]) -> impl Iterator<Item = &'a Fr
         .map(|(value, _)| value)
 }
 
-/// Listens with a witness: keeps every value, and A and B of every row.
+/// A circuit's values: of its variables, and of A and B in every row, zeros up to the domain's size.
 struct Rows {
     counts: Counts,
     inputs: Vec<Fr>,
@@ -171,60 +171,177 @@ struct Rows {
 }
 
 impl Rows {
-    /// Runs the circuit, with room for the expected sizes, and appends the inputs' rows.
+    /// Runs a circuit that should have the expected sizes, and appends the inputs' rows. With other sizes
+    /// only the counts mean anything.
+    ///
+    /// The circuit's parts are spelled side by side when what the head leaves can be cut into equal parts; if a part turns
+    /// out to be of another length, everything is spelled again in order.
     fn of(expected: Counts, circuit: &impl Circuit) -> Rows {
+        let zeros = |count: usize| -> Vec<Fr> {
+            let zeros = (0..count).into_par_iter().with_min_len(1 << 14);
+            zeros.map(|_| Fr::ZERO).collect()
+        };
         let domain = expected.domain();
-        let mut inputs = Vec::with_capacity(expected.inputs);
-        inputs.push(Fr::ONE);
         let mut rows = Rows {
             counts: Counts::EMPTY,
-            inputs,
-            aux: Vec::with_capacity(expected.aux),
-            a: Vec::with_capacity(domain),
-            b: Vec::with_capacity(domain),
+            inputs: zeros(expected.inputs),
+            aux: zeros(expected.aux),
+            a: zeros(domain),
+            b: zeros(domain),
             unsatisfied: None,
         };
-        circuit.synthesize(&mut rows);
-        rows.a.extend_from_slice(&rows.inputs);
-        let domain = rows.counts.domain();
-        rows.a.resize(domain, Fr::ZERO);
-        rows.b.resize(domain, Fr::ZERO);
+        for in_parts in [true, false] {
+            let mut segment = Segment::first(&mut rows, expected, in_parts);
+            circuit.synthesize(&mut segment);
+            let Segment {
+                counts,
+                fits,
+                unsatisfied,
+                ..
+            } = segment;
+            (rows.counts, rows.unsatisfied) = (counts, unsatisfied);
+            if fits {
+                break;
+            }
+        }
+        let from = expected.constraints;
+        rows.a[from..from + expected.inputs].copy_from_slice(&rows.inputs);
         rows
+    }
+}
+
+/// Listens with a witness: a stretch of the variables and rows, or all of them.
+struct Segment<'a> {
+    /// Sizes of the whole circuit.
+    expected: Counts,
+    /// Inputs and auxiliaries of the head, which all parts may name.
+    head: [&'a [Fr]; 2],
+    /// Where the segment starts.
+    start: Counts,
+    /// What has been spelled up to here, the segments before it included.
+    counts: Counts,
+    inputs: &'a mut [Fr],
+    aux: &'a mut [Fr],
+    a: &'a mut [Fr],
+    b: &'a mut [Fr],
+    unsatisfied: Option<usize>,
+    /// Whether parts may be spelled side by side; not inside of parts.
+    in_parts: bool,
+    /// Whether everything has found its place.
+    fits: bool,
+}
+
+impl<'a> Segment<'a> {
+    fn first(rows: &'a mut Rows, expected: Counts, in_parts: bool) -> Self {
+        rows.inputs[0] = Fr::ONE;
+        Segment {
+            expected,
+            head: [&[], &[]],
+            start: Counts {
+                inputs: 0,
+                aux: 0,
+                constraints: 0,
+            },
+            counts: Counts::EMPTY,
+            inputs: &mut rows.inputs,
+            aux: &mut rows.aux,
+            a: &mut rows.a[..expected.constraints],
+            b: &mut rows.b[..expected.constraints],
+            unsatisfied: None,
+            in_parts,
+            fits: true,
+        }
     }
 
     fn evaluate(&self, side: &[Term]) -> Fr {
         let mut sum = Fr::ZERO;
         for (var, coefficient) in side {
-            let values = if var.is_aux() {
-                &self.aux
-            } else {
-                &self.inputs
-            };
-            let value = &values[var.index()];
+            let value = self.value(*var);
             // Most values are bits and most coefficients ±1.
-            if *value == Fr::ZERO {
+            if value == Fr::ZERO {
                 continue;
-            } else if *value == Fr::ONE {
+            } else if value == Fr::ONE {
                 sum += coefficient;
             } else if *coefficient == Fr::ONE {
                 sum += value;
             } else if *coefficient == MINUS_ONE {
                 sum -= value;
             } else {
-                sum += *value * coefficient;
+                sum += value * coefficient;
             }
         }
         sum
     }
+
+    /// A variable's value; zero for one that does not belong here, which the counts will tell.
+    fn value(&self, var: Var) -> Fr {
+        let (head, start, own) = if var.is_aux() {
+            (self.head[1], self.start.aux, &*self.aux)
+        } else {
+            (self.head[0], self.start.inputs, &*self.inputs)
+        };
+        let index = var.index();
+        let value = match index.checked_sub(start) {
+            Some(index) => own.get(index),
+            None => head.get(index),
+        };
+        value.copied().unwrap_or(Fr::ZERO)
+    }
+
+    /// Takes the rest of the segment apart; `None` if it cannot be cut into equal parts.
+    fn cut(&mut self, parts: usize) -> Option<Vec<Segment<'a>>> {
+        let each = self.expected.cut(self.counts, parts)?;
+        if !self.in_parts || !self.fits || [each.inputs, each.aux, each.constraints].contains(&0) {
+            return None;
+        }
+        let split = |all: &mut &'a mut [Fr], at: usize| std::mem::take(all).split_at_mut(at);
+        let (inputs, other_inputs) = split(&mut self.inputs, self.counts.inputs);
+        let (aux, other_aux) = split(&mut self.aux, self.counts.aux);
+        let (_, a) = split(&mut self.a, self.counts.constraints);
+        let (_, b) = split(&mut self.b, self.counts.constraints);
+        let (inputs, aux): (&'a [Fr], &'a [Fr]) = (inputs, aux);
+        let pieces = other_inputs
+            .chunks_exact_mut(each.inputs)
+            .zip(other_aux.chunks_exact_mut(each.aux))
+            .zip(a.chunks_exact_mut(each.constraints))
+            .zip(b.chunks_exact_mut(each.constraints));
+        let mut start = self.counts;
+        let segments = pieces.map(|(((own_inputs, own_aux), a), b)| {
+            let segment = Segment {
+                expected: self.expected,
+                head: [inputs, aux],
+                start,
+                counts: start,
+                inputs: own_inputs,
+                aux: own_aux,
+                a,
+                b,
+                unsatisfied: None,
+                in_parts: false,
+                fits: true,
+            };
+            start.inputs += each.inputs;
+            start.aux += each.aux;
+            start.constraints += each.constraints;
+            segment
+        });
+        Some(segments.collect())
+    }
 }
 
-impl ConstraintSystem for Rows {
+/// Puts a value in its place; whether there is one.
+fn put(values: &mut [Fr], index: usize, value: Fr) -> bool {
+    let place = values.get_mut(index);
+    place.map(|place| *place = value).is_some()
+}
+
+impl ConstraintSystem for Segment<'_> {
     fn aux(&mut self, value: Fr) -> Var {
-        self.aux.push(value);
+        self.fits &= put(self.aux, self.counts.aux - self.start.aux, value);
         self.counts.next_aux()
     }
     fn input(&mut self, value: Fr) -> Var {
-        self.inputs.push(value);
+        self.fits &= put(self.inputs, self.counts.inputs - self.start.inputs, value);
         self.counts.next_input()
     }
     fn row(&mut self, a: &[Term], b: &[Term], c: &[Term]) {
@@ -232,9 +349,24 @@ impl ConstraintSystem for Rows {
         if a * b != c && self.unsatisfied.is_none() {
             self.unsatisfied = Some(self.counts.constraints);
         }
-        self.a.push(a);
-        self.b.push(b);
+        let at = self.counts.constraints - self.start.constraints;
+        self.fits &= put(self.a, at, a) && put(self.b, at, b);
         self.counts.constraints += 1;
+    }
+
+    fn parts<T: Sync>(&mut self, parts: &[T], spell: impl Fn(&mut Self, &T) + Sync) {
+        let Some(mut segments) = self.cut(parts.len()) else {
+            parts.iter().for_each(|part| spell(self, part));
+            return;
+        };
+        let each = segments.par_iter_mut().zip(parts).with_max_len(1);
+        each.for_each(|(segment, part)| spell(segment, part));
+        for segment in segments {
+            // A segment that is too long did not fit; one that is too short leaves a gap.
+            self.fits &= segment.fits && segment.start == self.counts;
+            self.counts = segment.counts;
+            self.unsatisfied = self.unsatisfied.or(segment.unsatisfied);
+        }
     }
 }
 
@@ -362,14 +494,87 @@ fn add_piece<K: Kernel>(kernel: K, msm: &mut Msm<K>, bytes: &[u8], scalars: &[Fr
 mod tests {
     use super::*;
     use crate::progress::NoProgress;
+    use crate::snark::cs::Num;
     use crate::snark::dev::Secrets;
     use crate::snark::keygen::Evaluated;
-    use crate::snark::record::Density;
+    use crate::snark::record::{Density, Matrices};
     use crate::snark::testing::{ArkCircuit, Chain, rng};
     use ark_ec::AffineRepr;
     use ark_ec::short_weierstrass::{Affine, SWCurveConfig};
     use ark_groth16::{Groth16, ProvingKey as ArkKey, r1cs_to_qap::LibsnarkReduction};
     use ark_serialize::CanonicalDeserialize;
+
+    /// Parts after a head, of equal length or not, with or without something after them.
+    struct Parted {
+        parts: Vec<(u64, usize)>,
+        tail: bool,
+        wrong: Option<u64>,
+    }
+
+    impl Circuit for Parted {
+        fn synthesize<CS: ConstraintSystem>(&self, cs: &mut CS) {
+            let head = Num::alloc(cs, Fr::from(7u64));
+            head.inputize(cs);
+            cs.parts(&self.parts, |cs, (value, length)| {
+                let mut number = Num::alloc(cs, Fr::from(*value));
+                number.inputize(cs);
+                for _ in 0..*length {
+                    number = number.add(cs, head);
+                }
+                if self.wrong == Some(*value) {
+                    number.enforce_equal(cs, head);
+                } else {
+                    number.enforce_equal(cs, number);
+                }
+            });
+            if self.tail {
+                head.add(cs, head).inputize(cs);
+            }
+        }
+    }
+
+    /// Values, rows and the first row that fails are those of spelling in order.
+    #[test]
+    fn parts_side_by_side_are_parts_in_order() {
+        let lengths: [&[usize]; 5] = [&[], &[3], &[4, 4, 4], &[4, 5, 3], &[0, 0]];
+        for (lengths, tail) in lengths.iter().flat_map(|l| [(l, false), (l, true)]) {
+            for wrong in [None, Some(0), Some(1), Some(2)] {
+                let parts = (0u64..).zip(lengths.iter().copied()).collect();
+                let circuit = Parted { parts, tail, wrong };
+                let mut in_order = Matrices::default();
+                circuit.synthesize(&mut in_order);
+                let counts = in_order.assignment.counts;
+                let rows = Rows::of(counts, &circuit);
+                assert_eq!(rows.counts, counts);
+                assert_eq!(rows.inputs, in_order.assignment.inputs);
+                assert_eq!(rows.aux, in_order.assignment.aux);
+                assert_eq!(rows.unsatisfied, in_order.first_unsatisfied());
+                let mut sides = [Vec::new(), Vec::new()];
+                for row in &in_order.rows {
+                    for (side, values) in row.iter().zip(&mut sides) {
+                        let terms = side.iter().map(|(var, k)| in_order.value(*var) * k);
+                        values.push(terms.sum());
+                    }
+                }
+                sides[0].extend(&rows.inputs);
+                for side in &mut sides {
+                    side.resize(counts.domain(), Fr::ZERO);
+                }
+                assert_eq!([rows.a, rows.b], sides, "{lengths:?} {tail} {wrong:?}");
+                // Sizes that the circuit does not have: told, whichever way.
+                let other = Counts {
+                    aux: counts.aux + lengths.len().max(1),
+                    ..counts
+                };
+                assert_eq!(Rows::of(other, &circuit).counts, counts);
+                let other = Counts {
+                    constraints: 1,
+                    ..counts
+                };
+                assert_eq!(Rows::of(other, &circuit).counts, counts);
+            }
+        }
+    }
 
     fn key_of(circuit: &impl Circuit, dir: &std::path::Path) -> ProvingKey {
         let secrets = Secrets {

@@ -37,6 +37,19 @@ impl Counts {
         (self.constraints + self.inputs).next_power_of_two()
     }
 
+    /// Sizes of what comes after `before`, in `parts` equal parts: of each part. `None` if there is no such cut.
+    pub(super) fn cut(&self, before: Counts, parts: usize) -> Option<Counts> {
+        let each = |all: usize, before: usize| -> Option<usize> {
+            let rest = all.checked_sub(before)?;
+            (parts > 0 && rest % parts == 0).then(|| rest / parts)
+        };
+        Some(Counts {
+            inputs: each(self.inputs, before.inputs)?,
+            aux: each(self.aux, before.aux)?,
+            constraints: each(self.constraints, before.constraints)?,
+        })
+    }
+
     pub(super) fn next_aux(&mut self) -> Var {
         let var = Var::aux(u32::try_from(self.aux).expect("variable indexes fit 31 bits"));
         self.aux += 1;

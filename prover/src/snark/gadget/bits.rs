@@ -7,7 +7,7 @@
 use ark_bls12_381::Fr;
 use ark_ff::{AdditiveGroup, Field, PrimeField};
 
-use crate::snark::cs::{ConstraintSystem, MINUS_ONE, Num, Sum, TWO, Term, Var};
+use crate::snark::cs::{ConstraintSystem, MINUS_ONE, Num, Sum, TWO, Term, Var, of_bit};
 
 /// Bits in a field element's decomposition.
 pub const FR_BITS: usize = 255;
@@ -33,7 +33,7 @@ pub enum Bit {
 impl Bit {
     /// Allocates a bit: `v := new`, row `1 − v | v | 0`.
     pub fn alloc<CS: ConstraintSystem>(cs: &mut CS, value: bool) -> Bit {
-        let var = cs.aux(Fr::from(value));
+        let var = cs.aux(of_bit(value));
         cs.row(
             &[(Var::ONE, Fr::ONE), (var, MINUS_ONE)],
             &[(var, Fr::ONE)],
@@ -52,7 +52,7 @@ impl Bit {
 
     /// A bit that a gate derives: a variable without a row of its own.
     fn derive<CS: ConstraintSystem>(cs: &mut CS, value: bool) -> (Var, Bit) {
-        let var = cs.aux(Fr::from(value));
+        let var = cs.aux(of_bit(value));
         (var, Bit::plain(var, value))
     }
 
