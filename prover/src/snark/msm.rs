@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ark_bls12_381::Fr;
 use ark_ec::short_weierstrass::{Affine, Projective};
-use ark_ec::{AffineRepr, CurveGroup};
+use ark_ec::{AffineRepr, CurveGroup, PrimeGroup};
 use ark_ff::{AdditiveGroup, BigInteger, Field, PrimeField, Zero};
 use rayon::prelude::*;
 
@@ -24,8 +24,10 @@ use super::kernel::{Bound, EqualOperands, Kernel, Left, NEGATED, Pair};
 const BATCH: usize = 1 << 18;
 /// Points that arrive together at most.
 pub const READ: usize = 1 << 16;
-/// Points whose trees are worked on together: their intermediate results stay in the caches.
-const CHUNK: usize = 1 << 13;
+/// Bytes of points whose trees are worked on together: their intermediate results stay in the caches.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Parts of a window's buckets, each one thread's: there are more parts than threads, and they come out even.
+const SHARES: usize = 2;
 /// How many segments before it is copied a point is asked for.
 const COPIES_AHEAD: usize = 16;
 /// What all buckets may take.
@@ -40,7 +42,8 @@ pub struct Msm<K: Kernel> {
     batch: usize,
     sum_of_ones: Projective<K::Curve>,
     ones: Vec<K::Point>,
-    windows: Vec<Window<K>>,
+    /// Of all windows, the lowest first.
+    shares: Vec<Share<K>>,
     points: Vec<K::Point>,
     scalars: Vec<Fr>,
     /// Memory that the workers hand on to each other.
@@ -85,7 +88,9 @@ impl<K: Kernel> Msm<K> {
             batch,
             sum_of_ones: Projective::zero(),
             ones: Vec::new(),
-            windows: (0..count_windows(width)).map(|_| Window::new()).collect(),
+            shares: (0..SHARES * count_windows(width))
+                .map(|_| Share::new())
+                .collect(),
             points: Vec::with_capacity(many.min(batch)),
             scalars: Vec::with_capacity(many.min(batch)),
             spare: Mutex::default(),
@@ -122,23 +127,25 @@ impl<K: Kernel> Msm<K> {
         self.flush();
         let kernel = self.kernel;
         (self.points, self.spare) = (Vec::new(), Mutex::default());
-        let windows: Vec<Projective<K::Curve>> = self
-            .windows
+        let shares: Vec<Projective<K::Curve>> = self
+            .shares
             .into_par_iter()
-            .map(|window| window.sum(kernel))
+            .with_max_len(1)
+            .enumerate()
+            .map(|(i, share)| share.sum(kernel, i % SHARES))
             .collect();
         let mut sum = Projective::zero();
-        for window in windows.iter().rev() {
+        for window in shares.chunks_exact(SHARES).rev() {
             for _ in 0..self.width {
                 sum.double_in_place();
             }
-            sum += window;
+            window.iter().for_each(|share| sum += share);
         }
         sum + self.sum_of_ones
     }
 
     fn flush_ones(&mut self) {
-        let sums = self.ones.par_chunks(CHUNK).map(|points| {
+        let sums = self.ones.par_chunks(chunk::<K>()).map(|points| {
             let all: Vec<u32> = (0..).take(points.len()).collect();
             let segment = Segment {
                 bucket: 0,
@@ -162,17 +169,25 @@ impl<K: Kernel> Msm<K> {
             return;
         }
         let digits = Digits::of(&self.scalars, self.width);
-        let mut windows = std::mem::take(&mut self.windows);
-        windows
-            .par_iter_mut()
-            .with_max_len(1)
-            .enumerate()
-            .for_each(|(window, buckets)| {
+        let mut shares = std::mem::take(&mut self.shares);
+        // As many windows at a time as keep all threads busy; each takes its share of the sorted list's memory.
+        let together = 2 * rayon::current_num_threads();
+        for (i, shares) in shares.chunks_mut(SHARES * together).enumerate() {
+            let windows = (i * together..).take(shares.len() / SHARES);
+            let windows: Vec<usize> = windows.collect();
+            let sorted: Vec<Sorted> = windows
+                .into_par_iter()
+                .with_max_len(1)
+                .map(|window| Sorted::of(&digits, window))
+                .collect();
+            let shares = shares.par_iter_mut().with_max_len(1).enumerate();
+            shares.for_each(|(i, share)| {
                 let mut trees = Trees::new(self.kernel, &self.points, self.spare());
-                buckets.add(&mut trees, &digits, window);
+                share.add(&mut trees, &sorted[i / SHARES], i % SHARES);
                 self.give_back(trees.buffers);
             });
-        self.windows = windows;
+        }
+        self.shares = shares;
         self.points.clear();
         self.scalars.clear();
     }
@@ -186,6 +201,11 @@ impl<K: Kernel> Msm<K> {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         spare.push(buffers);
     }
+}
+
+/// Points whose trees are worked on together.
+fn chunk<K: Kernel>() -> usize {
+    CHUNK_BYTES / size_of::<K::Point>()
 }
 
 /// The width of least work: a window costs an addition a point and two a bucket, and those at the end
@@ -313,16 +333,16 @@ enum Stretch {
     Apart,
 }
 
-/// The buckets of one window: bucket `i` is for digits of size `i + 1`.
-struct Window<K: Kernel> {
+/// A share of a window's buckets: bucket `i` of share `s` is for digits of size `s·buckets + i + 1`.
+struct Share<K: Kernel> {
     buckets: Vec<K::Point>,
     occupied: Vec<bool>,
     bound: Bound,
 }
 
-impl<K: Kernel> Window<K> {
+impl<K: Kernel> Share<K> {
     fn new() -> Self {
-        Window {
+        Share {
             buckets: Vec::new(),
             occupied: Vec::new(),
             bound: Bound::FRESH,
@@ -330,21 +350,21 @@ impl<K: Kernel> Window<K> {
     }
 
     /// Adds a batch of points to their buckets.
-    fn add(&mut self, trees: &mut Trees<K>, digits: &Digits, window: usize) {
+    fn add(&mut self, trees: &mut Trees<K>, sorted: &Sorted, share: usize) {
         let (kernel, points) = (trees.kernel, trees.points);
+        let buckets = sorted.buckets() / SHARES;
         if self.buckets.is_empty() {
             // Filled with anything: `occupied` says what counts.
-            self.buckets = vec![points[0]; digits.buckets()];
-            self.occupied = vec![false; digits.buckets()];
+            self.buckets = vec![points[0]; buckets];
+            self.occupied = vec![false; buckets];
         }
         self.settle(kernel);
-        sort_into_buckets(digits, window, &mut trees.buffers);
-        let sorted = std::mem::take(&mut trees.buffers.sorted);
-        let starts = std::mem::take(&mut trees.buffers.starts);
+        let chunk = chunk::<K>();
         let mut segments: Vec<Segment> = Vec::new();
         let (mut total, mut bound) = (0, self.bound);
-        for bucket in 0..digits.buckets() {
-            let (start, end) = (starts[bucket] as usize, starts[bucket + 1] as usize);
+        let starts = &sorted.starts[share * buckets..=(share + 1) * buckets];
+        for (bucket, ends) in starts.windows(2).enumerate() {
+            let (start, end) = (ends[0] as usize, ends[1] as usize);
             if end > start {
                 segments.push(Segment {
                     bucket,
@@ -353,14 +373,13 @@ impl<K: Kernel> Window<K> {
                 });
                 total += end - start;
             }
-            if total >= CHUNK || bucket + 1 == digits.buckets() {
-                bound = bound.or(self.add_trees(trees, &sorted, &segments));
+            if total >= chunk || bucket + 1 == buckets {
+                bound = bound.or(self.add_trees(trees, &sorted.indexes, &segments));
                 segments.clear();
                 total = 0;
             }
         }
         self.bound = bound;
-        (trees.buffers.sorted, trees.buffers.starts) = (sorted, starts);
     }
 
     /// Makes room for a batch and for the walk at the end, should many points have met in one bucket.
@@ -421,10 +440,16 @@ impl<K: Kernel> Window<K> {
         Bound::FRESH
     }
 
-    /// `Σ (i + 1)·bucket_i`.
-    fn sum(mut self, kernel: K) -> Projective<K::Curve> {
+    /// `Σ (share·buckets + i + 1)·bucket_i`.
+    fn sum(mut self, kernel: K, share: usize) -> Projective<K::Curve> {
         self.settle(kernel);
-        self.sum_batched(kernel).unwrap_or_else(|EqualOperands| {
+        let [sum, all] = self.sums(kernel);
+        sum + all.mul_bigint([(share * self.buckets.len()) as u64])
+    }
+
+    /// `Σ (i + 1)·bucket_i` and `Σ bucket_i`.
+    fn sums(&self, kernel: K) -> [Projective<K::Curve>; 2] {
+        self.sums_batched(kernel).unwrap_or_else(|EqualOperands| {
             let buckets = kernel.export(&self.buckets);
             let stretch = buckets.iter().zip(&self.occupied).rev();
             let (mut running, mut sum) = (Projective::<K::Curve>::zero(), Projective::zero());
@@ -434,16 +459,16 @@ impl<K: Kernel> Window<K> {
                 }
                 sum += running;
             }
-            sum
+            [sum, running]
         })
     }
 
     /// The buckets in stretches of equal length, each walked from its end: `running` is the sum of
     /// the buckets passed, `sums` the sum of all `running`, so each bucket counts as often as its place
     /// in its stretch says. What the stretch's own place adds follows at the end.
-    fn sum_batched(&self, kernel: K) -> Result<Projective<K::Curve>, EqualOperands> {
+    fn sums_batched(&self, kernel: K) -> Result<[Projective<K::Curve>; 2], EqualOperands> {
         let Some(any) = self.buckets.first() else {
-            return Ok(Projective::zero());
+            return Ok([Projective::zero(); 2]);
         };
         let length = (self.buckets.len() / 256)
             .clamp(8, MAX_STRETCH)
@@ -514,41 +539,45 @@ impl<K: Kernel> Window<K> {
         for _ in 0..length.ilog2() {
             places.double_in_place();
         }
-        Ok(total + places)
+        Ok([total + places, above])
     }
 }
 
-/// Indexes of the points, flagged where the digit is negative, ordered by the digit's size, and
-/// where each bucket starts: bucket `i` holds digits of size `i + 1`. Digit zero is left out.
-fn sort_into_buckets<K: Kernel>(digits: &Digits, window: usize, buffers: &mut Buffers<K>) {
-    let Buffers {
-        digits: all,
-        sorted,
-        starts,
-        ..
-    } = buffers;
-    // Each bucket is counted two places further, so that its start then stands one place further, and moves
-    // to the next bucket's start while the bucket fills.
-    starts.clear();
-    starts.resize(digits.buckets() + 2, 0);
-    all.clear();
-    all.extend(digits.window(window));
-    for digit in &*all {
-        let size = digit & !NEGATED;
-        starts[size as usize + 1] += u32::from(size != 0);
-    }
-    for i in 1..starts.len() {
-        starts[i] += starts[i - 1];
-    }
-    sorted.clear();
-    sorted.resize(all.len(), 0);
-    for (index, digit) in (0u32..).zip(all) {
-        let size = *digit & !NEGATED;
-        if size != 0 {
-            let slot = &mut starts[size as usize];
-            sorted[*slot as usize] = index | (*digit & NEGATED);
-            *slot += 1;
+/// A batch in one window's order.
+struct Sorted {
+    /// Of the points, flagged where the digit is negative, ordered by the digit's size. Digit zero is left out.
+    indexes: Vec<u32>,
+    /// Where each bucket starts, and the last one ends: bucket `i` holds digits of size `i + 1`.
+    starts: Vec<u32>,
+}
+
+impl Sorted {
+    fn of(digits: &Digits, window: usize) -> Sorted {
+        // Each bucket is counted two places further, so that its start then stands one place further, and moves
+        // to the next bucket's start while the bucket fills.
+        let mut starts = vec![0; digits.buckets() + 2];
+        let all: Vec<u32> = digits.window(window).collect();
+        for digit in &all {
+            let size = digit & !NEGATED;
+            starts[size as usize + 1] += u32::from(size != 0);
         }
+        for i in 1..starts.len() {
+            starts[i] += starts[i - 1];
+        }
+        let mut indexes = vec![0; all.len()];
+        for (index, digit) in (0u32..).zip(all) {
+            let size = digit & !NEGATED;
+            if size != 0 {
+                let slot = &mut starts[size as usize];
+                indexes[*slot as usize] = index | (digit & NEGATED);
+                *slot += 1;
+            }
+        }
+        Sorted { indexes, starts }
+    }
+
+    fn buckets(&self) -> usize {
+        self.starts.len() - 2
     }
 }
 
@@ -569,7 +598,7 @@ struct Trees<'a, K: Kernel> {
     bound: Bound,
 }
 
-/// What trees and sorting work with; the memory is used again and again.
+/// What trees work with; the memory is used again and again.
 struct Buffers<K: Kernel> {
     scratch: K::Scratch,
     pairs: Vec<Pair>,
@@ -580,10 +609,6 @@ struct Buffers<K: Kernel> {
     /// Which buckets' sums stand in `sums`, in the order in which they were finished.
     buckets: Vec<u32>,
     sums: Vec<K::Point>,
-    /// For sorting: digits, indexes by bucket, and where buckets start.
-    digits: Vec<u32>,
-    sorted: Vec<u32>,
-    starts: Vec<u32>,
 }
 
 impl<K: Kernel> Default for Buffers<K> {
@@ -595,9 +620,6 @@ impl<K: Kernel> Default for Buffers<K> {
             open: Default::default(),
             buckets: Vec::new(),
             sums: Vec::new(),
-            digits: Vec::new(),
-            sorted: Vec::new(),
-            starts: Vec::new(),
         }
     }
 }
