@@ -29,6 +29,7 @@ use ark_bls12_381::{Fq, Fq2, Fr, g1, g2};
 use ark_ec::short_weierstrass::{Affine, SWCurveConfig};
 use ark_ff::{AdditiveGroup, BigInt, BigInteger, Field, PrimeField};
 
+use super::inverse::inverse;
 use super::{Bound, EqualOperands, Kernel, Left, NEGATED, Pair, operand};
 
 const LIMBS: usize = 8;
@@ -123,6 +124,8 @@ pub trait Components<const D: usize>: Field {
     fn apart(self) -> [Fq; D];
     /// Puts it together.
     fn together(components: [Fq; D]) -> Self;
+    /// Its inverse; zero has none.
+    fn inverted(self) -> Option<Self>;
 }
 
 impl Components<1> for Fq {
@@ -132,6 +135,9 @@ impl Components<1> for Fq {
     fn together([value]: [Fq; 1]) -> Self {
         value
     }
+    fn inverted(self) -> Option<Self> {
+        inverse(self)
+    }
 }
 
 impl Components<2> for Fq2 {
@@ -140,6 +146,13 @@ impl Components<2> for Fq2 {
     }
     fn together([c0, c1]: [Fq; 2]) -> Self {
         Fq2 { c0, c1 }
+    }
+    fn inverted(self) -> Option<Self> {
+        let norm = inverse(self.c0.square() + self.c1.square())?;
+        Some(Fq2 {
+            c0: self.c0 * norm,
+            c1: -self.c1 * norm,
+        })
     }
 }
 
@@ -875,7 +888,7 @@ fn invert<F: Components<D>, const D: usize>(lanes: &Coordinates<D>) -> Option<Co
         *before = product;
         product *= value;
     }
-    let mut inverse = product.inverse()?;
+    let mut inverse = product.inverted()?;
     for (value, before) in values.iter_mut().zip(before).rev() {
         let next = inverse * *value;
         *value = inverse * before;
