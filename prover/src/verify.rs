@@ -344,12 +344,14 @@ fn porep_inputs(statement: &PorepStatement) -> Result<Vec<Vec<Fr>>, VerifyError>
     let porep_id = seal.porep_id();
     let replica_id = replica_id(prover, *sector, ticket, comm_d, &porep_id);
     let graph = Graph::new(seal.size, &porep_id, seal.version.api_version());
-    (0..seal.size.partitions())
+    let partitions: Vec<_> = (0..seal.size.partitions())
+        .into_par_iter()
         .map(|partition| {
             let challenges = porep_challenge::interactive(seal.size, &replica_id, seed, partition);
             porep_partition_inputs(&graph, &replica_id, comm_d, comm_r, &challenges)
         })
-        .collect()
+        .collect();
+    partitions.into_iter().collect()
 }
 
 /// Public inputs of one PoRep partition (proofs.md §4.4): commitments, then per challenge the node's
@@ -366,15 +368,15 @@ pub fn porep_partition_inputs(
         commitment("CommD", &comm_d.0)?,
         commitment("CommR", &comm_r.0)?,
     ];
-    for &node in challenges {
-        if node >= graph.nodes() {
-            return Err(VerifyError::Statement(format!(
-                "challenge {node} is outside the sector"
-            )));
-        }
-        inputs.push(Fr::from(node));
-        inputs.extend(graph.parents(node).map(Fr::from));
-        inputs.extend([Fr::from(node); 3]);
+    if let Some(node) = challenges.iter().find(|node| **node >= graph.nodes()) {
+        return Err(VerifyError::Statement(format!(
+            "challenge {node} is outside the sector"
+        )));
+    }
+    for (node, parents) in challenges.iter().zip(graph.parents_of(challenges)) {
+        inputs.push(Fr::from(*node));
+        inputs.extend(parents.map(Fr::from));
+        inputs.extend([Fr::from(*node); 3]);
     }
     Ok(inputs)
 }

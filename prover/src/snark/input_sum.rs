@@ -9,8 +9,9 @@
 //!   zero digits left out: an index costs at most four additions;
 //! * larger keys (WindowPoSt of big sectors, 26,000 inputs) are summed by buckets, indices and wide inputs apart.
 //!
-//! Memory: a table takes at most [`TABLE_BYTES`] per key and is made when the key is first used (some 10 ms); keys without
-//! one need a few hundred KiB while they sum. Any scalar gives the right sum, whatever it costs.
+//! Memory: a table takes at most [`TABLE_BYTES`] per key and is made, in some 20 ms, once a key has been used so often that
+//! the table pays; until then, and for keys without one, sums need up to a few hundred KiB. Any scalar gives the right
+//! sum, whatever it costs.
 //!
 //! ```text
 //! table   base 0: tables 0 … T−1 | base 1: … ;  table t: multiples 1 … 128 of 2^(8·L·t)·base
@@ -18,6 +19,7 @@
 //! ```
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ark_bls12_381::{Fr, G1Affine};
 use ark_ff::Zero;
@@ -35,12 +37,17 @@ const NARROW: usize = 8;
 /// From how many equal wide inputs on a multiplication of their own is cheaper than the table.
 const RUN: usize = 4;
 
+/// A table saves some 0.2 ms a sum.
+const TABLE_PAYS_AFTER: usize = 100;
+
 /// The bases of a key's public inputs.
 #[derive(Debug)]
 pub struct InputSum {
     constant: G1,
     bases: Vec<G1>,
     table: OnceLock<Table>,
+    /// Sums so far.
+    sums: AtomicUsize,
 }
 
 impl InputSum {
@@ -54,6 +61,7 @@ impl InputSum {
             constant,
             bases: bases.iter().map(G1::from).collect(),
             table: OnceLock::new(),
+            sums: AtomicUsize::new(0),
         }
     }
 
@@ -72,15 +80,18 @@ impl InputSum {
             Some(weight) => self.constant.times(weight),
         };
         let terms = self.terms(inputs, &mut total);
-        match Table::levels(self.bases.len()) {
-            // No thread waits for another here but for the table's maker, who does not use the pool.
-            Some(levels) => {
-                let table = self.table.get_or_init(|| Table::new(&self.bases, levels));
-                total.add(&table.sum(&terms));
-            }
+        match self.table() {
+            Some(table) => total.add(&table.sum(&terms)),
             None => self.add_by_buckets(&terms, &mut total),
         }
         Some(total)
+    }
+
+    fn table(&self) -> Option<&Table> {
+        let levels = Table::levels(self.bases.len())?;
+        let pays = self.sums.fetch_add(1, Ordering::Relaxed) >= TABLE_PAYS_AFTER;
+        // Whoever comes while it is made waits for the maker, who does not use the thread pool.
+        pays.then(|| self.table.get_or_init(|| Table::new(&self.bases, levels)))
     }
 
     /// The inputs that are not zero, as bytes; runs of equal wide ones go to the total at once.
@@ -266,7 +277,10 @@ mod tests {
         for count in [0, 1, 9, 10, 20, 39, 132, 327, 341, 342, 700] {
             let sum = InputSum::new(&ic[..=count]);
             assert_eq!(sum.inputs(), count);
-            for _ in 0..6 {
+            for round in 0..8 {
+                if round == 4 {
+                    sum.sums.store(TABLE_PAYS_AFTER, Ordering::Relaxed);
+                }
                 let inputs = inputs(count, &mut rng);
                 let expected = ic[0] + G1Projective::msm_unchecked(&ic[1..=count], &inputs);
                 let got = sum.of(None, &inputs).expect("as many inputs as bases");
@@ -290,10 +304,14 @@ mod tests {
         for count in [RUN, 342] {
             let mut ic = vec![p; count + 1];
             ic[1..].iter_mut().step_by(2).for_each(|point| *point = -p);
-            let got = InputSum::new(&ic).of(None, &vec![wide; count]);
-            assert_eq!(G1Affine::from(got.expect("as many").point()), p);
-            let got = InputSum::new(&ic).of(Some(&Fr::zero()), &vec![Fr::from(7u64); count]);
-            assert!(got.expect("as many").point().is_identity());
+            let sum = InputSum::new(&ic);
+            for used in [0, TABLE_PAYS_AFTER] {
+                sum.sums.store(used, Ordering::Relaxed);
+                let got = sum.of(None, &vec![wide; count]);
+                assert_eq!(G1Affine::from(got.expect("as many").point()), p);
+                let got = sum.of(Some(&Fr::zero()), &vec![Fr::from(7u64); count]);
+                assert!(got.expect("as many").point().is_identity());
+            }
         }
     }
 
