@@ -16,11 +16,26 @@ pub fn bench(c: &mut Criterion) {
     let count = 1usize << SUM_LOG;
     let scalars = measure::scalars(count);
     let mut group = slow(c, "prover::snark::msm", Throughput::Elements(count as u64));
+    // What CPUs without AVX-512 IFMA get, beside blst's own method, which takes one thread.
+    let one = Plan::new(&Machine {
+        cores: 1,
+        ..Machine::detect()
+    });
+    let one = one.expect("a thread pool");
     let points = plan.run(|| measure::points_g1(count));
+    group.bench_function(format!("g1_portable/one_thread/points=2^{SUM_LOG}"), |b| {
+        b.iter(|| one.run(|| measure::sum_g1_portable(&points, &scalars)));
+    });
+    group.bench_function(format!("g1_by_blst/one_thread/points=2^{SUM_LOG}"), |b| {
+        b.iter(|| one.run(|| measure::sum_g1_by_blst(&points, &scalars)));
+    });
     group.bench_function(format!("g1/points=2^{SUM_LOG}"), |b| {
         b.iter(|| plan.run(|| measure::sum_g1(&points, &scalars)));
     });
     let points = plan.run(|| measure::points_g2(count));
+    group.bench_function(format!("g2_portable/one_thread/points=2^{SUM_LOG}"), |b| {
+        b.iter(|| one.run(|| measure::sum_g2_portable(&points, &scalars)));
+    });
     group.bench_function(format!("g2/points=2^{SUM_LOG}"), |b| {
         b.iter(|| plan.run(|| measure::sum_g2(&points, &scalars)));
     });

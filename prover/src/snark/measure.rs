@@ -19,6 +19,7 @@ use super::kernel::ifma::{IfmaG1, IfmaG2};
 use super::kernel::portable::Portable;
 use super::msm::Msm;
 use super::ntt::Transform;
+use super::pairing::{G1, scalar_bytes, weighted_sum};
 use crate::spec::GROTH16_PROOF_BYTES;
 
 /// Which instructions the sums and transforms use on this CPU.
@@ -65,7 +66,19 @@ pub fn sum_g1(points: &[G1Affine], scalars: &[Fr]) -> G1Projective {
     if let Some(ifma) = IfmaG1::detect() {
         return sum(ifma, points, scalars);
     }
+    sum_g1_portable(points, scalars)
+}
+
+/// The same on the kernel for CPUs without wide multiplications.
+pub fn sum_g1_portable(points: &[G1Affine], scalars: &[Fr]) -> G1Projective {
     sum(Portable::<g1::Config>::default(), points, scalars)
+}
+
+/// The same by blst's own method on the calling thread: what the portable kernel is measured against.
+pub fn sum_g1_by_blst(points: &[G1Affine], scalars: &[Fr]) -> G1Affine {
+    let points: Vec<G1> = points.iter().map(G1::from).collect();
+    let scalars: Vec<u8> = scalars.iter().flat_map(scalar_bytes).collect();
+    weighted_sum(&points, &scalars, 255).point().into()
 }
 
 /// The same in G2.
@@ -74,6 +87,11 @@ pub fn sum_g2(points: &[G2Affine], scalars: &[Fr]) -> G2Projective {
     if let Some(ifma) = IfmaG2::detect() {
         return sum(ifma, points, scalars);
     }
+    sum_g2_portable(points, scalars)
+}
+
+/// The same on the kernel for CPUs without wide multiplications.
+pub fn sum_g2_portable(points: &[G2Affine], scalars: &[Fr]) -> G2Projective {
     sum(Portable::<g2::Config>::default(), points, scalars)
 }
 
@@ -117,13 +135,14 @@ mod tests {
         let scalars = scalars(100);
         let (g1, g2) = (points_g1(100), points_g2(100));
         assert_eq!(g1[7], G1Affine::generator() * scalars[7]);
-        assert_eq!(
-            sum_g1(&g1, &scalars),
-            G1Projective::msm_unchecked(&g1, &scalars)
+        let (in_g1, in_g2) = (
+            G1Projective::msm_unchecked(&g1, &scalars),
+            G2Projective::msm_unchecked(&g2, &scalars),
         );
-        assert_eq!(
-            sum_g2(&g2, &scalars),
-            G2Projective::msm_unchecked(&g2, &scalars)
-        );
+        assert_eq!(sum_g1(&g1, &scalars), in_g1);
+        assert_eq!(sum_g1_portable(&g1, &scalars), in_g1);
+        assert_eq!(sum_g1_by_blst(&g1, &scalars), in_g1);
+        assert_eq!(sum_g2(&g2, &scalars), in_g2);
+        assert_eq!(sum_g2_portable(&g2, &scalars), in_g2);
     }
 }

@@ -3,7 +3,7 @@
 //! Walk: under [`super::msm`] (buckets) and [`super::fixed_base`] (tables). Adding two points through
 //! their chord costs one inversion; a batch shares it (Montgomery's trick), which leaves about six
 //! multiplications an addition against eleven in projective form, and results need no conversion.
-//! [`portable`] does that with arkworks' field on any machine, [`ifma`] eight lanes at once where the
+//! [`portable`] does that on any machine with blst's products, [`ifma`] eight lanes at once where the
 //! CPU has AVX-512 IFMA. The choice is made once per sum by the caller, with `Ifma::detect`.
 //!
 //! The hazard of a shared inversion: one pair with equal x coordinates makes the common product
