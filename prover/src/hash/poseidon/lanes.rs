@@ -37,6 +37,7 @@ pub(crate) struct Lanes(pub(crate) [__m512i; LIMBS]);
 impl Lanes {
     /// Eight zeros.
     // SAFETY: eight words of zero bits are a valid register.
+    #[cfg(feature = "prove")]
     pub(crate) const ZERO: Lanes = Lanes([unsafe { std::mem::zeroed::<__m512i>() }; LIMBS]);
 }
 
