@@ -356,7 +356,7 @@ fn add<F: Components<D>, const D: usize>(
     }
     let scratch = &mut scratch.steps[..steps];
     for (step, kept) in scratch.iter_mut().enumerate() {
-        for (half, product) in products.iter().enumerate() {
+        for (half, product) in products.iter_mut().enumerate() {
             let group = 2 * step + half;
             // The y are read in the second pass only, which has more time to wait for them.
             places.prefetch(group + AHEAD, Point::x);
@@ -365,9 +365,7 @@ fn add<F: Components<D>, const D: usize>(
             let x2 = load(&pairs, |pair| places.right(pair), Point::x);
             kept.differences[half] = row_difference(&x2, &x1, &left_bound);
             kept.before[half] = *product;
-        }
-        for (product, difference) in products.iter_mut().zip(&kept.differences) {
-            multiply(product, difference);
+            multiply(product, &kept.differences[half]);
         }
     }
     let [mut inverse, other] = products;
@@ -383,9 +381,11 @@ fn add<F: Components<D>, const D: usize>(
         let pairs = groups.map(|group| places.group(group));
         let slopes = &mut kept.before;
         for half in 0..2 {
-            places.prefetch(groups[half].wrapping_sub(AHEAD), Point::x);
-            places.prefetch(groups[half].wrapping_sub(AHEAD), Point::y);
+            // A few at a time: the cache waits for no more than that at once.
+            let ahead = groups[half].wrapping_sub(AHEAD);
+            places.prefetch(ahead, Point::x);
             multiply(&mut slopes[half], &inverses[half]);
+            places.prefetch(ahead, Point::y);
             multiply(&mut inverses[half], &kept.differences[half]);
         }
         for half in 0..2 {
