@@ -64,9 +64,12 @@ pub enum Class {
 impl Class {
     /// Of a scalar.
     pub fn of(scalar: &Fr) -> Class {
-        if *scalar == Fr::ZERO {
+        // Word by word: comparing whole elements would be a call.
+        let [a, b, c, d] = scalar.0.0;
+        let [one_a, one_b, one_c, one_d] = Fr::ONE.0.0;
+        if a | b | c | d == 0 {
             Class::Zero
-        } else if *scalar == Fr::ONE {
+        } else if (a ^ one_a) | (b ^ one_b) | (c ^ one_c) | (d ^ one_d) == 0 {
             Class::One
         } else {
             Class::Many

@@ -116,15 +116,18 @@ pub(crate) fn prove_with(
 
     // 3. Five sums over the key.
     let vk = key.verifying_key();
-    let of_a = || inputs.iter().chain(select(&aux, &key.density().in_a));
-    let of_b =
-        || select(&inputs, &key.density().inputs_in_b).chain(select(&aux, &key.density().in_b));
-    let h_sum = span("h", || sum_g1(key, Query::H, h.iter(), progress))?;
+    let density = key.density();
+    let of_a = Scalars([(&inputs, None), (&aux, Some(&density.in_a))]);
+    let of_b = Scalars([
+        (&inputs, Some(&density.inputs_in_b)),
+        (&aux, Some(&density.in_b)),
+    ]);
+    let h_sum = span("h", || sum_g1(key, Query::H, Scalars::all(&h), progress))?;
     drop(h);
-    let l_sum = span("l", || sum_g1(key, Query::L, aux.iter(), progress))?;
-    let a_sum = span("a", || sum_g1(key, Query::A, of_a(), progress))?;
-    let b1_sum = span("b_g1", || sum_g1(key, Query::BG1, of_b(), progress))?;
-    let b2_sum = span("b_g2", || sum_g2(key, Query::BG2, of_b(), progress))?;
+    let l_sum = span("l", || sum_g1(key, Query::L, Scalars::all(&aux), progress))?;
+    let a_sum = span("a", || sum_g1(key, Query::A, of_a, progress))?;
+    let b1_sum = span("b_g1", || sum_g1(key, Query::BG1, of_b, progress))?;
+    let b2_sum = span("b_g2", || sum_g2(key, Query::BG2, of_b, progress))?;
 
     // 4. Blind and join.
     let (delta_g1, delta_g2) = (vk.delta_g1(), vk.key().delta_g2);
@@ -152,12 +155,35 @@ fn span<T>(stage: &'static str, work: impl FnOnce() -> T) -> T {
     })
 }
 
-fn select<'a>(values: &'a [Fr], mask: &'a [bool]) -> impl Iterator<Item = &'a Fr> + Clone {
-    values
-        .iter()
-        .zip(mask)
-        .filter(|(_, occurs)| **occurs)
-        .map(|(value, _)| value)
+/// The scalars of a query: those that a mask names, or all, of two lists.
+#[derive(Clone, Copy)]
+struct Scalars<'a>([(&'a [Fr], Option<&'a [bool]>); 2]);
+
+impl<'a> Scalars<'a> {
+    fn all(values: &'a [Fr]) -> Self {
+        Scalars([(values, None), (&[], None)])
+    }
+
+    fn iter(self) -> impl Iterator<Item = &'a Fr> + Send {
+        self.0.into_iter().flat_map(|(values, mask)| {
+            let mask = mask.into_iter().flatten().copied();
+            let occurs = mask.chain(std::iter::repeat(true));
+            let occurring = values.iter().zip(occurs).filter(|(_, occurs)| *occurs);
+            occurring.map(|(value, _)| value)
+        })
+    }
+
+    /// How many need multiplications.
+    fn many(self) -> usize {
+        let many = |(values, mask): (&[Fr], Option<&[bool]>)| {
+            let values = values.par_iter().enumerate().with_min_len(1 << 12);
+            let many = values.filter(|(i, value)| {
+                mask.is_none_or(|mask| mask[*i]) && Class::of(value) == Class::Many
+            });
+            many.count()
+        };
+        self.0.into_iter().map(many).sum()
+    }
 }
 
 /// A circuit's values: of its variables, and of A and B in every row, zeros up to the domain's size.
@@ -395,10 +421,10 @@ fn quotient(mut a: Vec<Fr>, mut b: Vec<Fr>) -> Vec<Fr> {
 }
 
 /// `Σ scalar·point` over a query in G1, on the best kernel this CPU has.
-fn sum_g1<'a>(
+fn sum_g1(
     key: &ProvingKey,
     query: Query,
-    scalars: impl Iterator<Item = &'a Fr> + Clone,
+    scalars: Scalars,
     progress: &dyn Progress,
 ) -> Result<G1Projective, KeyError> {
     #[cfg(target_arch = "x86_64")]
@@ -410,10 +436,10 @@ fn sum_g1<'a>(
 }
 
 /// The same in G2.
-fn sum_g2<'a>(
+fn sum_g2(
     key: &ProvingKey,
     query: Query,
-    scalars: impl Iterator<Item = &'a Fr> + Clone,
+    scalars: Scalars,
     progress: &dyn Progress,
 ) -> Result<G2Projective, KeyError> {
     #[cfg(target_arch = "x86_64")]
@@ -425,37 +451,43 @@ fn sum_g2<'a>(
 }
 
 /// `Σ scalar·point` over a whole query, its points read in pieces.
-fn sum<'a, K: Kernel>(
+fn sum<K: Kernel>(
     kernel: K,
     key: &ProvingKey,
     query: Query,
-    mut scalars: impl Iterator<Item = &'a Fr> + Clone,
+    scalars: Scalars,
     progress: &dyn Progress,
 ) -> Result<Projective<K::Curve>, KeyError> {
     let total = key.points(query);
-    let many = scalars
-        .clone()
-        .filter(|s| Class::of(s) == Class::Many)
-        .count();
-    let (mut bytes, mut next, mut msm) = (Vec::new(), Vec::new(), Msm::new(kernel, many));
-    key.read(query, 0, READ.min(total), &mut bytes)?;
-    for from in (0..total).step_by(READ) {
+    let (mut here, mut next) = (Piece::default(), Piece::default());
+    let (mut msm, mut scalars) = (Msm::new(kernel, scalars.many()), scalars.iter());
+    let mut read = |from: usize, piece: &mut Piece| {
         let count = READ.min(total - from);
-        let scalars: Vec<Fr> = scalars.by_ref().take(count).copied().collect();
+        piece.scalars.clear();
+        piece.scalars.extend(scalars.by_ref().take(count));
+        key.read(query, from, count, &mut piece.points)
+    };
+    read(0, &mut here)?;
+    for from in (0..total).step_by(READ) {
+        let count = here.scalars.len();
         // The next piece is read meanwhile.
         let (read, added) = rayon::join(
-            || {
-                let rest = total - from - count;
-                key.read(query, from + count, READ.min(rest), &mut next)
-            },
-            || add_piece(kernel, &mut msm, &bytes, &scalars),
+            || read(from + count, &mut next),
+            || add_piece(kernel, &mut msm, &here.points, &here.scalars),
         );
         read?;
         added.ok_or_else(|| key.damaged(format!("a point of {query:?} is no point")))?;
-        std::mem::swap(&mut bytes, &mut next);
+        std::mem::swap(&mut here, &mut next);
         progress.advance(count as u64);
     }
     Ok(msm.finish())
+}
+
+/// Points of a query as the key's file has them, and their scalars.
+#[derive(Default)]
+struct Piece {
+    points: Vec<u8>,
+    scalars: Vec<Fr>,
 }
 
 /// Adds a piece of a query; `None` if a point that is needed is no point.
