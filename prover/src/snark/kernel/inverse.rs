@@ -1,7 +1,7 @@
 //! Inverses of Fq by binary division steps on approximations.
 //!
 //! Walk: under [`super::ifma`], where each batch of additions shares one inversion. Plain twin: arkworks' inverse, which
-//! divides whole numbers at every step and takes three times as long.
+//! divides whole numbers at every step and takes about five times as long.
 //! Source: T. Pornin, "Optimized Binary GCD for Modular Inversion", eprint 2020/972, algorithm 2. Which of two numbers is
 //! odd or larger is decided on 64 bits, the lowest 31 and the highest 33, for 31 steps; then the steps are done on the whole
 //! numbers as one linear combination. Time depends on the value: points of a key are public.
