@@ -9,10 +9,11 @@
 //! alpha_g1 beta_g1 beta_g2 gamma_g2 delta_g1 delta_g2 | BE32 n | ic_0 … ic_{n−1}
 //! ```
 //! Every decoder here takes exactly its length and one encoding per value, checks curve and subgroup, and refuses the
-//! identity (threat P12; [`super::pairing`] says how).
+//! identity (threat P12; `super::pairing` says how).
 //!
 //! Types are ark-groth16's, which is also the plain twin of [`CheckedKey::accepts`] in tests; the arithmetic is
-//! [`super::pairing`]'s. Cost: 0.8 ms for one proof of a PoRep on one core, bytes to verdict.
+//! `super::pairing`'s. Cost: 1.1 ms from a PoRep proof's bytes to its verdict on a busy core of a Zen 5: 0.2 decoding, 0.1
+//! inputs, 0.45 Miller loops, 0.35 final exponentiation.
 
 use ark_bls12_381::{Bls12_381, Fr, G1Affine, G2Affine};
 use ark_ec::AffineRepr;
@@ -64,7 +65,7 @@ pub enum ProofBytesError {
 }
 
 /// A verifying key that passed every check of threat S2, with what verification precomputes: 60 KiB, and the tables of
-/// [`super::input_sum`] once it is used.
+/// `super::input_sum` once they pay.
 #[derive(Debug)]
 pub struct CheckedKey {
     bytes: Vec<u8>,

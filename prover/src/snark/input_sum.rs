@@ -9,7 +9,7 @@
 //!   zero digits left out: an index costs at most four additions;
 //! * larger keys (WindowPoSt of big sectors, 26,000 inputs) are summed by buckets, indices and wide inputs apart.
 //!
-//! Memory: a table takes at most [`TABLE_BYTES`] per key and is made, in some 20 ms, once a key has been used so often that
+//! Memory: a table takes at most [`TABLE_BYTES`] per key and is made, in some 30 ms, once a key has been used so often that
 //! the table pays; until then, and for keys without one, sums need up to a few hundred KiB. Any scalar gives the right
 //! sum, whatever it costs.
 //!

@@ -3,7 +3,7 @@
 //! Walk: [`crate::porep::circuit`] and [`crate::post::circuit`] spell their statements with
 //! [`gadget`] over a [`cs`] listener; [`keygen`] makes a key from one listening, [`groth16`] a proof
 //! from another, [`keys`] keeps the keys on disk; [`crate::verify`] checks the result.
-//! Spec: `proofs.md` §4.4–4.5, `vectors/r1cs/README.md`. Verification is [`pairing`]'s arithmetic;
+//! Spec: `proofs.md` §4.4–4.5, `vectors/r1cs/README.md`. Verification is done in blst's arithmetic (`pairing`);
 //! ark-groth16 gives the types and is, in tests, the oracle that our keys, proofs and verdicts are compared with.
 
 use crate::error::ParseError;
