@@ -168,14 +168,16 @@ impl CheckedKey {
     /// `None` when the number of inputs is not the key's: ark-groth16 pairs up what it finds and
     /// would accept short and long lists (threat P13).
     pub fn accepts(&self, inputs: &[Fr], proof: &Proof<Bls12_381>) -> Option<bool> {
-        let ic = self.inputs.of(None, inputs)?.point();
-        let b = Lines::new(&proof.b);
-        let pairs = [
-            (G1::from(&proof.a), &b),
-            (ic, &self.minus_gamma),
-            (G1::from(&proof.c), &self.minus_delta),
-        ];
-        Some(Miller::of_lines(&pairs).finish() == self.alpha_beta)
+        let (left, right) = rayon::join(
+            || Miller::of_lines(&[(G1::from(&proof.a), &Lines::new(&proof.b))]),
+            || {
+                let ic = self.inputs.of(None, inputs)?.point();
+                let c = G1::from(&proof.c);
+                let pairs = [(ic, &self.minus_gamma), (c, &self.minus_delta)];
+                Some(Miller::of_lines(&pairs))
+            },
+        );
+        Some(left.times(&right?).finish() == self.alpha_beta)
     }
 
     /// The bases of its public inputs.
@@ -302,10 +304,12 @@ fn decode_one(bytes: &[u8; GROTH16_PROOF_BYTES]) -> Result<Proof<Bls12_381>, Pro
     let (a, rest) = bytes.split_first_chunk().expect("48 of 192 bytes");
     let (b, rest) = rest.split_first_chunk().expect("96 of 144 bytes");
     let c = rest.first_chunk().expect("the last 48 bytes");
+    // The two points of G1 cost what the one of G2 does.
+    let ((a, c), b) = rayon::join(|| (decode_g1(a), decode_g1(c)), || decode_g2(b));
     Ok(Proof {
-        a: decode_g1(a).ok_or(ProofBytesError::Point("A"))?,
-        b: decode_g2(b).ok_or(ProofBytesError::Point("B"))?,
-        c: decode_g1(c).ok_or(ProofBytesError::Point("C"))?,
+        a: a.ok_or(ProofBytesError::Point("A"))?,
+        b: b.ok_or(ProofBytesError::Point("B"))?,
+        c: c.ok_or(ProofBytesError::Point("C"))?,
     })
 }
 

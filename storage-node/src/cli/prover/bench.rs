@@ -400,6 +400,7 @@ fn human(report: &BenchReport) -> String {
 
 fn estimate_line(estimate: &Estimate) -> String {
     let time = |seconds: f64| match seconds {
+        s if s < 10.0 => format!("{s:.1} s"),
         s if s < 120.0 => format!("{s:.0} s"),
         s if s < 7200.0 => format!("{:.0} min", s / 60.0),
         s => format!("{:.1} h", s / 3600.0),
