@@ -24,7 +24,7 @@ use rayon::prelude::*;
 
 use super::graph::{Graph, Parents};
 use crate::hash::sha256;
-use crate::progress::Progress;
+use crate::progress::{NoProgress, Progress};
 use crate::spec::{DEGREE, SectorSize};
 
 /// Nodes whose parents are handled together: 917,504 bytes of them.
@@ -39,6 +39,8 @@ const ROW_BYTES: usize = size_of::<Parents>();
 #[derive(Debug)]
 pub struct ParentTable {
     rows: Vec<Parents>,
+    /// The folder where it is to be kept and is not yet.
+    unsaved: Option<PathBuf>,
 }
 
 impl ParentTable {
@@ -57,7 +59,10 @@ impl ParentTable {
         rows.par_chunks_mut(WINDOW)
             .enumerate()
             .for_each(|(i, rows)| fill(i * WINDOW, rows));
-        Self { rows }
+        Self {
+            rows,
+            unsaved: None,
+        }
     }
 
     /// Memory that a table for this graph needs.
@@ -81,32 +86,21 @@ impl ParentFile {
     /// # Errors
     /// When the folder cannot be read or written, or has no room for [`ParentTable::bytes`].
     pub fn open_or_make(dir: &Path, graph: Graph, progress: &dyn Progress) -> io::Result<Self> {
-        let path = dir.join(file_name(&graph));
-        if let Some(found) = Self::open(&path, &graph)? {
+        if let Some(found) = Self::open(dir, &graph)? {
             return Ok(found);
         }
-        std::fs::create_dir_all(dir)?;
-        let (needed, free) = (file_bytes(&graph), fs4::available_space(dir)?);
-        if free < needed {
-            return Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                format!(
-                    "{} needs {} MiB and {} MiB are free",
-                    path.display(),
-                    needed.div_ceil(1 << 20),
-                    free >> 20
-                ),
-            ));
-        }
         progress.start("parent lists", graph.nodes());
-        make(&path, &graph, progress)?;
+        make(dir, &graph, progress, &|first, rows| {
+            graph.fill(offset(first), rows);
+        })?;
         progress.finish();
-        Self::open(&path, &graph)?
-            .ok_or_else(|| io::Error::other(format!("{} was removed meanwhile", path.display())))
+        Self::open(dir, &graph)?
+            .ok_or_else(|| io::Error::other(format!("{} was changed meanwhile", dir.display())))
     }
 
     /// `None` when it is missing, or was never finished, or has another length: then it is made anew.
-    fn open(path: &Path, graph: &Graph) -> io::Result<Option<Self>> {
+    fn open(dir: &Path, graph: &Graph) -> io::Result<Option<Self>> {
+        let path = &dir.join(file_name(graph));
         let missing = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => Ok(None),
             _ => Err(error),
@@ -162,8 +156,27 @@ impl ParentFile {
     }
 }
 
-/// Generates the file, several windows at a time, and its digests.
-fn make(path: &Path, graph: &Graph, progress: &dyn Progress) -> io::Result<()> {
+/// Writes the file, several windows at a time, and its digests.
+fn make(
+    dir: &Path,
+    graph: &Graph,
+    progress: &dyn Progress,
+    fill: &(dyn Fn(usize, &mut [Parents]) + Sync),
+) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let path = &dir.join(file_name(graph));
+    let (needed, free) = (file_bytes(graph), fs4::available_space(dir)?);
+    if free < needed {
+        return Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            format!(
+                "{} needs {} MiB and {} MiB are free",
+                path.display(),
+                needed.div_ceil(1 << 20),
+                free >> 20
+            ),
+        ));
+    }
     let (mut data, data_name) = temporary(path)?;
     let mut digests = Vec::new();
     let nodes = count(graph);
@@ -174,7 +187,7 @@ fn make(path: &Path, graph: &Graph, progress: &dyn Progress) -> io::Result<()> {
             .map(|i| {
                 let first = first + i * WINDOW;
                 let mut rows = vec![[0; DEGREE]; WINDOW.min(nodes - first)];
-                graph.fill(offset(first), &mut rows);
+                fill(first, &mut rows);
                 let parents = rows.as_flattened().iter();
                 let bytes: Vec<u8> = parents.flat_map(|parent| parent.to_le_bytes()).collect();
                 let digest = sha256::digest(&[&bytes]);
@@ -232,6 +245,8 @@ pub enum ParentLists {
     File(ParentFile),
     /// Made as they are needed.
     Generated(Graph),
+    /// For layer 1 alone, which has no layer before it: made as they are needed.
+    Base(Graph),
 }
 
 impl ParentLists {
@@ -239,19 +254,61 @@ impl ParentLists {
     ///
     /// A cache that cannot be used costs time, never the run: a warning says why. Work runs on the current rayon pool.
     pub fn prepare(graph: Graph, room: u64, cache: Option<&Path>, progress: &dyn Progress) -> Self {
+        let lists = Self::prepare_unsaved(graph.clone(), room, cache, progress);
+        lists.save(&graph);
+        lists
+    }
+
+    /// [`ParentLists::prepare`] without the file that a table made here is to be kept in: [`ParentLists::save`] writes it.
+    pub(crate) fn prepare_unsaved(
+        graph: Graph,
+        room: u64,
+        cache: Option<&Path>,
+        progress: &dyn Progress,
+    ) -> Self {
         let fits = ParentTable::bytes(&graph) <= room;
-        let cached = cache.filter(|_| graph.nodes() >= WORTHWHILE).and_then(|dir| {
-            ParentFile::open_or_make(dir, graph.clone(), progress)
-                .inspect_err(|error| {
-                    tracing::warn!(folder = %dir.display(), %error, "parent lists are generated, the cache cannot be used");
-                })
-                .ok()
+        let cache = cache.filter(|_| graph.nodes() >= WORTHWHILE);
+        let found = cache.and_then(|dir| {
+            let found = if fits {
+                ParentFile::open(dir, &graph)
+            } else {
+                ParentFile::open_or_make(dir, graph.clone(), progress).map(Some)
+            };
+            found.unwrap_or_else(|error| unusable(dir, &error))
         });
-        match (cached, fits) {
+        match (found, fits) {
             (Some(file), true) => Self::Table(ParentTable::load(&file)),
             (Some(file), false) => Self::File(file),
-            (None, true) => Self::Table(ParentTable::new(&graph)),
+            (None, true) => Self::Table(ParentTable {
+                unsaved: cache.map(Path::to_owned),
+                ..ParentTable::new(&graph)
+            }),
             (None, false) => Self::Generated(graph),
+        }
+    }
+
+    /// Whether [`ParentLists::prepare`] would have nothing to generate.
+    pub(crate) fn are_kept(graph: &Graph, cache: Option<&Path>) -> bool {
+        cache.is_some_and(|dir| matches!(ParentFile::open(dir, graph), Ok(Some(_))))
+    }
+
+    /// Writes the file of a table that was made here, unless it is there; of any other lists nothing.
+    pub(crate) fn save(&self, graph: &Graph) {
+        let Self::Table(ParentTable {
+            rows,
+            unsaved: Some(dir),
+        }) = self
+        else {
+            return;
+        };
+        if Self::are_kept(graph, Some(dir)) {
+            return;
+        }
+        let made = make(dir, graph, &NoProgress, &|first, out| {
+            out.copy_from_slice(&rows[first..first + out.len()]);
+        });
+        if let Err(error) = made {
+            unusable::<()>(dir, &error);
         }
     }
 
@@ -260,7 +317,7 @@ impl ParentLists {
         match self {
             Self::Table(table) => table.rows.len(),
             Self::File(file) => count(&file.graph),
-            Self::Generated(graph) => count(graph),
+            Self::Generated(graph) | Self::Base(graph) => count(graph),
         }
     }
 
@@ -276,6 +333,7 @@ impl ParentLists {
             }
             Self::File(file) => &|first, rows| file.window(first, rows),
             Self::Generated(graph) => &|first, rows| graph.fill(offset(first), rows),
+            Self::Base(graph) => &|first, rows| graph.fill_base(offset(first), rows),
         };
         let nodes = self.nodes();
         let len = |first: usize| WINDOW.min(nodes.saturating_sub(first));
@@ -297,6 +355,11 @@ impl ParentLists {
     }
 }
 
+fn unusable<T>(dir: &Path, error: &io::Error) -> Option<T> {
+    tracing::warn!(folder = %dir.display(), %error, "parent lists are generated, the cache cannot be used");
+    None
+}
+
 fn count(graph: &Graph) -> usize {
     usize::try_from(graph.nodes()).expect("sealing needs addresses of at least 32 bits")
 }
@@ -308,7 +371,6 @@ fn offset(count: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::NoProgress;
     use crate::spec::{ApiVersion, RegisteredSeal};
 
     fn graph(nodes: u64) -> Graph {
@@ -342,6 +404,7 @@ mod tests {
                     (ParentLists::Table(_), room) => room > 0,
                     (ParentLists::File(_), _) => nodes >= WORTHWHILE,
                     (ParentLists::Generated(_), _) => nodes < WORTHWHILE,
+                    (ParentLists::Base(_), _) => false,
                 };
                 assert!(kind_fits, "{nodes} nodes, room {room}");
                 assert_eq!(rows(&lists), expected, "{nodes} nodes, room {room}");

@@ -21,7 +21,7 @@ use crate::pages::Nodes;
 use crate::porep::graph::Graph;
 use crate::porep::label::{self, SectorLayer};
 use crate::porep::parents::{ParentLists, ParentTable};
-use crate::progress::Progress;
+use crate::progress::{NoProgress, Progress};
 use crate::sector_dir::SectorDir;
 use crate::sector_dir::disk::NodeFile;
 use crate::sector_dir::record::{SectorFile, Stage};
@@ -112,29 +112,69 @@ fn label_cohort(
     let room = plan
         .memory()
         .saturating_sub(label_memory(size) + (round as u64 - 1) * two_layers);
+    let graph = Graph::new(size, &seal.porep_id(), seal.api_version());
+    let layers = size.layers() as u32;
+    let cache = plan.parent_cache(ParentTable::bytes(&graph));
     plan.run(|| {
-        let parents =
-            (finished < size.layers() as u32).then(|| parents_for(seal, room, plan, progress));
+        // Layer 1 needs no parents from a layer before it, and those are what takes long to make: where they have to be made,
+        // they are made beside it, and written to their file beside what follows.
+        let beside = finished == 0 && layers > 1 && !ParentLists::are_kept(&graph, cache);
+        let prepare = |progress: &dyn Progress| {
+            ParentLists::prepare_unsaved(graph.clone(), room, cache, progress)
+        };
+        let mut parents = (finished < layers && !beside).then(|| prepare(progress));
         let units = cohort.iter().map(|(_, dir)| units_of(dir)).sum();
         progress.start("PC1: labels and TreeD", units);
         let mut results = Vec::new();
         while !cohort.is_empty() {
             let rest = cohort.split_off(round.min(cohort.len()));
-            let mut now = std::mem::replace(&mut cohort, rest);
-            let mut groups = Vec::new();
-            while !now.is_empty() {
-                let rest = now.split_off(group.min(now.len()));
-                groups.push(std::mem::replace(&mut now, rest));
+            let now = std::mem::replace(&mut cohort, rest);
+            let mut groups = groups(now, group, finished);
+            let mut from = finished + 1;
+            if beside && parents.is_none() {
+                let base = ParentLists::Base(graph.clone());
+                let first_layer = || {
+                    groups
+                        .par_iter_mut()
+                        .for_each(|group| fill_and_keep(group, 1, &base, progress));
+                };
+                let (_, made) = rayon::join(first_layer, || prepare(&NoProgress));
+                (parents, from) = (Some(made), 2);
             }
-            let done: Vec<Vec<_>> = groups
-                .into_par_iter()
-                .map(|group| label_group(group, finished, parents.as_ref(), progress))
-                .collect();
+            let rest_of_round = || -> Vec<Vec<_>> {
+                let fill = |mut group: Vec<Filling>| {
+                    if let Some(parents) = &parents {
+                        for layer in from..=layers {
+                            fill_and_keep(&mut group, layer, parents, progress);
+                        }
+                    }
+                    group.into_iter().map(|f| f.finish(progress)).collect()
+                };
+                groups.into_par_iter().map(fill).collect()
+            };
+            let (done, _) = rayon::join(rest_of_round, || {
+                parents.as_ref().map(|parents| parents.save(&graph))
+            });
             results.extend(done.into_iter().flatten());
         }
         progress.finish();
         results
     })
+}
+
+/// Sectors in groups of so many.
+fn groups(mut sectors: Vec<(usize, SectorDir)>, size: usize, finished: u32) -> Vec<Vec<Filling>> {
+    let mut groups = Vec::new();
+    while !sectors.is_empty() {
+        let rest = sectors.split_off(size.min(sectors.len()));
+        let group = std::mem::replace(&mut sectors, rest).into_iter();
+        groups.push(
+            group
+                .map(|(at, dir)| Filling::new(at, dir, finished))
+                .collect(),
+        );
+    }
+    groups
 }
 
 /// One sector of a group.
@@ -149,29 +189,6 @@ struct Filling {
     /// Files that are written and not yet durable.
     pending: Vec<(SectorFile, NodeFile)>,
     failed: Option<SealError>,
-}
-
-/// Fills the layers of the group in step. `parents` is there when layers are missing.
-fn label_group(
-    group: Vec<(usize, SectorDir)>,
-    finished: u32,
-    parents: Option<&ParentLists>,
-    progress: &dyn Progress,
-) -> Vec<(usize, Result<Labeled, SealError>)> {
-    let mut group: Vec<Filling> = group
-        .into_iter()
-        .map(|(at, dir)| Filling::new(at, dir, finished))
-        .collect();
-    if let Some(parents) = parents {
-        let layers = group.first().map_or(0, |f| f.dir.size().layers() as u32);
-        for layer in finished + 1..=layers {
-            fill_and_keep(&mut group, layer, parents, progress);
-        }
-    }
-    group
-        .into_iter()
-        .map(|filling| (filling.at, filling.finish(progress)))
-        .collect()
 }
 
 /// One layer of every sector of the group, while another thread keeps what was made before.
@@ -212,8 +229,22 @@ fn fill_and_keep(
     }
 }
 
-/// Makes durable what is complete: TreeD first, which needs the data alone, then layer after layer.
+/// Writes what is complete and not written yet, and makes it durable. TreeD by itself waits for the layer after it.
 fn keep(
+    dir: &mut SectorDir,
+    complete: Option<&(u32, Nodes)>,
+    pending: &mut Vec<(SectorFile, NodeFile)>,
+    progress: &dyn Progress,
+) -> Result<(), SealError> {
+    write(dir, complete, pending, progress)?;
+    if complete.is_some() && !pending.is_empty() {
+        dir.commit(std::mem::take(pending), |_| ())?;
+    }
+    Ok(())
+}
+
+/// TreeD, which needs the data alone, and the last complete layer.
+fn write(
     dir: &mut SectorDir,
     complete: Option<&(u32, Nodes)>,
     pending: &mut Vec<(SectorFile, NodeFile)>,
@@ -228,7 +259,6 @@ fn keep(
         let file = dir.begin(SectorFile::Layer(*layer))?;
         file.write(0, labels)?;
         pending.push((SectorFile::Layer(*layer), file));
-        dir.commit(std::mem::take(pending), |_| ())?;
     }
     Ok(())
 }
@@ -262,16 +292,16 @@ impl Filling {
     }
 
     /// Keeps the last layer and records the stage.
-    fn finish(mut self, progress: &dyn Progress) -> Result<Labeled, SealError> {
+    fn finish(self, progress: &dyn Progress) -> (usize, Result<Labeled, SealError>) {
+        (self.at, self.complete(progress))
+    }
+
+    fn complete(mut self, progress: &dyn Progress) -> Result<Labeled, SealError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        keep(
-            &mut self.dir,
-            self.previous.as_ref(),
-            &mut self.pending,
-            progress,
-        )?;
+        let last = self.previous.as_ref();
+        write(&mut self.dir, last, &mut self.pending, progress)?;
         self.dir
             .commit(self.pending, |record| record.stage = Stage::Labeled)?;
         Ok(Labeled { dir: self.dir })
