@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use prover::machine::{Machine, Plan};
+use prover::machine::{Machine, Plan, peak_memory};
 use prover::piece::{PieceInfo, commp::commp_of};
 use prover::post::proof::{ReplicaRef, prove_window, prove_winning};
 use prover::seal::{self, AnyStage, SealRequest};
@@ -135,11 +135,7 @@ fn cpu_seconds() -> f64 {
 }
 
 fn peak_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM"));
-    line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .unwrap_or(0)
-        / 1024
+    peak_memory().unwrap_or(0) >> 20
 }
 
 /// Prints the prover's spans as they close.
