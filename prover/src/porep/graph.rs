@@ -7,7 +7,8 @@
 //! A graph depends on the porep id and the node count alone, so every sector of one proof type shares it.
 //! Bytes: parents are `u32` (below 2^31 nodes); Filecoin's cache file is 14 little-endian `u32` per node, base parents
 //! first, which is [`Parents`] in memory.
-//! Cost: about 1 µs a node with AVX-512, 5 µs without; [`Graph::fill`] is cheapest over many nodes at once.
+//! Cost: about 0.2 µs a node by [`Graph::fill`] over many nodes at once, two thirds of it ChaCha and divisions of the base
+//! graph; about 10 µs for a single node, whose expander parents are hashed one by one.
 //!
 //! Index arithmetic is `u64` and `as` is denied here: the legacy version lost half of a 32 GiB sector's parents to one
 //! narrowing cast (threat P5).
@@ -130,18 +131,6 @@ impl Graph {
         parents
     }
 
-    /// Same-layer parents of the nodes `first ..`, zeros for those of the layer before: all that layer 1 needs, at a sixth of
-    /// the cost.
-    ///
-    /// # Panics
-    /// When the last of them is outside the graph.
-    pub fn fill_base(&self, first: u64, out: &mut [Parents]) {
-        for (row, node) in out.iter_mut().zip(first..) {
-            *row = [0; DEGREE];
-            row[..BASE_DEGREE].copy_from_slice(&self.base_parents(node));
-        }
-    }
-
     /// Parents in the layer before, any node of it.
     ///
     /// # Panics
@@ -184,8 +173,11 @@ impl Graph {
 
     /// A row for each node, until either ends.
     fn fill_rows(&self, mut nodes: impl Iterator<Item = u64> + Clone, out: &mut [Parents]) {
-        // Enough values for full lanes even after most have left the walk, few enough to stay in the first cache.
+        // Values stay in the first cache.
         const GROUP: usize = 64;
+        if degree(EXPANDER_DEGREE * out.len()) >= 1 << self.expander.half_bits() {
+            self.expander.tabulate();
+        }
         for rows in out.chunks_mut(GROUP) {
             let mut values = [0u64; GROUP * EXPANDER_DEGREE];
             let values = values[..rows.len() * EXPANDER_DEGREE]
@@ -264,7 +256,7 @@ impl DrSample {
 }
 
 fn degree(count: usize) -> u64 {
-    u64::try_from(count).expect("a degree is at most 14")
+    u64::try_from(count).expect("usize has at most 64 bits")
 }
 
 fn narrow(node: u64) -> u32 {

@@ -39,10 +39,6 @@ pub fn fill_layer(
     progress: &dyn Progress,
 ) {
     assert!(layer > 0, "layers are numbered from 1");
-    assert!(
-        layer == 1 || !matches!(parents, ParentLists::Base(_)),
-        "layers from 2 on have parents in the one before"
-    );
     for SectorLayer { previous, out, .. } in sectors.iter() {
         assert_eq!(out.len(), parents.nodes(), "a layer has the graph's nodes");
         assert_eq!(
@@ -87,11 +83,6 @@ mod tests {
         [0, u64::MAX].map(|room| ParentLists::prepare(graph.clone(), room, None, &NoProgress))
     }
 
-    fn for_layer(layer: u32, graph: &Graph) -> Vec<ParentLists> {
-        let base = (layer == 1).then(|| ParentLists::Base(graph.clone()));
-        lists(graph).into_iter().chain(base).collect()
-    }
-
     /// All layers of a small graph for three sectors in step, from the plain twin and from parents in memory and made as
     /// needed. Returns the first sector's last layer.
     fn compare(nodes: u64, layers: u32, seal: RegisteredSeal, api: ApiVersion) -> Vec<Node> {
@@ -104,7 +95,7 @@ mod tests {
                 let before = previous[i].as_deref();
                 reference::labels(layer, nodes, &porep_id, api, &ids[i], before)
             });
-            for parents in for_layer(layer, &graph) {
+            for parents in lists(&graph) {
                 let mut out = expected.clone().map(|layer| vec![[0xee; 32]; layer.len()]);
                 let mut sectors: Vec<SectorLayer<'_>> = out
                     .iter_mut()

@@ -21,7 +21,7 @@ use crate::pages::Nodes;
 use crate::porep::graph::Graph;
 use crate::porep::label::{self, SectorLayer};
 use crate::porep::parents::{ParentLists, ParentTable};
-use crate::progress::{NoProgress, Progress};
+use crate::progress::Progress;
 use crate::sector_dir::SectorDir;
 use crate::sector_dir::disk::NodeFile;
 use crate::sector_dir::record::{SectorFile, Stage};
@@ -116,35 +116,20 @@ fn label_cohort(
     let layers = size.layers() as u32;
     let cache = plan.parent_cache(ParentTable::bytes(&graph));
     plan.run(|| {
-        // Layer 1 needs no parents from a layer before it, and those are what takes long to make: where they have to be made,
-        // they are made beside it, and written to their file beside what follows.
-        let beside = finished == 0 && layers > 1 && !ParentLists::are_kept(&graph, cache);
-        let prepare = |progress: &dyn Progress| {
-            ParentLists::prepare_unsaved(graph.clone(), room, cache, progress)
-        };
-        let mut parents = (finished < layers && !beside).then(|| prepare(progress));
+        // Written to their file beside the labels, when they had to be made.
+        let parents = (finished < layers)
+            .then(|| ParentLists::prepare_unsaved(graph.clone(), room, cache, progress));
         let units = cohort.iter().map(|(_, dir)| units_of(dir)).sum();
         progress.start("PC1: labels and TreeD", units);
         let mut results = Vec::new();
         while !cohort.is_empty() {
             let rest = cohort.split_off(round.min(cohort.len()));
             let now = std::mem::replace(&mut cohort, rest);
-            let mut groups = groups(now, group, finished);
-            let mut from = finished + 1;
-            if beside && parents.is_none() {
-                let base = ParentLists::Base(graph.clone());
-                let first_layer = || {
-                    groups
-                        .par_iter_mut()
-                        .for_each(|group| fill_and_keep(group, 1, &base, progress));
-                };
-                let (_, made) = rayon::join(first_layer, || prepare(&NoProgress));
-                (parents, from) = (Some(made), 2);
-            }
-            let rest_of_round = || -> Vec<Vec<_>> {
+            let groups = groups(now, group, finished);
+            let label = || -> Vec<Vec<_>> {
                 let fill = |mut group: Vec<Filling>| {
                     if let Some(parents) = &parents {
-                        for layer in from..=layers {
+                        for layer in finished + 1..=layers {
                             fill_and_keep(&mut group, layer, parents, progress);
                         }
                     }
@@ -152,8 +137,10 @@ fn label_cohort(
                 };
                 groups.into_par_iter().map(fill).collect()
             };
-            let (done, _) = rayon::join(rest_of_round, || {
-                parents.as_ref().map(|parents| parents.save(&graph))
+            // A thread of its own: it waits for the disk more than it computes.
+            let done = std::thread::scope(|scope| {
+                scope.spawn(|| parents.as_ref().map(|parents| parents.save(&graph)));
+                label()
             });
             results.extend(done.into_iter().flatten());
         }
