@@ -8,89 +8,15 @@ use std::str::FromStr;
 
 use bech32::{Bech32, Hrp};
 use borsh::{BorshDeserialize, BorshSerialize};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use holdfast_light::serde_as_text;
+use serde::{Deserialize, Serialize};
 
 use crate::units::TokenAmount;
 
+pub use holdfast_light::name::{Blake3Root, ChainId, DealId, NameError, NetKey, TxId};
+
 /// Text prefix of addresses.
 const ADDRESS_PREFIX: Hrp = Hrp::parse_unchecked("hf");
-
-/// A name that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no {what}: expected {expected}")]
-pub struct NameError {
-    what: &'static str,
-    text: String,
-    expected: &'static str,
-}
-
-/// Declares serde by the type's own text.
-macro_rules! serde_as_text {
-    ($name:ident) => {
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.collect_str(self)
-            }
-        }
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                <String as Deserialize>::deserialize(d)?
-                    .parse()
-                    .map_err(serde::de::Error::custom)
-            }
-        }
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!(stringify!($name), "({})"), self)
-            }
-        }
-    };
-}
-
-/// Declares a 32-byte name whose text is hex.
-macro_rules! hex_name {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
-        pub struct $name(pub [u8; 32]);
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&hex::encode(self.0))
-            }
-        }
-        impl FromStr for $name {
-            type Err = NameError;
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                let bad = || NameError { what: $what, text: text.into(), expected: "64 lower-case hex digits" };
-                let mut bytes = [0u8; 32];
-                hex::decode_to_slice(text, &mut bytes).map_err(|_| bad())?;
-                // One text per value: upper-case digits would be a second one.
-                if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-                    return Err(bad());
-                }
-                Ok(Self(bytes))
-            }
-        }
-        serde_as_text!($name);
-    };
-}
-
-hex_name!(
-    /// A deal: SHA-256 over the tagged canonical bytes of its proposal. Never reused.
-    DealId, "deal id");
-hex_name!(
-    /// A transaction: SHA-256 over the tagged canonical bytes that its sender signed.
-    TxId, "transaction id");
-hex_name!(
-    /// The chain itself, fixed by genesis; every signature names it.
-    ChainId, "chain id");
-hex_name!(
-    /// Public ed25519 key that a provider's QUIC endpoint proves; clients pin it.
-    NetKey, "network key");
-hex_name!(
-    /// BLAKE3 root of a piece's unpadded bytes, with which ranges are verified on their way.
-    Blake3Root, "BLAKE3 root");
 
 /// An account: an ed25519 public key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
@@ -114,11 +40,7 @@ impl fmt::Display for Address {
 impl FromStr for Address {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let bad = || NameError {
-            what: "address",
-            text: text.into(),
-            expected: "hf1… with a correct checksum",
-        };
+        let bad = || NameError::new("address", text, "hf1… with a correct checksum");
         let parsed =
             bech32::primitives::decode::CheckedHrpstring::new::<Bech32>(text).map_err(|_| bad())?;
         if parsed.hrp() != ADDRESS_PREFIX {
@@ -173,11 +95,7 @@ impl fmt::Display for ProviderId {
 impl FromStr for ProviderId {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let bad = || NameError {
-            what: "provider id",
-            text: text.into(),
-            expected: "a decimal number",
-        };
+        let bad = || NameError::new("provider id", text, "a decimal number");
         let id = Self(text.parse().map_err(|_| bad())?);
         if id.to_string() != text {
             Err(bad())
@@ -236,11 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn hex_names_have_one_text() {
-        let id = DealId([0xab; 32]);
-        assert_eq!(id.to_string().parse::<DealId>(), Ok(id));
-        assert!(id.to_string().to_uppercase().parse::<DealId>().is_err());
-        assert!("ab".parse::<DealId>().is_err());
+    fn provider_ids_have_one_text() {
         assert!("01000".parse::<ProviderId>().is_err());
         assert_eq!("1000".parse::<ProviderId>(), Ok(ProviderId::FIRST));
     }

@@ -307,7 +307,7 @@ pub struct AuditReport {
     /// Whether proofs of this chain can be forged by anybody, because its keys were made locally.
     pub insecure_keys: bool,
     /// Hash of the verifying keys.
-    #[serde(with = "crate::beacon::hex_array")]
+    #[serde(with = "crate::codec::hex_array")]
     pub keys_hash: [u8; 32],
     /// Whether the file is an export with an end mark (a copied log may end anywhere).
     pub complete: bool,
@@ -328,7 +328,7 @@ pub struct AuditReport {
     /// Sector faults seen.
     pub faults: u64,
     /// State root after the last block.
-    #[serde(with = "crate::beacon::hex_array")]
+    #[serde(with = "crate::codec::hex_array")]
     pub state_root: [u8; 32],
     /// Id of the last block.
     pub tip: BlockId,

@@ -167,19 +167,19 @@ pub struct BeaconParams {
     /// Always [`SCHEME`].
     pub scheme: String,
     /// Group key, 96 bytes, compressed G2.
-    #[serde(with = "hex_array")]
+    #[serde(with = "crate::codec::hex_array")]
     pub pk: [u8; 96],
     /// Unix seconds of round 1.
     pub genesis_time: i64,
     /// Seconds between rounds.
     pub period: u32,
     /// drand's group seed.
-    #[serde(with = "hex_array")]
+    #[serde(with = "crate::codec::hex_array")]
     pub genesis_seed: [u8; 32],
     /// drand's beacon id.
     pub beacon_id: String,
     /// SHA-256 over the above as drand computes it; recomputed when loaded.
-    #[serde(with = "hex_array")]
+    #[serde(with = "crate::codec::hex_array")]
     pub chain_hash: [u8; 32],
     /// Round of `from_epoch`.
     pub round0: u64,
@@ -536,28 +536,6 @@ fn unhex<const N: usize>(text: &str) -> [u8; N] {
     let mut bytes = [0; N];
     hex::decode_to_slice(text, &mut bytes).expect("the constant is hexadecimal of this length");
     bytes
-}
-
-/// serde for byte arrays as lower-case hexadecimal.
-pub(crate) mod hex_array {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub fn serialize<S: Serializer, const N: usize>(
-        bytes: &[u8; N],
-        s: S,
-    ) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&hex::encode(bytes))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
-        d: D,
-    ) -> Result<[u8; N], D::Error> {
-        let text = String::deserialize(d)?;
-        let mut bytes = [0; N];
-        hex::decode_to_slice(&text, &mut bytes)
-            .map_err(|e| D::Error::custom(format!("{N} bytes of hexadecimal: {e}")))?;
-        Ok(bytes)
-    }
 }
 
 /// Any bytes as a signature and as a group key: what is accepted encodes to the same bytes. Body of the fuzz target.

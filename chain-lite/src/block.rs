@@ -4,9 +4,7 @@
 //! Spec: `consensus.md` §6, with epoch and beacon entries (`DESIGN.md` §5).
 //!
 //! ```text
-//! header = version u16 ‖ chain id 32 ‖ height u64 ‖ epoch u64 ‖ time ms u64 ‖ parent id 32 ‖ previous state root 32
-//!          ‖ tx root 32 ‖ previous receipt root 32 ‖ validators hash 32 ‖ next validators hash 32 ‖ proposer 32 ‖ round u32
-//! block id = SHA-256("holdfast/block/v1" ‖ borsh(header))                                    (286 bytes of header)
+//! header: see [`holdfast_light::header`], 286 bytes; the block id is its hash
 //! body   = beacon entries ‖ transactions                                                     (borsh vectors)
 //! tx root leaves      = borsh(beacon entries), then each transaction's bytes
 //! receipt root leaves = borsh(events of the epoch), then for each transaction borsh(receipt, its events)
@@ -16,20 +14,17 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::account::ChainId;
 use crate::beacon::Entry;
-use crate::certificate::{Certificate, ValidatorId};
+use crate::certificate::Certificate;
 use crate::codec;
 use crate::events::EventRecord;
 use crate::execute::Receipt;
 use crate::merkle::{self, Hash, List};
 use crate::message::SignedTx;
-use crate::units::Epoch;
 
-pub use crate::certificate::BlockId;
+pub use holdfast_light::certificate::BlockId;
+pub use holdfast_light::header::{BLOCK_VERSION, Header};
 
-/// The only block version.
-pub const BLOCK_VERSION: u16 = 1;
 /// Largest body in bytes; checked before any signature or proof (`tm_v6`).
 pub const MAX_BODY_BYTES: usize = 4 << 20;
 /// Most transactions of a block.
@@ -37,47 +32,6 @@ pub const MAX_BLOCK_TXS: usize = 16_384;
 /// Most Groth16 proofs of a block: at 3 ms each a block stays below a second of verification.
 pub const MAX_BLOCK_PROOFS: u64 = 256;
 const _: () = assert!(MAX_BODY_BYTES * 2 < crate::log::MAX_PAYLOAD);
-
-/// What validators sign (by its hash).
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct Header {
-    /// [`BLOCK_VERSION`].
-    pub version: u16,
-    /// The chain.
-    pub chain_id: ChainId,
-    /// 1 for the first block.
-    pub height: u64,
-    /// The block's epoch, greater than the parent's.
-    pub epoch: Epoch,
-    /// Unix milliseconds by the proposer's clock, greater than the parent's. Informative: no rule reads it.
-    pub time_ms: u64,
-    /// The block before; for the first block, the chain id.
-    pub parent_id: BlockId,
-    /// State root after the block before.
-    pub prev_state_root: Hash,
-    /// Commits to the body.
-    pub tx_root: Hash,
-    /// Commits to the receipts and events of the block before.
-    pub prev_receipt_root: Hash,
-    /// Validators that finalise this block.
-    pub validators_hash: Hash,
-    /// Validators that finalise the next one.
-    pub next_validators_hash: Hash,
-    /// Who proposed it.
-    pub proposer: ValidatorId,
-    /// Round in which it was proposed; 0 under solo.
-    pub round: u32,
-}
-
-impl Header {
-    /// The block's name.
-    pub fn id(&self) -> BlockId {
-        BlockId(codec::tagged_hash(
-            "holdfast/block/v1",
-            &[&codec::encode(self)],
-        ))
-    }
-}
 
 /// What a block carries.
 #[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -201,9 +155,10 @@ pub fn fuzz_final_block(bytes: &[u8]) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::account::Address;
+    use crate::account::{Address, ChainId};
+    use crate::certificate::ValidatorId;
     use crate::message::{Message, Tx, sign};
-    use crate::units::TokenAmount;
+    use crate::units::{Epoch, TokenAmount};
 
     pub fn header() -> Header {
         Header {
@@ -220,39 +175,6 @@ pub(crate) mod tests {
             next_validators_hash: [10; 32],
             proposer: ValidatorId([11; 32]),
             round: 12,
-        }
-    }
-
-    #[test]
-    fn header_bytes_are_pinned() {
-        assert_eq!(codec::encode(&header()).len(), 286);
-        assert_eq!(
-            header().id().to_string(),
-            "14c1cb24371f6bd2480e5329d4dc8d226b36c2f5ac155d383e469276d20f1c9a"
-        );
-    }
-
-    #[test]
-    fn every_field_enters_the_id() {
-        let changes: [fn(&mut Header); 13] = [
-            |h| h.version += 1,
-            |h| h.chain_id.0[0] ^= 1,
-            |h| h.height += 1,
-            |h| h.epoch.0 += 1,
-            |h| h.time_ms += 1,
-            |h| h.parent_id.0[0] ^= 1,
-            |h| h.prev_state_root[0] ^= 1,
-            |h| h.tx_root[0] ^= 1,
-            |h| h.prev_receipt_root[0] ^= 1,
-            |h| h.validators_hash[0] ^= 1,
-            |h| h.next_validators_hash[0] ^= 1,
-            |h| h.proposer.0[0] ^= 1,
-            |h| h.round += 1,
-        ];
-        for (i, change) in changes.iter().enumerate() {
-            let mut changed = header();
-            change(&mut changed);
-            assert_ne!(changed.id(), header().id(), "field {i}");
         }
     }
 

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use holdfast_light::verify::Trusted;
 use prover::snark::CircuitId;
 use prover::verify::VerifyingKeys;
 use serde::{Deserialize, Serialize};
@@ -310,6 +311,11 @@ impl CheckedGenesis {
     /// What block 1 names as its parent.
     pub fn parent_of_first(&self) -> BlockId {
         BlockId(self.chain_id.0)
+    }
+
+    /// Where a light client that pins this genesis begins.
+    pub fn trusted(&self) -> Trusted {
+        Trusted::genesis(self.chain_id, self.genesis.time_ms, self.validators.clone())
     }
 
     /// The state before block 1.

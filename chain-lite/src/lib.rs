@@ -8,15 +8,16 @@
 //! 3. rules, `spec/chain.md`: [`market`], [`deal`], [`provider`], [`sector`], [`reward`], [`slash`];
 //! 4. one block: [`execute::apply`] runs the epoch's due work, then the transactions; [`events`] say what happened;
 //! 5. checks and reads: [`invariants`], [`query`];
-//! 6. around it: [`block`], [`certificate`], [`genesis`], [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`],
+//! 6. around it, on what the crate `holdfast-light` defines for clients too: [`block`], [`certificate`], [`genesis`], [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`],
 //!    [`ledger`], [`mempool`], [`engine`], [`light`], [`audit`].
 //!
 //! Items 1–5 are pure: no clock, no I/O, no randomness, no floats, no `HashMap`, no `usize` in bytes. Given the same
 //! state, context and transactions they return the same writes on every machine (`threat-model.md` V3).
 #![forbid(unsafe_code)]
 
+pub use holdfast_light::{certificate, codec, merkle};
+
 pub mod account;
-pub mod codec;
 pub mod error;
 pub mod message;
 pub mod params;
@@ -40,7 +41,6 @@ pub mod query;
 pub mod audit;
 pub mod beacon;
 pub mod block;
-pub mod certificate;
 pub mod clock;
 pub mod engine;
 pub mod genesis;
@@ -48,6 +48,5 @@ pub mod ledger;
 pub mod light;
 pub mod log;
 pub mod mempool;
-pub mod merkle;
 pub mod store;
 pub mod tree;

@@ -13,7 +13,7 @@
 //! Bytes: borsh; enums are append-only. Golden bytes are pinned in this module's tests.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signer, SigningKey};
 use prover::{CommD, CommP, CommR, PaddedPieceSize, PieceInfo, SectorNumber, SectorSize};
 use serde::{Deserialize, Serialize};
 
@@ -70,13 +70,9 @@ impl<'de> Deserialize<'de> for Signature {
 }
 
 /// Whether `signature` is `address`'s over `bytes`, by ed25519's strict rules: no small-order keys or points, one
-/// signature encoding. The one place where this crate's rules verify a signature.
+/// signature encoding.
 pub fn verify_strict(address: &Address, bytes: &[u8], signature: &Signature) -> bool {
-    let Ok(key) = VerifyingKey::from_bytes(&address.0) else {
-        return false;
-    };
-    key.verify_strict(bytes, &ed25519_dalek::Signature::from_bytes(&signature.0))
-        .is_ok()
+    crate::certificate::verify_strict(&address.0, bytes, &signature.0)
 }
 
 /// One thing that the sender asks for. Append-only: the order of the variants is their encoding.

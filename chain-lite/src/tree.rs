@@ -12,15 +12,17 @@
 
 use std::sync::Arc;
 
-use borsh::{BorshDeserialize, BorshSerialize};
+use borsh::BorshDeserialize;
+use holdfast_light::leaf::key_hash;
 use jmt::storage::{LeafNode, Node, NodeKey, TreeReader};
-use jmt::{KeyHash, OwnedValue, RootHash, Sha256Jmt};
-use sha2::Sha256;
+use jmt::{KeyHash, OwnedValue, Sha256Jmt};
 
 use crate::codec;
 use crate::error::StoreError;
-use crate::merkle::{Hash, digest};
+use crate::merkle::Hash;
 use crate::state::{WriteSet, key};
+
+pub use holdfast_light::leaf::LeafProof;
 
 /// How many states before the newest can still be proven against.
 pub const KEPT_VERSIONS: u64 = 16;
@@ -57,10 +59,6 @@ impl<R: NodeRead + ?Sized> TreeReader for Reader<'_, R> {
         // Only jmt's own restore asks; we rebuild from the log.
         Ok(None)
     }
-}
-
-fn key_hash(key: &[u8]) -> KeyHash {
-    KeyHash(digest(&[b"holdfast/state-key/v1", key]))
 }
 
 /// The tree after block `version`; the tree of `version - 1` must be there (none is needed before version 0).
@@ -106,13 +104,6 @@ pub fn root<R: NodeRead + ?Sized>(nodes: &R, version: u64) -> Result<Option<Hash
     Ok(root.map(|r| r.0))
 }
 
-/// That a key has a value, or has none, under one state root.
-#[derive(Clone, Debug, PartialEq, BorshSerialize, BorshDeserialize)]
-pub struct LeafProof {
-    /// jmt's sparse Merkle proof.
-    proof: jmt::proof::SparseMerkleProof<Sha256>,
-}
-
 /// Proves `key` in the tree of `version`.
 pub fn prove<R: NodeRead + ?Sized>(
     nodes: &R,
@@ -123,18 +114,7 @@ pub fn prove<R: NodeRead + ?Sized>(
     let (_, proof) = Sha256Jmt::new(&reader)
         .get_with_proof(key_hash(key), version)
         .map_err(|e| broken(&e))?;
-    Ok(LeafProof { proof })
-}
-
-impl LeafProof {
-    /// Whether `key` has exactly this value (`None`: is absent) under `root`.
-    pub fn verify(&self, root: &Hash, key: &[u8], value: Option<&[u8]>) -> bool {
-        key::is_leaf(key)
-            && self
-                .proof
-                .verify(RootHash(*root), key_hash(key), value)
-                .is_ok()
-    }
+    Ok(LeafProof::new(proof))
 }
 
 fn broken(error: &dyn std::fmt::Display) -> StoreError {

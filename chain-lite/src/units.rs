@@ -12,6 +12,8 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use ruint::aliases::U256;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use holdfast_light::epoch::{Epoch, EpochCount};
+
 /// A result above 2^128 - 1 (or below zero).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the amount does not fit 128 bits")]
@@ -19,75 +21,6 @@ pub struct Overflow;
 
 /// Base units in one token: 10^18.
 pub const UNITS_PER_TOKEN: u128 = 1_000_000_000_000_000_000;
-
-/// An instant of the chain, counted in epochs from genesis (epoch 0).
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    BorshSerialize,
-    BorshDeserialize,
-    Serialize,
-    Deserialize,
-)]
-#[serde(transparent)]
-pub struct Epoch(pub u64);
-
-/// A span of time in epochs.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    BorshSerialize,
-    BorshDeserialize,
-    Serialize,
-    Deserialize,
-)]
-#[serde(transparent)]
-pub struct EpochCount(pub u64);
-
-impl Epoch {
-    /// The instant `span` later, or the last epoch that can be written: an instant that far away never comes.
-    pub const fn after(self, span: EpochCount) -> Self {
-        Self(self.0.saturating_add(span.0))
-    }
-    /// The instant `span` earlier, or epoch 0.
-    pub const fn before(self, span: EpochCount) -> Self {
-        Self(self.0.saturating_sub(span.0))
-    }
-    /// The epoch after this one.
-    pub const fn next(self) -> Self {
-        self.after(EpochCount(1))
-    }
-    /// Epochs from `earlier` until this instant; zero when `earlier` is not earlier.
-    pub const fn since(self, earlier: Self) -> EpochCount {
-        EpochCount(self.0.saturating_sub(earlier.0))
-    }
-}
-
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-impl fmt::Display for EpochCount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
 
 /// Declares a `u128` quantity whose JSON and text form is a decimal string.
 macro_rules! wide_quantity {

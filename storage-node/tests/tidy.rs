@@ -126,6 +126,14 @@ fn dependencies_point_one_way() {
             "chain-lite depends on {foreign}"
         );
     }
+    for foreign in ["chain-lite", "prover", "sled", "tokio", "rayon", "memmap2"] {
+        assert!(
+            !deps("chain-lite/light")
+                .lines()
+                .any(|l| l.starts_with(foreign)),
+            "the light client depends on {foreign}"
+        );
+    }
     for foreign in ["chain-lite", "storage-node", "sled", "clap"] {
         assert!(
             !deps("retrieval").lines().any(|l| l.starts_with(foreign)),

@@ -30,10 +30,13 @@
 //! | 85 | deals of a client | address, deal id |
 //! | 86 | nonce of a client's deals | address, nonce → deal id |
 
+use holdfast_light::leaf::FIRST_INDEX;
 use prover::{CommR, SectorNumber};
 
 use crate::account::{Address, DealId, ProviderId};
 use crate::units::Epoch;
+
+pub use holdfast_light::leaf::is_leaf;
 
 /// A key of the state.
 pub type Key = Vec<u8>;
@@ -50,8 +53,7 @@ const SECTOR: u8 = 0x09;
 const DEAL: u8 = 0x0a;
 const BEACON: u8 = 0x0b;
 const VALIDATORS: u8 = 0x0c;
-const FIRST_INDEX: u8 = 0x80;
-const CLOSE: u8 = 0x80;
+const CLOSE: u8 = FIRST_INDEX;
 const PRECOMMIT_DUE: u8 = 0x81;
 const DEAL_DUE: u8 = 0x82;
 const COMM_R: u8 = 0x83;
@@ -69,11 +71,6 @@ pub const INDEX_TAGS: [u8; 7] = [
     CLIENT_DEALS,
     CLIENT_NONCES,
 ];
-
-/// Whether the state root commits to the value under this key.
-pub fn is_leaf(key: &[u8]) -> bool {
-    key.first().is_some_and(|&tag| tag < FIRST_INDEX)
-}
 
 /// The keys that begin with `prefix`: from (inclusive) and until (exclusive).
 pub fn prefix_range(prefix: &[u8]) -> (Key, Key) {

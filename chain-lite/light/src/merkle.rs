@@ -1,6 +1,6 @@
 //! Short Merkle lists: the transaction and receipt roots of a block, and paths into them.
 //!
-//! Walk: [`crate::block`] commits to its body with [`root`]; a light client checks one transaction or receipt with
+//! Walk: `chain_lite::block` commits to its body with [`root`]; a light client checks one transaction or receipt with
 //! [`Path::verify`]. This is the only place that touches `merkle_light`: that crate asserts on fewer than two
 //! leaves and duplicates the last odd node, so two different lists could share a root. Here every list is padded
 //! to a power of two (at least 2) with *tagged* empty leaves, every leaf carries its index, and the true count is
@@ -187,7 +187,7 @@ fn seal(list: List, count: u64, top: &Hash) -> Hash {
 }
 
 /// SHA-256 of the parts in order; the callers' parts are all of fixed length but the last.
-pub(crate) fn digest(parts: &[&[u8]]) -> Hash {
+pub fn digest(parts: &[&[u8]]) -> Hash {
     let mut sha = Sha256::new();
     for part in parts {
         sha.update(part);

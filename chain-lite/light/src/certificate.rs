@@ -1,7 +1,6 @@
 //! Who may finalise a block, and the proof that they did: validators, votes, commit certificates.
 //!
-//! Walk: an engine collects votes into a [`Certificate`]; [`crate::ledger`], [`crate::light`] and [`crate::audit`] verify
-//! it with the same function. Solo writes one signature, a BFT engine more; the bytes and the verifier are one
+//! Walk: an engine collects votes into a [`Certificate`]; the ledger, the light client and the auditor verify it with the same function. Solo writes one signature, a BFT engine more; the bytes and the verifier are one
 //! (`spec/consensus.md` §§6, 10).
 //!
 //! A vote is `borsh("holdfast/vote/v1", chain id, kind, height, round, block id, validator)`, signed with ed25519 and checked
@@ -11,9 +10,8 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 
-use crate::account::{Address, ChainId};
 use crate::merkle::digest;
-use crate::message::{self, Signature};
+use crate::name::ChainId;
 
 /// Most validators of a chain; bounds every certificate.
 pub const MAX_VALIDATORS: usize = 1024;
@@ -35,7 +33,7 @@ const VOTE_TAG: &str = "holdfast/vote/v1";
     serde::Serialize,
     serde::Deserialize,
 )]
-pub struct ValidatorId(#[serde(with = "crate::beacon::hex_array")] pub [u8; 32]);
+pub struct ValidatorId(#[serde(with = "crate::codec::hex_array")] pub [u8; 32]);
 
 /// An ed25519 signature.
 #[derive(
@@ -48,9 +46,9 @@ pub struct ValidatorId(#[serde(with = "crate::beacon::hex_array")] pub [u8; 32])
     serde::Serialize,
     serde::Deserialize,
 )]
-pub struct Sig(#[serde(with = "crate::beacon::hex_array")] pub [u8; 64]);
+pub struct Sig(#[serde(with = "crate::codec::hex_array")] pub [u8; 64]);
 
-/// SHA-256 of a header under its tag; see [`crate::block::Header::id`].
+/// SHA-256 of a header under its tag; see [`crate::header::Header::id`].
 #[derive(
     Clone,
     Copy,
@@ -64,7 +62,7 @@ pub struct Sig(#[serde(with = "crate::beacon::hex_array")] pub [u8; 64]);
     serde::Serialize,
     serde::Deserialize,
 )]
-pub struct BlockId(#[serde(with = "crate::beacon::hex_array")] pub [u8; 32]);
+pub struct BlockId(#[serde(with = "crate::codec::hex_array")] pub [u8; 32]);
 
 macro_rules! hex_debug {
     ($($name:ident),*) => {$(
@@ -150,6 +148,21 @@ impl ValidatorSet {
     pub fn hash(&self) -> [u8; 32] {
         let bytes = borsh::to_vec(self).expect("writing to memory does not fail");
         digest(&[b"holdfast/validators/v1", &bytes])
+    }
+}
+
+impl BorshDeserialize for ValidatorSet {
+    fn deserialize_reader<R: std::io::Read>(reader: &mut R) -> std::io::Result<Self> {
+        let listed = Vec::<Validator>::deserialize_reader(reader)?;
+        let set = Self::new(listed.clone())
+            .map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e))?;
+        match set.0 == listed {
+            true => Ok(set),
+            false => Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                "validators are listed in ascending order of key",
+            )),
+        }
     }
 }
 
@@ -312,9 +325,14 @@ impl Certificate {
     }
 }
 
-/// The crate's one ed25519 check, on the plain bytes of a vote (`tm_c3`).
-fn verify_strict(key: &[u8; 32], message: &[u8], sig: &[u8; 64]) -> bool {
-    message::verify_strict(&Address(*key), message, &Signature(*sig))
+/// Whether `sig` is `key`'s over `message`, by ed25519's strict rules: no small-order keys or points, one signature encoding.
+/// The one place where the chain's rules verify a signature (`tm_c3`).
+pub fn verify_strict(key: &[u8; 32], message: &[u8], sig: &[u8; 64]) -> bool {
+    let Ok(key) = VerifyingKey::from_bytes(key) else {
+        return false;
+    };
+    key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(sig))
+        .is_ok()
 }
 
 /// Whether the key could have an honest owner: a point on the curve, and not of small order.

@@ -62,7 +62,7 @@ pub fn tagged_hash(tag: &str, parts: &[&[u8]]) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// Serde form of byte strings: lower-case hex text. Use with `#[serde(with = "crate::codec::hex_bytes")]`.
+/// Serde form of byte strings: lower-case hex text. Use with `#[serde(with = "holdfast_light::codec::hex_bytes")]`.
 pub mod hex_bytes {
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -74,6 +74,30 @@ pub mod hex_bytes {
     /// Reads hex.
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
         hex::decode(<String as Deserialize>::deserialize(d)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// serde for byte arrays as lower-case hexadecimal.
+pub mod hex_array {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    /// Writes hex.
+    pub fn serialize<S: Serializer, const N: usize>(
+        bytes: &[u8; N],
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&hex::encode(bytes))
+    }
+
+    /// Reads exactly `N` bytes of hex.
+    pub fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
+        d: D,
+    ) -> Result<[u8; N], D::Error> {
+        let text = String::deserialize(d)?;
+        let mut bytes = [0; N];
+        hex::decode_to_slice(&text, &mut bytes)
+            .map_err(|e| D::Error::custom(format!("{N} bytes of hexadecimal: {e}")))?;
+        Ok(bytes)
     }
 }
 
