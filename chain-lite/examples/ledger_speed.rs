@@ -14,7 +14,7 @@ use chain_lite::beacon::{BeaconParams, DevnetSigner};
 use chain_lite::certificate::{Certificate, Validator, ValidatorId};
 use chain_lite::clock::ClockMode;
 use chain_lite::genesis::{CircuitKey, GENESIS_VERSION, Genesis, NetworkKind};
-use chain_lite::ledger::Ledger;
+use chain_lite::ledger::{Ledger, Slot};
 use chain_lite::mempool::Mempool;
 use chain_lite::message::{Message, SignedTx, Tx, sign};
 use chain_lite::params::ChainParams;
@@ -98,11 +98,16 @@ fn block(ledger: &Ledger, beacon: &DevnetSigner, pool: &Mempool) {
     let txs = pool
         .select(&ledger.view(), 16_384, 4 << 20, 256)
         .expect("select");
-    let proposer = ValidatorId(key(u64::MAX).verifying_key().to_bytes());
+    let (height, round) = (ledger.tip().height + 1, 0);
     let valid = ledger
-        .build(proposer, epoch, 0, vec![beacon.sign(epoch.0)], txs)
+        .build(
+            Slot { height, round },
+            epoch,
+            0,
+            vec![beacon.sign(epoch.0)],
+            txs,
+        )
         .expect("build");
-    let height = valid.block().header.height;
     let certificate = Certificate::solo(&ledger.chain_id(), height, valid.id(), &key(u64::MAX));
     let ids: Vec<_> = valid.block().body.txs.iter().map(SignedTx::id).collect();
     ledger.commit(valid, certificate).expect("commit");

@@ -761,9 +761,10 @@ impl Machine {
                 "validators",
                 header.validators_hash == set && header.next_validators_hash == set,
             ),
+            ("round", header.round <= last.certificate.round()),
             (
                 "proposer",
-                genesis.validators().power_of(&header.proposer).is_some(),
+                header.proposer == genesis.validators().proposer(header.height, header.round),
             ),
             ("transaction root", header.tx_root == last.block.body.root()),
         ];

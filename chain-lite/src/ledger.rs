@@ -1,6 +1,7 @@
 //! The ledger: the only writer of a chain's folder. Judges blocks, executes them, makes them durable, serves views.
 //!
-//! Walk: an engine asks [`Ledger::build`] (or [`Ledger::validate`]s a stranger's block) and then [`Ledger::commit`]s it with its
+//! Walk: an engine asks [`Ledger::build`] (or [`Ledger::validate`]s a stranger's block), an engine with rounds
+//! [`Ledger::save_undecided`]s it before it votes, and then [`Ledger::commit`]s it with its
 //! certificate; RPC, provider and auditor read [`Ledger::view`]s and [`Ledger::subscribe`] to commits.
 //! Spec: `consensus.md` §10. A block goes: execute → invariants → **log append and fsync** → index → watchers. Before the fsync
 //! nothing happened; after it the block is final, and everything else can be rebuilt.
@@ -8,13 +9,15 @@
 //! Crash: [`Ledger::open`] cuts a torn tail, checks the index against its own sums and against the log, replays what the
 //! index lacks, or rebuilds it from genesis. A failed log write or index write stops the ledger ([`LedgerError::Halted`]) until it is
 //! reopened. A second process on the same folder is refused by the lock file (`tm_v2`).
-//! Folder: `lock`, `blocks.log` (the truth), `index/` (sled; may be deleted at any time while the node is down).
+//! Folder: `lock`, `blocks.log` (the truth), `index/` (sled; may be deleted at any time while the node is down),
+//! `undecided/` ([`crate::undecided`]: proposals that this validator may have voted for).
 
 use std::fs::{File, TryLockError};
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::account::{ChainId, TxId};
@@ -23,7 +26,7 @@ use crate::block::{
     BLOCK_VERSION, Block, BlockId, Body, FinalBlock, Header, MAX_BLOCK_PROOFS, MAX_BLOCK_TXS,
     MAX_BODY_BYTES, Outcomes,
 };
-use crate::certificate::{CertError, Certificate, ValidatorId, ValidatorSet};
+use crate::certificate::{CertError, Certificate, ValidatorSet};
 use crate::clock::ClockMode;
 use crate::codec;
 use crate::error::StoreError;
@@ -35,7 +38,12 @@ use crate::message::{CheckedTx, SignedTx, TxError};
 use crate::state::{self, KvRead, Network, key};
 use crate::store::{self, Commit, Meta, Store, View};
 use crate::tree;
+use crate::undecided::{MAX_AHEAD, Saved, Undecided};
 use crate::units::Epoch;
+
+/// A proposal may be this far ahead of the clock of who judges it, in milliseconds: clocks differ, and a header's time must
+/// not run away, because every later one is larger.
+pub const MAX_TIME_AHEAD_MS: u64 = 5_000;
 
 /// Logs up to this size are checked from end to end at every start; larger ones from the index's tip on.
 const FULL_CHECK_BYTES: u64 = 256 << 20;
@@ -85,6 +93,18 @@ pub enum LedgerError {
     /// The block is invalid or cannot be executed here.
     #[error(transparent)]
     Block(#[from] BlockError),
+    /// A proposed block that this node does not keep.
+    #[error(
+        "block {height} of round {round} is not kept: it is decided, more than {MAX_AHEAD} blocks ahead of block {tip}, larger than any block, or there are too many nearer ones"
+    )]
+    NotKept {
+        /// Its height.
+        height: u64,
+        /// Its round.
+        round: u32,
+        /// Our newest.
+        tip: u64,
+    },
     /// Another block is final at this height: a fork.
     #[error(
         "block {height} is final as {ours}, not as {theirs}: stop and keep both certificates, they are evidence"
@@ -200,6 +220,52 @@ impl Tip {
     }
 }
 
+/// The newest final block and who decides the next ones, of one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Front {
+    /// The newest final block.
+    pub tip: Tip,
+    /// Validators of height `tip + 1`.
+    pub validators: Arc<ValidatorSet>,
+    /// Validators of height `tip + 2`, which the next header announces.
+    pub next_validators: Arc<ValidatorSet>,
+    /// Last epoch whose beacon is on chain.
+    pub beacon_tip: Epoch,
+}
+
+/// One try at one height.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Slot {
+    /// The height.
+    pub height: u64,
+    /// The round, from 0.
+    pub round: u32,
+}
+
+impl Slot {
+    /// In which a certificate's block was decided.
+    pub fn of(certificate: &Certificate) -> Self {
+        Self {
+            height: certificate.height(),
+            round: certificate.round(),
+        }
+    }
+}
+
+/// What [`Ledger::validate`] says of a proposed block.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It may be voted for and committed.
+    Valid(Box<ValidBlock>),
+    /// No node at this height may vote for it.
+    Invalid(BlockError),
+    /// Its parent is not final here yet: keep it and ask again.
+    NotYet {
+        /// Our newest height.
+        tip: u64,
+    },
+}
+
 /// A final block with what it did.
 #[derive(Clone, Debug)]
 pub struct CommittedBlock {
@@ -263,7 +329,8 @@ pub struct Ledger {
     store: Arc<Store>,
     writer: Mutex<Writer>,
     reader: LogReader,
-    tip: Mutex<Tip>,
+    front: Mutex<Front>,
+    undecided: Mutex<Undecided>,
     moved: Condvar,
     watchers: Mutex<Vec<SyncSender<Arc<CommittedBlock>>>>,
     summary: OpenSummary,
@@ -327,14 +394,17 @@ impl Ledger {
             }
         };
         let store = Arc::new(store);
-        let tip = Tip::of(&store.meta());
+        let front = front_of(&genesis, &store)?;
+        let dir = home.join("undecided");
+        let undecided = Undecided::open(&dir, log.tip().height);
         let mut ledger = Self {
             home: home.to_owned(),
             genesis,
             verifier,
             store,
             reader,
-            tip: Mutex::new(tip),
+            front: Mutex::new(front),
+            undecided: Mutex::new(undecided.map_err(home_error("opening", &dir))?),
             moved: Condvar::new(),
             watchers: Mutex::default(),
             writer: Mutex::new(Writer { log, halted: None }),
@@ -394,7 +464,7 @@ impl Ledger {
             let beacons = self
                 .genesis
                 .beacons()
-                .values_unverified(self.beacon_tip()?, &last.block.body.beacons);
+                .values_unverified(self.front().beacon_tip, &last.block.body.beacons);
             let txs = check_all(last.block.body.txs.clone(), &self.chain_id())
                 .map_err(|e| wrong(e.to_string()))?;
             let valid = ValidBlock {
@@ -405,7 +475,7 @@ impl Ledger {
             };
             let step = self.execute(&valid)?;
             self.index(&valid, &step, mark)?;
-            self.set_tip();
+            self.move_front()?;
             replayed += 1;
             if replayed % 1000 == 0 {
                 tracing::info!(height = mark.height, "replaying the block log");
@@ -434,8 +504,19 @@ impl Ledger {
         self.genesis.chain_id()
     }
     /// Validators of the next block.
-    pub fn validators(&self) -> &ValidatorSet {
-        self.genesis.validators()
+    pub fn validators(&self) -> Arc<ValidatorSet> {
+        self.front().validators
+    }
+    /// Validators of block `height`, up to the one after the next.
+    pub fn validators_at(&self, height: u64) -> Result<Arc<ValidatorSet>, LedgerError> {
+        let front = self.front();
+        let tip = front.tip.height;
+        match height.checked_sub(tip) {
+            Some(0) | None if height > 0 => Ok(Arc::new(self.genesis.validators().clone())),
+            Some(1) => Ok(front.validators),
+            Some(2) => Ok(front.next_validators),
+            _ => Err(LedgerError::NoBlock { height, tip }),
+        }
     }
     /// The verifier that judges proofs here.
     pub fn verifier(&self) -> &Arc<dyn ProofVerifier> {
@@ -443,27 +524,35 @@ impl Ledger {
     }
     /// The newest final block.
     pub fn tip(&self) -> Tip {
-        *self.tip.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock_front().tip
+    }
+    /// The newest final block with the validators after it.
+    pub fn front(&self) -> Front {
+        self.lock_front().clone()
+    }
+
+    fn lock_front(&self) -> MutexGuard<'_, Front> {
+        self.front.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the tip is above `height` or `timeout` is over, and returns the tip.
     pub fn wait_beyond(&self, height: u64, timeout: Duration) -> Tip {
         let until = Instant::now() + timeout;
-        let mut tip = self.tip.lock().unwrap_or_else(PoisonError::into_inner);
-        while tip.height <= height {
+        let mut front = self.lock_front();
+        while front.tip.height <= height {
             let Some(left) = until
                 .checked_duration_since(Instant::now())
                 .filter(|d| !d.is_zero())
             else {
                 break;
             };
-            tip = self
+            front = self
                 .moved
-                .wait_timeout(tip, left)
+                .wait_timeout(front, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        *tip
+        front.tip
     }
 
     /// The newest state, unchanged by later blocks. For one answer; see [`View`].
@@ -478,10 +567,10 @@ impl Ledger {
 
     /// Last epoch whose beacon is on chain.
     pub fn beacon_tip(&self) -> Result<Epoch, StoreError> {
-        Ok(network(&self.view())?.beacon_tip)
+        Ok(self.lock_front().beacon_tip)
     }
 
-    /// A final block.
+    /// A final block, with the certificate of most signatures that this node has seen.
     pub fn block(&self, height: u64) -> Result<FinalBlock, LedgerError> {
         let tip = self.tip().height;
         let at = self
@@ -490,10 +579,35 @@ impl Ledger {
             .filter(|_| height > 0)
             .ok_or(LedgerError::NoBlock { height, tip })?;
         let payload = self.reader.read(height, at.offset)?;
-        FinalBlock::from_bytes(&payload).map_err(|e| LedgerError::Replay {
+        let mut last = FinalBlock::from_bytes(&payload).map_err(|e| LedgerError::Replay {
             height,
             why: e.to_string(),
-        })
+        })?;
+        let grown = self.store.grown_certificate(height)?;
+        if let Some(grown) = grown.filter(|c| c.block() == last.certificate.block()) {
+            last.certificate = grown;
+        }
+        Ok(last)
+    }
+
+    /// Final blocks of a range, for a node that catches up: from its beginning, as many as are here and fit `max_bytes`, but at
+    /// least one if there is any, so that who asks always gets on.
+    pub fn decided(
+        &self,
+        range: RangeInclusive<u64>,
+        max_bytes: u64,
+    ) -> Result<Vec<FinalBlock>, LedgerError> {
+        let last = self.tip().height.min(*range.end());
+        let (mut blocks, mut bytes) = (Vec::new(), 0u64);
+        for height in (*range.start()).max(1)..=last {
+            let block = self.block(height)?;
+            bytes = bytes.saturating_add(block.to_bytes().len() as u64);
+            if bytes > max_bytes && !blocks.is_empty() {
+                break;
+            }
+            blocks.push(block);
+        }
+        Ok(blocks)
     }
 
     /// A final block with its receipts and events. Its state root is known while a successor or the tip names it.
@@ -558,44 +672,45 @@ impl Ledger {
         Ok((tip.height, bytes))
     }
 
-    /// Proposes the next block. Transactions come checked (from the mempool); those beyond the limits are left out.
+    /// Proposes a block in `slot`, which must be of the next height. Transactions come checked (from the mempool); those
+    /// beyond the limits are left out. The header names the slot's proposer; only that validator's proposal counts.
     pub fn build(
         &self,
-        proposer: ValidatorId,
+        slot: Slot,
         epoch: Epoch,
         now_ms: u64,
         beacons: Vec<Entry>,
         txs: Vec<CheckedTx>,
     ) -> Result<ValidBlock, LedgerError> {
-        let tip = self.tip();
+        let front = self.front();
+        let tip = &front.tip;
         let values = self
             .genesis
             .beacons()
-            .check_entries(self.beacon_tip()?, epoch, &beacons)
+            .check_entries(front.beacon_tip, epoch, &beacons)
             .map_err(BlockError::from)?;
         let txs = within_limits(txs);
         let body = Body {
             beacons,
             txs: txs.iter().map(|t| t.signed().clone()).collect(),
         };
-        let set = self.validators().hash();
         let header = Header {
             version: BLOCK_VERSION,
             chain_id: self.chain_id(),
-            height: tip.height + 1,
+            height: slot.height,
             epoch,
             time_ms: now_ms.max(tip.time_ms + 1),
             parent_id: tip.id,
             prev_state_root: tip.state_root,
             tx_root: body.root(),
             prev_receipt_root: tip.receipt_root,
-            validators_hash: set,
-            next_validators_hash: set,
-            proposer,
-            round: 0,
+            validators_hash: front.validators.hash(),
+            next_validators_hash: front.next_validators.hash(),
+            proposer: front.validators.proposer(slot.height, slot.round),
+            round: slot.round,
         };
         let block = Block { header, body };
-        self.check_header(&block, &tip)?;
+        self.check_header(&block, slot, &front)?;
         Ok(ValidBlock {
             id: block.id(),
             block,
@@ -605,9 +720,41 @@ impl Ledger {
     }
 
     /// Judges a block that somebody else proposed, cheap checks first, signatures last and in parallel (`tm_v6`).
-    pub fn validate(&self, block: Block) -> Result<ValidBlock, LedgerError> {
-        let tip = self.tip();
-        self.check_header(&block, &tip)?;
+    ///
+    /// `slot` is where it is proposed, or where it was decided ([`Slot::of`] its certificate): a block may be proposed again in a
+    /// later round than its header's, never in an earlier one. `now_ms` is this node's clock for a block that is being
+    /// voted on ([`MAX_TIME_AHEAD_MS`]); `None` for one that is decided, whose time is no longer anybody's to dispute.
+    pub fn validate(
+        &self,
+        block: Block,
+        slot: Slot,
+        now_ms: Option<u64>,
+    ) -> Result<Verdict, LedgerError> {
+        let front = self.front();
+        let tip = front.tip.height;
+        if block.header.height > tip + 1 {
+            return Ok(Verdict::NotYet { tip });
+        }
+        match self.judge(block, slot, now_ms, &front) {
+            Ok(valid) => Ok(Verdict::Valid(Box::new(valid))),
+            Err(LedgerError::Block(why)) => Ok(Verdict::Invalid(why)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn judge(
+        &self,
+        block: Block,
+        slot: Slot,
+        now_ms: Option<u64>,
+        front: &Front,
+    ) -> Result<ValidBlock, LedgerError> {
+        self.check_header(&block, slot, front)?;
+        let height = block.header.height;
+        let wrong = |field| Err(BlockError::Header { height, field }.into());
+        if now_ms.is_some_and(|now| block.header.time_ms > now.saturating_add(MAX_TIME_AHEAD_MS)) {
+            return wrong("time_ms");
+        }
         let size = codec::encode(&block.body).len() as u64;
         limit("bytes", size, MAX_BODY_BYTES as u64)?;
         limit(
@@ -624,18 +771,20 @@ impl Ledger {
             .sum();
         limit("proofs", proofs, MAX_BLOCK_PROOFS)?;
         if block.body.root() != block.header.tx_root {
-            return Err(BlockError::Header {
-                height: block.header.height,
-                field: "tx_root",
-            }
-            .into());
+            return wrong("tx_root");
         }
         let beacons = self.genesis.beacons().check_entries(
-            self.beacon_tip()?,
+            front.beacon_tip,
             block.header.epoch,
             &block.body.beacons,
         );
         let beacons = beacons.map_err(BlockError::from)?;
+        // `apply` takes exactly the epoch's value under a logical clock. A block without it must not gather votes: once
+        // decided it could not be executed, and the chain would stand.
+        let logical = matches!(self.genesis.genesis().clock, ClockMode::Logical { .. });
+        if logical && (beacons.len() != 1 || beacons[0].0 != block.header.epoch) {
+            return wrong("beacons");
+        }
         let txs = check_all(block.body.txs.clone(), &self.chain_id())?;
         Ok(ValidBlock {
             id: block.id(),
@@ -645,8 +794,8 @@ impl Ledger {
         })
     }
 
-    fn check_header(&self, block: &Block, tip: &Tip) -> Result<(), BlockError> {
-        let h = &block.header;
+    fn check_header(&self, block: &Block, slot: Slot, front: &Front) -> Result<(), BlockError> {
+        let (h, tip) = (&block.header, &front.tip);
         if h.height != tip.height + 1 || h.parent_id != tip.id {
             return Err(BlockError::NotNext {
                 height: h.height,
@@ -654,7 +803,6 @@ impl Ledger {
                 tip: tip.height,
             });
         }
-        let set = self.validators().hash();
         let epoch_follows = match self.genesis.genesis().clock {
             ClockMode::Logical { .. } => h.epoch == tip.epoch.next(),
             ClockMode::Beacon { .. } => h.epoch > tip.epoch,
@@ -666,11 +814,19 @@ impl Ledger {
             ("prev_receipt_root", h.prev_receipt_root == tip.receipt_root),
             ("epoch", epoch_follows),
             ("time_ms", h.time_ms > tip.time_ms),
-            ("validators_hash", h.validators_hash == set),
-            ("next_validators_hash", h.next_validators_hash == set),
+            (
+                "validators_hash",
+                h.validators_hash == front.validators.hash(),
+            ),
+            (
+                "next_validators_hash",
+                h.next_validators_hash == front.next_validators.hash(),
+            ),
+            // A later round than the one at hand would blame validators whose turn has not come.
+            ("round", slot.height == h.height && h.round <= slot.round),
             (
                 "proposer",
-                self.validators().power_of(&h.proposer).is_some(),
+                h.proposer == front.validators.proposer(h.height, h.round),
             ),
         ];
         match fields.iter().find(|(_, holds)| !holds) {
@@ -680,6 +836,119 @@ impl Ledger {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Keeps a proposed block on disk before this validator votes for it; returns once it survives a power cut.
+    ///
+    /// For blocks of the next heights, judged or not: one whose parent is not final here yet is judged when it is. Read back by
+    /// [`Ledger::undecided`] also after a restart; gone once its height is decided. Bounds: [`crate::undecided`].
+    pub fn save_undecided(&self, block: &Block) -> Result<(), LedgerError> {
+        let tip = self.tip().height;
+        let dir = self.home.join("undecided");
+        let saved = self.lock_undecided().save(block, tip);
+        match saved.map_err(home_error("writing to", &dir))? {
+            Saved::Kept => Ok(()),
+            Saved::OutOfReach | Saved::TooLarge => Err(LedgerError::NotKept {
+                height: block.header.height,
+                round: block.header.round,
+                tip,
+            }),
+        }
+    }
+
+    /// Kept blocks that were first proposed in `round` of `height`, in order of id.
+    pub fn undecided(&self, height: u64, round: u32) -> Result<Vec<Block>, LedgerError> {
+        let dir = self.home.join("undecided");
+        let found = self.lock_undecided().of_round(height, round);
+        found.map_err(home_error("reading", &dir))
+    }
+
+    /// The kept block with this id: a block that was proposed again in a later round keeps its header's.
+    pub fn undecided_block(&self, id: &BlockId) -> Result<Option<Block>, LedgerError> {
+        let dir = self.home.join("undecided");
+        let found = self.lock_undecided().by_id(id);
+        found.map_err(home_error("reading", &dir))
+    }
+
+    fn lock_undecided(&self) -> MutexGuard<'_, Undecided> {
+        self.undecided
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Judges and commits a decided block: one that was kept, or one that a peer sent with its certificate. Idempotent per height.
+    pub fn commit_decided(
+        &self,
+        block: Block,
+        certificate: Certificate,
+    ) -> Result<CommitOutcome, LedgerError> {
+        let id = block.id();
+        if let Some(outcome) = self.already(block.header.height, id)? {
+            return Ok(outcome);
+        }
+        // Before the transactions: who sends a block that nobody decided must not cost us its signatures.
+        certificate
+            .verify(
+                &self.chain_id(),
+                block.header.height,
+                &id,
+                &self.validators(),
+            )
+            .map_err(BlockError::from)?;
+        let slot = Slot::of(&certificate);
+        let valid = self.judge(block, slot, None, &self.front())?;
+        self.commit(valid, certificate)
+    }
+
+    /// What committing `id` at a height that is final comes to; `None` above the tip.
+    fn already(&self, height: u64, id: BlockId) -> Result<Option<CommitOutcome>, LedgerError> {
+        let tip = self.tip();
+        if height > tip.height {
+            return Ok(None);
+        }
+        let ours = match height == tip.height {
+            true => tip.id,
+            false => self.block(height)?.block.id(),
+        };
+        match ours == id {
+            true => Ok(Some(CommitOutcome::Already)),
+            false => Err(LedgerError::Conflict {
+                height,
+                ours,
+                theirs: id,
+            }),
+        }
+    }
+
+    /// Takes over signatures of block `height` that came after it was committed; never gives up any. Returns whether the
+    /// certificate has more of them now. Not part of the block (`consensus.md` §4, trap 10): nodes may differ here.
+    pub fn upgrade_certificate(
+        &self,
+        height: u64,
+        certificate: Certificate,
+    ) -> Result<bool, LedgerError> {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.block(height)?;
+        let (ours, theirs) = (last.block.id(), certificate.block());
+        let (chain_id, set) = (self.chain_id(), self.validators_at(height)?);
+        certificate
+            .verify(&chain_id, height, &theirs, &set)
+            .map_err(BlockError::from)?;
+        if theirs != ours {
+            return Err(LedgerError::Conflict {
+                height,
+                ours,
+                theirs,
+            });
+        }
+        let grown = last.certificate.merged(certificate);
+        let power = |c: &Certificate| c.signed_power(&chain_id, height, &ours, &set, true);
+        let more = power(&grown).map_err(BlockError::from)?
+            > power(&last.certificate).map_err(BlockError::from)?;
+        if more {
+            self.store.keep_certificate(&grown)?;
+        }
+        Ok(more)
     }
 
     /// Makes a block final: executes it, logs it durably, indexes it, tells watchers. Idempotent per height.
@@ -694,20 +963,8 @@ impl Ledger {
         }
         let tip = self.tip();
         let height = valid.block.header.height;
-        if height <= tip.height {
-            let ours = if height == tip.height {
-                tip.id
-            } else {
-                self.block(height)?.block.id()
-            };
-            return match ours == valid.id {
-                true => Ok(CommitOutcome::Already),
-                false => Err(LedgerError::Conflict {
-                    height,
-                    ours,
-                    theirs: valid.id,
-                }),
-            };
+        if let Some(outcome) = self.already(height, valid.id)? {
+            return Ok(outcome);
         }
         if height != tip.height + 1 || valid.block.header.parent_id != tip.id {
             return Err(BlockError::NotNext {
@@ -718,8 +975,12 @@ impl Ledger {
             .into());
         }
         certificate
-            .verify(&self.chain_id(), height, &valid.id, self.validators())
+            .verify(&self.chain_id(), height, &valid.id, &self.validators())
             .map_err(BlockError::from)?;
+        if certificate.round() < valid.block.header.round {
+            let field = "round";
+            return Err(BlockError::Header { height, field }.into());
+        }
         let step = self.execute(&valid)?;
         let last = FinalBlock {
             block: valid.block.clone(),
@@ -739,7 +1000,9 @@ impl Ledger {
             state_root: step.tree.root,
         };
         let done = Arc::new(done);
-        self.set_tip();
+        self.move_front()
+            .inspect_err(|e| writer.halted = Some(e.to_string()))?;
+        self.lock_undecided().decided(height);
         self.tell_watchers(&done);
         Ok(CommitOutcome::Committed(done))
     }
@@ -792,9 +1055,11 @@ impl Ledger {
         })
     }
 
-    fn set_tip(&self) {
-        *self.tip.lock().unwrap_or_else(PoisonError::into_inner) = Tip::of(&self.store.meta());
+    fn move_front(&self) -> Result<(), StoreError> {
+        let front = front_of(&self.genesis, &self.store)?;
+        *self.lock_front() = front;
         self.moved.notify_all();
+        Ok(())
     }
 
     fn tell_watchers(&self, block: &Arc<CommittedBlock>) {
@@ -862,6 +1127,17 @@ fn network(state: &dyn KvRead) -> Result<Network, StoreError> {
     let key = key::network();
     state::read(state, &key)?
         .ok_or_else(|| StoreError::corrupt(&key, "the network leaf is missing"))
+}
+
+/// The front that the index's newest state gives.
+fn front_of(genesis: &CheckedGenesis, store: &Arc<Store>) -> Result<Front, StoreError> {
+    let validators = Arc::new(genesis.validators().clone());
+    Ok(Front {
+        tip: Tip::of(&store.meta()),
+        next_validators: validators.clone(),
+        validators,
+        beacon_tip: network(&store.view())?.beacon_tip,
+    })
 }
 
 fn create_index(dir: &Path, genesis: &CheckedGenesis, mark: Mark) -> Result<Store, StoreError> {
@@ -978,7 +1254,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::account::{Account, Address};
     use crate::beacon::{BeaconParams, DevnetSigner};
-    use crate::certificate::Validator;
+    use crate::certificate::{Validator, ValidatorId};
     use crate::execute::ProofError;
     use crate::genesis::{GENESIS_VERSION, NetworkKind};
     use crate::log::testing::MemDisk;
@@ -1062,13 +1338,23 @@ pub(crate) mod tests {
             .into_iter()
             .map(|t| t.check(&ledger.chain_id()).unwrap())
             .collect();
-        let proposer = ValidatorId(validator().verifying_key().to_bytes());
+        let height = ledger.tip().height + 1;
+        let slot = Slot { height, round: 0 };
         let block = ledger
-            .build(proposer, epoch, 0, vec![beacon().sign(epoch.0)], checked)
+            .build(slot, epoch, 0, vec![beacon().sign(epoch.0)], checked)
             .unwrap();
-        let height = block.block().header.height;
         let certificate = Certificate::solo(&ledger.chain_id(), height, block.id(), &validator());
         (block, certificate)
+    }
+
+    /// The verdict on a block in the round of its own header.
+    pub fn judged(ledger: &Ledger, block: Block) -> Result<ValidBlock, LedgerError> {
+        let Header { height, round, .. } = block.header;
+        match ledger.validate(block, Slot { height, round }, None)? {
+            Verdict::Valid(valid) => Ok(*valid),
+            Verdict::Invalid(why) => Err(why.into()),
+            Verdict::NotYet { tip } => Err(LedgerError::NoBlock { height, tip }),
+        }
     }
 
     pub fn advance(ledger: &Ledger, blocks: u64) {
@@ -1175,6 +1461,7 @@ pub(crate) mod tests {
             ("tx root", |b| b.header.tx_root[0] ^= 1),
             ("body", |b| drop(b.body.txs.pop())),
             ("beacon gap", |b| b.body.beacons[0].round += 1),
+            ("no beacon", |b| b.body.beacons.clear()),
             ("two beacons", |b| b.body.beacons.push(beacon().sign(3))),
             ("beacon signature", |b| {
                 b.body.beacons[0].sig = beacon().sign(9).sig
@@ -1189,11 +1476,11 @@ pub(crate) mod tests {
                 block.header.tx_root = block.body.root();
             }
             assert!(
-                ledger.validate(block.clone()).is_err() || block == *good.block(),
+                judged(&ledger, block.clone()).is_err() || block == *good.block(),
                 "{name}"
             );
         }
-        let valid = ledger.validate(good.block().clone()).unwrap();
+        let valid = judged(&ledger, good.block().clone()).unwrap();
         let stranger = Certificate::solo(&ledger.chain_id(), 2, valid.id(), &user(5));
         assert!(matches!(
             ledger.commit(valid.clone(), stranger),
@@ -1214,7 +1501,7 @@ pub(crate) mod tests {
         block.body.txs[0].signature.0 = [0; 64];
         block.header.tx_root = block.body.root();
         assert!(matches!(
-            ledger.validate(block.clone()),
+            judged(&ledger, block.clone()),
             Err(LedgerError::Block(BlockError::TooLarge {
                 what: "transactions",
                 ..
@@ -1231,7 +1518,7 @@ pub(crate) mod tests {
         }
         block.header.tx_root = block.body.root();
         assert!(matches!(
-            ledger.validate(block),
+            judged(&ledger, block),
             Err(LedgerError::Block(BlockError::TooLarge {
                 what: "proofs",
                 ..
@@ -1396,7 +1683,7 @@ pub(crate) mod tests {
             let ledger = open(copy.path(), &genesis).unwrap();
             // The same block can be committed (again) and gives the same tip.
             let valid = match expected == before {
-                true => ledger.validate(block.block().clone()).unwrap(),
+                true => judged(&ledger, block.block().clone()).unwrap(),
                 false => block.clone(),
             };
             ledger.commit(valid, cert.clone()).unwrap();
@@ -1467,9 +1754,7 @@ pub(crate) mod tests {
             // After a failed sync the block may or may not have reached the disk; both are the same chain.
             assert!(again.tip() == tip || (fail_sync && again.tip().id == block.id()));
             assert!(matches!(
-                again
-                    .validate(block.block().clone())
-                    .map(|b| again.commit(b, cert)),
+                judged(&again, block.block().clone()).map(|b| again.commit(b, cert)),
                 Ok(Ok(_)) | Err(_)
             ));
             assert_eq!(again.tip().id, block.id());
@@ -1553,12 +1838,247 @@ pub(crate) mod tests {
         for height in 1..=12 {
             let two = open(b.path(), &genesis).unwrap();
             let last = one.block(height).unwrap();
-            let valid = two.validate(last.block).unwrap();
-            two.commit(valid, last.certificate).unwrap();
+            two.commit_decided(last.block, last.certificate).unwrap();
             if height % 3 == 0 {
                 std::fs::remove_dir_all(store::index_dir(b.path())).unwrap();
             }
         }
         assert_eq!(open(b.path(), &genesis).unwrap().tip(), one.tip());
+    }
+
+    /// Four validators of power 1, and their keys.
+    pub fn four() -> (Genesis, Vec<SigningKey>) {
+        let keys: Vec<SigningKey> = (100..104).map(user).collect();
+        let of = |key: &SigningKey| Validator {
+            id: ValidatorId(key.verifying_key().to_bytes()),
+            power: 1,
+        };
+        let mut validators: Vec<Validator> = keys.iter().map(of).collect();
+        validators.sort_by_key(|v| v.id);
+        let genesis = Genesis {
+            validators,
+            ..genesis(3)
+        };
+        (genesis, keys)
+    }
+
+    /// The precommits of some keys.
+    pub fn signed(chain: &ChainId, slot: Slot, block: BlockId, keys: &[SigningKey]) -> Certificate {
+        let one = |key| Certificate::single(chain, slot.height, slot.round, block, key);
+        let parts = keys.iter().map(one);
+        parts.reduce(|all, next| all.merged(next)).unwrap()
+    }
+
+    /// A block of the next height proposed in `round`.
+    pub fn proposed(ledger: &Ledger, round: u32, txs: Vec<SignedTx>) -> (ValidBlock, Slot) {
+        let (epoch, height) = (ledger.tip().epoch.next(), ledger.tip().height + 1);
+        let slot = Slot { height, round };
+        let txs = txs
+            .into_iter()
+            .map(|t| t.check(&ledger.chain_id()).unwrap());
+        let beacons = vec![beacon().sign(epoch.0)];
+        let block = ledger.build(slot, epoch, 0, beacons, txs.collect());
+        (block.unwrap(), slot)
+    }
+
+    #[test]
+    fn a_certificate_of_several_commits_and_grows_but_never_shrinks() {
+        let (genesis, keys) = four();
+        let home = tempfile::tempdir().unwrap();
+        let ledger = open(home.path(), &genesis).unwrap();
+        let chain = ledger.chain_id();
+        let (block, slot) = proposed(&ledger, 0, vec![transfer(chain, 0, 0, 1)]);
+        let id = block.id();
+        let two = signed(&chain, slot, id, &keys[..2]);
+        assert!(matches!(
+            ledger.commit(block.clone(), two),
+            Err(LedgerError::Block(BlockError::Certificate(
+                CertError::NoQuorum {
+                    signed: 2,
+                    total: 4
+                }
+            )))
+        ));
+        let three = signed(&chain, slot, id, &keys[..3]);
+        ledger.commit(block.clone(), three.clone()).unwrap();
+        assert_eq!(ledger.block(1).unwrap().certificate, three);
+        assert!(!ledger.upgrade_certificate(1, three.clone()).unwrap());
+        let others = signed(&chain, slot, id, &keys[1..]);
+        assert!(ledger.upgrade_certificate(1, others).unwrap());
+        let all = signed(&chain, slot, id, &keys);
+        assert_eq!(ledger.block(1).unwrap().certificate, all);
+        assert!(
+            !ledger.upgrade_certificate(1, three.clone()).unwrap(),
+            "never fewer"
+        );
+        assert_eq!(ledger.block(1).unwrap().certificate, all);
+        // Another block's certificate at this height is evidence; too few signatures are nothing.
+        let twin = BlockId([9; 32]);
+        assert!(matches!(
+            ledger.upgrade_certificate(1, signed(&chain, slot, twin, &keys[1..])),
+            Err(LedgerError::Conflict { height: 1, .. })
+        ));
+        assert!(matches!(
+            ledger.upgrade_certificate(1, signed(&chain, slot, twin, &keys[2..])),
+            Err(LedgerError::Block(_))
+        ));
+        drop(ledger);
+        let again = open(home.path(), &genesis).unwrap();
+        assert_eq!(again.block(1).unwrap().certificate, all, "after a restart");
+        drop(again);
+        std::fs::remove_dir_all(store::index_dir(home.path())).unwrap();
+        let again = open(home.path(), &genesis).unwrap();
+        assert_eq!(
+            again.block(1).unwrap().certificate,
+            three,
+            "the log's own suffices"
+        );
+    }
+
+    #[test]
+    fn the_rounds_proposer_is_asked_for_and_nobody_elses_turn_is_used() {
+        let (genesis, keys) = four();
+        let home = tempfile::tempdir().unwrap();
+        let ledger = open(home.path(), &genesis).unwrap();
+        let (block, slot) = proposed(&ledger, 2, vec![]);
+        let header = &block.block().header;
+        assert_eq!(header.proposer, ledger.validators().proposer(1, 2));
+        let verdict = |round, change: fn(&mut Block)| {
+            let mut block = block.block().clone();
+            change(&mut block);
+            ledger
+                .validate(block, Slot { height: 1, round }, None)
+                .unwrap()
+        };
+        assert!(matches!(verdict(2, |_| ()), Verdict::Valid(_)));
+        assert!(
+            matches!(verdict(5, |_| ()), Verdict::Valid(_)),
+            "proposed again later"
+        );
+        for (round, change) in [
+            (1, (|_| ()) as fn(&mut Block)),
+            (2, |b| b.header.round = 1),
+            (2, |b| b.header.round = 3),
+            (2, |b| b.header.proposer.0[0] ^= 1),
+        ] {
+            assert!(matches!(
+                verdict(round, change),
+                Verdict::Invalid(BlockError::Header { .. })
+            ));
+        }
+        assert!(matches!(
+            verdict(2, |b| b.header.height = 2),
+            Verdict::NotYet { tip: 0 }
+        ));
+        assert!(matches!(
+            verdict(2, |b| b.header.height = 0),
+            Verdict::Invalid(BlockError::NotNext { .. })
+        ));
+        // A certificate of an earlier round than the header's cannot be of this block.
+        let early = Slot {
+            height: 1,
+            round: 1,
+        };
+        let cert = signed(&ledger.chain_id(), early, block.id(), &keys);
+        assert!(ledger.commit(block.clone(), cert.clone()).is_err());
+        assert!(ledger.commit_decided(block.block().clone(), cert).is_err());
+        let later = Slot {
+            height: 1,
+            round: 4,
+        };
+        let cert = signed(&ledger.chain_id(), later, block.id(), &keys);
+        ledger.commit_decided(block.block().clone(), cert).unwrap();
+        assert_eq!(
+            slot,
+            Slot {
+                height: 1,
+                round: 2
+            }
+        );
+    }
+
+    #[test]
+    fn tm_h6_a_proposal_from_the_future_gets_no_vote_and_a_decided_one_is_taken() {
+        let home = tempfile::tempdir().unwrap();
+        let ledger = open(home.path(), &genesis(1)).unwrap();
+        let (block, slot) = proposed(&ledger, 0, vec![]);
+        let time = block.block().header.time_ms;
+        let at = |now| ledger.validate(block.block().clone(), slot, now).unwrap();
+        assert!(matches!(
+            at(Some(time - MAX_TIME_AHEAD_MS)),
+            Verdict::Valid(_)
+        ));
+        let early = at(Some(time - MAX_TIME_AHEAD_MS - 1));
+        assert!(matches!(
+            early,
+            Verdict::Invalid(BlockError::Header {
+                field: "time_ms",
+                ..
+            })
+        ));
+        assert!(matches!(at(None), Verdict::Valid(_)));
+    }
+
+    #[test]
+    fn tm_v2_undecided_blocks_survive_a_restart_and_go_with_their_height() {
+        let (genesis, keys) = four();
+        let home = tempfile::tempdir().unwrap();
+        let ledger = open(home.path(), &genesis).unwrap();
+        let chain = ledger.chain_id();
+        let (first, slot) = proposed(&ledger, 0, vec![transfer(chain, 0, 0, 1)]);
+        let (second, _) = proposed(&ledger, 1, vec![]);
+        for block in [&first, &second] {
+            ledger.save_undecided(block.block()).unwrap();
+        }
+        let mut ahead = first.block().clone();
+        ahead.header.height = 2;
+        ledger.save_undecided(&ahead).unwrap();
+        drop(ledger);
+        let ledger = open(home.path(), &genesis).unwrap();
+        assert_eq!(ledger.undecided(1, 0).unwrap(), [first.block().clone()]);
+        assert_eq!(
+            ledger.undecided_block(&second.id()).unwrap().as_ref(),
+            Some(second.block())
+        );
+        let decided = ledger.undecided_block(&first.id()).unwrap().unwrap();
+        let cert = signed(&chain, slot, first.id(), &keys[1..]);
+        assert!(matches!(
+            ledger
+                .commit_decided(decided.clone(), cert.clone())
+                .unwrap(),
+            CommitOutcome::Committed(_)
+        ));
+        assert!(matches!(
+            ledger.commit_decided(decided, cert).unwrap(),
+            CommitOutcome::Already
+        ));
+        assert_eq!(ledger.undecided(1, 0).unwrap(), []);
+        assert_eq!(ledger.undecided_block(&second.id()).unwrap(), None);
+        assert_eq!(ledger.undecided(2, 0).unwrap(), [ahead]);
+        assert!(matches!(
+            ledger.save_undecided(second.block()),
+            Err(LedgerError::NotKept {
+                height: 1,
+                round: 1,
+                tip: 1
+            })
+        ));
+    }
+
+    #[test]
+    fn decided_blocks_come_in_order_within_the_bytes_and_at_least_one() {
+        let home = tempfile::tempdir().unwrap();
+        let ledger = open(home.path(), &genesis(3)).unwrap();
+        advance(&ledger, 6);
+        let heights = |range, bytes| -> Vec<u64> {
+            let blocks = ledger.decided(range, bytes).unwrap();
+            blocks.iter().map(|b| b.block.header.height).collect()
+        };
+        assert_eq!(heights(2..=4, u64::MAX), [2, 3, 4]);
+        assert_eq!(heights(0..=u64::MAX, u64::MAX), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(heights(2..=6, 0), [2]);
+        let one = ledger.block(2).unwrap().to_bytes().len() as u64;
+        assert_eq!(heights(2..=6, 2 * one + 1), [2, 3]);
+        assert!(heights(7..=9, u64::MAX).is_empty());
     }
 }

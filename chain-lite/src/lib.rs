@@ -8,8 +8,9 @@
 //! 3. rules, `spec/chain.md`: [`market`], [`deal`], [`provider`], [`sector`], [`reward`], [`slash`];
 //! 4. one block: [`execute::apply`] runs the epoch's due work, then the transactions; [`events`] say what happened;
 //! 5. checks and reads: [`invariants`], [`query`];
-//! 6. around it, on what the crate `holdfast-light` defines for clients too: [`block`], [`certificate`], [`genesis`], [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`],
-//!    [`ledger`], [`mempool`], [`engine`], [`light`], [`audit`].
+//! 6. around it, on what the crate `holdfast-light` defines for clients too: [`block`], [`certificate`], [`genesis`],
+//!    [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`], [`undecided`], [`ledger`], [`mempool`], [`engine`],
+//!    [`light`], [`audit`].
 //!
 //! Items 1–5 are pure: no clock, no I/O, no randomness, no floats, no `HashMap`, no `usize` in bytes. Given the same
 //! state, context and transactions they return the same writes on every machine (`threat-model.md` V3).
@@ -50,3 +51,4 @@ pub mod log;
 pub mod mempool;
 pub mod store;
 pub mod tree;
+pub mod undecided;

@@ -17,7 +17,7 @@ pub use holdfast_light::verify::{
 /// The header of `height` as a light block.
 pub fn light_block(ledger: &Ledger, height: u64) -> Result<LightBlock, LedgerError> {
     let last = ledger.block(height)?;
-    let validators = ledger.validators().validators().to_vec();
+    let validators = ledger.validators_at(height)?.validators().to_vec();
     Ok(LightBlock {
         header: last.block.header,
         certificate: last.certificate,

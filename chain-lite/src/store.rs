@@ -12,6 +12,7 @@
 //! | `o` | height u64be | position and end of the block's log record, epoch |
 //! | `t` | transaction id | height u64, position u32 |
 //! | `r` | height u64be | check 8 ‖ borsh(receipts, events); absent when there are none |
+//! | `c` | height u64be | check 8 ‖ borsh(certificate with more signatures than the logged one); usually absent, may be lost |
 //! | `m` | | [`Meta`] with a check: the tip, and sums over all `s`, `n` and `x` entries |
 //!
 //! One block is one `apply_batch` on one tree, the unit that sled writes atomically. [`Meta::sum`] is the sum (mod 2^128) of the
@@ -28,6 +29,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::account::{ChainId, TxId};
 use crate::block::{BlockId, Outcomes};
+use crate::certificate::Certificate;
 use crate::codec;
 use crate::error::StoreError;
 use crate::log::Mark;
@@ -388,6 +390,26 @@ impl Store {
             Some(bytes) => unseal(&bytes)
                 .ok_or_else(|| StoreError::corrupt(&key, "receipts do not match their check")),
         }
+    }
+
+    /// The certificate of block `height` that gathered more signatures than the one in the log, if one was kept.
+    pub fn grown_certificate(&self, height: u64) -> Result<Option<Certificate>, StoreError> {
+        let key = prefixed(b'c', &height.to_be_bytes());
+        // The log holds a certificate that suffices, so a damaged one here is no loss and no error.
+        Ok(self
+            .tree
+            .get(key)
+            .map_err(io)?
+            .and_then(|bytes| unseal(&bytes)))
+    }
+
+    /// Keeps it. Not synced: after a power cut the one in the log counts again.
+    pub fn keep_certificate(&self, certificate: &Certificate) -> Result<(), StoreError> {
+        let key = prefixed(b'c', &certificate.height().to_be_bytes());
+        self.tree
+            .insert(key, seal(certificate))
+            .map(drop)
+            .map_err(io)
     }
 
     /// Hands everything to the operating system; called when the node stops.

@@ -153,11 +153,11 @@ impl Chain {
             .select(&self.ledger.view(), 16_384, 4 << 20, 256)
             .expect("selected");
         let beacons = vec![self.beacon.sign(epoch.0)];
+        let (height, round) = (self.ledger.tip().height + 1, 0);
         let valid = self
             .ledger
-            .build(validator(), epoch, 0, beacons, txs)
+            .build(Slot { height, round }, epoch, 0, beacons, txs)
             .expect("built");
-        let height = valid.block().header.height;
         let certificate =
             Certificate::solo(&self.ledger.chain_id(), height, valid.id(), &key(u64::MAX));
         let ids: Vec<_> = valid.block().body.txs.iter().map(SignedTx::id).collect();

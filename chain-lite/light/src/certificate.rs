@@ -144,6 +144,31 @@ impl ValidatorSet {
             .map(|i| self.0[i].power)
     }
 
+    /// Who proposes in `round` of `height`, by `(height, round)` alone: no state, so that a light client, a validator that
+    /// was away and the auditor name the same one.
+    ///
+    /// Turn `height + round` falls on the point `turn × φ⁻¹ mod 1` of a line on which every validator owns a stretch as long as
+    /// its share of the power. Multiples of the golden ratio spread as evenly as any sequence can, so a validator proposes
+    /// in proportion to its power and is never left out for long (of four equal ones each within five turns): a window
+    /// of a deadline sees every proposer (`threat-model.md` V4). A silent proposer costs its own turns and no others: the next
+    /// round and the next height have the same one, who is there.
+    pub fn proposer(&self, height: u64, round: u32) -> ValidatorId {
+        // 2^64 / φ, rounded to odd.
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let turn = height.wrapping_add(u64::from(round));
+        let point = u128::from(turn.wrapping_mul(STEP));
+        // Below the total power, which is at most 2^53.
+        let mut left = (point * u128::from(self.total_power())) >> 64;
+        for validator in &self.0 {
+            let power = u128::from(validator.power);
+            if left < power {
+                return validator.id;
+            }
+            left -= power;
+        }
+        unreachable!("the point lies below the sum of powers, and a set has at least one validator")
+    }
+
     /// What headers commit to.
     pub fn hash(&self) -> [u8; 32] {
         let bytes = borsh::to_vec(self).expect("writing to memory does not fail");
@@ -243,16 +268,70 @@ pub enum CertError {
 impl Certificate {
     /// The certificate of a chain with one validator: its precommit of `block` in round 0.
     pub fn solo(chain_id: &ChainId, height: u64, block: BlockId, key: &SigningKey) -> Self {
+        Self::single(chain_id, height, 0, block, key)
+    }
+
+    /// One validator's precommit of `block` in `round`.
+    pub fn single(
+        chain_id: &ChainId,
+        height: u64,
+        round: u32,
+        block: BlockId,
+        key: &SigningKey,
+    ) -> Self {
         let id = ValidatorId(key.verifying_key().to_bytes());
         let sig = Sig(key
-            .sign(&vote_bytes(chain_id, height, 0, &block, &id))
+            .sign(&vote_bytes(chain_id, height, round, &block, &id))
             .to_bytes());
         Self::Ed25519V1 {
             height,
-            round: 0,
+            round,
             block,
             sigs: vec![(id, sig)],
         }
+    }
+
+    /// Round in which the block was decided.
+    pub fn round(&self) -> u32 {
+        let Self::Ed25519V1 { round, .. } = self;
+        *round
+    }
+
+    /// The signatures of both, where both speak of the same decision in the same round; else the one with more of them.
+    pub fn merged(&self, other: Self) -> Self {
+        let Self::Ed25519V1 {
+            height,
+            round,
+            block,
+            sigs,
+        } = self;
+        let Self::Ed25519V1 {
+            height: h,
+            round: r,
+            block: b,
+            sigs: others,
+        } = &other;
+        if (height, round, block) != (h, r, b) {
+            return match others.len() > sigs.len() {
+                true => other,
+                false => self.clone(),
+            };
+        }
+        // One signature a validator, ascending: where both have one, either would do, and ours stays.
+        let mut all: std::collections::BTreeMap<_, _> = others.iter().copied().collect();
+        all.extend(sigs.iter().copied());
+        Self::Ed25519V1 {
+            height: *height,
+            round: *round,
+            block: *block,
+            sigs: all.into_iter().collect(),
+        }
+    }
+
+    /// The block it is for.
+    pub fn block(&self) -> BlockId {
+        let Self::Ed25519V1 { block, .. } = self;
+        *block
     }
 
     /// The height it names.
@@ -461,6 +540,43 @@ mod tests {
                 Err(CertError::NotCanonical)
             );
         }
+    }
+
+    #[test]
+    fn tm_v4_proposers_take_turns_in_proportion_to_their_power() {
+        let equal = set(&[1, 2, 3, 4]);
+        for height in 0..2_000 {
+            let seen: std::collections::BTreeSet<_> =
+                (height..height + 5).map(|h| equal.proposer(h, 0)).collect();
+            assert_eq!(seen.len(), 4, "everybody within five turns of {height}");
+        }
+        assert_eq!(equal.proposer(7, 3), equal.proposer(10, 0));
+        let powers = [1u64, 5, 10, 84];
+        let of = |n: u8| Validator {
+            id: id(n),
+            power: powers[usize::from(n) - 1],
+        };
+        let weighted = ValidatorSet::new((1..=4).map(of).collect()).unwrap();
+        for n in 1..=4u8 {
+            let turns = (0..10_000).filter(|h| weighted.proposer(*h, 0) == id(n));
+            let turns = turns.count() as u64;
+            let share = powers[usize::from(n) - 1] * 100;
+            assert!(turns.abs_diff(share) <= 5, "{turns} turns for {share}");
+        }
+        let huge = Validator {
+            id: id(1),
+            power: MAX_TOTAL_POWER,
+        };
+        let one = ValidatorSet::new(vec![huge]).unwrap();
+        assert_eq!(one.proposer(u64::MAX, u32::MAX), id(1));
+        // A change of the rule is a fork: pinned.
+        let order: Vec<usize> = (1..=12)
+            .map(|h| {
+                let at = equal.proposer(h, 0);
+                equal.validators().iter().position(|v| v.id == at).unwrap()
+            })
+            .collect();
+        assert_eq!(order, [2, 0, 3, 1, 0, 2, 1, 3, 2, 0, 3, 1]);
     }
 
     #[test]

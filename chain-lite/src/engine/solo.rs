@@ -20,7 +20,7 @@ use crate::beacon::{BeaconSource, Entry, MAX_ENTRIES};
 use crate::block::{MAX_BLOCK_PROOFS, MAX_BLOCK_TXS, MAX_BODY_BYTES};
 use crate::certificate::{Certificate, ValidatorId};
 use crate::clock::{self, ClockError, ClockMode, LogicalClock, Tick};
-use crate::ledger::{CommitOutcome, Ledger, LedgerError};
+use crate::ledger::{BlockError, CommitOutcome, Ledger, LedgerError, Slot};
 use crate::mempool::Mempool;
 use crate::units::Epoch;
 
@@ -281,11 +281,13 @@ impl Maker {
             MAX_BODY_BYTES as u64,
             MAX_BLOCK_PROOFS,
         )?;
-        let block = self.ledger.build(self.id, epoch, unix_ms(), beacons, txs)?;
-        let height = block.block().header.height;
-        let certificate = Certificate::solo(
+        let slot = self.slot()?;
+        let block = self.ledger.build(slot, epoch, unix_ms(), beacons, txs)?;
+        let height = slot.height;
+        let certificate = Certificate::single(
             &self.ledger.chain_id(),
             height,
+            slot.round,
             block.id(),
             &self.keys.validator,
         );
@@ -294,6 +296,22 @@ impl Maker {
             self.mempool.committed(height, &ids, &self.ledger.view())?;
         }
         Ok(true)
+    }
+
+    /// This validator's first turn at the next height. Others who hold less than a third of the power together may be in the set;
+    /// a solo engine passes their rounds over at once.
+    fn slot(&self) -> Result<Slot, LedgerError> {
+        let front = self.ledger.front();
+        let height = front.tip.height + 1;
+        let mine = |round: &u32| front.validators.proposer(height, *round) == self.id;
+        // With more than two thirds of the power every third turn at the latest is ours.
+        let round = (0..8)
+            .find(mine)
+            .ok_or(LedgerError::Block(BlockError::Header {
+                height,
+                field: "proposer",
+            }))?;
+        Ok(Slot { height, round })
     }
 
     /// The beacon entries that this block can carry. Waits up to a quarter of an epoch for the newest round, then

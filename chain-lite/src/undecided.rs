@@ -1,0 +1,346 @@
+//! Blocks that were proposed and are not decided: kept on disk before this node votes for them, gone once their height is.
+//!
+//! Walk: an engine with rounds [`saves`](crate::ledger::Ledger::save_undecided) a proposed block, votes, and commits it from
+//! here once it is decided. Engines keep votes and 32-byte ids in their own journal, not bodies: without this folder, a
+//! validator that was cut off could be bound to a block that nobody has any more (`spec/consensus.md` §4, traps 7 and 9).
+//!
+//! ```text
+//! undecided/<height, 20 digits>-<round of the header, 10 digits>-<block id, hex>
+//! file = "HFUNDC01" ‖ SHA-256 of the rest ‖ borsh(Block)
+//! ```
+//! Bounds: [`MAX_BLOCKS`] files and [`MAX_BYTES`] in all, [`MAX_AHEAD`] heights above the tip. When they are full, blocks of
+//! later heights go first (whoever sent them sends them again), then the earliest rounds of the same height.
+//! Cost: one fsync of the file and one of the folder a block; in memory the names only.
+//! Crash: written beside its name, synced, renamed, folder synced: a file is whole or not there. What is left of an
+//! unfinished write is removed at the next start, and so is a file whose digest does not fit (H3): a missing body is
+//! fetched again, a wrong one never served.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::block::{Block, BlockId, MAX_BODY_BYTES};
+use crate::codec;
+use crate::log::sync_dir;
+use crate::merkle::digest;
+
+/// Most blocks kept.
+pub const MAX_BLOCKS: usize = 256;
+/// Most bytes kept, on disk.
+pub const MAX_BYTES: u64 = 512 << 20;
+/// Furthest height above the tip whose blocks are kept.
+pub const MAX_AHEAD: u64 = 16;
+const MAGIC: &[u8; 8] = b"HFUNDC01";
+const HEAD: usize = 8 + 32;
+/// Largest file: a body, its header and lengths.
+const MAX_FILE: u64 = (MAX_BODY_BYTES + HEAD + 4096) as u64;
+const _: () = assert!(MAX_FILE * 2 < MAX_BYTES);
+
+/// Order of names is order of age: height, round of the header, id.
+type Name = (u64, u32, BlockId);
+
+/// The folder.
+pub(crate) struct Undecided {
+    dir: PathBuf,
+    files: BTreeMap<Name, u64>,
+    bytes: u64,
+}
+
+impl Undecided {
+    /// Opens or creates the folder, and clears it of unfinished writes and of everything up to `tip`.
+    pub(crate) fn open(dir: &Path, tip: u64) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let mut found = Self {
+            dir: dir.to_owned(),
+            files: BTreeMap::new(),
+            bytes: 0,
+        };
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let len = entry.metadata()?.len();
+            match name.to_str().and_then(parse).filter(|n| n.0 > tip) {
+                Some(name) if len <= MAX_FILE => {
+                    found.files.insert(name, len);
+                    found.bytes += len;
+                }
+                // A folder of somebody else's is not ours to remove.
+                _ if entry.file_type()?.is_file() => fs::remove_file(entry.path())?,
+                _ => {}
+            }
+        }
+        while let Some(name) = found.overflow(0) {
+            found.remove(&name)?;
+        }
+        Ok(found)
+    }
+
+    /// Keeps a block; returns once it survives a power cut. `tip` is the newest final height.
+    ///
+    /// An error of the disk leaves what was there before; the caller must then not vote for the block.
+    pub(crate) fn save(&mut self, block: &Block, tip: u64) -> io::Result<Saved> {
+        let name = (block.header.height, block.header.round, block.id());
+        if name.0 <= tip || name.0 - tip > MAX_AHEAD {
+            return Ok(Saved::OutOfReach);
+        }
+        if self.files.contains_key(&name) {
+            return Ok(Saved::Kept);
+        }
+        let body = codec::encode(block);
+        let len = (HEAD + body.len()) as u64;
+        if len > MAX_FILE {
+            return Ok(Saved::TooLarge);
+        }
+        while self.files.len() >= MAX_BLOCKS || self.bytes + len > MAX_BYTES {
+            let gives_way = |out: &Name| out.0 > name.0 || (out.0 == name.0 && *out < name);
+            match self.overflow(len).filter(gives_way) {
+                Some(out) => self.remove(&out)?,
+                None => return Ok(Saved::OutOfReach),
+            }
+        }
+        let path = self.dir.join(spell(&name));
+        let part = path.with_extension("part");
+        let written = write_synced(&part, &[MAGIC, &digest(&[&body]), &body])
+            .and_then(|()| fs::rename(&part, &path))
+            .and_then(|()| sync_dir(&path));
+        if let Err(error) = written {
+            // Never synced again: the next try writes another file. Whatever remains goes at the next start.
+            drop(fs::remove_file(&part));
+            drop(fs::remove_file(&path));
+            return Err(error);
+        }
+        self.files.insert(name, len);
+        self.bytes += len;
+        Ok(Saved::Kept)
+    }
+
+    /// Who would have to go for `len` more bytes, if anybody: the furthest height, and of it the earliest round.
+    fn overflow(&self, len: u64) -> Option<Name> {
+        let full = match len {
+            0 => self.files.len() > MAX_BLOCKS || self.bytes > MAX_BYTES,
+            _ => self.files.len() >= MAX_BLOCKS || self.bytes + len > MAX_BYTES,
+        };
+        let furthest = self.files.last_key_value().filter(|_| full)?.0.0;
+        let first = (furthest, 0, BlockId([0; 32]));
+        self.files.range(first..).next().map(|(name, _)| *name)
+    }
+
+    /// Blocks proposed in `round` of `height`, in order of id.
+    pub(crate) fn of_round(&mut self, height: u64, round: u32) -> io::Result<Vec<Block>> {
+        let names = (height, round, BlockId([0; 32]))..=(height, round, BlockId([0xff; 32]));
+        let names: Vec<Name> = self.files.range(names).map(|(name, _)| *name).collect();
+        let mut blocks = Vec::with_capacity(names.len());
+        for name in names {
+            blocks.extend(self.read(&name)?);
+        }
+        Ok(blocks)
+    }
+
+    /// The block with this id.
+    pub(crate) fn by_id(&mut self, id: &BlockId) -> io::Result<Option<Block>> {
+        match self.files.keys().find(|name| name.2 == *id).copied() {
+            Some(name) => self.read(&name),
+            None => Ok(None),
+        }
+    }
+
+    /// Forgets everything up to `height`. A file that stays behind is removed at the next start.
+    pub(crate) fn decided(&mut self, height: u64) {
+        let last = (height, u32::MAX, BlockId([0xff; 32]));
+        let old: Vec<Name> = self.files.range(..=last).map(|(name, _)| *name).collect();
+        for name in old {
+            if let Err(error) = self.remove(&name) {
+                tracing::warn!(%error, "a decided block's proposal could not be removed");
+            }
+        }
+    }
+
+    fn read(&mut self, name: &Name) -> io::Result<Option<Block>> {
+        let bytes = fs::read(self.dir.join(spell(name)))?;
+        let block = unseal(&bytes).filter(|b| (b.header.height, b.header.round, b.id()) == *name);
+        if block.is_none() {
+            tracing::warn!(
+                height = name.0,
+                "a kept proposal is damaged and was removed"
+            );
+            self.remove(name)?;
+        }
+        Ok(block)
+    }
+
+    fn remove(&mut self, name: &Name) -> io::Result<()> {
+        if let Some(len) = self.files.remove(name) {
+            self.bytes -= len;
+        }
+        fs::remove_file(self.dir.join(spell(name)))
+    }
+}
+
+/// What became of a block to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Saved {
+    /// It is on disk.
+    Kept,
+    /// Its height is decided, too far ahead, or there are too many nearer ones.
+    OutOfReach,
+    /// No block is that large.
+    TooLarge,
+}
+
+fn write_synced(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    for part in parts {
+        file.write_all(part)?;
+    }
+    file.sync_all()
+}
+
+fn unseal(bytes: &[u8]) -> Option<Block> {
+    let (magic, rest) = bytes.split_at_checked(MAGIC.len())?;
+    let (check, body) = rest.split_at_checked(32)?;
+    if magic != MAGIC || digest(&[body]) != *check {
+        return None;
+    }
+    codec::decode(body, MAX_FILE as usize).ok()
+}
+
+fn spell((height, round, id): &Name) -> String {
+    format!("{height:020}-{round:010}-{id}")
+}
+
+fn parse(name: &str) -> Option<Name> {
+    let mut parts = name.split('-');
+    let height = parts.next()?.parse().ok()?;
+    let round = parts.next()?.parse().ok()?;
+    let mut id = [0; 32];
+    hex::decode_to_slice(parts.next()?, &mut id).ok()?;
+    let parsed = (height, round, BlockId(id));
+    // One spelling: a file under any other name would never be found again.
+    (spell(&parsed) == name).then_some(parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::Body;
+    use crate::block::tests::header;
+
+    fn block(height: u64, round: u32, time_ms: u64) -> Block {
+        let mut block = Block {
+            header: header(),
+            body: Body::default(),
+        };
+        (block.header.height, block.header.round) = (height, round);
+        block.header.time_ms = time_ms;
+        block
+    }
+
+    #[test]
+    fn what_was_kept_reads_back_after_a_restart_until_its_height_is_decided() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("undecided");
+        let mut kept = Undecided::open(&dir, 4).unwrap();
+        let (a, b, c, later) = (
+            block(5, 0, 1),
+            block(5, 0, 2),
+            block(5, 1, 1),
+            block(6, 0, 1),
+        );
+        for b in [&a, &b, &c, &later, &a] {
+            assert_eq!(kept.save(b, 4).unwrap(), Saved::Kept);
+        }
+        assert_eq!(kept.save(&block(4, 0, 1), 4).unwrap(), Saved::OutOfReach);
+        let far = block(5 + MAX_AHEAD, 0, 1);
+        assert_eq!(kept.save(&far, 4).unwrap(), Saved::OutOfReach);
+        let mut kept = Undecided::open(&dir, 4).unwrap();
+        let both = kept.of_round(5, 0).unwrap();
+        assert!(both.len() == 2 && both.contains(&a) && both.contains(&b));
+        assert_eq!(kept.of_round(5, 1).unwrap(), [c.clone()]);
+        assert_eq!(kept.by_id(&c.id()).unwrap(), Some(c));
+        kept.decided(5);
+        assert_eq!(kept.by_id(&a.id()).unwrap(), None);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        assert_eq!(kept.of_round(6, 0).unwrap(), [later]);
+        let mut kept = Undecided::open(&dir, 6).unwrap();
+        assert_eq!(kept.of_round(6, 0).unwrap(), []);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn tm_h1_tm_h3_a_cut_or_flipped_file_is_never_served() {
+        let home = tempfile::tempdir().unwrap();
+        let good = block(5, 0, 1);
+        let mut kept = Undecided::open(home.path(), 4).unwrap();
+        kept.save(&good, 4).unwrap();
+        let path = fs::read_dir(home.path())
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
+        let whole = fs::read(&path).unwrap();
+        // A crash before the rename leaves `.part`, whatever its length.
+        for len in 0..=whole.len() {
+            let part = path.with_extension("part");
+            fs::write(&part, &whole[..len]).unwrap();
+            let mut kept = Undecided::open(home.path(), 4).unwrap();
+            assert!(!part.exists());
+            assert_eq!(kept.by_id(&good.id()).unwrap().as_ref(), Some(&good));
+        }
+        let mut damaged: Vec<Vec<u8>> = (0..whole.len()).map(|n| whole[..n].to_vec()).collect();
+        damaged.extend((0..whole.len()).map(|n| {
+            let mut flipped = whole.clone();
+            flipped[n] ^= 1;
+            flipped
+        }));
+        for bytes in damaged {
+            fs::write(&path, bytes).unwrap();
+            let mut kept = Undecided::open(home.path(), 4).unwrap();
+            assert_eq!(kept.by_id(&good.id()).unwrap(), None);
+            assert!(!path.exists());
+            assert_eq!(kept.save(&good, 4).unwrap(), Saved::Kept, "fetched again");
+        }
+    }
+
+    #[test]
+    fn tm_v6_the_folder_is_bounded_and_the_present_height_wins() {
+        let home = tempfile::tempdir().unwrap();
+        let mut kept = Undecided::open(home.path(), 4).unwrap();
+        // Names only: the bound is on counts, and writing 256 synced files says nothing more.
+        for n in 0..MAX_BLOCKS as u64 {
+            let name = (6 + n % 3, 0, BlockId(digest(&[&n.to_le_bytes()])));
+            fs::write(home.path().join(spell(&name)), b"x").unwrap();
+        }
+        kept = Undecided::open(&kept.dir, 4).unwrap();
+        assert_eq!(kept.files.len(), MAX_BLOCKS);
+        let late = block(9, 0, 1);
+        assert_eq!(kept.save(&late, 4).unwrap(), Saved::OutOfReach);
+        let now = block(5, 0, 1);
+        assert_eq!(kept.save(&now, 4).unwrap(), Saved::Kept);
+        assert_eq!(kept.files.len(), MAX_BLOCKS);
+        assert_eq!(
+            kept.files.keys().filter(|n| n.0 == 8).count(),
+            84,
+            "one of 85"
+        );
+        assert_eq!(kept.by_id(&now.id()).unwrap(), Some(now));
+        // Of one height the earliest round gives way, so that a long stalemate never refuses the newest proposal.
+        let next = block(6, 1, 1);
+        for name in kept.files.keys().copied().collect::<Vec<_>>() {
+            if name.0 > 6 {
+                kept.remove(&name).unwrap();
+            }
+        }
+        let mut n = 1_000u64;
+        while kept.files.len() < MAX_BLOCKS {
+            n += 1;
+            let name = (6, 0, BlockId(digest(&[&n.to_le_bytes()])));
+            fs::write(home.path().join(spell(&name)), b"x").unwrap();
+            kept.files.insert(name, 1);
+            kept.bytes += 1;
+        }
+        assert_eq!(kept.save(&next, 4).unwrap(), Saved::Kept);
+        assert!(kept.files.len() == MAX_BLOCKS && kept.by_id(&next.id()).unwrap().is_some());
+    }
+}
