@@ -32,7 +32,7 @@ use crate::codec;
 use crate::error::StoreError;
 use crate::execute::{self, ApplyError, BlockCtx, ProofVerifier, Receipt};
 use crate::genesis::{CheckedGenesis, Genesis, GenesisError};
-use crate::log::{BlockLog, Disk, FileDisk, LogError, LogReader, Mark, OpenReport};
+use crate::log::{BlockLog, LogError, LogReader, Mark, OpenReport};
 use crate::merkle::Hash;
 use crate::message::{CheckedTx, SignedTx, TxError};
 use crate::state::{self, KvRead, Network, key};
@@ -40,6 +40,7 @@ use crate::store::{self, Commit, Meta, Store, View};
 use crate::tree;
 use crate::undecided::{MAX_AHEAD, Saved, Undecided};
 use crate::units::Epoch;
+use crate::vfs::{OsVfs, Vfs};
 
 /// A proposal may be this far ahead of the clock of who judges it, in milliseconds: clocks differ, and a header's time must
 /// not run away, because every later one is larger.
@@ -334,8 +335,9 @@ pub struct Ledger {
     moved: Condvar,
     watchers: Mutex<Vec<SyncSender<Arc<CommittedBlock>>>>,
     summary: OpenSummary,
-    // Held for as long as the ledger lives; the operating system gives it back if the process dies.
-    _lock: File,
+    // Held for as long as the ledger lives; the operating system gives it back if the process dies. None on a `Vfs` that is
+    // no file system: nobody else can open that.
+    _lock: Option<File>,
 }
 
 struct Writer {
@@ -353,21 +355,45 @@ impl Ledger {
         let genesis = genesis.clone().check()?;
         std::fs::create_dir_all(home).map_err(home_error("creating", home))?;
         let lock = lock(home)?;
-        let path = home.join("blocks.log");
-        let disk = FileDisk::open(&path).map_err(home_error("opening", &path))?;
-        Self::open_on(home, genesis, verifier, Arc::new(disk), lock)
+        let index = store::index_dir(home);
+        Self::open_on(
+            Arc::new(OsVfs),
+            home,
+            Some(&index),
+            genesis,
+            verifier,
+            Some(lock),
+        )
+    }
+
+    /// [`Ledger::open`] on another file system, with the index in memory: for simulators, where one process is many nodes.
+    /// The index is rebuilt from the block log at every opening.
+    pub fn open_simulated(
+        vfs: Arc<dyn Vfs>,
+        home: &Path,
+        genesis: &Genesis,
+        verifier: Arc<dyn ProofVerifier>,
+    ) -> Result<Self, LedgerError> {
+        let genesis = genesis.clone().check()?;
+        vfs.create_dir(home).map_err(home_error("creating", home))?;
+        Self::open_on(vfs, home, None, genesis, verifier, None)
     }
 
     fn open_on(
+        vfs: Arc<dyn Vfs>,
         home: &Path,
+        index: Option<&Path>,
         genesis: CheckedGenesis,
         verifier: Arc<dyn ProofVerifier>,
-        disk: Arc<dyn Disk>,
-        lock: File,
+        lock: Option<File>,
     ) -> Result<Self, LedgerError> {
+        let path = home.join("blocks.log");
+        let disk = vfs.open(&path).map_err(home_error("opening", &path))?;
         let chain_id = genesis.chain_id();
-        let dir = store::index_dir(home);
-        let found = Store::open(&dir, chain_id)?;
+        let found = match index {
+            Some(dir) => Store::open(dir, chain_id)?,
+            None => None,
+        };
         let known = found.as_ref().map(|s| s.meta().mark);
         let size = disk.len().map_err(home_error("reading", home))?;
         let check_all = size <= FULL_CHECK_BYTES || found.is_none();
@@ -390,13 +416,13 @@ impl Ledger {
             None => {
                 summary.rebuilt_index = log.tip().height > 0;
                 let mark = first.unwrap_or(log.tip());
-                create_index(&dir, &genesis, mark)?
+                create_index(index, &genesis, mark)?
             }
         };
         let store = Arc::new(store);
         let front = front_of(&genesis, &store)?;
         let dir = home.join("undecided");
-        let undecided = Undecided::open(&dir, log.tip().height);
+        let undecided = Undecided::open(vfs, &dir, log.tip().height);
         let mut ledger = Self {
             home: home.to_owned(),
             genesis,
@@ -1140,7 +1166,11 @@ fn front_of(genesis: &CheckedGenesis, store: &Arc<Store>) -> Result<Front, Store
     })
 }
 
-fn create_index(dir: &Path, genesis: &CheckedGenesis, mark: Mark) -> Result<Store, StoreError> {
+fn create_index(
+    dir: Option<&Path>,
+    genesis: &CheckedGenesis,
+    mark: Mark,
+) -> Result<Store, StoreError> {
     let writes = genesis.writes();
     let tree = tree::update(&tree::MemoryTree::default(), 0, &writes)?;
     let meta = Meta {
@@ -1716,13 +1746,45 @@ pub(crate) mod tests {
 
     fn open_on(home: &Path, disk: Arc<MemDisk>) -> Result<Ledger, LedgerError> {
         std::fs::create_dir_all(home).unwrap();
+        let index = store::index_dir(home);
         Ledger::open_on(
+            Arc::new(LogOn(disk)),
             home,
+            Some(&index),
             genesis(3).check().unwrap(),
             Arc::new(NoProofs),
-            disk,
-            lock(home).unwrap(),
+            Some(lock(home).unwrap()),
         )
+    }
+
+    /// The operating system's files, with the block log on this disk.
+    struct LogOn(Arc<MemDisk>);
+
+    impl Vfs for LogOn {
+        fn open(&self, _: &Path) -> std::io::Result<Arc<dyn crate::log::Disk>> {
+            Ok(self.0.clone())
+        }
+        fn create_dir(&self, dir: &Path) -> std::io::Result<()> {
+            OsVfs.create_dir(dir)
+        }
+        fn list(&self, dir: &Path) -> std::io::Result<Vec<(String, u64)>> {
+            OsVfs.list(dir)
+        }
+        fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+            OsVfs.read(path)
+        }
+        fn write_synced(&self, path: &Path, pieces: &[&[u8]]) -> std::io::Result<()> {
+            OsVfs.write_synced(path, pieces)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+            OsVfs.rename(from, to)
+        }
+        fn remove(&self, path: &Path) -> std::io::Result<()> {
+            OsVfs.remove(path)
+        }
+        fn sync_names(&self, path: &Path) -> std::io::Result<()> {
+            OsVfs.sync_names(path)
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! 4. one block: [`execute::apply`] runs the epoch's due work, then the transactions; [`events`] say what happened;
 //! 5. checks and reads: [`invariants`], [`query`];
 //! 6. around it, on what the crate `holdfast-light` defines for clients too: [`block`], [`certificate`], [`genesis`],
-//!    [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`], [`undecided`], [`ledger`], [`mempool`], [`engine`],
+//!    [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`], [`undecided`], [`vfs`], [`ledger`], [`mempool`], [`engine`],
 //!    [`light`], [`audit`].
 //!
 //! Items 1–5 are pure: no clock, no I/O, no randomness, no floats, no `HashMap`, no `usize` in bytes. Given the same
@@ -52,3 +52,4 @@ pub mod mempool;
 pub mod store;
 pub mod tree;
 pub mod undecided;
+pub mod vfs;

@@ -105,10 +105,78 @@ pub struct TxRef {
     pub index: u32,
 }
 
+/// Where the entries are.
+enum Entries {
+    /// In a sled tree; the database it belongs to flushes it.
+    Sled(sled::Db, sled::Tree),
+    /// In memory, for simulated nodes.
+    Memory(RwLock<BTreeMap<Vec<u8>, Vec<u8>>>),
+}
+
+/// What one batch sets, or with `None` removes.
+type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+impl Entries {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self {
+            Self::Sled(_, tree) => Ok(tree.get(key).map_err(io)?.map(|v| v.to_vec())),
+            Self::Memory(map) => {
+                let map = map.read().unwrap_or_else(PoisonError::into_inner);
+                Ok(map.get(key).cloned())
+            }
+        }
+    }
+
+    /// The first `limit` entries of a range.
+    fn range(
+        &self,
+        range: std::ops::Range<Vec<u8>>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        match self {
+            Self::Sled(_, tree) => tree
+                .range(range)
+                .take(limit)
+                .map(|entry| entry.map(|(k, v)| (k.to_vec(), v.to_vec())).map_err(io))
+                .collect(),
+            Self::Memory(map) => {
+                let map = map.read().unwrap_or_else(PoisonError::into_inner);
+                let entries = map.range(range).take(limit);
+                Ok(entries.map(|(k, v)| (k.clone(), v.clone())).collect())
+            }
+        }
+    }
+
+    /// All of it becomes visible at once.
+    fn apply(&self, changes: Changes) -> Result<(), StoreError> {
+        match self {
+            Self::Sled(_, tree) => {
+                let mut batch = sled::Batch::default();
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => batch.insert(key, value),
+                        None => batch.remove(key),
+                    }
+                }
+                tree.apply_batch(batch).map_err(io)
+            }
+            Self::Memory(map) => {
+                let mut map = map.write().unwrap_or_else(PoisonError::into_inner);
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => map.insert(key, value),
+                        None => map.remove(&key),
+                    };
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 /// The index of one chain.
 pub struct Store {
-    db: sled::Db,
-    tree: sled::Tree,
+    entries: Entries,
     meta: RwLock<Arc<Meta>>,
     /// The newest version; older ones hang from the views that need them.
     newest: Mutex<Arc<Version>>,
@@ -197,24 +265,29 @@ impl Store {
             );
             return Ok(None);
         }
-        Ok(Some(Self::with(db, tree, meta)))
+        Ok(Some(Self::with(Entries::Sled(db, tree), meta)))
     }
 
-    /// Wipes `dir` and starts an index at genesis.
+    /// Wipes `dir` and starts an index at genesis; without a folder, one in memory.
     pub fn create(
-        dir: &Path,
+        dir: Option<&Path>,
         genesis: Meta,
         state: &WriteSet,
         tree: &TreeUpdate,
     ) -> Result<Self, StoreError> {
-        if dir.exists() {
-            std::fs::remove_dir_all(dir)
-                .map_err(|e| StoreError::Io(format!("removing the old index: {e}")))?;
-        }
-        let (db, sled_tree) = open_sled(dir)?;
+        let entries = match dir {
+            Some(dir) => {
+                if dir.exists() {
+                    std::fs::remove_dir_all(dir)
+                        .map_err(|e| StoreError::Io(format!("removing the old index: {e}")))?;
+                }
+                let (db, tree) = open_sled(dir)?;
+                Entries::Sled(db, tree)
+            }
+            None => Entries::Memory(RwLock::default()),
+        };
         let store = Self::with(
-            db,
-            sled_tree,
+            entries,
             Meta {
                 sum: 0,
                 ..genesis.clone()
@@ -230,15 +303,14 @@ impl Store {
         Ok(store)
     }
 
-    fn with(db: sled::Db, tree: sled::Tree, meta: Meta) -> Self {
+    fn with(entries: Entries, meta: Meta) -> Self {
         let meta = Arc::new(meta);
         let version = Arc::new(Version {
             meta: meta.clone(),
             next: OnceLock::new(),
         });
         Self {
-            db,
-            tree,
+            entries,
             meta: RwLock::new(meta),
             newest: Mutex::new(version),
             recent: Mutex::default(),
@@ -293,7 +365,7 @@ impl Store {
         let mut batch = Batch {
             store: self,
             sum: self.meta().sum,
-            sled: sled::Batch::default(),
+            changes: Changes::new(),
         };
         let mut undo = BTreeMap::new();
         for (key, value) in writes {
@@ -310,33 +382,33 @@ impl Store {
         if let Some(expired) = height.checked_sub(KEPT_VERSIONS) {
             self.prune(expired, &mut batch)?;
         }
-        let mut sled = batch.sled;
+        let mut changes = batch.changes;
         meta.sum = batch.sum;
         let block = BlockRef {
             offset: meta.mark.offset,
             epoch: meta.epoch,
         };
-        sled.insert(prefixed(b'o', &height.to_be_bytes()), codec::encode(&block));
+        changes.insert(
+            prefixed(b'o', &height.to_be_bytes()),
+            Some(codec::encode(&block)),
+        );
         for (index, tx) in (0u32..).zip(txs) {
-            sled.insert(
-                prefixed(b't', &tx.0),
-                codec::encode(&TxRef { height, index }),
-            );
+            let place = codec::encode(&TxRef { height, index });
+            changes.insert(prefixed(b't', &tx.0), Some(place));
         }
         if *outcomes != Outcomes::default() {
-            sled.insert(prefixed(b'r', &height.to_be_bytes()), seal(outcomes));
+            changes.insert(prefixed(b'r', &height.to_be_bytes()), Some(seal(outcomes)));
         }
-        sled.insert(b"m", seal(&meta));
-        self.publish(meta, undo, sled)
+        changes.insert(b"m".to_vec(), Some(seal(&meta)));
+        self.publish(meta, undo, changes)
     }
 
     /// Deletes nodes that were replaced at `height` or before.
     fn prune(&self, height: u64, batch: &mut Batch<'_>) -> Result<(), StoreError> {
         let until = prefixed(b'x', &(height + 1).to_be_bytes());
-        for entry in self.tree.range(b"x".to_vec()..until) {
-            let (key, _) = entry.map_err(io)?;
+        for (key, _) in self.entries.range(b"x".to_vec()..until, usize::MAX)? {
             batch.replace(prefixed(b'n', &key[9..]), None)?;
-            batch.replace(key.to_vec(), None)?;
+            batch.replace(key, None)?;
         }
         Ok(())
     }
@@ -346,7 +418,7 @@ impl Store {
         &self,
         meta: Meta,
         undo: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-        sled: sled::Batch,
+        changes: Changes,
     ) -> Result<(), StoreError> {
         let meta = Arc::new(meta);
         let version = Arc::new(Version {
@@ -361,7 +433,7 @@ impl Store {
         // Only the ledger's one writer gets here, so the link is still empty.
         let linked = old.next.set((undo, version.clone())).is_ok();
         debug_assert!(linked, "two writers on one index");
-        self.tree.apply_batch(sled).map_err(io)?;
+        self.entries.apply(changes)?;
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = version;
         *self.meta.write().unwrap_or_else(PoisonError::into_inner) = meta;
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -385,7 +457,7 @@ impl Store {
     /// Receipts and events of block `height` (empty if it had none).
     pub fn outcomes(&self, height: u64) -> Result<Outcomes, StoreError> {
         let key = prefixed(b'r', &height.to_be_bytes());
-        match self.tree.get(&key).map_err(io)? {
+        match self.entries.get(&key)? {
             None => Ok(Outcomes::default()),
             Some(bytes) => unseal(&bytes)
                 .ok_or_else(|| StoreError::corrupt(&key, "receipts do not match their check")),
@@ -396,29 +468,27 @@ impl Store {
     pub fn grown_certificate(&self, height: u64) -> Result<Option<Certificate>, StoreError> {
         let key = prefixed(b'c', &height.to_be_bytes());
         // The log holds a certificate that suffices, so a damaged one here is no loss and no error.
-        Ok(self
-            .tree
-            .get(key)
-            .map_err(io)?
-            .and_then(|bytes| unseal(&bytes)))
+        let kept = self.entries.get(&key)?;
+        Ok(kept.and_then(|bytes| unseal(&bytes)))
     }
 
     /// Keeps it. Not synced: after a power cut the one in the log counts again.
     pub fn keep_certificate(&self, certificate: &Certificate) -> Result<(), StoreError> {
         let key = prefixed(b'c', &certificate.height().to_be_bytes());
-        self.tree
-            .insert(key, seal(certificate))
-            .map(drop)
-            .map_err(io)
+        self.entries
+            .apply(Changes::from([(key, Some(seal(certificate)))]))
     }
 
     /// Hands everything to the operating system; called when the node stops.
     pub fn flush(&self) -> Result<(), StoreError> {
-        self.db.flush().map(drop).map_err(io)
+        match &self.entries {
+            Entries::Sled(db, _) => db.flush().map(drop).map_err(io),
+            Entries::Memory(_) => Ok(()),
+        }
     }
 
     fn typed<T: BorshDeserialize>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
-        let bytes = self.tree.get(key).map_err(io)?;
+        let bytes = self.entries.get(key)?;
         bytes
             .map(|b| borsh::from_slice(&b).map_err(|e| StoreError::corrupt(key, e.to_string())))
             .transpose()
@@ -427,11 +497,7 @@ impl Store {
 
 impl NodeRead for Store {
     fn node(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self
-            .tree
-            .get(prefixed(b'n', key))
-            .map_err(io)?
-            .map(|v| v.to_vec()))
+        self.entries.get(&prefixed(b'n', key))
     }
 }
 
@@ -439,7 +505,7 @@ impl NodeRead for Store {
 struct Batch<'a> {
     store: &'a Store,
     sum: u128,
-    sled: sled::Batch,
+    changes: Changes,
 }
 
 impl Batch<'_> {
@@ -449,18 +515,20 @@ impl Batch<'_> {
         key: Vec<u8>,
         value: Option<&[u8]>,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        let old = self.store.tree.get(&key).map_err(io)?;
+        let old = self.store.entries.get(&key)?;
         if let Some(old) = &old {
             self.sum = self.sum.wrapping_sub(weight(&key, old));
         }
         match value {
             Some(value) => {
                 self.sum = self.sum.wrapping_add(weight(&key, value));
-                self.sled.insert(key, value);
+                self.changes.insert(key, Some(value.to_vec()));
             }
-            None => self.sled.remove(key),
+            None => {
+                self.changes.insert(key, None);
+            }
         }
-        Ok(old.map(|v| v.to_vec()))
+        Ok(old)
     }
 }
 
@@ -504,12 +572,7 @@ impl View {
 impl KvRead for View {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         // Store first, undo lists second: see `Store::publish`.
-        let mut value = self
-            .store
-            .tree
-            .get(prefixed(b's', key))
-            .map_err(io)?
-            .map(|v| v.to_vec());
+        let mut value = self.store.entries.get(&prefixed(b's', key))?;
         self.later(|undo| match undo.get(key) {
             Some(old) => {
                 value = old.clone();
@@ -538,17 +601,13 @@ impl KvRead for View {
             let want = limit.saturating_add(patched);
             let mut entries = BTreeMap::new();
             let mut complete = true;
-            for entry in self
-                .store
-                .tree
-                .range(prefixed(b's', from)..prefixed(b's', until))
-            {
+            let range = prefixed(b's', from)..prefixed(b's', until);
+            for (key, value) in self.store.entries.range(range, want.saturating_add(1))? {
                 if entries.len() == want {
                     complete = false;
                     break;
                 }
-                let (key, value) = entry.map_err(io)?;
-                entries.insert(key[1..].to_vec(), value.to_vec());
+                entries.insert(key[1..].to_vec(), value);
             }
             let last_read = entries.keys().next_back().cloned();
             let mut seen = BTreeMap::new();

@@ -16,14 +16,14 @@
 //! fetched again, a wrong one never served.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::block::{Block, BlockId, MAX_BODY_BYTES};
 use crate::codec;
-use crate::log::sync_dir;
 use crate::merkle::digest;
+use crate::vfs::Vfs;
 
 /// Most blocks kept.
 pub const MAX_BLOCKS: usize = 256;
@@ -42,6 +42,7 @@ type Name = (u64, u32, BlockId);
 
 /// The folder.
 pub(crate) struct Undecided {
+    vfs: Arc<dyn Vfs>,
     dir: PathBuf,
     files: BTreeMap<Name, u64>,
     bytes: u64,
@@ -49,25 +50,21 @@ pub(crate) struct Undecided {
 
 impl Undecided {
     /// Opens or creates the folder, and clears it of unfinished writes and of everything up to `tip`.
-    pub(crate) fn open(dir: &Path, tip: u64) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+    pub(crate) fn open(vfs: Arc<dyn Vfs>, dir: &Path, tip: u64) -> io::Result<Self> {
+        vfs.create_dir(dir)?;
         let mut found = Self {
+            vfs,
             dir: dir.to_owned(),
             files: BTreeMap::new(),
             bytes: 0,
         };
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let len = entry.metadata()?.len();
-            match name.to_str().and_then(parse).filter(|n| n.0 > tip) {
+        for (file, len) in found.vfs.list(dir)? {
+            match parse(&file).filter(|n| n.0 > tip) {
                 Some(name) if len <= MAX_FILE => {
                     found.files.insert(name, len);
                     found.bytes += len;
                 }
-                // A folder of somebody else's is not ours to remove.
-                _ if entry.file_type()?.is_file() => fs::remove_file(entry.path())?,
-                _ => {}
+                _ => found.vfs.remove(&dir.join(file))?,
             }
         }
         while let Some(name) = found.overflow(0) {
@@ -101,13 +98,15 @@ impl Undecided {
         }
         let path = self.dir.join(spell(&name));
         let part = path.with_extension("part");
-        let written = write_synced(&part, &[MAGIC, &digest(&[&body]), &body])
-            .and_then(|()| fs::rename(&part, &path))
-            .and_then(|()| sync_dir(&path));
+        let vfs = &self.vfs;
+        let written = vfs
+            .write_synced(&part, &[MAGIC, &digest(&[&body]), &body])
+            .and_then(|()| vfs.rename(&part, &path))
+            .and_then(|()| vfs.sync_names(&path));
         if let Err(error) = written {
             // Never synced again: the next try writes another file. Whatever remains goes at the next start.
-            drop(fs::remove_file(&part));
-            drop(fs::remove_file(&path));
+            drop(vfs.remove(&part));
+            drop(vfs.remove(&path));
             return Err(error);
         }
         self.files.insert(name, len);
@@ -157,7 +156,7 @@ impl Undecided {
     }
 
     fn read(&mut self, name: &Name) -> io::Result<Option<Block>> {
-        let bytes = fs::read(self.dir.join(spell(name)))?;
+        let bytes = self.vfs.read(&self.dir.join(spell(name)))?;
         let block = unseal(&bytes).filter(|b| (b.header.height, b.header.round, b.id()) == *name);
         if block.is_none() {
             tracing::warn!(
@@ -173,7 +172,7 @@ impl Undecided {
         if let Some(len) = self.files.remove(name) {
             self.bytes -= len;
         }
-        fs::remove_file(self.dir.join(spell(name)))
+        self.vfs.remove(&self.dir.join(spell(name)))
     }
 }
 
@@ -186,14 +185,6 @@ pub(crate) enum Saved {
     OutOfReach,
     /// No block is that large.
     TooLarge,
-}
-
-fn write_synced(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    for part in parts {
-        file.write_all(part)?;
-    }
-    file.sync_all()
 }
 
 fn unseal(bytes: &[u8]) -> Option<Block> {
@@ -225,6 +216,12 @@ mod tests {
     use super::*;
     use crate::block::Body;
     use crate::block::tests::header;
+    use crate::vfs::OsVfs;
+    use std::fs;
+
+    fn open(dir: &Path, tip: u64) -> io::Result<Undecided> {
+        Undecided::open(Arc::new(OsVfs), dir, tip)
+    }
 
     fn block(height: u64, round: u32, time_ms: u64) -> Block {
         let mut block = Block {
@@ -240,7 +237,7 @@ mod tests {
     fn what_was_kept_reads_back_after_a_restart_until_its_height_is_decided() {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("undecided");
-        let mut kept = Undecided::open(&dir, 4).unwrap();
+        let mut kept = open(&dir, 4).unwrap();
         let (a, b, c, later) = (
             block(5, 0, 1),
             block(5, 0, 2),
@@ -253,7 +250,7 @@ mod tests {
         assert_eq!(kept.save(&block(4, 0, 1), 4).unwrap(), Saved::OutOfReach);
         let far = block(5 + MAX_AHEAD, 0, 1);
         assert_eq!(kept.save(&far, 4).unwrap(), Saved::OutOfReach);
-        let mut kept = Undecided::open(&dir, 4).unwrap();
+        let mut kept = open(&dir, 4).unwrap();
         let both = kept.of_round(5, 0).unwrap();
         assert!(both.len() == 2 && both.contains(&a) && both.contains(&b));
         assert_eq!(kept.of_round(5, 1).unwrap(), [c.clone()]);
@@ -262,7 +259,7 @@ mod tests {
         assert_eq!(kept.by_id(&a.id()).unwrap(), None);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
         assert_eq!(kept.of_round(6, 0).unwrap(), [later]);
-        let mut kept = Undecided::open(&dir, 6).unwrap();
+        let mut kept = open(&dir, 6).unwrap();
         assert_eq!(kept.of_round(6, 0).unwrap(), []);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
     }
@@ -271,7 +268,7 @@ mod tests {
     fn tm_h1_tm_h3_a_cut_or_flipped_file_is_never_served() {
         let home = tempfile::tempdir().unwrap();
         let good = block(5, 0, 1);
-        let mut kept = Undecided::open(home.path(), 4).unwrap();
+        let mut kept = open(home.path(), 4).unwrap();
         kept.save(&good, 4).unwrap();
         let path = fs::read_dir(home.path())
             .unwrap()
@@ -284,7 +281,7 @@ mod tests {
         for len in 0..=whole.len() {
             let part = path.with_extension("part");
             fs::write(&part, &whole[..len]).unwrap();
-            let mut kept = Undecided::open(home.path(), 4).unwrap();
+            let mut kept = open(home.path(), 4).unwrap();
             assert!(!part.exists());
             assert_eq!(kept.by_id(&good.id()).unwrap().as_ref(), Some(&good));
         }
@@ -296,7 +293,7 @@ mod tests {
         }));
         for bytes in damaged {
             fs::write(&path, bytes).unwrap();
-            let mut kept = Undecided::open(home.path(), 4).unwrap();
+            let mut kept = open(home.path(), 4).unwrap();
             assert_eq!(kept.by_id(&good.id()).unwrap(), None);
             assert!(!path.exists());
             assert_eq!(kept.save(&good, 4).unwrap(), Saved::Kept, "fetched again");
@@ -306,13 +303,13 @@ mod tests {
     #[test]
     fn tm_v6_the_folder_is_bounded_and_the_present_height_wins() {
         let home = tempfile::tempdir().unwrap();
-        let mut kept = Undecided::open(home.path(), 4).unwrap();
+        let mut kept = open(home.path(), 4).unwrap();
         // Names only: the bound is on counts, and writing 256 synced files says nothing more.
         for n in 0..MAX_BLOCKS as u64 {
             let name = (6 + n % 3, 0, BlockId(digest(&[&n.to_le_bytes()])));
             fs::write(home.path().join(spell(&name)), b"x").unwrap();
         }
-        kept = Undecided::open(&kept.dir, 4).unwrap();
+        kept = open(&kept.dir, 4).unwrap();
         assert_eq!(kept.files.len(), MAX_BLOCKS);
         let late = block(9, 0, 1);
         assert_eq!(kept.save(&late, 4).unwrap(), Saved::OutOfReach);

@@ -1,0 +1,84 @@
+//! The file system as the chain needs it: appended logs, and small files written whole. The seam for crashes and faults.
+//!
+//! Walk: [`crate::ledger`] opens its block log and keeps [`crate::undecided`] blocks through it. [`OsVfs`] is the operating
+//! system; a simulator gives one of its own that loses what was not synced, tears writes and fails on demand
+//! (`threat-model.md` H1–H3; `consensus.md` §9). The index is not behind it: it is derived, and rebuilt from the log.
+//!
+//! Contract, the weakest that a real disk keeps: bytes are durable after a sync of their file, names after a sync of their
+//! folder; a rename is seen whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::log::{Disk, FileDisk};
+
+/// What a chain's folder is kept on.
+pub trait Vfs: Send + Sync {
+    /// Opens a file for appending; makes it, durably, if it is not there.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn Disk>>;
+    /// Makes a folder and those above it.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Plain files of a folder with their lengths in bytes, in no order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>>;
+    /// A whole file. Callers know its length from [`Vfs::list`].
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Writes a new file from its pieces and makes its bytes durable, its name not yet.
+    fn write_synced(&self, path: &Path, pieces: &[&[u8]]) -> io::Result<()>;
+    /// Gives a file another name; replaces what had it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in the folder of `path` durable.
+    fn sync_names(&self, path: &Path) -> io::Result<()>;
+}
+
+/// The operating system's files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsVfs;
+
+impl Vfs for OsVfs {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn Disk>> {
+        Ok(Arc::new(FileDisk::open(path)?))
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            // A name that is no text, or a folder, is somebody else's.
+            if let (Ok(name), true) = (
+                entry.file_name().into_string(),
+                entry.file_type()?.is_file(),
+            ) {
+                files.push((name, entry.metadata()?.len()));
+            }
+        }
+        Ok(files)
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
+    }
+    fn write_synced(&self, path: &Path, pieces: &[&[u8]]) -> io::Result<()> {
+        let mut file = File::create(path)?;
+        for piece in pieces {
+            file.write_all(piece)?;
+        }
+        file.sync_all()
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+    fn sync_names(&self, path: &Path) -> io::Result<()> {
+        match path.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => File::open(dir)?.sync_all(),
+            _ => Ok(()),
+        }
+    }
+}
