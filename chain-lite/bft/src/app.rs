@@ -1,0 +1,562 @@
+//! What the engine asks of the chain, answered: propose, judge, keep, commit, serve. No socket, no thread, no clock of its own.
+//!
+//! Walk: [`crate::net`] (or a simulator) hands each question of Malachite's core to one method of [`App`]; the answers go
+//! back as values. Time comes in as Unix milliseconds. Spec: `consensus.md` §10; the traps of §4 stand where they are met.
+//!
+//! Durable before it is said: a proposed block is in `undecided/` and synced before this validator proposes or votes for
+//! it (trap 7), and a decided one is in the block log and synced before [`App::decided`] returns (trap 11).
+//! Crash: everything here is rebuilt from the ledger; votes are in the engine's own journal. [`App::get_value`] finds its own
+//! earlier proposal of the same height and round, so a restart never makes a second one.
+//! Memory: [`crate::parts`]' bounds, and at most [`KEPT_VALID`] judged blocks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chain_lite::beacon::{BeaconSource, Entry, MAX_ENTRIES};
+use chain_lite::block::{Block, BlockId, MAX_BLOCK_PROOFS, MAX_BLOCK_TXS, MAX_BODY_BYTES};
+use chain_lite::clock::{self, ClockMode, Tick};
+use chain_lite::codec;
+use chain_lite::ledger::{CommitOutcome, Front, Ledger, LedgerError, Slot, ValidBlock, Verdict};
+use chain_lite::mempool::Mempool;
+use chain_lite::units::Epoch;
+use malachite_core_consensus::{LocallyProposedValue, ProposedValue};
+use malachite_core_types::{
+    CommitCertificate, ExtendedCommitCertificate, HeightParams, LinearTimeouts, Round, Validity,
+};
+
+use crate::context::{
+    Address, ChainContext, Height, Signature, ValidatorSet, Value, from_certificate, to_certificate,
+};
+use crate::parts::{Added, Announced, Assembler, Fault, Init, MAX_BLOCK_BYTES, Part, cut};
+use crate::signing::{ChainSigner, ChainVerifier};
+
+/// Judged blocks kept, so that committing one does not check its signatures again.
+const KEPT_VALID: usize = 4;
+/// Rounds ahead of the present one whose proposals are taken: as far as the core looks.
+const MAX_ROUNDS_AHEAD: u32 = 10;
+/// Most bytes of blocks in one answer to a node that catches up; below the network's frame.
+pub const MAX_SERVED_BYTES: u64 = 8 << 20;
+/// Most blocks in one such answer.
+pub const MAX_SERVED_BLOCKS: u64 = 64;
+
+/// How patient consensus is. Part of no rule: nodes may differ, at the price of useless rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Until a silent proposer's round is given up, and how much longer each further round waits. A dead proposer costs this
+    /// at each of its turns (trap 12); shorter than a large block's journey, it costs every block rounds.
+    pub propose: Duration,
+    /// After two thirds have voted, but not for one thing: until the round goes on.
+    pub vote: Duration,
+    /// Added to each of them in every further round.
+    pub delta: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            propose: Duration::from_millis(1500),
+            vote: Duration::from_millis(500),
+            delta: Duration::from_millis(500),
+        }
+    }
+}
+
+impl Timing {
+    fn timeouts(&self) -> LinearTimeouts {
+        LinearTimeouts {
+            propose: self.propose,
+            propose_delta: self.delta,
+            prevote: self.vote,
+            prevote_delta: self.delta,
+            precommit: self.vote,
+            precommit_delta: self.delta,
+            rebroadcast: self.propose + 2 * self.vote,
+            max_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What this node judges and signs with.
+pub struct Parts {
+    /// The chain.
+    pub ledger: Arc<Ledger>,
+    /// Where proposals take their transactions from.
+    pub mempool: Arc<Mempool>,
+    /// This validator's key.
+    pub signer: ChainSigner,
+    /// Gives beacon rounds.
+    pub beacon: Box<dyn BeaconSource>,
+    /// How patient it is.
+    pub timing: Timing,
+}
+
+/// A value of our own to propose, and its parts for everybody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ours {
+    /// For the core.
+    pub value: LocallyProposedValue<ChainContext>,
+    /// For the network.
+    pub parts: Vec<Part>,
+}
+
+/// What became of a block that a peer sent because we lag.
+#[derive(Debug)]
+pub enum Synced {
+    /// Judged and kept.
+    Value(ProposedValue<ChainContext>),
+    /// Not the block that its height and rules demand.
+    PeerFault,
+    /// We are not ready for it.
+    NotNow,
+}
+
+/// One validator (or follower) of one chain.
+pub struct App {
+    parts: Parts,
+    verifier: ChainVerifier,
+    assembler: Assembler,
+    /// Where the core is.
+    at: Slot,
+    /// Newest height that came by catching up.
+    synced: u64,
+    valid: BTreeMap<(u64, BlockId), ValidBlock>,
+    announced: BTreeMap<(u64, BlockId), (Init, Signature)>,
+}
+
+impl App {
+    /// Of an open ledger.
+    pub fn new(parts: Parts) -> Self {
+        let verifier = ChainVerifier::new(parts.ledger.chain_id());
+        Self {
+            parts,
+            verifier,
+            assembler: Assembler::new(),
+            at: Slot {
+                height: 0,
+                round: 0,
+            },
+            synced: 0,
+            valid: BTreeMap::new(),
+            announced: BTreeMap::new(),
+        }
+    }
+
+    /// The chain.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.parts.ledger
+    }
+
+    /// Our address.
+    pub fn address(&self) -> Address {
+        self.parts.signer.address()
+    }
+
+    /// The height after the newest final block, and who decides it. Sets are per height, so a change of validators needs
+    /// no restart: who leaves goes on as a follower.
+    pub fn next(&self) -> (Height, HeightParams<ChainContext>) {
+        let front = self.parts.ledger.front();
+        let pace = self.parts.ledger.genesis().genesis().clock.epoch_ms();
+        // The core waits this long for late precommits, so that certificates grow to all signatures; the rest of an
+        // epoch is waited for outside (`App::due`).
+        let target = Duration::from_millis(pace.min(1_000));
+        let set = ValidatorSet::from(front.validators);
+        let params = HeightParams::new(set, self.parts.timing.timeouts(), Some(target));
+        (Height(front.tip.height + 1), params)
+    }
+
+    /// Whether the newest block came by catching up: then the next height begins at once, whatever the clock says.
+    pub fn is_catching_up(&self) -> bool {
+        self.synced > 0 && self.synced == self.parts.ledger.tip().height
+    }
+
+    /// Whether a proposer could make the next block now. A logical epoch waits for its beacon round.
+    pub fn is_due(&mut self, now_ms: u64) -> bool {
+        let front = self.parts.ledger.front();
+        self.due(&front, now_ms).is_some()
+    }
+
+    /// A round begins: blocks proposed in it that we hold already, judged now (traps 7 and 9).
+    pub fn started_round(
+        &mut self,
+        height: Height,
+        round: Round,
+        now_ms: u64,
+    ) -> Result<Vec<ProposedValue<ChainContext>>, LedgerError> {
+        let Some(round) = round.as_u32() else {
+            return Ok(Vec::new());
+        };
+        self.at = Slot {
+            height: height.0,
+            round,
+        };
+        let mut values = Vec::new();
+        for block in self.parts.ledger.undecided(height.0, round)? {
+            let (id, proposer) = (block.id(), Address(block.header.proposer));
+            if let Verdict::Valid(valid) = self.parts.ledger.validate(block, self.at, Some(now_ms))? {
+                self.remember(*valid);
+                values.push(proposed(self.at, proposer, id, Validity::Valid));
+            }
+        }
+        Ok(values)
+    }
+
+    /// Our turn: the block that we proposed in this round before a restart, or a new one, saved. `None` if none can be made
+    /// now; the round then passes.
+    pub fn get_value(
+        &mut self,
+        height: Height,
+        round: Round,
+        now_ms: u64,
+    ) -> Result<Option<Ours>, LedgerError> {
+        let front = self.parts.ledger.front();
+        let Some(round) = round.as_u32().filter(|_| height.0 == front.tip.height + 1) else {
+            return Ok(None);
+        };
+        let slot = Slot {
+            height: height.0,
+            round,
+        };
+        let me = self.address();
+        let earlier = self.parts.ledger.undecided(height.0, round)?;
+        let valid = match earlier.into_iter().find(|b| b.header.proposer == me.0) {
+            Some(block) => match self.parts.ledger.validate(block, slot, None)? {
+                Verdict::Valid(valid) => *valid,
+                // Two proposals in one round would be evidence against us.
+                Verdict::Invalid(_) | Verdict::NotYet { .. } => return Ok(None),
+            },
+            None => match self.build(slot, &front, now_ms)? {
+                Some(valid) => valid,
+                None => return Ok(None),
+            },
+        };
+        let Some(announced) = self.announce(valid.block(), round) else {
+            return Ok(None);
+        };
+        let value = LocallyProposedValue::new(height, Round::new(round), Value(valid.id()));
+        self.remember(valid);
+        Ok(Some(Ours {
+            value,
+            parts: cut(&announced),
+        }))
+    }
+
+    fn build(
+        &mut self,
+        slot: Slot,
+        front: &Front,
+        now_ms: u64,
+    ) -> Result<Option<ValidBlock>, LedgerError> {
+        let Some((epoch, beacons)) = self.due(front, now_ms) else {
+            return Ok(None);
+        };
+        let ledger = &self.parts.ledger;
+        let txs = self.parts.mempool.select(
+            &ledger.view(),
+            MAX_BLOCK_TXS,
+            MAX_BODY_BYTES as u64,
+            MAX_BLOCK_PROOFS,
+        )?;
+        let valid = ledger.build(slot, epoch, now_ms, beacons, txs)?;
+        ledger.save_undecided(valid.block())?;
+        Ok(Some(valid))
+    }
+
+    /// Epoch and beacon entries of a block made now.
+    fn due(&mut self, front: &Front, now_ms: u64) -> Option<(Epoch, Vec<Entry>)> {
+        let genesis = self.parts.ledger.genesis();
+        let logical = matches!(genesis.genesis().clock, ClockMode::Logical { .. });
+        let epoch = match logical {
+            true => front.tip.epoch.next(),
+            false => match clock::beacon_tick(genesis.beacons(), front.tip.epoch, now_ms) {
+                Tick::Due(epoch) => epoch,
+                Tick::Wait(_) | Tick::Held(_) => return None,
+            },
+        };
+        let mut entries = Vec::new();
+        let mut next = front.beacon_tip.next();
+        while next <= epoch && entries.len() < MAX_ENTRIES {
+            let round = genesis.beacons().round_of(next);
+            let Some(entry) = round.and_then(|r| self.parts.beacon.round(r)) else {
+                break;
+            };
+            entries.push(entry);
+            next = next.next();
+        }
+        (!logical || next > epoch).then_some((epoch, entries))
+    }
+
+    /// A part of a proposed block from `publisher`. A whole block is judged, kept, and its value returned; `None` while
+    /// parts are missing, and for a block whose parent is not final here yet: that one waits for its round (trap 9).
+    pub fn received_part(
+        &mut self,
+        publisher: &[u8],
+        stream: &[u8],
+        sequence: u64,
+        part: Part,
+        now_ms: u64,
+    ) -> Result<Option<ProposedValue<ChainContext>>, LedgerError> {
+        let (front, at, verifier) = (self.parts.ledger.front(), self.at, self.verifier);
+        let wanted = |init: &Init, sig: &Signature| is_wanted(&front, at, &verifier, init, sig);
+        match self
+            .assembler
+            .add(publisher, stream, sequence, part, wanted)
+        {
+            Added::Complete(announced) => self.judge(announced, now_ms),
+            Added::Dropped(fault) if fault != Fault::Copy => {
+                tracing::debug!(%fault, "a part of a proposed block was dropped");
+                Ok(None)
+            }
+            Added::Waiting | Added::Dropped(_) => Ok(None),
+        }
+    }
+
+    fn judge(
+        &mut self,
+        announced: Announced,
+        now_ms: u64,
+    ) -> Result<Option<ProposedValue<ChainContext>>, LedgerError> {
+        let init = announced.init;
+        let slot = Slot {
+            height: init.height.0,
+            round: init.round,
+        };
+        let value = |validity| Ok(Some(proposed(slot, init.proposer, init.block, validity)));
+        let Some(block) = announced.block() else {
+            tracing::warn!(proposer = %init.proposer, height = slot.height, "a proposer's bytes are not the block it announced");
+            return value(Validity::Invalid);
+        };
+        let ledger = &self.parts.ledger;
+        match ledger.validate(block.clone(), slot, Some(now_ms))? {
+            Verdict::Valid(valid) => {
+                if !kept(ledger.save_undecided(&block))? {
+                    return Ok(None);
+                }
+                self.remember_announcement(init, announced.signature);
+                self.remember(*valid);
+                value(Validity::Valid)
+            }
+            Verdict::Invalid(why) => {
+                tracing::warn!(proposer = %init.proposer, height = slot.height, %why, "a proposed block gets no vote");
+                value(Validity::Invalid)
+            }
+            Verdict::NotYet { .. } => {
+                if kept(ledger.save_undecided(&block))? {
+                    self.remember_announcement(init, announced.signature);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// The parts of a block that was proposed in an earlier round and is taken up in `round`: under our name if it is our
+    /// turn, else as its proposer announced it (trap 8). Empty if the body or the announcement is not here.
+    pub fn restream(
+        &self,
+        height: Height,
+        round: Round,
+        id: BlockId,
+    ) -> Result<Vec<Part>, LedgerError> {
+        let Some(block) = self.parts.ledger.undecided_block(&id)? else {
+            tracing::warn!(height = height.0, %id, "asked for a proposal again that is not here");
+            return Ok(Vec::new());
+        };
+        let front = self.parts.ledger.front();
+        let ours = round
+            .as_u32()
+            .filter(|r| front.validators.proposer(height.0, *r) == self.address().0);
+        let announced = match ours {
+            Some(round) => self.announce(&block, round),
+            None => self
+                .announced
+                .get(&(height.0, id))
+                .map(|(init, signature)| Announced {
+                    init: *init,
+                    signature: *signature,
+                    bytes: codec::encode(&block),
+                }),
+        };
+        Ok(announced.as_ref().map(cut).unwrap_or_default())
+    }
+
+    fn announce(&self, block: &Block, round: u32) -> Option<Announced> {
+        let (init, bytes) = Announced::init(block, round, self.address())?;
+        let signature = self.parts.signer.parts(&init);
+        Some(Announced {
+            init,
+            signature,
+            bytes,
+        })
+    }
+
+    /// A block is decided: it is final and durable when this returns. Doing it again changes nothing (trap 11).
+    pub fn decided(
+        &mut self,
+        certificate: &CommitCertificate<ChainContext>,
+    ) -> Result<(), LedgerError> {
+        let (height, id) = (certificate.height.0, certificate.value_id);
+        let missing = |why: &str| LedgerError::Replay {
+            height,
+            why: format!("block {id} was decided {why}"),
+        };
+        let ours = to_certificate(certificate).ok_or_else(|| missing("without a round"))?;
+        let outcome = match self.valid.remove(&(height, id)) {
+            Some(valid) => self.parts.ledger.commit(valid, ours)?,
+            None => {
+                let block = self.parts.ledger.undecided_block(&id)?;
+                let block = block.ok_or_else(|| missing("and its body is not here"))?;
+                self.parts.ledger.commit_decided(block, ours)?
+            }
+        };
+        if let CommitOutcome::Committed(done) = outcome {
+            let ids: Vec<_> = done.outcomes.receipts.iter().map(|r| r.tx).collect();
+            let view = self.parts.ledger.view();
+            self.parts.mempool.committed(height, &ids, &view)?;
+        }
+        self.valid.retain(|(h, _), _| *h > height);
+        self.announced.retain(|(h, _), _| *h > height);
+        self.assembler.decided(Height(height));
+        Ok(())
+    }
+
+    /// The certificate after the wait for late precommits; it may have grown, and may differ from other nodes' (trap 10).
+    pub fn finalized(
+        &mut self,
+        certificate: &CommitCertificate<ChainContext>,
+    ) -> Result<(), LedgerError> {
+        if let Some(ours) = to_certificate(certificate) {
+            self.parts
+                .ledger
+                .upgrade_certificate(certificate.height.0, ours)?;
+        }
+        Ok(())
+    }
+
+    /// First height whose block is here.
+    pub fn history_min(&self) -> Height {
+        Height(1)
+    }
+
+    /// Final blocks for a node that catches up: in order from the range's beginning, as many as fit.
+    pub fn decided_values(
+        &self,
+        first: Height,
+        last: Height,
+    ) -> Result<Vec<(Bytes, ExtendedCommitCertificate<ChainContext>)>, LedgerError> {
+        let last = last.0.min(first.0.saturating_add(MAX_SERVED_BLOCKS - 1));
+        let blocks = self.parts.ledger.decided(first.0..=last, MAX_SERVED_BYTES)?;
+        let value = |b: chain_lite::block::FinalBlock| {
+            let bytes = Bytes::from(codec::encode(&b.block));
+            (bytes, from_certificate(&b.certificate))
+        };
+        Ok(blocks.into_iter().map(value).collect())
+    }
+
+    /// A block from a peer, whose certificate the core has verified. No clock is asked: it is decided.
+    pub fn synced(
+        &mut self,
+        height: Height,
+        round: Round,
+        proposer: Address,
+        bytes: &[u8],
+    ) -> Result<Synced, LedgerError> {
+        let Some(round) = round.as_u32() else {
+            return Ok(Synced::PeerFault);
+        };
+        let Ok(block) = codec::decode::<Block>(bytes, MAX_BLOCK_BYTES) else {
+            return Ok(Synced::PeerFault);
+        };
+        let slot = Slot {
+            height: height.0,
+            round,
+        };
+        if block.header.height != height.0 {
+            return Ok(Synced::PeerFault);
+        }
+        let id = block.id();
+        match self.parts.ledger.validate(block.clone(), slot, None)? {
+            Verdict::Valid(valid) => {
+                if !kept(self.parts.ledger.save_undecided(&block))? {
+                    return Ok(Synced::NotNow);
+                }
+                self.synced = height.0;
+                self.remember(*valid);
+                let value = proposed(slot, proposer, id, Validity::Valid);
+                Ok(Synced::Value(value))
+            }
+            Verdict::Invalid(why) => {
+                tracing::warn!(height = height.0, %id, %why, "a peer's block does not follow the rules");
+                Ok(Synced::PeerFault)
+            }
+            Verdict::NotYet { .. } => Ok(Synced::NotNow),
+        }
+    }
+
+    fn remember(&mut self, valid: ValidBlock) {
+        let height = valid.block().header.height;
+        self.valid.insert((height, valid.id()), valid);
+        while self.valid.len() > KEPT_VALID {
+            // Any may go: committing checks again what is not here.
+            self.valid.pop_first();
+        }
+    }
+
+    fn remember_announcement(&mut self, init: Init, signature: Signature) {
+        let key = (init.height.0, init.block);
+        self.announced.entry(key).or_insert((init, signature));
+        while self.announced.len() > chain_lite::undecided::MAX_BLOCKS {
+            self.announced.pop_last();
+        }
+    }
+}
+
+fn proposed(
+    slot: Slot,
+    proposer: Address,
+    id: BlockId,
+    validity: Validity,
+) -> ProposedValue<ChainContext> {
+    ProposedValue {
+        height: Height(slot.height),
+        round: Round::new(slot.round),
+        valid_round: Round::Nil,
+        proposer,
+        value: Value(id),
+        validity,
+    }
+}
+
+/// Whether an announcement is of a height that we know the validators of, a round near the present one, from the
+/// validator whose turn it is, and signed by it. The signature comes last: it is what costs.
+fn is_wanted(
+    front: &Front,
+    at: Slot,
+    verifier: &ChainVerifier,
+    init: &Init,
+    signature: &Signature,
+) -> bool {
+    let ahead = init.height.0.checked_sub(front.tip.height);
+    let set = match ahead {
+        Some(1) => &front.validators,
+        Some(2) => &front.next_validators,
+        _ => return false,
+    };
+    let present = if init.height.0 == at.height {
+        at.round
+    } else {
+        0
+    };
+    init.round <= present.saturating_add(MAX_ROUNDS_AHEAD)
+        && set.proposer(init.height.0, init.round) == init.proposer.0
+        && verifier.parts(init, signature, &init.proposer.0)
+}
+
+/// Whether a block was kept; one that is out of reach is no error.
+fn kept(saved: Result<(), LedgerError>) -> Result<bool, LedgerError> {
+    match saved {
+        Ok(()) => Ok(true),
+        Err(LedgerError::NotKept { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,23 @@
+//! Malachite as an engine of chain-lite: several operators agree on the blocks that the solo engine would make alone.
+//!
+//! Spec: `consensus.md` §§1, 4, 10. Same ledger, blocks, certificates and state roots as `chain_lite::engine::solo`; nothing
+//! above this crate sees a Malachite type, and nothing below it knows that an engine with rounds exists.
+//!
+//! Read it in this order:
+//! 1. [`context`]: heights, validators, votes, proposals, and certificates in both directions;
+//! 2. [`signing`]: what is signed, and the strict check of it;
+//! 3. [`parts`]: a block's bytes on their way to the voters, bounded;
+//! 4. [`codec`]: canonical bytes of all of them.
+//!
+//! These four have no socket, clock or disk: a simulator drives `malachite_core_consensus` with them. Feature `net` adds the
+//! engine and its network; default builds never compile it.
+#![forbid(unsafe_code)]
+
+pub mod codec;
+pub mod context;
+pub mod parts;
+pub mod signing;
+
+pub use malachite_core_consensus;
+pub use malachite_core_types;
+pub use malachite_signing;

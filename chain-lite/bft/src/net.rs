@@ -1,0 +1,496 @@
+//! The engine with its network: Malachite's actors in a runtime of their own, and one thread that answers them from [`App`].
+//!
+//! Walk: [`start`] after [`Ledger::open`](chain_lite::ledger::Ledger::open), in the place of `chain_lite::engine::solo::start`;
+//! RPC and provider talk to the same [`EngineHandle`] and to the same ledger. Spec: `consensus.md` §§3, 4, 10.
+//! One height: core asks for a value or receives parts → votes → `Decided`: commit, synced → `Finalized`: the certificate
+//! may grow → wait for the clock → next height.
+//!
+//! Clock: a height begins when the chain's clock says that its block is due *here*. Two thirds must think so before a block
+//! can be decided, so no single validator makes time run. A lease ([`EngineHandle::hold`]) keeps this validator from beginning the next
+//! height; the chain stands while validators with a third of the power hold it. A node that catches up asks no clock.
+//! Memory: [`crate::app`]'s, Malachite's queues ([`QUEUED_HEIGHTS`] heights), libp2p's buffers; about 50 MB in all.
+//! Crash: votes and proposals are in `consensus.wal`, flushed before they are published; bodies in `undecided/`; decided
+//! blocks in the block log. Failure: an error of disk or ledger stops the engine, [`EngineHandle::status`] says why; it signs
+//! nothing more until the node is restarted.
+//!
+//! Peers are named in full, with `/p2p/<peer id>`: without it Malachite rejects and dials a peer for ever (trap 2), so
+//! [`start`] refuses such an address. They are dialled again whenever they are away (trap 3), so the order of starting does
+//! not matter. Metrics of several engines in one process are told apart by the validator's key (trap 14).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytesize::ByteSize;
+use chain_lite::clock::Tick;
+use chain_lite::engine::{Control, EngineHandle, EngineStatus};
+use chain_lite::ledger::LedgerError;
+use malachite_app_channel::app::config::{
+    ConsensusConfig, NodeConfig, P2pConfig, ValuePayload, ValueSyncConfig,
+};
+use malachite_app_channel::app::engine::host::{Next, SyncedValueOutcome};
+use malachite_app_channel::app::net::{Multiaddr, PeerId};
+use malachite_app_channel::app::streaming::{StreamContent, StreamId, StreamMessage};
+use malachite_app_channel::app::types::Keypair;
+use malachite_app_channel::{
+    AppMsg, Channels, ConsensusContext, EngineBuilder, EngineHandle as Actors, NetworkContext,
+    NetworkIdentity, NetworkMsg, Reply, RequestContext, SyncContext, WalContext,
+};
+use malachite_codec::Codec as _;
+use malachite_core_types::SigningScheme as _;
+use malachite_signing::Signer as _;
+use malachite_sync::RawDecidedValue;
+use sha2::{Digest, Sha256};
+
+use crate::app::{App, Parts, Synced};
+use crate::codec::{Codec, MAX_PART_BYTES, MAX_RESPONSE_BYTES, MAX_VOTES_BYTES};
+use crate::context::{ChainContext, Ed25519};
+use crate::parts::Part;
+use crate::signing::ChainVerifier;
+
+/// Heights ahead of ours whose messages wait in memory.
+pub const QUEUED_HEIGHTS: usize = 10;
+/// Longest pause between looks at the clock and the wish to stop.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long the runtime's tasks may take to end.
+const WIND_DOWN: Duration = Duration::from_secs(2);
+
+/// Where the engine listens, whom it speaks with, and where its journal is.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Such as `/ip4/127.0.0.1/tcp/26600`; loopback unless somebody wants otherwise.
+    pub listen: String,
+    /// Every other validator, such as `/ip4/10.0.0.2/tcp/26600/p2p/12D3Koo…`. See [`peer_id`].
+    pub peers: Vec<String>,
+    /// Folder of `consensus.wal`.
+    pub home: PathBuf,
+    /// Most connections from one IP address. 5 is right among hosts; validators that share a machine need more.
+    pub connections_per_ip: usize,
+}
+
+/// Why the engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address that libp2p cannot use.
+    #[error("{address:?} is no address to {what}: {why}")]
+    Address {
+        /// What was given.
+        address: String,
+        /// For what.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The operating system refused a thread or the runtime.
+    #[error("starting the engine's threads: {0}")]
+    Thread(#[from] std::io::Error),
+    /// Malachite's own reason.
+    #[error("starting consensus: {0}")]
+    Engine(String),
+}
+
+/// A validator's network key: derived from its signing key's secret, so that one file is kept, and unrelated to it for
+/// everybody else.
+fn network_key(validator_secret: &[u8; 32]) -> Result<Keypair, StartError> {
+    let seed: [u8; 32] = Sha256::new_with_prefix(b"holdfast/network-key/v1")
+        .chain_update(validator_secret)
+        .finalize()
+        .into();
+    Keypair::ed25519_from_bytes(seed).map_err(|e| StartError::Engine(e.to_string()))
+}
+
+/// The name by which peers dial the validator with this secret key: the `/p2p/…` of its address.
+pub fn peer_id(validator_secret: &[u8; 32]) -> Result<String, StartError> {
+    Ok(network_key(validator_secret)?.public().to_peer_id().to_string())
+}
+
+/// Checks an address to dial: a transport and the peer's id.
+pub fn check_peer(address: &str) -> Result<Multiaddr, StartError> {
+    let parsed = parse(address, "dial")?;
+    let named = address.rsplit_once("/p2p/").map(|(_, id)| id.parse::<PeerId>());
+    match named {
+        Some(Ok(_)) => Ok(parsed),
+        _ => Err(StartError::Address {
+            address: address.into(),
+            what: "dial",
+            why: "it must end with /p2p/ and the peer's id".into(),
+        }),
+    }
+}
+
+fn parse(address: &str, what: &'static str) -> Result<Multiaddr, StartError> {
+    let bad = |why: String| StartError::Address {
+        address: address.into(),
+        what,
+        why,
+    };
+    let parsed: Multiaddr = address.parse().map_err(|e| bad(format!("{e}")))?;
+    // Malachite panics on an address without a transport that it knows.
+    match address.contains("/tcp/") || address.contains("/quic-v1") {
+        true => Ok(parsed),
+        false => Err(bad("it names neither /tcp/ nor /udp/…/quic-v1".into())),
+    }
+}
+
+struct EngineConfig {
+    moniker: String,
+    consensus: ConsensusConfig,
+    sync: ValueSyncConfig,
+}
+
+impl NodeConfig for EngineConfig {
+    fn moniker(&self) -> &str {
+        &self.moniker
+    }
+    fn consensus(&self) -> &ConsensusConfig {
+        &self.consensus
+    }
+    fn consensus_mut(&mut self) -> &mut ConsensusConfig {
+        &mut self.consensus
+    }
+    fn value_sync(&self) -> &ValueSyncConfig {
+        &self.sync
+    }
+    fn value_sync_mut(&mut self) -> &mut ValueSyncConfig {
+        &mut self.sync
+    }
+}
+
+impl EngineConfig {
+    fn new(config: &Config, app: &App) -> Result<Self, StartError> {
+        let bytes = |n: usize| ByteSize(n as u64);
+        let chain = app.ledger().chain_id();
+        let peers: Result<Vec<Multiaddr>, StartError> =
+            config.peers.iter().map(|p| check_peer(p)).collect();
+        let mut p2p = P2pConfig {
+            listen_addr: parse(&config.listen, "listen on")?,
+            persistent_peers: peers?,
+            ..P2pConfig::default()
+        };
+        p2p.discovery.max_connections_per_ip = config.connections_per_ip;
+        p2p.pubsub_max_size = bytes(MAX_VOTES_BYTES.max(2 * MAX_PART_BYTES));
+        p2p.rpc_max_size = bytes(MAX_RESPONSE_BYTES);
+        // A node of another chain is disconnected at once, instead of being found out at every message.
+        p2p.protocol_names.consensus = format!("/holdfast/{chain}/1");
+        let consensus = ConsensusConfig {
+            p2p,
+            // Trap 1: `ProposalOnly` would call strangers' proposals valid unseen.
+            value_payload: ValuePayload::ProposalAndParts,
+            queue_capacity: QUEUED_HEIGHTS,
+            ..ConsensusConfig::default()
+        };
+        let sync = ValueSyncConfig {
+            // The default of ten seconds makes a restarted node wait as long before it asks for what it missed.
+            status_update_interval: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(5),
+            max_response_size: bytes(MAX_RESPONSE_BYTES),
+            batch_size: 16,
+            ..ValueSyncConfig::default()
+        };
+        Ok(Self {
+            moniker: app.address().to_string(),
+            consensus,
+            sync,
+        })
+    }
+}
+
+/// Starts the engine; returns when it listens. `secret` is the validator's signing key's, for its network name.
+pub fn start(config: Config, parts: Parts, secret: &[u8; 32]) -> Result<EngineHandle, StartError> {
+    let keypair = network_key(secret)?;
+    let control = Control::new(parts.ledger.genesis().genesis().clock);
+    let signer = parts.signer.clone();
+    let app = App::new(parts);
+    let engine = EngineConfig::new(&config, &app)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("bft")
+        .enable_all()
+        .build()?;
+    let (told, heard) = sync_channel(1);
+    let thread = {
+        let control = Arc::clone(&control);
+        let wal = config.home.join("consensus.wal");
+        let work = move || {
+            let _guard = control.guard();
+            let built = runtime.block_on(build(engine, &app, signer, keypair, wal));
+            run(runtime, built, app, &control, told);
+        };
+        std::thread::Builder::new().name("bft-engine".into()).spawn(work)?
+    };
+    match heard.recv() {
+        Ok(Ok(())) => Ok(EngineHandle::new(control, thread)),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(StartError::Engine("the engine's thread ended at once".into())),
+    }
+}
+
+async fn build(
+    config: EngineConfig,
+    app: &App,
+    signer: crate::signing::ChainSigner,
+    keypair: Keypair,
+    wal: PathBuf,
+) -> Result<(Channels<ChainContext>, Actors), StartError> {
+    let failed = |e: &dyn std::fmt::Display| StartError::Engine(e.to_string());
+    let address = app.address();
+    let key = Ed25519::encode_public_key(&address.0);
+    let peer = keypair.public().to_peer_id().to_bytes();
+    let proof = signer.sign_validator_proof(key, peer).await;
+    let proof = Codec.encode(&proof.map_err(|e| failed(&e))?);
+    let proof = proof.map_err(|e| failed(&e))?;
+    let moniker = config.moniker.clone();
+    let identity = NetworkIdentity::new_validator(moniker, keypair, address.to_string(), proof);
+    let verifier = ChainVerifier::new(app.ledger().chain_id());
+    let consensus = ConsensusContext::new_validator(address, Box::new(verifier), Box::new(signer));
+    EngineBuilder::new(ChainContext, config)
+        .with_default_wal(WalContext::new(wal, Codec))
+        .with_default_network(NetworkContext::new(identity, Codec))
+        .with_default_sync(SyncContext::new(Codec))
+        .with_default_consensus(consensus)
+        .with_default_request(RequestContext::new(16))
+        .build()
+        .await
+        .map_err(|e| StartError::Engine(format!("{e:#}")))
+}
+
+/// The engine's thread. Blocking work (signatures, execution, fsync) is done here, beside the runtime's own threads.
+fn run(
+    runtime: tokio::runtime::Runtime,
+    built: Result<(Channels<ChainContext>, Actors), StartError>,
+    app: App,
+    control: &Control,
+    told: SyncSender<Result<(), StartError>>,
+) {
+    let (mut channels, actors) = match built {
+        Ok(built) => built,
+        Err(error) => {
+            drop(told.send(Err(error)));
+            return;
+        }
+    };
+    let mut driver = Driver {
+        app,
+        network: channels.network.clone(),
+        control,
+        finalized: None,
+        streams: Streams::new(),
+    };
+    drop(told.send(Ok(())));
+    let status = loop {
+        if control.is_stopping() {
+            break EngineStatus::Stopped;
+        }
+        let next = async { tokio::time::timeout(LOOK, channels.consensus.recv()).await };
+        let done = match runtime.block_on(next) {
+            Ok(Some(message)) => driver.answer(message),
+            Ok(None) => {
+                let why = "Malachite's actors ended; the log says why".into();
+                break EngineStatus::Failed { why };
+            }
+            Err(_) => Ok(()),
+        };
+        if let Err(error) = done.and_then(|()| driver.pace()) {
+            tracing::error!(%error, "the chain stops");
+            let why = error.to_string();
+            break EngineStatus::Failed { why };
+        }
+    };
+    drop(driver);
+    drop(channels);
+    actors.actor.stop(Some("the node stops".into()));
+    runtime.shutdown_timeout(WIND_DOWN);
+    control.ended(status);
+}
+
+/// Names of streams that no restart and no second streaming repeats (trap 8).
+struct Streams {
+    run: [u8; 8],
+    next: u64,
+}
+
+impl Streams {
+    fn new() -> Self {
+        let nanos = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_nanos());
+        let mut hash = Sha256::new_with_prefix(b"holdfast/stream/v1");
+        hash.update(nanos.to_le_bytes());
+        hash.update(std::process::id().to_le_bytes());
+        let digest = hash.finalize();
+        let mut run = [0; 8];
+        run.copy_from_slice(&digest[..8]);
+        Self { run, next: 0 }
+    }
+
+    fn next(&mut self) -> StreamId {
+        self.next += 1;
+        StreamId::new([self.run, self.next.to_be_bytes()].concat().into())
+    }
+}
+
+struct Driver<'a> {
+    app: App,
+    network: tokio::sync::mpsc::Sender<NetworkMsg<ChainContext>>,
+    control: &'a Control,
+    /// Who waits to be told the next height.
+    finalized: Option<Reply<Next<ChainContext>>>,
+    streams: Streams,
+}
+
+/// An answer that nobody waits for any more is no error: the engine is stopping.
+fn reply<T>(to: Reply<T>, answer: T) {
+    drop(to.send(answer));
+}
+
+impl Driver<'_> {
+    fn answer(&mut self, message: AppMsg<ChainContext>) -> Result<(), LedgerError> {
+        match message {
+            AppMsg::ConsensusReady { reply: to } => {
+                self.control.made_block();
+                reply(to, self.app.next());
+            }
+            AppMsg::StartedRound {
+                height,
+                round,
+                proposer,
+                reply_value,
+                ..
+            } => {
+                if round.as_u32().is_some_and(|r| r > 0) {
+                    tracing::info!(%height, %round, %proposer, "another round begins");
+                }
+                let values = self.app.started_round(height, round, unix_ms())?;
+                reply(reply_value, values);
+            }
+            AppMsg::GetValue {
+                height,
+                round,
+                reply: to,
+                ..
+            } => {
+                // Without an answer the round passes after its timeout.
+                if let Some(ours) = self.app.get_value(height, round, unix_ms())? {
+                    reply(to, ours.value);
+                    self.publish(ours.parts);
+                }
+            }
+            AppMsg::ReceivedProposalPart {
+                from,
+                published_by,
+                part,
+                reply: to,
+            } => {
+                let publisher = published_by.unwrap_or(from).to_bytes();
+                let stream = part.stream_id.to_bytes();
+                let value = match part.content {
+                    StreamContent::Data(data) => self.app.received_part(
+                        &publisher,
+                        &stream,
+                        part.sequence,
+                        data,
+                        unix_ms(),
+                    )?,
+                    StreamContent::Fin => None,
+                };
+                reply(to, value);
+            }
+            AppMsg::RestreamProposal {
+                height,
+                round,
+                value_id,
+                ..
+            } => {
+                let parts = self.app.restream(height, round, value_id)?;
+                self.publish(parts);
+            }
+            AppMsg::Decided {
+                certificate,
+                reply: to,
+                ..
+            } => {
+                self.app.decided(&certificate)?;
+                reply(to, ());
+            }
+            AppMsg::Finalized {
+                certificate,
+                evidence,
+                reply: to,
+                ..
+            } => {
+                self.app.finalized(&certificate)?;
+                if !evidence.is_empty() {
+                    tracing::warn!(height = %certificate.height, ?evidence, "a validator contradicted itself");
+                }
+                self.finalized = Some(to);
+            }
+            AppMsg::GetHistoryMinHeight { reply: to } => reply(to, self.app.history_min()),
+            AppMsg::GetDecidedValues { range, reply: to } => {
+                let values = self.app.decided_values(*range.start(), *range.end())?;
+                let raw = |(bytes, certificate)| RawDecidedValue::new(bytes, certificate);
+                reply(to, values.into_iter().map(raw).collect());
+            }
+            AppMsg::ProcessSyncedValue {
+                height,
+                round,
+                proposer,
+                value_bytes,
+                reply: to,
+            } => {
+                let outcome = match self.app.synced(height, round, proposer, &value_bytes)? {
+                    Synced::Value(value) => SyncedValueOutcome::Verdict(value),
+                    Synced::PeerFault => SyncedValueOutcome::PeerFault,
+                    Synced::NotNow => SyncedValueOutcome::LocalTransientError,
+                };
+                reply(to, outcome);
+            }
+            // There are no vote extensions, so neither is asked; an answer is due all the same.
+            AppMsg::ExtendVote { reply: to, .. } => reply(to, None),
+            AppMsg::VerifyVoteExtensions { reply: to, .. } => reply(to, Vec::new()),
+        }
+        Ok(())
+    }
+
+    /// Begins the next height when its block is due.
+    fn pace(&mut self) -> Result<(), LedgerError> {
+        if self.finalized.is_none() || !self.is_due() {
+            return Ok(());
+        }
+        if let Some(to) = self.finalized.take() {
+            self.control.made_block();
+            let (height, params) = self.app.next();
+            reply(to, Next::Start(height, params));
+        }
+        Ok(())
+    }
+
+    fn is_due(&mut self) -> bool {
+        if self.app.is_catching_up() {
+            return true;
+        }
+        let parent = self.app.ledger().tip().epoch;
+        let tick = self.control.tick(parent);
+        let held = matches!(tick, Some(Tick::Wait(_) | Tick::Held(_)));
+        !held && self.app.is_due(unix_ms())
+    }
+
+    fn publish(&mut self, parts: Vec<Part>) {
+        if parts.is_empty() {
+            return;
+        }
+        let stream = self.streams.next();
+        for (sequence, part) in (0..).zip(parts) {
+            let content = StreamContent::Data(part);
+            let message = StreamMessage::new(stream.clone(), sequence, content);
+            // Closed means that the engine is stopping.
+            drop(self.network.blocking_send(NetworkMsg::PublishProposalPart(message)));
+        }
+    }
+}
+
+/// Unix milliseconds by this machine's clock; a clock before 1970 counts as 1970.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
