@@ -253,7 +253,7 @@ mod tests {
         let mut kept = open(&dir, 4).unwrap();
         let both = kept.of_round(5, 0).unwrap();
         assert!(both.len() == 2 && both.contains(&a) && both.contains(&b));
-        assert_eq!(kept.of_round(5, 1).unwrap(), [c.clone()]);
+        assert_eq!(kept.of_round(5, 1).unwrap(), vec![c.clone()]);
         assert_eq!(kept.by_id(&c.id()).unwrap(), Some(c));
         kept.decided(5);
         assert_eq!(kept.by_id(&a.id()).unwrap(), None);

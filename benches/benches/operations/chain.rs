@@ -15,7 +15,7 @@ use chain_lite::{
     certificate::{Certificate, Validator, ValidatorId},
     clock::ClockMode,
     genesis::{CircuitKey, GENESIS_VERSION, Genesis, NetworkKind},
-    ledger::Ledger,
+    ledger::{Ledger, Slot},
     mempool::Mempool,
     message::{Message, SignedTx, Tx, sign},
     params::ChainParams,
