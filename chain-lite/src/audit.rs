@@ -22,13 +22,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{Address, Blake3Root, ChainId, DealId, ProviderId, TxId};
 use crate::beacon::Entry;
-use crate::block::{BLOCK_VERSION, BlockId, FinalBlock, Outcomes};
+use crate::block::{BLOCK_VERSION, Block, BlockId, FinalBlock, Outcomes};
+use crate::certificate::{Validator, ValidatorSet};
 use crate::clock::ClockMode;
 use crate::deal::{Deal, DealStatus};
 use crate::error::StoreError;
 use crate::events::{Event, EventRecord};
 use crate::execute::{self, BlockCtx, ProofError, ProofVerifier};
 use crate::genesis::{CheckedGenesis, Genesis, NetworkKind};
+use crate::governance;
 use crate::invariants;
 use crate::log::{ChainFile, LogError, Mark};
 use crate::message::{Message, SignedTx};
@@ -468,6 +470,7 @@ pub fn verify_file(
     progress: &mut dyn FnMut(u64),
 ) -> Result<FileReport, AuditError> {
     let (mut file, genesis) = open(path, expected)?;
+    let mut sets = SetsOfFile::new(&genesis);
     let mut report = FileReport {
         chain_id: genesis.chain_id(),
         chain_name: genesis.genesis().chain_name.clone(),
@@ -483,7 +486,7 @@ pub fn verify_file(
         let checked = match next_of(&mut file) {
             Ok(Some((mark, payload))) => {
                 progress(mark.end);
-                check_linked(&genesis, &mut report, &payload)
+                check_linked(&genesis, &mut report, &mut sets, &payload)
             }
             Ok(None) => return Ok(report),
             Err(error) => Err(error.to_string()),
@@ -502,6 +505,7 @@ pub fn verify_file(
 fn check_linked(
     genesis: &CheckedGenesis,
     report: &mut FileReport,
+    sets: &mut SetsOfFile,
     payload: &[u8],
 ) -> Result<(), String> {
     let last =
@@ -517,18 +521,89 @@ fn check_linked(
     if header.tx_root != last.block.body.root() {
         return Err("its body is not the one its header commits to".into());
     }
+    sets.take(&last.block)?;
     last.certificate
-        .verify(
-            &genesis.chain_id(),
-            header.height,
-            &id,
-            genesis.validators(),
-        )
+        .verify(&genesis.chain_id(), header.height, &id, &sets.now)
         .map_err(|e| e.to_string())?;
     report.blocks += 1;
     report.txs += last.block.body.txs.len() as u64;
     (report.tip, report.epoch) = (id, header.epoch);
     Ok(())
+}
+
+/// The validator sets of a file that is not executed. Headers carry hashes only; what a set is follows from the block that
+/// decided it: from the sets that its messages name, without those whom it may have jailed. The hash says which it is.
+struct SetsOfFile {
+    now: ValidatorSet,
+    next: ValidatorSet,
+    /// Sets that the block before may have decided.
+    decided: Vec<ValidatorSet>,
+}
+
+impl SetsOfFile {
+    /// Most validators that one block is thought to jail here: a bound on what a hostile file can make us try.
+    const MAX_JAILED: usize = 6;
+
+    fn new(genesis: &CheckedGenesis) -> Self {
+        Self {
+            now: genesis.validators().clone(),
+            next: genesis.validators().clone(),
+            decided: Vec::new(),
+        }
+    }
+
+    /// Moves on to a block: `now` is its set afterwards.
+    fn take(&mut self, block: &Block) -> Result<(), String> {
+        let header = &block.header;
+        if header.height > 1 {
+            self.now = self.next.clone();
+        }
+        if header.validators_hash != self.now.hash() {
+            return Err("its validators are not those that the block before announced".into());
+        }
+        if header.next_validators_hash != self.next.hash() {
+            let named = self
+                .decided
+                .iter()
+                .find(|set| set.hash() == header.next_validators_hash);
+            self.next = named.cloned().ok_or(
+                "it announces validators that do not follow from the block before; `holdfast audit chain` executes it and says more",
+            )?;
+        }
+        self.decided = self.decidable(block);
+        Ok(())
+    }
+
+    fn decidable(&self, block: &Block) -> Vec<ValidatorSet> {
+        let header = &block.header;
+        let (mut bases, mut suspects) = (vec![self.next.clone()], BTreeSet::new());
+        let turns = header.round.min(Self::MAX_JAILED as u32);
+        suspects.extend((0..turns).map(|r| self.now.proposer(header.height, header.round - 1 - r)));
+        for msg in block.body.txs.iter().flat_map(|tx| &tx.tx.msgs) {
+            match msg {
+                Message::SetValidators { validators, .. } => {
+                    bases.extend(ValidatorSet::new(validators.clone()).ok());
+                }
+                Message::ReportDoubleVote { evidence } => {
+                    suspects.insert(evidence.validator);
+                }
+                _ => {}
+            }
+        }
+        let suspects: Vec<_> = suspects.into_iter().take(Self::MAX_JAILED).collect();
+        bases.truncate(Self::MAX_JAILED);
+        let mut sets = Vec::new();
+        for base in &bases {
+            for jailed in 0..1u32 << suspects.len() {
+                let out = |v: &Validator| {
+                    (0..suspects.len()).any(|i| jailed >> i & 1 == 1 && suspects[i] == v.id)
+                };
+                let rest = base.validators().iter().filter(|v| !out(v)).copied();
+                sets.extend(ValidatorSet::checked_before(rest.collect()).ok());
+            }
+        }
+        sets
+    }
 }
 
 fn replay_with(
@@ -657,9 +732,13 @@ impl Machine {
         let header = &last.block.header;
         let id = last.block.id();
         self.check_header(genesis, &last)?;
-        let set = genesis.validators();
         last.certificate
-            .verify(&genesis.chain_id(), header.height, &id, set)
+            .verify(
+                &genesis.chain_id(),
+                header.height,
+                &id,
+                &self.validators()?.0,
+            )
             .map_err(|e| e.to_string())?;
         let totals = self.totals()?;
         let entries = &last.block.body.beacons;
@@ -686,6 +765,7 @@ impl Machine {
         let context = BlockCtx {
             chain_id: genesis.chain_id(),
             height: header.height,
+            round: header.round,
             epoch: header.epoch,
             beacons,
         };
@@ -736,7 +816,7 @@ impl Machine {
 
     fn check_header(&self, genesis: &CheckedGenesis, last: &FinalBlock) -> Result<(), String> {
         let header = &last.block.header;
-        let set = genesis.validators().hash();
+        let (set, next) = self.validators()?;
         let before = &self.report;
         let epoch_follows = match genesis.genesis().clock {
             ClockMode::Logical { .. } => header.epoch == before.epoch.next(),
@@ -759,12 +839,12 @@ impl Machine {
             ("time", header.time_ms > self.time_ms),
             (
                 "validators",
-                header.validators_hash == set && header.next_validators_hash == set,
+                header.validators_hash == set.hash() && header.next_validators_hash == next.hash(),
             ),
             ("round", header.round <= last.certificate.round()),
             (
                 "proposer",
-                header.proposer == genesis.validators().proposer(header.height, header.round),
+                header.proposer == set.proposer(header.height, header.round),
             ),
             ("transaction root", header.tx_root == last.block.body.root()),
         ];
@@ -796,6 +876,12 @@ impl Machine {
             .iter()
             .filter(|e| matches!(e.event, Event::SectorFaulted { .. }))
             .count() as u64;
+    }
+
+    /// Validators of the next block and of the one after it.
+    fn validators(&self) -> Result<(ValidatorSet, ValidatorSet), String> {
+        let sets = governance::sets(&self.state).map_err(|e| e.to_string())?;
+        sets.ok_or_else(|| "the state has no validators".into())
     }
 
     fn totals(&self) -> Result<Network, String> {

@@ -144,6 +144,18 @@ pub enum Subject {
     Amount,
     /// The nonce that a client gave a deal.
     ClientNonce,
+    /// A list of validators.
+    ValidatorSet,
+    /// The number of a change of the validators.
+    ChangeNumber,
+    /// The approvals of a change of the validators.
+    Approvals,
+    /// Evidence of a double vote.
+    Evidence,
+    /// A validator.
+    Validator,
+    /// Jailing the only validator there is.
+    LastValidator,
 }
 
 impl Subject {
@@ -196,6 +208,14 @@ impl Subject {
             Self::ProposalList => "the list of proposals",
             Self::Amount => "the amount",
             Self::ClientNonce => "the client's nonce of another deal",
+            Self::ValidatorSet => {
+                "a list of validators (ascending by usable key, powers from 1 to 2^53 together)"
+            }
+            Self::ChangeNumber => "the number of the change of validators",
+            Self::Approvals => "the approving power of the present validators",
+            Self::Evidence => "the evidence of a double vote",
+            Self::Validator => "the validator in the newest set",
+            Self::LastValidator => "jailing the only validator there is",
         }
     }
 }

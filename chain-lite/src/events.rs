@@ -8,6 +8,8 @@ use prover::{CommD, CommR, SectorNumber};
 use serde::{Deserialize, Serialize};
 
 use crate::account::{Address, DealId, ProviderId};
+use crate::certificate::ValidatorId;
+use crate::governance::JailReason;
 use crate::units::{Epoch, StoragePower, TokenAmount};
 
 /// An event and what caused it.
@@ -283,6 +285,24 @@ pub enum Event {
         to_client: TokenAmount,
         /// The rest.
         burnt: TokenAmount,
+    },
+    /// Other validators were decided.
+    ValidatorsChanged {
+        /// First height that they finalise.
+        effective: u64,
+        /// How many they are.
+        validators: u32,
+        /// Their power together.
+        power: u64,
+    },
+    /// A validator lost its place.
+    ValidatorJailed {
+        /// Which.
+        validator: ValidatorId,
+        /// Why.
+        reason: JailReason,
+        /// First height without it.
+        effective: u64,
     },
 }
 

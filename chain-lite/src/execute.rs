@@ -4,7 +4,8 @@
 //! every machine (`threat-model.md` V3). A transaction that may not run yields a receipt that says why; only a store that
 //! cannot be read, a verifier without keys, or a context that does not continue the chain, stops the block.
 //!
-//! Order of a block at epoch `e` (`chain.md` §15, `beacon.md` §3): the beacon entries; `begin_epoch(e)`: 1 emission,
+//! Order of a block at epoch `e` (`chain.md` §15, `beacon.md` §3): the validators move on by one height
+//! ([`crate::governance`]); the beacon entries; `begin_epoch(e)`: 1 emission,
 //! 2 deals not activated in time, 3 for each provider in id order expired pre-commitments and the deadline that closes;
 //! then the transactions. Indexes by epoch make each step cost what is due, not what exists.
 //!
@@ -43,7 +44,7 @@
 //! let tx = Tx { version: TX_VERSION, chain_id, sender, nonce, fee_limit, valid_until_height, msgs };
 //! let tx = sign(tx, &key).check(&chain_id)?;
 //!
-//! let ctx = BlockCtx { chain_id, height: 1, epoch: Epoch(1), beacons: vec![(Epoch(1), [0; 32])] };
+//! let ctx = BlockCtx { chain_id, height: 1, round: 0, epoch: Epoch(1), beacons: vec![(Epoch(1), [0; 32])] };
 //! let applied = apply(&state, &ctx, &[tx], &NoProofs)?;
 //! assert!(applied.receipts[0].succeeded());
 //! state.commit(&applied.writes);
@@ -65,6 +66,7 @@ use crate::account::{Account, Address, ChainId, DealId, ProviderId, TxId};
 use crate::deal::{self, Deal};
 use crate::error::{ChainError, Rule, Stop, StoreError, Subject};
 use crate::events::{BurnReason, Event, EventRecord, PenaltyReason};
+use crate::governance;
 use crate::market::{self, Escrow};
 use crate::message::{CheckedTx, Message};
 use crate::params::{ChainParams, MAX_SUPPLY, ParamsError};
@@ -101,6 +103,8 @@ pub struct BlockCtx {
     pub chain_id: ChainId,
     /// The block's height: the parent's plus one.
     pub height: u64,
+    /// The round in its header: whose turns of this height passed without a proposal follows from it.
+    pub round: u32,
     /// The block's epoch: after the parent's.
     pub epoch: Epoch,
     /// Randomness of verified beacon rounds, one for each epoch after the last known one, ascending, up to `epoch`.
@@ -229,6 +233,7 @@ pub fn apply(
     verifier: &dyn ProofVerifier,
 ) -> Result<Applied, ApplyError> {
     let mut work = Work::open(state, ctx, verifier)?;
+    governance::begin_block(&mut work, ctx.round).map_err(unexpected)?;
     work.take_beacon(ctx)?;
     work.begin_epoch().map_err(unexpected)?;
     let mut receipts = Vec::with_capacity(txs.len());
@@ -748,6 +753,14 @@ impl Work<'_> {
             Message::Terminate { provider, sector } => {
                 sector::fault::terminate(self, sender, *provider, *sector).map(done)
             }
+            Message::SetValidators {
+                number,
+                validators,
+                approvals,
+            } => governance::set_validators(self, *number, validators, approvals).map(done),
+            Message::ReportDoubleVote { evidence } => {
+                governance::report_double_vote(self, evidence).map(done)
+            }
         }
     }
 }
@@ -936,6 +949,11 @@ impl Work<'_> {
         } else {
             self.kv.put(key, partition);
         }
+    }
+
+    /// Writes a leaf that no other saver knows.
+    pub(crate) fn put_leaf<T: BorshSerialize>(&mut self, key: Vec<u8>, value: &T) {
+        self.kv.put(key, value);
     }
 
     pub(crate) fn index(&mut self, key: Vec<u8>) {

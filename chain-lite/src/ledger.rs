@@ -32,6 +32,7 @@ use crate::codec;
 use crate::error::StoreError;
 use crate::execute::{self, ApplyError, BlockCtx, ProofVerifier, Receipt};
 use crate::genesis::{CheckedGenesis, Genesis, GenesisError};
+use crate::governance;
 use crate::log::{BlockLog, LogError, LogReader, Mark, OpenReport};
 use crate::merkle::Hash;
 use crate::message::{CheckedTx, SignedTx, TxError};
@@ -538,7 +539,11 @@ impl Ledger {
         let front = self.front();
         let tip = front.tip.height;
         match height.checked_sub(tip) {
-            Some(0) | None if height > 0 => Ok(Arc::new(self.genesis.validators().clone())),
+            Some(0) | None if height > 0 => {
+                let changed = self.store.validators_at(height)?;
+                let set = changed.unwrap_or_else(|| self.genesis.validators().clone());
+                Ok(Arc::new(set))
+            }
             Some(1) => Ok(front.validators),
             Some(2) => Ok(front.next_validators),
             _ => Err(LedgerError::NoBlock { height, tip }),
@@ -1038,6 +1043,7 @@ impl Ledger {
         let context = BlockCtx {
             chain_id: self.chain_id(),
             height: header.height,
+            round: header.round,
             epoch: header.epoch,
             beacons: valid.beacons.clone(),
         };
@@ -1157,12 +1163,14 @@ fn network(state: &dyn KvRead) -> Result<Network, StoreError> {
 
 /// The front that the index's newest state gives.
 fn front_of(genesis: &CheckedGenesis, store: &Arc<Store>) -> Result<Front, StoreError> {
-    let validators = Arc::new(genesis.validators().clone());
+    let view = store.view();
+    let same = || (genesis.validators().clone(), genesis.validators().clone());
+    let (validators, next_validators) = governance::sets(&view)?.unwrap_or_else(same);
     Ok(Front {
-        tip: Tip::of(&store.meta()),
-        next_validators: validators.clone(),
-        validators,
-        beacon_tip: network(&store.view())?.beacon_tip,
+        tip: Tip::of(view.meta()),
+        validators: Arc::new(validators),
+        next_validators: Arc::new(next_validators),
+        beacon_tip: network(&view)?.beacon_tip,
     })
 }
 

@@ -18,7 +18,9 @@ use prover::{CommD, CommP, CommR, PaddedPieceSize, PieceInfo, SectorNumber, Sect
 use serde::{Deserialize, Serialize};
 
 use crate::account::{Address, Blake3Root, ChainId, DealId, NetKey, ProviderId, TxId};
+use crate::certificate::{MAX_VALIDATORS, Sig, Validator, ValidatorId};
 use crate::codec::{self, CodecError, tagged_hash};
+use crate::governance::DoubleVote;
 use crate::units::{Epoch, TokenAmount};
 
 /// Longest signed transaction in bytes.
@@ -210,6 +212,20 @@ pub enum Message {
         /// The sector.
         sector: SectorNumber,
     },
+    /// Replaces the validators two blocks later, approved by more than two thirds of the newest set ([`crate::governance`]).
+    SetValidators {
+        /// How many changes there were before it.
+        number: u64,
+        /// All validators from then on, ascending by key.
+        validators: Vec<Validator>,
+        /// Signatures over [`crate::governance::approval_bytes`], ascending by validator.
+        approvals: Vec<(ValidatorId, Sig)>,
+    },
+    /// Shows that a validator signed two votes where one was due; it is jailed.
+    ReportDoubleVote {
+        /// Both votes.
+        evidence: DoubleVote,
+    },
 }
 
 impl Message {
@@ -230,16 +246,21 @@ impl Message {
             | Self::MarketDeposit { .. }
             | Self::MarketWithdraw { .. }
             | Self::RegisterProvider { .. }
-            | Self::ProviderDeposit { .. } => None,
+            | Self::ProviderDeposit { .. }
+            | Self::SetValidators { .. }
+            | Self::ReportDoubleVote { .. } => None,
         }
     }
 
-    /// Groth16 proofs that applying it verifies, for the fee and for a block's limit.
+    /// Groth16 proofs that applying it verifies, for the fee and for a block's limit; signatures that only the state lets
+    /// one check count as proofs by the time they take.
     pub fn proofs(&self) -> u64 {
         match self {
             Self::ProveCommit { proof, .. } | Self::SubmitPost { proof, .. } => {
                 (proof.len() as u64).div_ceil(192).max(1)
             }
+            // 64 signatures at 40 µs take about as long as one proof.
+            Self::SetValidators { approvals, .. } => (approvals.len() as u64).div_ceil(64),
             _ => 0,
         }
     }
@@ -262,6 +283,8 @@ impl Message {
             Self::DeclareFaults { .. } => "declare_faults",
             Self::DeclareRecovered { .. } => "declare_recovered",
             Self::Terminate { .. } => "terminate",
+            Self::SetValidators { .. } => "set_validators",
+            Self::ReportDoubleVote { .. } => "report_double_vote",
         }
     }
 
@@ -279,6 +302,11 @@ impl Message {
             Self::DeclareFaults { sectors, .. } | Self::DeclareRecovered { sectors, .. } => {
                 sectors.len() <= MAX_LISTED_SECTORS
             }
+            Self::SetValidators {
+                validators,
+                approvals,
+                ..
+            } => validators.len() <= MAX_VALIDATORS && approvals.len() <= MAX_VALIDATORS,
             _ => true,
         }
     }

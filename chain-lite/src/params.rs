@@ -106,6 +106,8 @@ pub struct ChainParams {
     pub fee_verify: TokenAmount,
     /// When proofs are checked.
     pub verification: VerificationMode,
+    /// Turns in a row that a validator may let pass without a proposal; one more jails it. 0: never.
+    pub missed_proposals_max: u32,
 }
 
 /// Genesis constants that the rules cannot work with.
@@ -144,6 +146,7 @@ impl ChainParams {
             fee_base: TokenAmount(0),
             fee_byte: TokenAmount(0),
             fee_verify: TokenAmount(0),
+            missed_proposals_max: 200,
             ..Self::production()
         }
     }
@@ -192,6 +195,7 @@ impl ChainParams {
             fee_byte: TokenAmount(1_000_000_000),
             fee_verify: TokenAmount(1_000_000_000_000_000),
             verification: VerificationMode::Eager,
+            missed_proposals_max: 100,
         }
     }
 

@@ -12,11 +12,12 @@
 //! | `o` | height u64be | position and end of the block's log record, epoch |
 //! | `t` | transaction id | height u64, position u32 |
 //! | `r` | height u64be | check 8 ‖ borsh(receipts, events); absent when there are none |
+//! | `v` | height u64be | validators from that height on (borsh); none before the first change |
 //! | `c` | height u64be | check 8 ‖ borsh(certificate with more signatures than the logged one); usually absent, may be lost |
-//! | `m` | | [`Meta`] with a check: the tip, and sums over all `s`, `n` and `x` entries |
+//! | `m` | | [`Meta`] with a check: the tip, and sums over all `s`, `n`, `x` and `v` entries |
 //!
 //! One block is one `apply_batch` on one tree, the unit that sled writes atomically. [`Meta::sum`] is the sum (mod 2^128) of the
-//! hashes of all `s`/`n`/`x` entries; [`Store::open`] adds them up again and so notices any lost, old or altered entry.
+//! hashes of all `s`/`n`/`x`/`v` entries; [`Store::open`] adds them up again and so notices any lost, old or altered entry.
 //! Cost: one scan at open (about a million entries a second); memory: sled's cache of [`CACHE_BYTES`] and the last
 //! [`crate::tree::KEPT_VERSIONS`] blocks' overwritten values.
 
@@ -29,12 +30,12 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::account::{ChainId, TxId};
 use crate::block::{BlockId, Outcomes};
-use crate::certificate::Certificate;
+use crate::certificate::{Certificate, Validator, ValidatorSet};
 use crate::codec;
 use crate::error::StoreError;
 use crate::log::Mark;
 use crate::merkle::{Hash, digest};
-use crate::state::{Entry, KvRead, WriteSet};
+use crate::state::{self, Entry, KvRead, WriteSet};
 use crate::tree::{KEPT_VERSIONS, NodeRead, TreeUpdate};
 use crate::units::Epoch;
 
@@ -61,7 +62,7 @@ pub struct Meta {
     pub epoch: Epoch,
     /// Time in the tip's header.
     pub time_ms: u64,
-    /// Sum over all `s`, `n` and `x` entries.
+    /// Sum over all `s`, `n`, `x` and `v` entries.
     pub sum: u128,
 }
 
@@ -143,6 +144,24 @@ impl Entries {
                 let map = map.read().unwrap_or_else(PoisonError::into_inner);
                 let entries = map.range(range).take(limit);
                 Ok(entries.map(|(k, v)| (k.clone(), v.clone())).collect())
+            }
+        }
+    }
+
+    /// The last entry of a range.
+    fn last_in(
+        &self,
+        range: std::ops::RangeInclusive<Vec<u8>>,
+    ) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+        match self {
+            Self::Sled(_, tree) => {
+                let last = tree.range(range).next_back().transpose().map_err(io)?;
+                Ok(last.map(|(k, v)| (k.to_vec(), v.to_vec())))
+            }
+            Self::Memory(map) => {
+                let map = map.read().unwrap_or_else(PoisonError::into_inner);
+                let last = map.range(range).next_back();
+                Ok(last.map(|(k, v)| (k.clone(), v.clone())))
             }
         }
     }
@@ -379,6 +398,11 @@ impl Store {
         for key in &tree.stale {
             batch.replace(stale_key(height, key), Some(&[]))?;
         }
+        if let Some(Some(set)) = writes.get(&state::key::next_validators()) {
+            // Decided now, in force two heights later.
+            let from = height.saturating_add(2).to_be_bytes();
+            batch.replace(prefixed(b'v', &from), Some(set))?;
+        }
         if let Some(expired) = height.checked_sub(KEPT_VERSIONS) {
             self.prune(expired, &mut batch)?;
         }
@@ -462,6 +486,18 @@ impl Store {
             Some(bytes) => unseal(&bytes)
                 .ok_or_else(|| StoreError::corrupt(&key, "receipts do not match their check")),
         }
+    }
+
+    /// The validators of `height`, if they were ever changed up to it; else those of genesis count.
+    pub fn validators_at(&self, height: u64) -> Result<Option<ValidatorSet>, StoreError> {
+        let range = prefixed(b'v', &[])..=prefixed(b'v', &height.to_be_bytes());
+        let Some((key, bytes)) = self.entries.last_in(range)? else {
+            return Ok(None);
+        };
+        let list: Vec<Validator> = state::decode(&key, &bytes)?;
+        ValidatorSet::checked_before(list)
+            .map(Some)
+            .map_err(|e| StoreError::corrupt(&key, e.to_string()))
     }
 
     /// The certificate of block `height` that gathered more signatures than the one in the log, if one was kept.
@@ -666,7 +702,7 @@ fn stale_key(height: u64, node: &[u8]) -> Vec<u8> {
 }
 
 fn counted(key: &[u8]) -> bool {
-    matches!(key.first(), Some(b's' | b'n' | b'x'))
+    matches!(key.first(), Some(b's' | b'n' | b'x' | b'v'))
 }
 
 fn weight(key: &[u8], value: &[u8]) -> u128 {

@@ -126,6 +126,20 @@ impl ValidatorSet {
         Ok(Self(validators))
     }
 
+    /// As [`Self::new`], for a list in order whose keys were checked when it was decided: what a state holds.
+    pub fn checked_before(validators: Vec<Validator>) -> Result<Self, CertError> {
+        let total = validators
+            .iter()
+            .try_fold(0u64, |sum, v| sum.checked_add(v.power));
+        let powers = validators.iter().all(|v| v.power > 0);
+        let ordered = validators.windows(2).all(|w| w[0].id < w[1].id);
+        let count = (1..=MAX_VALIDATORS).contains(&validators.len());
+        match powers && ordered && count && total.is_some_and(|t| t <= MAX_TOTAL_POWER) {
+            true => Ok(Self(validators)),
+            false => Err(CertError::BadSet("not one that was ever decided".into())),
+        }
+    }
+
     /// The validators, ascending by key.
     pub fn validators(&self) -> &[Validator] {
         &self.0
@@ -199,8 +213,19 @@ pub fn vote_bytes(
     block: &BlockId,
     validator: &ValidatorId,
 ) -> Vec<u8> {
-    // Kind 2 is a precommit; kind 1 (prevote) is reserved for engines that have one.
-    borsh::to_vec(&(VOTE_TAG, chain_id, 2u8, height, round, block, validator))
+    vote_bytes_of(chain_id, 2, height, round, block, validator)
+}
+
+/// The bytes of any vote: kind 1 is a prevote, 2 a precommit, 3 and 4 the same for no block (whose id is zeros).
+pub fn vote_bytes_of(
+    chain_id: &ChainId,
+    kind: u8,
+    height: u64,
+    round: u32,
+    block: &BlockId,
+    validator: &ValidatorId,
+) -> Vec<u8> {
+    borsh::to_vec(&(VOTE_TAG, chain_id, kind, height, round, block, validator))
         .expect("writing to memory does not fail")
 }
 

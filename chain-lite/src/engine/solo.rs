@@ -20,7 +20,7 @@ use crate::beacon::{BeaconSource, Entry, MAX_ENTRIES};
 use crate::block::{MAX_BLOCK_PROOFS, MAX_BLOCK_TXS, MAX_BODY_BYTES};
 use crate::certificate::{Certificate, ValidatorId};
 use crate::clock::{self, ClockError, ClockMode, LogicalClock, Tick};
-use crate::ledger::{BlockError, CommitOutcome, Ledger, LedgerError, Slot};
+use crate::ledger::{BlockError, CommitOutcome, Front, Ledger, LedgerError, Slot};
 use crate::mempool::Mempool;
 use crate::units::Epoch;
 
@@ -37,16 +37,21 @@ pub struct Keys {
 pub enum EngineError {
     /// The key alone cannot finalise blocks.
     #[error(
-        "key {key} holds {power} of {total} voting power; solo needs more than two thirds, use the bft engine"
+        "key {key} holds {power} of the {total} voting power that decides block {height}, and the solo engine needs more than two thirds; restart with mode \"bft\""
     )]
     NoQuorum {
         /// The key.
         key: ValidatorId,
+        /// The next block.
+        height: u64,
         /// Its power.
         power: u64,
         /// Everybody's power.
         total: u64,
     },
+    /// The ledger refused or failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The operating system refused a thread.
     #[error("starting the engine's thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -165,12 +170,7 @@ pub fn start(
     keys: Keys,
 ) -> Result<EngineHandle, EngineError> {
     let key = ValidatorId(keys.validator.verifying_key().to_bytes());
-    let total = ledger.validators().total_power();
-    let power = ledger.validators().power_of(&key).unwrap_or(0);
-    // Powers are at most 2^53.
-    if power * 3 <= total * 2 {
-        return Err(EngineError::NoQuorum { key, power, total });
-    }
+    check_quorum(&ledger.front(), key)?;
     let mode = ledger.genesis().genesis().clock;
     let inner = Inner {
         clock: LogicalClock::new(mode.epoch_ms(), 0),
@@ -200,6 +200,23 @@ pub fn start(
         shared,
         thread: Mutex::new(Some(thread)),
     })
+}
+
+/// Whether `key` alone decides the next block.
+fn check_quorum(front: &Front, key: ValidatorId) -> Result<(), EngineError> {
+    let height = front.tip.height + 1;
+    let total = front.validators.total_power();
+    let power = front.validators.power_of(&key).unwrap_or(0);
+    // Powers are at most 2^53.
+    match power * 3 > total * 2 {
+        true => Ok(()),
+        false => Err(EngineError::NoQuorum {
+            key,
+            height,
+            power,
+            total,
+        }),
+    }
 }
 
 /// Records a failure even if the thread unwinds.
@@ -268,9 +285,10 @@ struct Maker {
 
 impl Maker {
     /// Whether a block was made: a logical epoch waits for its round, because its rules need the value.
-    fn make_block(&mut self, epoch: Epoch, shared: &Shared) -> Result<bool, LedgerError> {
-        let beacons = self.due_rounds(epoch, shared)?;
-        let newest = self.ledger.beacon_tip()?.0 + beacons.len() as u64;
+    fn make_block(&mut self, epoch: Epoch, shared: &Shared) -> Result<bool, EngineError> {
+        let slot = self.slot()?;
+        let beacons = self.due_rounds(epoch, shared);
+        let newest = self.ledger.front().beacon_tip.0 + beacons.len() as u64;
         if shared.logical && newest < epoch.0 {
             return Ok(false);
         }
@@ -280,8 +298,8 @@ impl Maker {
             MAX_BLOCK_TXS,
             MAX_BODY_BYTES as u64,
             MAX_BLOCK_PROOFS,
-        )?;
-        let slot = self.slot()?;
+        );
+        let txs = txs.map_err(LedgerError::from)?;
         let block = self.ledger.build(slot, epoch, unix_ms(), beacons, txs)?;
         let height = slot.height;
         let certificate = Certificate::single(
@@ -293,32 +311,33 @@ impl Maker {
         );
         if let CommitOutcome::Committed(done) = self.ledger.commit(block, certificate)? {
             let ids: Vec<_> = done.outcomes.receipts.iter().map(|r| r.tx).collect();
-            self.mempool.committed(height, &ids, &self.ledger.view())?;
+            let forgotten = self.mempool.committed(height, &ids, &self.ledger.view());
+            forgotten.map_err(LedgerError::from)?;
         }
         Ok(true)
     }
 
     /// This validator's first turn at the next height. Others who hold less than a third of the power together may be in the set;
-    /// a solo engine passes their rounds over at once.
-    fn slot(&self) -> Result<Slot, LedgerError> {
+    /// a solo engine passes their rounds over at once. When governance gave the power to others, it stops here: the same
+    /// folder goes on under the bft engine (`consensus.md` §10).
+    fn slot(&self) -> Result<Slot, EngineError> {
         let front = self.ledger.front();
+        check_quorum(&front, self.id)?;
         let height = front.tip.height + 1;
         let mine = |round: &u32| front.validators.proposer(height, *round) == self.id;
         // With more than two thirds of the power every third turn at the latest is ours.
-        let round = (0..8)
-            .find(mine)
-            .ok_or(LedgerError::Block(BlockError::Header {
-                height,
-                field: "proposer",
-            }))?;
+        let round = (0..8).find(mine).ok_or({
+            let field = "proposer";
+            LedgerError::Block(BlockError::Header { height, field })
+        })?;
         Ok(Slot { height, round })
     }
 
     /// The beacon entries that this block can carry. Waits up to a quarter of an epoch for the newest round, then
     /// goes on with what is there: a missing round delays, it stops nobody.
-    fn due_rounds(&mut self, epoch: Epoch, shared: &Shared) -> Result<Vec<Entry>, LedgerError> {
+    fn due_rounds(&mut self, epoch: Epoch, shared: &Shared) -> Vec<Entry> {
         const POLL: Duration = Duration::from_millis(50);
-        let tip = self.ledger.beacon_tip()?;
+        let tip = self.ledger.front().beacon_tip;
         let patience = Duration::from_millis(self.ledger.genesis().genesis().clock.epoch_ms() / 4);
         let until = Instant::now() + patience;
         let mut entries = Vec::new();
@@ -336,7 +355,7 @@ impl Maker {
                 None => std::thread::sleep(POLL),
             }
         }
-        Ok(entries)
+        entries
     }
 }
 

@@ -18,7 +18,10 @@
 //! | 09 | sector number | provider, number | [`crate::sector::SectorLeaf`] |
 //! | 0a | deal | deal id | [`crate::deal::Deal`] |
 //! | 0b | beacon | epoch | 32 bytes of randomness |
-//! | 0c | validators | | kept by the engine |
+//! | 0c | validators | | [`crate::certificate::ValidatorSet`] of the next height |
+//! | 40 | next validators | | the set of the height after the next, while it differs |
+//! | 41 | governance | | [`crate::governance::Governance`] |
+//! | 42 | validator's record | key | [`crate::governance::Record`] |
 //!
 //! | tag | index | rest of the key |
 //! |---|---|---|
@@ -34,6 +37,7 @@ use holdfast_light::leaf::FIRST_INDEX;
 use prover::{CommR, SectorNumber};
 
 use crate::account::{Address, DealId, ProviderId};
+use crate::certificate::ValidatorId;
 use crate::units::Epoch;
 
 pub use holdfast_light::leaf::is_leaf;
@@ -53,6 +57,9 @@ const SECTOR: u8 = 0x09;
 const DEAL: u8 = 0x0a;
 const BEACON: u8 = 0x0b;
 const VALIDATORS: u8 = 0x0c;
+const NEXT_VALIDATORS: u8 = 0x40;
+const GOVERNANCE: u8 = 0x41;
+const VALIDATOR: u8 = 0x42;
 const CLOSE: u8 = FIRST_INDEX;
 const PRECOMMIT_DUE: u8 = 0x81;
 const DEAL_DUE: u8 = 0x82;
@@ -104,9 +111,25 @@ pub fn params() -> Key {
 pub fn network() -> Key {
     vec![NETWORK]
 }
-/// The engine's validator set.
+/// The validators of the next height.
 pub fn validators() -> Key {
     vec![VALIDATORS]
+}
+/// The validators of the height after the next, while they differ.
+pub fn next_validators() -> Key {
+    vec![NEXT_VALIDATORS]
+}
+/// How often the validators were changed.
+pub fn governance() -> Key {
+    vec![GOVERNANCE]
+}
+/// What is remembered of a validator.
+pub fn validator(id: &ValidatorId) -> Key {
+    key(VALIDATOR, &[&id.0])
+}
+/// What is remembered of all validators.
+pub fn validator_records() -> Key {
+    vec![VALIDATOR]
 }
 /// An account.
 pub fn account(address: &Address) -> Key {

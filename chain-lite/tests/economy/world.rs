@@ -121,6 +121,7 @@ impl World {
         BlockCtx {
             chain_id: self.chain,
             height: epoch.0,
+            round: 0,
             epoch,
             beacons: vec![(epoch, beacon(epoch))],
         }
