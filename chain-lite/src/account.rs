@@ -105,6 +105,30 @@ impl FromStr for ProviderId {
     }
 }
 
+/// A payment channel, numbered by the chain from 1 in the order of opening. Never used again.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    BorshSerialize,
+    BorshDeserialize,
+    Serialize,
+    Deserialize,
+)]
+#[serde(transparent)]
+pub struct ChannelId(pub u64);
+
+impl fmt::Display for ChannelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// An account's leaf. An absent leaf is an account with nothing and nonce 0.
 #[derive(
     Clone,

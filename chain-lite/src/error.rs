@@ -156,6 +156,20 @@ pub enum Subject {
     Validator,
     /// Jailing the only validator there is.
     LastValidator,
+    /// A payment channel, or its money.
+    Channel,
+    /// The sender's side of a channel.
+    ChannelKey,
+    /// A voucher, or its signature.
+    Voucher,
+    /// A voucher made for another chain.
+    VoucherChain,
+    /// A voucher's lane.
+    VoucherLane,
+    /// A voucher's nonce.
+    VoucherNonce,
+    /// A voucher's amount.
+    VoucherAmount,
 }
 
 impl Subject {
@@ -216,6 +230,13 @@ impl Subject {
             Self::Evidence => "the evidence of a double vote",
             Self::Validator => "the validator in the newest set",
             Self::LastValidator => "jailing the only validator there is",
+            Self::Channel => "the payment channel",
+            Self::ChannelKey => "the sender's side of this channel",
+            Self::Voucher => "the voucher",
+            Self::VoucherChain => "the voucher's chain id",
+            Self::VoucherLane => "the number of the channel's lanes",
+            Self::VoucherNonce => "the voucher's nonce",
+            Self::VoucherAmount => "the voucher's amount",
         }
     }
 }

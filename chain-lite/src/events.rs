@@ -7,7 +7,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use prover::{CommD, CommR, SectorNumber};
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Address, DealId, ProviderId};
+use crate::account::{Address, ChannelId, DealId, ProviderId};
 use crate::certificate::ValidatorId;
 use crate::governance::JailReason;
 use crate::units::{Epoch, StoragePower, TokenAmount};
@@ -303,6 +303,44 @@ pub enum Event {
         reason: JailReason,
         /// First height without it.
         effective: u64,
+    },
+    /// Money was set aside for a payee's vouchers.
+    ChannelOpened {
+        /// The channel.
+        channel: ChannelId,
+        /// Whose money.
+        payer: Address,
+        /// Who redeems.
+        payee: Address,
+        /// How much.
+        amount: TokenAmount,
+    },
+    /// A voucher was counted.
+    VoucherRedeemed {
+        /// The channel.
+        channel: ChannelId,
+        /// The voucher's lane.
+        lane: u64,
+        /// What it added.
+        amount: TokenAmount,
+        /// The payee's part of the channel now.
+        due: TokenAmount,
+    },
+    /// A side asked for a channel's end.
+    ChannelSettling {
+        /// The channel.
+        channel: ChannelId,
+        /// First epoch that takes no voucher.
+        closes: Epoch,
+    },
+    /// A channel was paid out and is gone.
+    ChannelCollected {
+        /// The channel.
+        channel: ChannelId,
+        /// The payee's part.
+        to_payee: TokenAmount,
+        /// The payer's part.
+        to_payer: TokenAmount,
     },
 }
 

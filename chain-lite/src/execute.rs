@@ -52,7 +52,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Left out of this version: DataCap (§12; a `verified` proposal is refused), payment channels (§14), optimistic
+//! Left out of this version: DataCap (§12; a `verified` proposal is refused), optimistic
 //! verification (§7; refused by [`ChainParams::check`]).
 
 use std::collections::BTreeMap;
@@ -62,7 +62,8 @@ use prover::SectorNumber;
 use prover::verify::{PorepStatement, WindowPostStatement};
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Account, Address, ChainId, DealId, ProviderId, TxId};
+use crate::account::{Account, Address, ChainId, ChannelId, DealId, ProviderId, TxId};
+use crate::channel::{self, Channel};
 use crate::deal::{self, Deal};
 use crate::error::{ChainError, Rule, Stop, StoreError, Subject};
 use crate::events::{BurnReason, Event, EventRecord, PenaltyReason};
@@ -144,6 +145,11 @@ pub enum Output {
     Deals {
         /// The outcomes.
         outcomes: Vec<ProposalOutcome>,
+    },
+    /// A new payment channel.
+    ChannelOpened {
+        /// Its id.
+        channel: ChannelId,
     },
 }
 
@@ -272,6 +278,7 @@ pub fn genesis_writes(
         free: TokenAmount(total),
         rpp: reward::genesis_rate(params),
         next_provider: ProviderId::FIRST.0,
+        next_channel: 1,
         ..Network::default()
     };
     let mut writes = WriteSet::new();
@@ -761,6 +768,11 @@ impl Work<'_> {
             Message::ReportDoubleVote { evidence } => {
                 governance::report_double_vote(self, evidence).map(done)
             }
+            Message::OpenChannel { payee, amount } => channel::open(self, sender, payee, *amount)
+                .map(|channel| Output::ChannelOpened { channel }),
+            Message::RedeemVoucher { voucher } => channel::redeem(self, sender, voucher).map(done),
+            Message::SettleChannel { channel } => channel::settle(self, sender, *channel).map(done),
+            Message::CollectChannel { channel } => channel::collect(self, *channel).map(done),
         }
     }
 }
@@ -862,6 +874,30 @@ impl Work<'_> {
         net.raw_power = net.raw_power.plus(provider.raw_power)?;
         net.power = net.power.plus(provider.power)?;
         self.kv.put(key, provider);
+        Ok(())
+    }
+
+    pub(crate) fn channel(&self, id: ChannelId) -> Rule<Channel> {
+        let found = read(&self.kv, &key::channel(id))?;
+        found.ok_or_else(|| {
+            ChainError::NotFound {
+                what: Subject::Channel,
+            }
+            .into()
+        })
+    }
+
+    pub(crate) fn save_channel(&mut self, id: ChannelId, channel: &Channel) -> Rule<()> {
+        let key = key::channel(id);
+        let before = read::<Channel>(&self.kv, &key)?.map_or(TokenAmount::ZERO, |c| c.balance);
+        self.net.channels = self.net.channels.minus(before)?.plus(channel.balance)?;
+        self.kv.put(key, channel);
+        Ok(())
+    }
+
+    pub(crate) fn remove_channel(&mut self, id: ChannelId, channel: &Channel) -> Rule<()> {
+        self.net.channels = self.net.channels.minus(channel.balance)?;
+        self.kv.delete(key::channel(id));
         Ok(())
     }
 

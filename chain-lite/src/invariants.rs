@@ -1,9 +1,9 @@
-//! I1–I8 and I12 of `chain.md` §16 recomputed from the whole state, and the indexes recomputed from the leaves.
+//! I1–I8, I10 and I12 of `chain.md` §16 recomputed from the whole state, and the indexes recomputed from the leaves.
 //!
 //! [`check`] reads every leaf, so it is for tests (after every block), for `audit` at the end of a replay, and for an
 //! operator who wants to know; the cheap form of I1 runs in every block ([`crate::state::Network::supply_holds`]). What
 //! needs history is checked where there is one: I9, I11 and I14 by the state-machine test over events and blocks, I13 by
-//! replay. I10 speaks of payment channels, which this version does not have.
+//! replay.
 //! Cost: time and memory in proportion to the state.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,8 @@ use std::fmt;
 use borsh::BorshDeserialize;
 use prover::SectorNumber;
 
-use crate::account::{Account, Address, DealId, ProviderId};
+use crate::account::{Account, Address, ChannelId, DealId, ProviderId};
+use crate::channel::{Channel, MAX_LANES};
 use crate::codec::encode;
 use crate::deal::publish::must_be_active_before;
 use crate::deal::{Deal, DealStatus};
@@ -54,6 +55,7 @@ struct Snapshot {
     precommits: BTreeMap<(ProviderId, SectorNumber), PreCommit>,
     sectors: BTreeMap<(ProviderId, SectorNumber), Sector>,
     deals: BTreeMap<DealId, Deal>,
+    channels: BTreeMap<ChannelId, Channel>,
 }
 
 impl Snapshot {
@@ -80,6 +82,7 @@ impl Snapshot {
             deadlines: load(state, &key::deadlines(), key::parse_deadline)?,
             partitions: load(state, &key::partitions(), key::parse_partition)?,
             deals: load(state, &key::deals(), |key| key::last_32(key).map(DealId))?,
+            channels: load(state, &key::channels(), key::parse_channel)?,
             precommits,
             sectors,
         })
@@ -110,6 +113,7 @@ pub fn check(state: &dyn KvRead) -> Result<Vec<Violation>, StoreError> {
     snapshot.power(&mut report);
     snapshot.escrow(&mut report);
     snapshot.deals(&mut report);
+    snapshot.channels(&mut report);
     snapshot.compare_indexes(state, &mut report)?;
     Ok(report.0)
 }
@@ -156,7 +160,9 @@ impl Snapshot {
             self.net.provider_balance.0,
             balances,
         );
-        let placed = free.saturating_add(escrow).saturating_add(balances);
+        let channels = sum(self.channels.values().map(|channel| channel.balance));
+        report.equal("I1", "channels", self.net.channels.0, channels);
+        let placed = sum([free, escrow, balances, channels].map(TokenAmount));
         let placed = placed
             .saturating_add(self.net.reward_pool.0)
             .saturating_add(self.net.burnt.0);
@@ -388,6 +394,28 @@ impl Snapshot {
                     deal.status, deal.sector
                 )
             });
+        }
+    }
+
+    /// I10.
+    fn channels(&self, report: &mut Report) {
+        for (id, channel) in &self.channels {
+            let redeemed = sum(channel.lanes.iter().map(|lane| lane.redeemed));
+            report.equal(
+                "I10",
+                format!("due of channel {id}"),
+                channel.due.0,
+                redeemed,
+            );
+            let ascending = channel
+                .lanes
+                .windows(2)
+                .all(|pair| pair[0].lane < pair[1].lane);
+            let sound = channel.due <= channel.balance
+                && ascending
+                && channel.lanes.len() <= MAX_LANES
+                && id.0 < self.net.next_channel;
+            report.expect(sound, "I10", || format!("channel {id} holds {channel:?}"));
         }
     }
 

@@ -5,7 +5,7 @@
 //!
 //! 1. words: [`units`], [`account`], [`params`], [`codec`], [`error`], [`message`], [`randomness`];
 //! 2. state: [`state`] (reading trait, overlay, every key);
-//! 3. rules, `spec/chain.md`: [`market`], [`deal`], [`provider`], [`sector`], [`reward`], [`slash`],
+//! 3. rules, `spec/chain.md`: [`market`], [`channel`], [`deal`], [`provider`], [`sector`], [`reward`], [`slash`],
 //!    [`governance`];
 //! 4. one block: [`execute::apply`] runs the epoch's due work, then the transactions; [`events`] say what happened;
 //! 5. checks and reads: [`invariants`], [`query`];
@@ -28,6 +28,7 @@ pub mod units;
 
 pub mod state;
 
+pub mod channel;
 pub mod deal;
 pub mod governance;
 pub mod market;

@@ -108,6 +108,8 @@ pub struct ChainParams {
     pub verification: VerificationMode,
     /// Turns in a row that a validator may let pass without a proposal; one more jails it. 0: never.
     pub missed_proposals_max: u32,
+    /// From a channel's settlement to its close.
+    pub channel_settle: EpochCount,
 }
 
 /// Genesis constants that the rules cannot work with.
@@ -147,6 +149,7 @@ impl ChainParams {
             fee_byte: TokenAmount(0),
             fee_verify: TokenAmount(0),
             missed_proposals_max: 200,
+            channel_settle: EpochCount(30),
             ..Self::production()
         }
     }
@@ -196,6 +199,7 @@ impl ChainParams {
             fee_verify: TokenAmount(1_000_000_000_000_000),
             verification: VerificationMode::Eager,
             missed_proposals_max: 100,
+            channel_settle: EpochCount(1_440),
         }
     }
 
@@ -348,6 +352,10 @@ impl ChainParams {
                     && self.fee_byte.0 <= MAX_FEE
                     && self.fee_verify.0 <= MAX_FEE,
                 "a fee is above 2^80",
+            ),
+            (
+                self.channel_settle.0 >= 1 && self.channel_settle.0 <= MAX_SPAN,
+                "channel_settle must lie between 1 and 2^40: a payee needs time for its last vouchers",
             ),
         ];
         match rules.iter().find(|(holds, _)| !holds) {

@@ -8,7 +8,8 @@
 use prover::{CommD, CommR, PaddedPieceSize, PieceInfo, SectorNumber, SectorSize, Seed, Ticket};
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Account, Address, DealId, NetKey, ProviderId};
+use crate::account::{Account, Address, ChannelId, DealId, NetKey, ProviderId};
+use crate::channel::Channel;
 use crate::deal::{Deal, DealStatus};
 use crate::market::Escrow;
 use crate::message::DealProposal;
@@ -317,6 +318,11 @@ pub fn market(state: &dyn KvRead, address: &Address) -> Result<MarketView, Store
         locked,
         available: escrow.unlocked(),
     })
+}
+
+/// A payment channel, until it is collected.
+pub fn channel(state: &dyn KvRead, id: ChannelId) -> Result<Option<Channel>, StoreError> {
+    read(state, &key::channel(id))
 }
 
 /// A provider.

@@ -22,6 +22,7 @@
 //! | 40 | next validators | | the set of the height after the next, while it differs |
 //! | 41 | governance | | [`crate::governance::Governance`] |
 //! | 42 | validator's record | key | [`crate::governance::Record`] |
+//! | 10 | payment channel | id | [`crate::channel::Channel`] |
 //!
 //! | tag | index | rest of the key |
 //! |---|---|---|
@@ -36,7 +37,7 @@
 use holdfast_light::leaf::FIRST_INDEX;
 use prover::{CommR, SectorNumber};
 
-use crate::account::{Address, DealId, ProviderId};
+use crate::account::{Address, ChannelId, DealId, ProviderId};
 use crate::certificate::ValidatorId;
 use crate::units::Epoch;
 
@@ -60,6 +61,7 @@ const VALIDATORS: u8 = 0x0c;
 const NEXT_VALIDATORS: u8 = 0x40;
 const GOVERNANCE: u8 = 0x41;
 const VALIDATOR: u8 = 0x42;
+const CHANNEL: u8 = 0x10;
 const CLOSE: u8 = FIRST_INDEX;
 const PRECOMMIT_DUE: u8 = 0x81;
 const DEAL_DUE: u8 = 0x82;
@@ -213,6 +215,19 @@ pub fn beacon(epoch: Epoch) -> Key {
 /// All beacon values kept.
 pub fn beacons() -> Key {
     vec![BEACON]
+}
+/// A payment channel.
+pub fn channel(id: ChannelId) -> Key {
+    key(CHANNEL, &[&id.0.to_be_bytes()])
+}
+/// All payment channels.
+pub fn channels() -> Key {
+    vec![CHANNEL]
+}
+/// Id of a key made by [`channel`].
+pub fn parse_channel(key: &[u8]) -> Option<ChannelId> {
+    let [id] = words::<1>(key.get(1..)?)?;
+    Some(ChannelId(id))
 }
 
 /// Index: a provider's deadline closes at an epoch.

@@ -297,6 +297,10 @@ pub struct Network {
     pub provider_locked: TokenAmount,
     /// The next provider's id.
     pub next_provider: u64,
+    /// Sum of all payment channels' balances.
+    pub channels: TokenAmount,
+    /// The next channel's id.
+    pub next_channel: u64,
 }
 
 impl Network {
@@ -323,6 +327,7 @@ impl Network {
             self.provider_balance,
             self.reward_pool,
             self.burnt,
+            self.channels,
         ];
         let placed = places
             .iter()

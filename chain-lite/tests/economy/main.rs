@@ -1,6 +1,7 @@
 //! The economy as a whole, through its public API: scenarios with hand-computed balances, every class of refusal, the
 //! threats of `threat-model.md` that the state machine answers, and a model test with all invariants after every block.
 
+mod channels;
 mod model;
 mod refusals;
 mod scenarios;

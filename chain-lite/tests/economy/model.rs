@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use chain_lite::account::{Address, DealId, NetKey, ProviderId};
+use chain_lite::account::{Address, ChannelId, DealId, NetKey, ProviderId};
 use chain_lite::deal::DealStatus;
 use chain_lite::events::Event;
 use chain_lite::message::{CheckedTx, Message};
@@ -30,12 +30,17 @@ struct Action {
     much: u16,
 }
 
+/// Kinds of actions: see [`Model::message`] and [`Model::act`].
+const KINDS: u8 = 24;
+
 fn action() -> impl Strategy<Value = Action> {
-    (0u8..20, any::<u8>(), any::<u8>(), any::<u16>()).prop_map(|(kind, who, what, much)| Action {
-        kind,
-        who,
-        what,
-        much,
+    (0u8..KINDS, any::<u8>(), any::<u8>(), any::<u16>()).prop_map(|(kind, who, what, much)| {
+        Action {
+            kind,
+            who,
+            what,
+            much,
+        }
     })
 }
 
@@ -286,8 +291,51 @@ impl Model {
                     },
                 )
             }
+            20..24 => return self.channel_message(action),
             _ => return None,
         })
+    }
+
+    /// Opens, redeems, settles and collects channels from clients to owners; now and then from the wrong side.
+    fn channel_message(&self, action: Action) -> Option<(SigningKey, Message)> {
+        let Action {
+            kind,
+            who,
+            what,
+            much,
+        } = action;
+        if kind == 20 {
+            let client = self.clients[usize::from(what) % 2].clone();
+            let amount = TokenAmount(self.world.free(&client).0 / 1_000_000 * u128::from(much));
+            let payee = address(&self.owners[usize::from(who) % self.owners.len()]);
+            return Some((client, Message::OpenChannel { payee, amount }));
+        }
+        let last = self.world.net().next_channel - 1;
+        let id = ChannelId(last.checked_sub(u64::from(what % 4))?);
+        let channel = self.world.channel(id)?;
+        let key_of = |wanted: &Address| {
+            let mut all = self.clients.iter().chain(&self.owners);
+            all.find(|key| address(key) == *wanted).cloned()
+        };
+        let (payer, payee) = (key_of(&channel.payer)?, key_of(&channel.payee)?);
+        let sender = if what % 16 == 0 { payer.clone() } else { payee };
+        let msg = match kind {
+            21 => {
+                let lane = u64::from(who % 3);
+                let at = channel.lanes.iter().find(|found| found.lane == lane);
+                let (nonce, redeemed) = at.map_or((0, 0), |at| (at.nonce, at.redeemed.0));
+                let left = channel.balance.0 - channel.due.0;
+                // Sometimes more than there is.
+                let amount = redeemed + left / 40_000 * u128::from(much);
+                let voucher = self.world.voucher(id, lane, nonce + 1, amount);
+                Message::RedeemVoucher {
+                    voucher: voucher.sign(&payer),
+                }
+            }
+            22 => Message::SettleChannel { channel: id },
+            _ => Message::CollectChannel { channel: id },
+        };
+        Some((sender, msg))
     }
 
     fn act(&mut self, action: Action) -> Result<(), TestCaseError> {
@@ -586,10 +634,10 @@ fn the_model_reaches_every_rule() {
             .wrapping_add(1_442_695_040_888_963_407);
         state >> 33
     };
-    for _ in 0..1_500 {
+    for _ in 0..1_800 {
         let [kind, who, what, much] = [(); 4].map(|()| next());
-        let [kind, who, what] =
-            [kind % 20, who % 256, what % 256].map(|part| u8::try_from(part).expect("below 256"));
+        let [kind, who, what] = [kind % u64::from(KINDS), who % 256, what % 256]
+            .map(|part| u8::try_from(part).expect("below 256"));
         let much = u16::try_from(much % 65_536).expect("below 65,536");
         model
             .act(Action {
@@ -620,7 +668,7 @@ fn the_model_reaches_every_rule() {
     }
     assert_eq!(
         succeeded.len(),
-        15,
+        19,
         "messages that never succeeded are missing: {succeeded:?}"
     );
     let mut events: BTreeMap<String, u64> = BTreeMap::new();
@@ -637,7 +685,7 @@ fn the_model_reaches_every_rule() {
     }
     assert_eq!(
         events.len(),
-        24,
+        28,
         "events that never happened are missing: {events:?}"
     );
 }
