@@ -170,6 +170,10 @@ pub enum Subject {
     VoucherNonce,
     /// A voucher's amount.
     VoucherAmount,
+    /// The key that grants allowances of DataCap.
+    DataCapRoot,
+    /// Bytes of DataCap.
+    DataCap,
 }
 
 impl Subject {
@@ -206,7 +210,7 @@ impl Subject {
             Self::ProposalChain => "the proposal's chain id",
             Self::ProposalProvider => "the proposal's provider",
             Self::SelfDeal => "a deal between a provider's owner and itself",
-            Self::VerifiedDeal => "a verified deal (DataCap is not part of this chain)",
+            Self::VerifiedDeal => "a verified deal (this chain's genesis names no DataCap root)",
             Self::Deadline => "the deadline",
             Self::Partition => "the partition",
             Self::PostedPartition => "this period's proof of the partition",
@@ -237,6 +241,8 @@ impl Subject {
             Self::VoucherLane => "the number of the channel's lanes",
             Self::VoucherNonce => "the voucher's nonce",
             Self::VoucherAmount => "the voucher's amount",
+            Self::DataCapRoot => "the DataCap root key of genesis",
+            Self::DataCap => "the bytes of DataCap",
         }
     }
 }

@@ -342,6 +342,22 @@ pub enum Event {
         /// The payer's part.
         to_payer: TokenAmount,
     },
+    /// A notary may grant more DataCap.
+    AllowanceGranted {
+        /// Who.
+        notary: Address,
+        /// Bytes of padded pieces.
+        bytes: StoragePower,
+    },
+    /// A client may publish more verified deals.
+    DataCapGranted {
+        /// Who granted it.
+        notary: Address,
+        /// Who got it.
+        client: Address,
+        /// Bytes of padded pieces.
+        bytes: StoragePower,
+    },
 }
 
 /// Decimal text for a `u128` that is no quantity with a type of its own.

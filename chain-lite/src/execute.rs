@@ -52,8 +52,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Left out of this version: DataCap (§12; a `verified` proposal is refused), optimistic
-//! verification (§7; refused by [`ChainParams::check`]).
+//! Left out of this version: optimistic verification (§7; refused by [`ChainParams::check`]).
 
 use std::collections::BTreeMap;
 
@@ -64,6 +63,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{Account, Address, ChainId, ChannelId, DealId, ProviderId, TxId};
 use crate::channel::{self, Channel};
+use crate::datacap::{self, DataCap};
 use crate::deal::{self, Deal};
 use crate::error::{ChainError, Rule, Stop, StoreError, Subject};
 use crate::events::{BurnReason, Event, EventRecord, PenaltyReason};
@@ -773,6 +773,12 @@ impl Work<'_> {
             Message::RedeemVoucher { voucher } => channel::redeem(self, sender, voucher).map(done),
             Message::SettleChannel { channel } => channel::settle(self, sender, *channel).map(done),
             Message::CollectChannel { channel } => channel::collect(self, *channel).map(done),
+            Message::AllowDataCap { notary, bytes } => {
+                datacap::allow(self, sender, notary, *bytes).map(done)
+            }
+            Message::GrantDataCap { client, bytes } => {
+                datacap::grant(self, sender, client, *bytes).map(done)
+            }
         }
     }
 }
@@ -899,6 +905,18 @@ impl Work<'_> {
         self.net.channels = self.net.channels.minus(channel.balance)?;
         self.kv.delete(key::channel(id));
         Ok(())
+    }
+
+    pub(crate) fn datacap(&self, address: &Address) -> Rule<DataCap> {
+        Ok(read(&self.kv, &key::datacap(address))?.unwrap_or_default())
+    }
+
+    pub(crate) fn save_datacap(&mut self, address: &Address, cap: &DataCap) {
+        if *cap == DataCap::default() {
+            self.kv.delete(key::datacap(address));
+        } else {
+            self.kv.put(key::datacap(address), cap);
+        }
     }
 
     pub(crate) fn vesting(&self, id: ProviderId) -> Rule<Vesting> {

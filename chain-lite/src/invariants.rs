@@ -15,6 +15,7 @@ use prover::SectorNumber;
 use crate::account::{Account, Address, ChannelId, DealId, ProviderId};
 use crate::channel::{Channel, MAX_LANES};
 use crate::codec::encode;
+use crate::datacap::DataCap;
 use crate::deal::publish::must_be_active_before;
 use crate::deal::{Deal, DealStatus};
 use crate::market::Escrow;
@@ -56,6 +57,7 @@ struct Snapshot {
     sectors: BTreeMap<(ProviderId, SectorNumber), Sector>,
     deals: BTreeMap<DealId, Deal>,
     channels: BTreeMap<ChannelId, Channel>,
+    datacaps: BTreeMap<Address, DataCap>,
 }
 
 impl Snapshot {
@@ -83,6 +85,7 @@ impl Snapshot {
             partitions: load(state, &key::partitions(), key::parse_partition)?,
             deals: load(state, &key::deals(), |key| key::last_32(key).map(DealId))?,
             channels: load(state, &key::channels(), key::parse_channel)?,
+            datacaps: load(state, &key::datacaps(), address)?,
             precommits,
             sectors,
         })
@@ -114,6 +117,7 @@ pub fn check(state: &dyn KvRead) -> Result<Vec<Violation>, StoreError> {
     snapshot.escrow(&mut report);
     snapshot.deals(&mut report);
     snapshot.channels(&mut report);
+    snapshot.datacap(&mut report);
     snapshot.compare_indexes(state, &mut report)?;
     Ok(report.0)
 }
@@ -417,6 +421,22 @@ impl Snapshot {
                 && id.0 < self.net.next_channel;
             report.expect(sound, "I10", || format!("channel {id} holds {channel:?}"));
         }
+    }
+
+    /// `chain.md` §12: granted = held + consumed, and consumed is what verified deals hold that were not given back.
+    fn datacap(&self, report: &mut Report) {
+        let held = self.datacaps.values().map(|cap| cap.held.0);
+        let held = held.fold(0, u128::saturating_add);
+        let taken = |deal: &&Deal| {
+            deal.proposal.verified && (deal.status != DealStatus::Slashed || deal.sector.is_some())
+        };
+        let deals = self.deals.values().filter(taken);
+        let consumed: u128 = deals
+            .map(|deal| u128::from(deal.proposal.piece_size.bytes()))
+            .sum();
+        let (granted, kept) = (self.net.datacap_granted.0, self.net.datacap_consumed.0);
+        report.equal("datacap", "consumed", kept, consumed);
+        report.equal("datacap", "granted", granted, held.saturating_add(consumed));
     }
 
     fn indexes(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {

@@ -22,7 +22,7 @@ use crate::certificate::{MAX_VALIDATORS, Sig, Validator, ValidatorId};
 use crate::channel::SignedVoucher;
 use crate::codec::{self, CodecError, tagged_hash};
 use crate::governance::DoubleVote;
-use crate::units::{Epoch, TokenAmount};
+use crate::units::{Epoch, StoragePower, TokenAmount};
 
 /// Longest signed transaction in bytes.
 pub const MAX_TX_BYTES: usize = 128 * 1024;
@@ -249,6 +249,20 @@ pub enum Message {
         /// Which channel.
         channel: ChannelId,
     },
+    /// Root key of genesis only: lets a notary grant more DataCap (`chain.md` §12).
+    AllowDataCap {
+        /// Who may grant it.
+        notary: Address,
+        /// Bytes of padded pieces, added to what it has.
+        bytes: StoragePower,
+    },
+    /// A notary grants a client part of its allowance.
+    GrantDataCap {
+        /// Who may publish verified deals with it.
+        client: Address,
+        /// Bytes of padded pieces.
+        bytes: StoragePower,
+    },
 }
 
 impl Message {
@@ -275,7 +289,9 @@ impl Message {
             | Self::OpenChannel { .. }
             | Self::RedeemVoucher { .. }
             | Self::SettleChannel { .. }
-            | Self::CollectChannel { .. } => None,
+            | Self::CollectChannel { .. }
+            | Self::AllowDataCap { .. }
+            | Self::GrantDataCap { .. } => None,
         }
     }
 
@@ -316,6 +332,8 @@ impl Message {
             Self::RedeemVoucher { .. } => "redeem_voucher",
             Self::SettleChannel { .. } => "settle_channel",
             Self::CollectChannel { .. } => "collect_channel",
+            Self::AllowDataCap { .. } => "allow_data_cap",
+            Self::GrantDataCap { .. } => "grant_data_cap",
         }
     }
 
@@ -390,7 +408,7 @@ pub struct DealProposal {
     pub price: TokenAmount,
     /// What the provider loses if it does not keep the deal.
     pub provider_collateral: TokenAmount,
-    /// Asks for DataCap quality. This version refuses it.
+    /// Takes its size from the client's DataCap, and counts with [`crate::params::ChainParams::quality_verified`] in its sector.
     pub verified: bool,
     /// The client's words, at most 256 bytes.
     pub label: String,
@@ -793,6 +811,14 @@ pub(crate) mod tests {
             Message::CollectChannel {
                 channel: ChannelId(37),
             },
+            Message::AllowDataCap {
+                notary: Address([38; 32]),
+                bytes: StoragePower(39),
+            },
+            Message::GrantDataCap {
+                client: Address([40; 32]),
+                bytes: StoragePower(41),
+            },
         ]
     }
 
@@ -852,6 +878,8 @@ pub(crate) mod tests {
             "cae6f7412de10943", // redeem_voucher
             "28be97dffa3f15d1", // settle_channel
             "f8af8511820c0fb9", // collect_channel
+            "0a3184777b15aa75", // allow_data_cap
+            "dafe4ebe8ccf0695", // grant_data_cap
         ];
         assert_eq!(pins, expected);
     }

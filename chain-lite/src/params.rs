@@ -9,6 +9,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use prover::SectorSize;
 use serde::{Deserialize, Serialize};
 
+use crate::account::Address;
 use crate::units::{EpochCount, StoragePower, TokenAmount};
 
 /// When the chain checks a window PoSt (`chain.md` §7).
@@ -110,6 +111,10 @@ pub struct ChainParams {
     pub missed_proposals_max: u32,
     /// From a channel's settlement to its close.
     pub channel_settle: EpochCount,
+    /// Grants notaries their DataCap; without it the chain takes no verified deal.
+    pub datacap_root: Option<Address>,
+    /// Power of a verified byte, in tenths of that of any other; 10 makes them equal.
+    pub quality_verified: u64,
 }
 
 /// Genesis constants that the rules cannot work with.
@@ -200,6 +205,8 @@ impl ChainParams {
             verification: VerificationMode::Eager,
             missed_proposals_max: 100,
             channel_settle: EpochCount(1_440),
+            datacap_root: None,
+            quality_verified: 100,
         }
     }
 
@@ -352,6 +359,10 @@ impl ChainParams {
                     && self.fee_byte.0 <= MAX_FEE
                     && self.fee_verify.0 <= MAX_FEE,
                 "a fee is above 2^80",
+            ),
+            (
+                self.quality_verified >= 10 && self.quality_verified <= 1_000,
+                "quality_verified must lie in 10..=1,000",
             ),
             (
                 self.channel_settle.0 >= 1 && self.channel_settle.0 <= MAX_SPAN,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{Account, Address, ChannelId, DealId, NetKey, ProviderId};
 use crate::channel::Channel;
+use crate::datacap::DataCap;
 use crate::deal::{Deal, DealStatus};
 use crate::market::Escrow;
 use crate::message::DealProposal;
@@ -318,6 +319,11 @@ pub fn market(state: &dyn KvRead, address: &Address) -> Result<MarketView, Store
         locked,
         available: escrow.unlocked(),
     })
+}
+
+/// An address's DataCap; one that never had any has none.
+pub fn datacap(state: &dyn KvRead, address: &Address) -> Result<DataCap, StoreError> {
+    Ok(read(state, &key::datacap(address))?.unwrap_or_default())
 }
 
 /// A payment channel, until it is collected.
@@ -670,7 +676,7 @@ pub fn sector_quote(
     life: EpochCount,
 ) -> Result<SectorQuote, StoreError> {
     let Rates { params, net } = Rates::read(state)?;
-    let power = quality_power(size.bytes(), life, 0)
+    let power = quality_power(size.bytes(), life, 0, params.quality_verified)
         .map_err(|_| StoreError::corrupt(&[], "a sector's power does not fit 128 bits"))?;
     let baseline = reward::baseline(&params, net.epoch);
     Ok(SectorQuote {

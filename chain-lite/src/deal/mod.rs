@@ -73,6 +73,15 @@ pub struct Deal {
 }
 
 impl Deal {
+    /// Byte-epochs that count as verified in a sector of which it becomes part at `now`; zero for other deals.
+    pub fn verified_space_time(&self, now: Epoch) -> u128 {
+        if !self.proposal.verified {
+            return 0;
+        }
+        let span = self.proposal.end.since(self.proposal.start.max(now));
+        u128::from(self.proposal.piece_size.bytes()) * u128::from(span.0)
+    }
+
     /// The client's money that this deal still holds.
     pub fn locked(&self) -> TokenAmount {
         if !self.status.is_open() {

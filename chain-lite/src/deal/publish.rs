@@ -8,6 +8,7 @@
 //! is ever charged (`DESIGN.md` §6.2; stricter than `chain.md` §11, which knows the id only).
 
 use crate::account::{Address, DealId, ProviderId};
+use crate::datacap;
 use crate::deal::{Deal, DealStatus};
 use crate::error::{ChainError, Rule, Stop, Subject};
 use crate::events::Event;
@@ -64,6 +65,7 @@ fn publish_one(
 ) -> Rule<()> {
     check_parties(work, provider, proposal, checked)?;
     let duration = check_terms(work, provider, proposal)?;
+    datacap::require(work, proposal)?;
     let price = proposal.price.mul_div(duration.into(), 1)?;
     let mut client = work.escrow(&proposal.client)?;
     require_unlocked(&client, Subject::ClientEscrow, price)?;
@@ -74,6 +76,7 @@ fn publish_one(
         proposal.provider_collateral,
     )?;
     client.locked = client.locked.plus(price)?;
+    datacap::consume(work, proposal)?;
     owner.locked = owner.locked.plus(proposal.provider_collateral)?;
     work.save_escrow(&proposal.client, &client)?;
     work.save_escrow(&provider.owner, &owner)?;
@@ -97,9 +100,6 @@ fn check_parties(
     }
     if proposal.client == provider.owner {
         return not_allowed(Subject::SelfDeal);
-    }
-    if proposal.verified {
-        return not_allowed(Subject::VerifiedDeal);
     }
     if !checked.signature_holds {
         return Err(ChainError::BadSignature {

@@ -8,6 +8,7 @@
 //! `paid + refunded + still locked == price · (end - start)` (I12).
 
 use crate::account::{Address, DealId};
+use crate::datacap;
 use crate::deal::publish::must_be_active_before;
 use crate::deal::{Deal, DealStatus};
 use crate::error::Rule;
@@ -59,6 +60,9 @@ pub(crate) fn not_activated(work: &mut Work<'_>, id: &DealId) -> Rule<()> {
     }
     let owner = work.provider(deal.proposal.provider)?.owner;
     slash(work, id, &mut deal, &owner)?;
+    datacap::give_back(work, &deal.proposal)?;
+    // It is in no sector, and that tells it from a deal that was broken later.
+    deal.sector = None;
     work.save_deal(id, &deal);
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::randomness::{self, Tag};
 use crate::reward;
 use crate::slash;
 use crate::state::key;
-use crate::units::TokenAmount;
+use crate::units::{Overflow, TokenAmount};
 
 /// Proves a pre-committed replica.
 pub(crate) fn prove(
@@ -55,7 +55,7 @@ pub(crate) fn prove(
     };
     check_time(work, &pre)?;
     require_fresh_comm_r(work, &pre.comm_r)?;
-    check_deals(work, number, &pre)?;
+    let verified = check_deals(work, number, &pre)?;
     let seed_epoch = pre.epoch.after(work.params.seed_delay);
     let seed = randomness::seed(randomness::need(
         work.kv(),
@@ -81,7 +81,8 @@ pub(crate) fn prove(
     let power = quality_power(
         provider.sector_size.bytes(),
         remaining_life(work.now, pre.expiration),
-        0,
+        verified,
+        work.params.quality_verified,
     )?;
     let pledge = lock_pledge(work, &mut provider, &pre, power)?;
     work.save_provider(&provider)?;
@@ -146,8 +147,9 @@ fn check_time(work: &Work<'_>, pre: &PreCommit) -> Rule<()> {
     Ok(())
 }
 
-/// Every deal is still waiting for exactly this sector, and has not begun without it.
-fn check_deals(work: &Work<'_>, number: SectorNumber, pre: &PreCommit) -> Rule<()> {
+/// Every deal is still waiting for exactly this sector, and has not begun without it. Gives the byte-epochs of verified ones.
+fn check_deals(work: &Work<'_>, number: SectorNumber, pre: &PreCommit) -> Rule<u128> {
+    let mut verified = 0u128;
     for id in &pre.deals {
         let deal = work.deal(id)?;
         if deal.status != DealStatus::Published || deal.sector != Some(number) {
@@ -165,8 +167,11 @@ fn check_deals(work: &Work<'_>, number: SectorNumber, pre: &PreCommit) -> Rule<(
             }
             .into());
         }
+        verified = verified
+            .checked_add(deal.verified_space_time(work.now))
+            .ok_or(Overflow)?;
     }
-    Ok(())
+    Ok(verified)
 }
 
 /// Releases the deposit and locks the pledge.

@@ -183,17 +183,16 @@ impl Deadline {
     }
 }
 
-/// Quality of verified data against the rest, tenfold.
-const VERIFIED_WEIGHT: u64 = 100;
-/// Quality of the rest, tenfold.
+/// Quality of data that is not verified, tenfold.
 const BASE_WEIGHT: u64 = 10;
 
 /// `qa` of `chain.md` §8: power of a sector of `size` bytes that lives for `life`, of which `verified` byte-epochs belong
-/// to verified deals. Without DataCap that is always zero, and the power is the size.
+/// to verified deals, each of which counts `weight` tenths of another.
 pub fn quality_power(
     size: u64,
     life: EpochCount,
     verified: u128,
+    weight: u64,
 ) -> Result<StoragePower, Overflow> {
     let space_time = U256::from(size) * U256::from(life.0);
     if space_time == U256::ZERO {
@@ -201,8 +200,8 @@ pub fn quality_power(
     }
     let verified = U256::from(verified);
     let base = space_time.checked_sub(verified).ok_or(Overflow)?;
-    let weighted = base * U256::from(BASE_WEIGHT) + verified * U256::from(VERIFIED_WEIGHT);
-    // 64 + 64 bits, times 100, times 2^20: far below 256.
+    let weighted = base * U256::from(BASE_WEIGHT) + verified * U256::from(weight);
+    // 64 + 64 bits, times at most 2^64, times 2^20: below 256.
     let quality = narrow((weighted << 20) / space_time)? / u128::from(BASE_WEIGHT);
     mul_shift(size.into(), quality, 20).map(StoragePower)
 }
@@ -214,13 +213,18 @@ mod tests {
     #[test]
     fn quality_power_matches_the_spec() {
         let (size, life) = (1u64 << 35, EpochCount(518_400));
-        let qa = |verified: u128| quality_power(size, life, verified).map(|power| power.0);
+        let qa = |verified: u128| quality_power(size, life, verified, 100).map(|power| power.0);
         assert_eq!(qa(0), Ok(34359738368));
         assert_eq!(qa(u128::from(size) * 518_400), Ok(343597383680));
         assert_eq!(qa((8u128 << 30) * 518_400), Ok(111669149696));
         assert_eq!(
-            quality_power(2048, EpochCount(240), 51_200).map(|power| power.0),
+            quality_power(2048, EpochCount(240), 51_200, 100).map(|power| power.0),
             Ok(3968)
+        );
+        // `chain.md` §12: weight 10 switches the feature off.
+        assert_eq!(
+            quality_power(2048, EpochCount(240), 51_200, 10).map(|power| power.0),
+            Ok(2048)
         );
         assert_eq!(
             qa(u128::from(size) * 518_400 + 1),
@@ -228,7 +232,7 @@ mod tests {
             "more verified than there is"
         );
         assert_eq!(
-            quality_power(u64::MAX, EpochCount(u64::MAX), 0),
+            quality_power(u64::MAX, EpochCount(u64::MAX), 0, 100),
             Ok(StoragePower(u64::MAX.into()))
         );
     }

@@ -18,7 +18,7 @@ use crate::provider;
 use crate::randomness::{self, Tag};
 use crate::slash;
 use crate::state::key;
-use crate::units::{Epoch, EpochCount};
+use crate::units::{Epoch, EpochCount, Overflow};
 
 /// What the message says.
 pub(crate) struct Offer<'m> {
@@ -47,15 +47,16 @@ pub(crate) fn precommit(
     require_fresh_comm_r(work, &offer.comm_r)?;
     check_times(work, &offer)?;
     let ticket = randomness::need(work.kv(), &work.net, Tag::Ticket, offer.ticket_epoch, id)?;
-    let pieces = assign_deals(work, id, provider.sector_size, &offer)?;
+    let (pieces, verified) = assign_deals(work, id, provider.sector_size, &offer)?;
     check_comm_d(&pieces, provider.sector_size, &offer.comm_d)?;
 
     provider::refresh(work, &mut provider)?;
     provider.require_no_debt()?;
     let power = quality_power(
         provider.sector_size.bytes(),
-        offer.expiration.since(work.now),
-        0,
+        remaining_life(work.now, offer.expiration),
+        verified,
+        work.params.quality_verified,
     )?;
     let deposit = slash::precommit_deposit(&work.params, &work.net, power);
     provider.require_available(deposit)?;
@@ -145,13 +146,13 @@ fn check_times(work: &Work<'_>, offer: &Offer<'_>) -> Rule<()> {
     Ok(())
 }
 
-/// Takes the listed deals for this sector and gives their pieces in order.
+/// Takes the listed deals for this sector; gives their pieces in order and the byte-epochs of the verified ones.
 fn assign_deals(
     work: &mut Work<'_>,
     id: ProviderId,
     size: SectorSize,
     offer: &Offer<'_>,
-) -> Rule<Vec<PieceInfo>> {
+) -> Rule<(Vec<PieceInfo>, u128)> {
     let most = work.params.deals_per_sector(size);
     if offer.deals.len() as u64 > most {
         let (what, value) = (Subject::SectorDeals, offer.deals.len() as u128);
@@ -164,6 +165,7 @@ fn assign_deals(
         .into());
     }
     let mut pieces = Vec::with_capacity(offer.deals.len());
+    let mut verified = 0u128;
     for deal_id in offer.deals {
         let mut deal = work.deal(deal_id)?;
         if deal.proposal.provider != id {
@@ -190,10 +192,13 @@ fn assign_deals(
             .into());
         }
         pieces.push(deal.proposal.piece());
+        verified = verified
+            .checked_add(deal.verified_space_time(work.now))
+            .ok_or(Overflow)?;
         deal.sector = Some(offer.number);
         work.save_deal(deal_id, &deal);
     }
-    Ok(pieces)
+    Ok((pieces, verified))
 }
 
 /// Lays the pieces out in listed order, each aligned to its own size, zero pieces between and behind; compares roots.

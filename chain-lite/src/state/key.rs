@@ -23,6 +23,7 @@
 //! | 41 | governance | | [`crate::governance::Governance`] |
 //! | 42 | validator's record | key | [`crate::governance::Record`] |
 //! | 10 | payment channel | id | [`crate::channel::Channel`] |
+//! | 11 | DataCap | address | [`crate::datacap::DataCap`] |
 //!
 //! | tag | index | rest of the key |
 //! |---|---|---|
@@ -63,6 +64,9 @@ const GOVERNANCE: u8 = 0x41;
 const VALIDATOR: u8 = 0x42;
 const CHANNEL: u8 = 0x10;
 const CLOSE: u8 = FIRST_INDEX;
+const DATACAP: u8 = 0x11;
+const FIRST_INDEX: u8 = 0x80;
+const CLOSE: u8 = 0x80;
 const PRECOMMIT_DUE: u8 = 0x81;
 const DEAL_DUE: u8 = 0x82;
 const COMM_R: u8 = 0x83;
@@ -223,6 +227,14 @@ pub fn channel(id: ChannelId) -> Key {
 /// All payment channels.
 pub fn channels() -> Key {
     vec![CHANNEL]
+}
+/// An address's DataCap.
+pub fn datacap(address: &Address) -> Key {
+    key(DATACAP, &[&address.0])
+}
+/// Everybody's DataCap.
+pub fn datacaps() -> Key {
+    vec![DATACAP]
 }
 /// Id of a key made by [`channel`].
 pub fn parse_channel(key: &[u8]) -> Option<ChannelId> {

@@ -301,6 +301,10 @@ pub struct Network {
     pub channels: TokenAmount,
     /// The next channel's id.
     pub next_channel: u64,
+    /// Bytes of DataCap that notaries granted to clients.
+    pub datacap_granted: StoragePower,
+    /// The part that verified deals took and did not give back.
+    pub datacap_consumed: StoragePower,
 }
 
 impl Network {

@@ -14,7 +14,7 @@ use chain_lite::message::{CheckedTx, Message};
 use chain_lite::params::ChainParams;
 use chain_lite::query::{self, SectorStatus};
 use chain_lite::state::KvRead;
-use chain_lite::units::{Epoch, EpochCount, TokenAmount};
+use chain_lite::units::{Epoch, EpochCount, StoragePower, TokenAmount};
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 use prover::{SectorNumber, SectorSize};
@@ -31,7 +31,7 @@ struct Action {
 }
 
 /// Kinds of actions: see [`Model::message`] and [`Model::act`].
-const KINDS: u8 = 24;
+const KINDS: u8 = 26;
 
 fn action() -> impl Strategy<Value = Action> {
     (0u8..KINDS, any::<u8>(), any::<u8>(), any::<u16>()).prop_map(|(kind, who, what, much)| {
@@ -78,6 +78,7 @@ impl Model {
                 TokenAmount(TOKEN),
             );
         }
+        params.datacap_root = Some(address(&owners[0]));
         let mut world = World::new(params, &accounts);
         let mut providers = Vec::new();
         for (index, owner) in owners.iter().enumerate() {
@@ -196,6 +197,7 @@ impl Model {
                     .after(EpochCount(2 + u64::from(what) % 200));
                 proposal.end = proposal.start.after(EpochCount(60 + u64::from(much) % 500));
                 proposal.price = TokenAmount(TOKEN / 1_000 * u128::from(much % 100));
+                proposal.verified = what % 3 == 0;
                 self.deals.push(proposal.id());
                 (
                     owner,
@@ -292,6 +294,21 @@ impl Model {
                 )
             }
             20..24 => return self.channel_message(action),
+            // The first owner holds the root key, the second is a notary.
+            24 => (
+                self.owners[usize::from(who) % 8 % 3].clone(),
+                Message::AllowDataCap {
+                    notary: address(&self.owners[1]),
+                    bytes: StoragePower(u128::from(much)),
+                },
+            ),
+            25 => (
+                self.owners[1].clone(),
+                Message::GrantDataCap {
+                    client: address(&client),
+                    bytes: StoragePower(u128::from(much % 4_096)),
+                },
+            ),
             _ => return None,
         })
     }
@@ -668,7 +685,7 @@ fn the_model_reaches_every_rule() {
     }
     assert_eq!(
         succeeded.len(),
-        19,
+        21,
         "messages that never succeeded are missing: {succeeded:?}"
     );
     let mut events: BTreeMap<String, u64> = BTreeMap::new();
@@ -685,7 +702,7 @@ fn the_model_reaches_every_rule() {
     }
     assert_eq!(
         events.len(),
-        28,
+        30,
         "events that never happened are missing: {events:?}"
     );
 }
