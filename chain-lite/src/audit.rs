@@ -35,6 +35,7 @@ use crate::invariants;
 use crate::log::{ChainFile, LogError, Mark};
 use crate::message::{Message, SignedTx};
 use crate::query::{self, SectorView};
+use crate::sector::dispute::{self, PostId};
 use crate::state::{self, KvRead, MemoryState, Network, key};
 use crate::tree::MemoryTree;
 use crate::units::{Epoch, TokenAmount};
@@ -233,7 +234,7 @@ pub struct ProofRecord {
     pub epoch: Epoch,
     /// The proof and its statement.
     pub document: ProofDocument,
-    /// Why it was rejected, if it was (the transaction then failed on chain too).
+    /// Why it was rejected, if it was (the transaction then failed on chain too, unless the chain took it unverified).
     pub rejected: Option<String>,
 }
 
@@ -796,7 +797,8 @@ impl Machine {
             document,
             rejected,
         };
-        let proofs: Vec<ProofRecord> = seen.into_iter().map(record).collect();
+        let stored = self.stored_proofs(verifier, &outcomes)?;
+        let proofs: Vec<ProofRecord> = seen.into_iter().chain(stored).map(record).collect();
         self.count(&last, id, &outcomes, &proofs);
         let ids: Vec<TxId> = txs.iter().map(|t| t.id()).collect();
         visitor.block(&Replayed {
@@ -812,6 +814,27 @@ impl Machine {
             return Err("I1: the places where money is do not add up to genesis + minted".into());
         }
         Ok(())
+    }
+
+    /// The proofs that the chain took unverified in this block (optimistic mode), verified here all the same.
+    fn stored_proofs(
+        &self,
+        verifier: &dyn ProofVerifier,
+        outcomes: &Outcomes,
+    ) -> Result<Vec<(ProofDocument, Option<String>)>, String> {
+        let mut proofs = Vec::new();
+        for id in outcomes.events.iter().filter_map(|e| PostId::of(&e.event)) {
+            // A post that was disputed in the same block was verified then.
+            let Some(post) = dispute::stored(&self.state, &id).map_err(|e| e.to_string())? else {
+                continue;
+            };
+            let statement = dispute::statement_of(&self.state, &id, &post);
+            let statement = statement.map_err(|e| e.to_string())?;
+            let verdict = verifier.window_post(&statement, &post.proof);
+            let document = ProofDocument::window_post(&statement, &post.proof);
+            proofs.push((document, verdict.err().map(|e| e.to_string())));
+        }
+        Ok(proofs)
     }
 
     fn check_header(&self, genesis: &CheckedGenesis, last: &FinalBlock) -> Result<(), String> {

@@ -174,6 +174,12 @@ pub enum Subject {
     DataCapRoot,
     /// Bytes of DataCap.
     DataCap,
+    /// The announcement of a dispute.
+    DisputeAnnouncement,
+    /// A window PoSt that was taken unverified and may be disputed.
+    StoredPost,
+    /// A dispute of a proof that verifies.
+    SoundPost,
 }
 
 impl Subject {
@@ -243,6 +249,9 @@ impl Subject {
             Self::VoucherAmount => "the voucher's amount",
             Self::DataCapRoot => "the DataCap root key of genesis",
             Self::DataCap => "the bytes of DataCap",
+            Self::DisputeAnnouncement => "the announcement of this dispute",
+            Self::StoredPost => "a stored window PoSt that may be disputed",
+            Self::SoundPost => "a dispute of a proof that verifies",
         }
     }
 }

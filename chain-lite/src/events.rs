@@ -33,6 +33,8 @@ pub enum FaultReason {
     Skipped,
     /// Its provider declared it.
     Declared,
+    /// A stored proof of it was disputed and is wrong.
+    Disputed,
 }
 
 /// Why a provider was charged.
@@ -49,6 +51,8 @@ pub enum PenaltyReason {
     PreCommitExpired,
     /// The fee of a transaction.
     Fee,
+    /// A stored proof that is wrong.
+    Disputed,
 }
 
 /// Why something was burnt.
@@ -357,6 +361,34 @@ pub enum Event {
         client: Address,
         /// Bytes of padded pieces.
         bytes: StoragePower,
+    },
+    /// The accepted window PoSt before this was not verified: it may be disputed.
+    PostStored {
+        /// Which provider.
+        provider: ProviderId,
+        /// The deadline.
+        deadline: u16,
+        /// The partition.
+        partition: u32,
+        /// The close of the occurrence it was made for.
+        close: Epoch,
+    },
+    /// A stored window PoSt was disputed and is wrong.
+    PostDisputed {
+        /// Which provider.
+        provider: ProviderId,
+        /// The deadline.
+        deadline: u16,
+        /// The partition.
+        partition: u32,
+        /// The close of the occurrence it was made for.
+        close: Epoch,
+        /// Who found it.
+        disputer: Address,
+        /// What it cost the provider.
+        charged: TokenAmount,
+        /// The disputer's part of that.
+        reward: TokenAmount,
     },
 }
 

@@ -51,8 +51,6 @@
 //! assert_eq!(query::account(&state, &friend)?.free, TokenAmount(30));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//!
-//! Left out of this version: optimistic verification (§7; refused by [`ChainParams::check`]).
 
 use std::collections::BTreeMap;
 
@@ -61,7 +59,9 @@ use prover::SectorNumber;
 use prover::verify::{PorepStatement, WindowPostStatement};
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Account, Address, ChainId, ChannelId, DealId, ProviderId, TxId};
+use crate::account::{
+    Account, Address, ChainId, ChannelId, DealId, DisputeDigest, ProviderId, TxId,
+};
 use crate::channel::{self, Channel};
 use crate::datacap::{self, DataCap};
 use crate::deal::{self, Deal};
@@ -73,6 +73,7 @@ use crate::message::{CheckedTx, Message};
 use crate::params::{ChainParams, MAX_SUPPLY, ParamsError};
 use crate::provider::{self, Provider};
 use crate::reward::{self, Vesting};
+use crate::sector::dispute::{PostId, StoredPost};
 use crate::sector::{self, Deadline, Partition, Sector, SectorLeaf};
 use crate::slash;
 use crate::state::{KvRead, Network, Overlay, WriteSet, key, read, scan_range};
@@ -436,6 +437,13 @@ impl<'a> Work<'a> {
         })? {
             deal::settle::not_activated(self, &id)?;
         }
+        for post in self.due(key::disputes_due_until(self.now), key::parse_dispute_due)? {
+            sector::dispute::forget(self, &post)?;
+        }
+        let announced = key::announcements_due_until(self.now);
+        for (sender, digest) in self.due(announced, key::parse_announcement_due)? {
+            self.kv.delete(key::announcement(&sender, &digest));
+        }
         let expired = self.due(key::precommits_due_until(self.now), |key| {
             key::parse_precommit_due(key).map(|(_, id, number)| (id, Due::PreCommit(number)))
         })?;
@@ -779,6 +787,12 @@ impl Work<'_> {
             Message::GrantDataCap { client, bytes } => {
                 datacap::grant(self, sender, client, *bytes).map(done)
             }
+            Message::AnnounceDispute { digest } => {
+                sector::dispute::announce(self, sender, digest).map(done)
+            }
+            Message::Dispute { post, salt } => {
+                sector::dispute::dispute(self, sender, post, salt).map(done)
+            }
         }
     }
 }
@@ -917,6 +931,52 @@ impl Work<'_> {
         } else {
             self.kv.put(key::datacap(address), cap);
         }
+    }
+
+    /// A stored window PoSt, while it may be disputed.
+    pub(crate) fn post(&self, id: &PostId) -> Rule<StoredPost> {
+        let found = read(&self.kv, &key::post(id))?;
+        found.ok_or_else(|| {
+            ChainError::NotFound {
+                what: Subject::StoredPost,
+            }
+            .into()
+        })
+    }
+
+    pub(crate) fn save_post(&mut self, id: &PostId, post: &StoredPost) {
+        self.kv.put(key::post(id), post);
+    }
+
+    pub(crate) fn remove_post(&mut self, id: &PostId) {
+        self.kv.delete(key::post(id));
+    }
+
+    /// When `sender` announced a dispute by this digest.
+    pub(crate) fn announced(
+        &self,
+        sender: &Address,
+        digest: &DisputeDigest,
+    ) -> Rule<Option<Epoch>> {
+        Ok(read(&self.kv, &key::announcement(sender, digest))?)
+    }
+
+    /// Remembers an announcement for one dispute window.
+    pub(crate) fn announce(&mut self, sender: &Address, digest: &DisputeDigest) {
+        let until = self.now.after(self.params.dispute_window);
+        self.kv.put(key::announcement(sender, digest), &self.now);
+        self.index(key::announcement_due(until, sender, digest));
+    }
+
+    pub(crate) fn forget_announcement(
+        &mut self,
+        sender: &Address,
+        digest: &DisputeDigest,
+        announced: Epoch,
+    ) {
+        let until = announced.after(self.params.dispute_window);
+        self.kv.delete(key::announcement(sender, digest));
+        self.unindex(key::announcement_due(until, sender, digest));
     }
 
     pub(crate) fn vesting(&self, id: ProviderId) -> Rule<Vesting> {

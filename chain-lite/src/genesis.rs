@@ -24,7 +24,7 @@ use crate::certificate::{CertError, Validator, ValidatorSet};
 use crate::clock::ClockMode;
 use crate::codec::{self, CodecError};
 use crate::execute;
-use crate::params::{ChainParams, ParamsError};
+use crate::params::{ChainParams, ParamsError, VerificationMode};
 use crate::state::{WriteSet, key};
 use crate::units::TokenAmount;
 
@@ -248,6 +248,12 @@ impl Genesis {
             return refuse(
                 format!("{size} sectors, which can be regenerated faster than they are challenged"),
                 "use 32GiB and 64GiB",
+            );
+        }
+        if self.params.verification != VerificationMode::Eager {
+            return refuse(
+                "optimistic verification, because the nodes of this version do not dispute by themselves".into(),
+                "use eager",
             );
         }
         if let Some(key) = self.keys.iter().find(|k| k.insecure || !is_pinned(k)) {

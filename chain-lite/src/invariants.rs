@@ -12,7 +12,7 @@ use std::fmt;
 use borsh::BorshDeserialize;
 use prover::SectorNumber;
 
-use crate::account::{Account, Address, ChannelId, DealId, ProviderId};
+use crate::account::{Account, Address, ChannelId, DealId, DisputeDigest, ProviderId};
 use crate::channel::{Channel, MAX_LANES};
 use crate::codec::encode;
 use crate::datacap::DataCap;
@@ -24,9 +24,10 @@ use crate::provider::Provider;
 use crate::query;
 use crate::reward::{self, Vesting};
 use crate::sector::deadline::Schedule;
+use crate::sector::dispute::{self, PostId, StoredPost};
 use crate::sector::{Deadline, Partition, PreCommit, Sector, SectorLeaf, SectorState};
 use crate::state::{KvRead, Network, StoreError, decode, key, scan};
-use crate::units::TokenAmount;
+use crate::units::{Epoch, TokenAmount};
 
 /// A rule of the whole state that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +59,8 @@ struct Snapshot {
     deals: BTreeMap<DealId, Deal>,
     channels: BTreeMap<ChannelId, Channel>,
     datacaps: BTreeMap<Address, DataCap>,
+    posts: Vec<(PostId, StoredPost)>,
+    announcements: BTreeMap<(Address, DisputeDigest), Epoch>,
 }
 
 impl Snapshot {
@@ -86,6 +89,8 @@ impl Snapshot {
             deals: load(state, &key::deals(), |key| key::last_32(key).map(DealId))?,
             channels: load(state, &key::channels(), key::parse_channel)?,
             datacaps: load(state, &key::datacaps(), address)?,
+            posts: dispute::all_stored(state)?,
+            announcements: load(state, &key::announcements(), key::parse_announcement)?,
             precommits,
             sectors,
         })
@@ -214,6 +219,13 @@ impl Snapshot {
                     provider.balance
                 )
             });
+            let stakes = self.posts.iter().filter(|(post, _)| post.provider == *id);
+            report.equal(
+                "I5",
+                format!("stake of provider {id}"),
+                provider.at_stake.0,
+                sum(stakes.map(|(_, post)| post.stake)),
+            );
             let queue = self.vesting.get(id).map_or(0, |queue| queue.total().0);
             report.equal(
                 "I5",
@@ -453,6 +465,15 @@ impl Snapshot {
         }
         for (&(id, number), sector) in &self.sectors {
             index.insert(key::comm_r(&sector.comm_r), encode(&(id, number)));
+        }
+        let window = self.params.dispute_window;
+        for (id, _) in &self.posts {
+            let due = id.close.after(window).next();
+            index.insert(key::dispute_due(due, id), Vec::new());
+        }
+        for ((sender, digest), &announced) in &self.announcements {
+            let due = announced.after(window);
+            index.insert(key::announcement_due(due, sender, digest), Vec::new());
         }
         for (id, deal) in &self.deals {
             if deal.status == DealStatus::Published {

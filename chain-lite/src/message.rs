@@ -22,6 +22,12 @@ use crate::certificate::{MAX_VALIDATORS, Sig, Validator, ValidatorId};
 use crate::channel::SignedVoucher;
 use crate::codec::{self, CodecError, tagged_hash};
 use crate::governance::DoubleVote;
+use crate::account::{
+    Address, Blake3Root, ChainId, ChannelId, DealId, DisputeDigest, NetKey, ProviderId, TxId,
+};
+use crate::channel::SignedVoucher;
+use crate::codec::{self, CodecError, tagged_hash};
+use crate::sector::dispute::PostId;
 use crate::units::{Epoch, StoragePower, TokenAmount};
 
 /// Longest signed transaction in bytes.
@@ -263,6 +269,19 @@ pub enum Message {
         /// Bytes of padded pieces.
         bytes: StoragePower,
     },
+    /// Announces a dispute without saying of what (optimistic mode, `chain.md` §7).
+    AnnounceDispute {
+        /// [`PostId::digest`] of the sender, the post and a salt.
+        digest: DisputeDigest,
+    },
+    /// Says that a stored window PoSt is wrong. Its announcement must be older.
+    Dispute {
+        /// Which post.
+        post: PostId,
+        /// The salt of the announcement.
+        #[serde(with = "crate::beacon::hex_array")]
+        salt: [u8; 32],
+    },
 }
 
 impl Message {
@@ -291,7 +310,9 @@ impl Message {
             | Self::SettleChannel { .. }
             | Self::CollectChannel { .. }
             | Self::AllowDataCap { .. }
-            | Self::GrantDataCap { .. } => None,
+            | Self::GrantDataCap { .. }
+            | Self::AnnounceDispute { .. }
+            | Self::Dispute { .. } => None,
         }
     }
 
@@ -304,6 +325,7 @@ impl Message {
             }
             // 64 signatures at 40 µs take about as long as one proof.
             Self::SetValidators { approvals, .. } => (approvals.len() as u64).div_ceil(64),
+            Self::Dispute { .. } => 1,
             _ => 0,
         }
     }
@@ -334,6 +356,8 @@ impl Message {
             Self::CollectChannel { .. } => "collect_channel",
             Self::AllowDataCap { .. } => "allow_data_cap",
             Self::GrantDataCap { .. } => "grant_data_cap",
+            Self::AnnounceDispute { .. } => "announce_dispute",
+            Self::Dispute { .. } => "dispute",
         }
     }
 
@@ -819,6 +843,18 @@ pub(crate) mod tests {
                 client: Address([40; 32]),
                 bytes: StoragePower(41),
             },
+            Message::AnnounceDispute {
+                digest: DisputeDigest([42; 32]),
+            },
+            Message::Dispute {
+                post: PostId {
+                    provider,
+                    deadline: 43,
+                    partition: 44,
+                    close: Epoch(45),
+                },
+                salt: [46; 32],
+            },
         ]
     }
 
@@ -880,6 +916,8 @@ pub(crate) mod tests {
             "f8af8511820c0fb9", // collect_channel
             "0a3184777b15aa75", // allow_data_cap
             "dafe4ebe8ccf0695", // grant_data_cap
+            "6e55c5804ed45170", // announce_dispute
+            "49d9aec3ab484637", // dispute
         ];
         assert_eq!(pins, expected);
     }

@@ -20,7 +20,7 @@ use crate::units::{EpochCount, StoragePower, TokenAmount};
 pub enum VerificationMode {
     /// At once: a wrong proof rejects the message.
     Eager,
-    /// On dispute. Described in the spec, not offered by this version: [`ChainParams::check`] refuses it.
+    /// On dispute, unless it makes a sector active: see [`crate::sector::dispute`].
     Optimistic,
 }
 
@@ -115,6 +115,14 @@ pub struct ChainParams {
     pub datacap_root: Option<Address>,
     /// Power of a verified byte, in tenths of that of any other; 10 makes them equal.
     pub quality_verified: u64,
+    /// How long a stored window PoSt may be disputed after its deadline's close (optimistic mode only).
+    pub dispute_window: EpochCount,
+    /// What a wrong stored proof costs a sector, in hundredths of a day of expected reward.
+    pub dispute_fee_centidays: u64,
+    /// Cap of that fee, percent of the sector's pledge.
+    pub dispute_fee_cap_percent: u64,
+    /// The disputer's share of it, percent.
+    pub dispute_reward_percent: u64,
 }
 
 /// Genesis constants that the rules cannot work with.
@@ -155,6 +163,7 @@ impl ChainParams {
             fee_verify: TokenAmount(0),
             missed_proposals_max: 200,
             channel_settle: EpochCount(30),
+            dispute_window: EpochCount(60),
             ..Self::production()
         }
     }
@@ -207,6 +216,10 @@ impl ChainParams {
             channel_settle: EpochCount(1_440),
             datacap_root: None,
             quality_verified: 100,
+            dispute_window: EpochCount(1_800),
+            dispute_fee_centidays: 551,
+            dispute_fee_cap_percent: 10,
+            dispute_reward_percent: 10,
         }
     }
 
@@ -240,10 +253,6 @@ impl ChainParams {
     pub fn check(&self) -> Result<(), ParamsError> {
         let window = self.window();
         let rules = [
-            (
-                self.verification == VerificationMode::Eager,
-                "verification mode `optimistic` is not offered by this version; use `eager`",
-            ),
             (
                 self.deadlines >= 3,
                 "an assignment needs a deadline that is neither open nor next: at least 3 deadlines",
@@ -360,6 +369,16 @@ impl ChainParams {
                     && self.fee_verify.0 <= MAX_FEE,
                 "a fee is above 2^80",
             ),
+            // The next proof of a partition must not come while the last one may still be disputed.
+            (
+                self.dispute_window.0 >= 2
+                    && self.dispute_window.0 <= self.proving_period.0.saturating_sub(window.0),
+                "dispute_window must lie between 2 and the proving period less one deadline's window",
+            ),
+            (
+                self.dispute_fee_cap_percent <= 100 && self.dispute_reward_percent <= 100,
+                "a dispute's fee cap or reward is above 100 percent",
+            ),
             (
                 self.quality_verified >= 10 && self.quality_verified <= 1_000,
                 "quality_verified must lie in 10..=1,000",
@@ -381,6 +400,7 @@ impl ChainParams {
             self.pledge_days,
             self.fault_fee_centidays,
             self.termination_age_days,
+            self.dispute_fee_centidays,
         ];
         days.iter().all(|&days| days <= 1_000_000) && self.termination_age_days >= 1
     }
@@ -434,7 +454,7 @@ mod tests {
     #[test]
     fn broken_relations_are_refused() {
         let broken: [fn(&mut ChainParams); 10] = [
-            |p| p.verification = VerificationMode::Optimistic,
+            |p| p.dispute_window = EpochCount(101),
             |p| p.deadlines = 7,
             |p| p.deadlines = 2,
             |p| p.post_lookback = EpochCount(6),

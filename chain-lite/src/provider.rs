@@ -62,6 +62,8 @@ pub struct Provider {
     pub vesting: TokenAmount,
     /// Penalties not yet paid.
     pub fee_debt: TokenAmount,
+    /// What disputes of its stored proofs would charge: not to be withdrawn while they may come. Zero in eager mode.
+    pub at_stake: TokenAmount,
     /// Bytes of its active sectors.
     pub raw_power: StoragePower,
     /// Their quality-adjusted power, which earns.
@@ -236,6 +238,7 @@ pub(crate) fn register(
         pledge: TokenAmount::ZERO,
         vesting: TokenAmount::ZERO,
         fee_debt: TokenAmount::ZERO,
+        at_stake: TokenAmount::ZERO,
         raw_power: StoragePower::ZERO,
         power: StoragePower::ZERO,
         acc_claimed: work.net.acc,
@@ -273,7 +276,7 @@ pub(crate) fn withdraw(
     let mut provider = owned(work, sender, id)?;
     refresh(work, &mut provider)?;
     provider.require_no_debt()?;
-    provider.require_available(amount)?;
+    provider.require_available(amount.plus(provider.at_stake)?)?;
     provider.balance = provider.balance.minus(amount)?;
     work.save_provider(&provider)?;
     work.credit(sender, amount)

@@ -100,6 +100,8 @@ pub struct ProviderView {
     pub vesting: TokenAmount,
     /// Penalties not yet paid.
     pub fee_debt: TokenAmount,
+    /// What disputes of its stored proofs would charge; not withdrawable while they may come.
+    pub at_stake: TokenAmount,
     /// Balance without the claims.
     pub unlocked: TokenAmount,
     /// What it may withdraw or lock, before the rewards below are claimed.
@@ -382,6 +384,7 @@ fn provider_view(
         pledge: provider.pledge,
         vesting: provider.vesting,
         fee_debt: provider.fee_debt,
+        at_stake: provider.at_stake,
         raw_power: provider.raw_power,
         power: provider.power,
     })

@@ -5,6 +5,7 @@
 //! All rates start from the expected reward [`expected_reward`]. It saturates instead of failing: where it is a cost it
 //! becomes unaffordable, where it is a fee it is capped by the pledge, so no rule can be stopped by it.
 
+use crate::account::Address;
 use crate::error::Rule;
 use crate::events::{BurnReason, Event, PenaltyReason};
 use crate::execute::Work;
@@ -58,8 +59,30 @@ pub fn fault_fee(
     power: StoragePower,
     pledge: TokenAmount,
 ) -> TokenAmount {
-    let span = EpochCount(params.day.0.saturating_mul(params.fault_fee_centidays) / 100);
-    expected_reward(net, power, span).min(percent(pledge, params.fault_fee_cap_percent))
+    let (centidays, cap) = (params.fault_fee_centidays, params.fault_fee_cap_percent);
+    capped_reward(params, net, (power, pledge), (centidays, cap))
+}
+
+/// What a wrong stored window PoSt costs for one of its sectors (`chain.md` §7).
+pub fn dispute_fee(
+    params: &ChainParams,
+    net: &Network,
+    power: StoragePower,
+    pledge: TokenAmount,
+) -> TokenAmount {
+    let (centidays, cap) = (params.dispute_fee_centidays, params.dispute_fee_cap_percent);
+    capped_reward(params, net, (power, pledge), (centidays, cap))
+}
+
+/// The expected reward of so many hundredths of a day, at most so many percent of the pledge.
+fn capped_reward(
+    params: &ChainParams,
+    net: &Network,
+    (power, pledge): (StoragePower, TokenAmount),
+    (centidays, cap_percent): (u64, u64),
+) -> TokenAmount {
+    let span = EpochCount(params.day.0.saturating_mul(centidays) / 100);
+    expected_reward(net, power, span).min(percent(pledge, cap_percent))
 }
 
 /// `TF`: what ending a sector early costs.
@@ -139,6 +162,43 @@ pub(crate) fn penalize(
     Ok(())
 }
 
+/// Charges a provider for a stored proof that is wrong, a share of it to the one who found it. Gives that share: as much of
+/// it as the provider's loose money and unvested rewards hold, because pledge and deposits are never touched here.
+pub(crate) fn penalize_for(
+    work: &mut Work<'_>,
+    provider: &mut Provider,
+    finder: &Address,
+    amount: TokenAmount,
+) -> Rule<TokenAmount> {
+    reward::vest(work, provider)?;
+    let share = percent(amount, work.params.dispute_reward_percent);
+    release_vesting(work, provider, share.minus_or_zero(provider.available()))?;
+    let share = share.min(provider.available());
+    if !share.is_zero() {
+        provider.balance = provider.balance.minus(share)?;
+        work.credit(finder, share)?;
+    }
+    penalize(
+        work,
+        provider,
+        PenaltyReason::Disputed,
+        amount.minus(share)?,
+    )?;
+    Ok(share)
+}
+
+/// Unlocks up to `wanted` of the rewards that have not vested, earliest first.
+fn release_vesting(work: &mut Work<'_>, provider: &mut Provider, wanted: TokenAmount) -> Rule<()> {
+    if wanted.is_zero() || provider.vesting.is_zero() {
+        return Ok(());
+    }
+    let mut queue = work.vesting(provider.id)?;
+    let taken = queue.take(wanted);
+    provider.vesting = provider.vesting.minus(taken)?;
+    work.save_vesting(provider.id, &queue);
+    Ok(())
+}
+
 /// Repays debt from what vests next, then burns unlocked money for it. Pledge and deposits are never touched here.
 pub(crate) fn repay_debt(
     work: &mut Work<'_>,
@@ -149,12 +209,7 @@ pub(crate) fn repay_debt(
     if provider.fee_debt.is_zero() {
         return Ok(());
     }
-    if !provider.vesting.is_zero() {
-        let mut queue = work.vesting(provider.id)?;
-        let taken = queue.take(provider.fee_debt);
-        provider.vesting = provider.vesting.minus(taken)?;
-        work.save_vesting(provider.id, &queue);
-    }
+    release_vesting(work, provider, provider.fee_debt)?;
     let paid = provider.unlocked().min(provider.fee_debt);
     if !paid.is_zero() {
         provider.balance = provider.balance.minus(paid)?;

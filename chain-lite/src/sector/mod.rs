@@ -8,10 +8,11 @@
 //! ```
 //! A number's leaf ([`SectorLeaf`]) holds what stays the same after prove-commit; what changes every period lives in its
 //! [`Partition`], one leaf for up to 2,349 sectors, so that a period's proofs and faults change few leaves.
-//! In order of a sector's life: [`precommit`], [`commit`], [`deadline`], [`window_post`], [`fault`].
+//! In order of a sector's life: [`precommit`], [`commit`], [`deadline`], [`window_post`], [`dispute`], [`fault`].
 
 pub mod commit;
 pub mod deadline;
+pub mod dispute;
 pub mod fault;
 pub mod precommit;
 pub mod window_post;

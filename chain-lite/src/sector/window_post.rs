@@ -5,20 +5,26 @@
 //! skipped nor plainly faulty, ascending. (Filecoin fills the circuit's other slots with a proven sector; the verifier
 //! does that for a short statement, which after de-duplication is the same list of inputs, `proofs.md` §5.4.) A partition
 //! is posted once in a period, whatever the proof's bytes (`threat-model.md` P10, P11). Skipping is declaring a fault.
+//!
+//! In optimistic mode a proof that makes no sector active is not verified but stored ([`super::dispute`]).
 
 use prover::verify::WindowPostStatement;
 use prover::{CommR, SectorNumber};
 
 use super::commit::verdict;
 use super::deadline::{Schedule, Window};
-use super::{Partition, SectorState};
+use super::dispute::{self, PostId, StoredPost};
+use super::{Partition, SectorLeaf, SectorState};
 use crate::account::{Address, ProviderId};
-use crate::error::{ChainError, Rule, Subject};
+use crate::error::{ChainError, Rule, StoreError, Subject};
 use crate::events::{Event, FaultReason};
 use crate::execute::Work;
+use crate::params::VerificationMode;
 use crate::provider::{self, Provider};
 use crate::randomness::{self, Tag};
 use crate::reward;
+use crate::state::{KvRead, key, read};
+use crate::units::TokenAmount;
 
 /// What the message says.
 pub(crate) struct Post<'m> {
@@ -51,26 +57,58 @@ pub(crate) fn submit(
         .into());
     }
     let proven = proven_set(&partition, post.skipped)?;
-    verify(work, &provider, window, &proven, post.proof)?;
+    let challenge = window.challenge;
+    let randomness = randomness::need(work.kv(), &work.net, Tag::WindowPost, challenge, id)?;
+    let unverified = work.params.verification == VerificationMode::Optimistic
+        && !makes_active(&partition, &proven);
+    if !unverified {
+        let statement = statement(work.kv(), &provider, randomness, &proven)?;
+        verdict(
+            work.verifier()?.window_post(&statement, post.proof),
+            Subject::WindowPostProof,
+        )?;
+    }
 
     reward::claim(work, &mut provider)?;
     take_effect(work, &mut provider, window, &mut partition, post.skipped)?;
-    work.save_provider(&provider)?;
     work.save_partition(id, post.deadline, post.partition, &partition);
     let Post {
         deadline,
         partition,
         skipped,
-        ..
+        proof,
     } = post;
     work.emit(Event::PostAccepted {
         provider: id,
         deadline,
         partition,
-        proven,
+        proven: proven.clone(),
         skipped: skipped.to_vec(),
     });
-    Ok(())
+    if unverified {
+        let stored = StoredPost {
+            randomness,
+            proven,
+            proof: proof.to_vec(),
+            stake: TokenAmount::ZERO,
+        };
+        let post = PostId {
+            provider: id,
+            deadline,
+            partition,
+            close: window.close,
+        };
+        dispute::store(work, &mut provider, post, stored)?;
+    }
+    work.save_provider(&provider)
+}
+
+/// Whether any sector would earn that did not before: such a proof is always verified.
+fn makes_active(partition: &Partition, proven: &[SectorNumber]) -> bool {
+    let fresh = |slot: &&super::Slot| {
+        slot.state != SectorState::Active && proven.binary_search(&slot.number).is_ok()
+    };
+    partition.slots.iter().any(|slot| fresh(&slot))
 }
 
 /// The sectors that the proof must cover: all that are neither skipped nor plainly faulty. At least one.
@@ -107,29 +145,27 @@ fn proven_set(partition: &Partition, skipped: &[SectorNumber]) -> Rule<Vec<Secto
     Ok(proven)
 }
 
-fn verify(
-    work: &Work<'_>,
+/// What a proof of these sectors must prove.
+pub(super) fn statement(
+    state: &dyn KvRead,
     provider: &Provider,
-    window: Window,
+    randomness: [u8; 32],
     proven: &[SectorNumber],
-    proof: &[u8],
-) -> Rule<()> {
+) -> Result<WindowPostStatement, StoreError> {
     let id = provider.id;
-    let value = randomness::need(work.kv(), &work.net, Tag::WindowPost, window.challenge, id)?;
     let mut sectors: Vec<(SectorNumber, CommR)> = Vec::with_capacity(proven.len());
     for &number in proven {
-        sectors.push((number, work.sector(id, number)?.comm_r));
+        let key = key::sector(id, number);
+        let leaf: Option<SectorLeaf> = read(state, &key)?;
+        let leaf = leaf.ok_or_else(|| StoreError::corrupt(&key, "proven, but is not there"))?;
+        sectors.push((number, dispute::comm_r_of(leaf)));
     }
-    let statement = WindowPostStatement {
+    Ok(WindowPostStatement {
         size: provider.sector_size,
         prover: id.prover_id(),
-        randomness: randomness::post(value),
+        randomness: randomness::post(randomness),
         sectors,
-    };
-    verdict(
-        work.verifier()?.window_post(&statement, proof),
-        Subject::WindowPostProof,
-    )
+    })
 }
 
 /// Skipped sectors become faulty; unproven and recovering ones in the proven set become active.

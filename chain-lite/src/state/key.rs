@@ -24,6 +24,8 @@
 //! | 42 | validator's record | key | [`crate::governance::Record`] |
 //! | 10 | payment channel | id | [`crate::channel::Channel`] |
 //! | 11 | DataCap | address | [`crate::datacap::DataCap`] |
+//! | 12 | stored window PoSt | provider, deadline u16, partition u32, close | [`crate::sector::dispute::StoredPost`] |
+//! | 13 | announced dispute | sender, digest | [`Epoch`] of the announcement |
 //!
 //! | tag | index | rest of the key |
 //! |---|---|---|
@@ -34,12 +36,15 @@
 //! | 84 | deals of a provider | provider, deal id |
 //! | 85 | deals of a client | address, deal id |
 //! | 86 | nonce of a client's deals | address, nonce → deal id |
+//! | 90 | stored window PoSt is forgotten | epoch, then as in 12 |
+//! | 91 | announced dispute is forgotten | epoch, sender, digest |
 
 use holdfast_light::leaf::FIRST_INDEX;
 use prover::{CommR, SectorNumber};
 
-use crate::account::{Address, ChannelId, DealId, ProviderId};
+use crate::account::{Address, ChannelId, DealId, DisputeDigest, ProviderId};
 use crate::certificate::ValidatorId;
+use crate::sector::dispute::PostId;
 use crate::units::Epoch;
 
 pub use holdfast_light::leaf::is_leaf;
@@ -65,6 +70,8 @@ const VALIDATOR: u8 = 0x42;
 const CHANNEL: u8 = 0x10;
 const CLOSE: u8 = FIRST_INDEX;
 const DATACAP: u8 = 0x11;
+const STORED_POST: u8 = 0x12;
+const ANNOUNCEMENT: u8 = 0x13;
 const FIRST_INDEX: u8 = 0x80;
 const CLOSE: u8 = 0x80;
 const PRECOMMIT_DUE: u8 = 0x81;
@@ -73,9 +80,11 @@ const COMM_R: u8 = 0x83;
 const PROVIDER_DEALS: u8 = 0x84;
 const CLIENT_DEALS: u8 = 0x85;
 const CLIENT_NONCES: u8 = 0x86;
+const DISPUTE_DUE: u8 = 0x90;
+const ANNOUNCEMENT_DUE: u8 = 0x91;
 
 /// The tags of all indexes.
-pub const INDEX_TAGS: [u8; 7] = [
+pub const INDEX_TAGS: [u8; 9] = [
     CLOSE,
     PRECOMMIT_DUE,
     DEAL_DUE,
@@ -83,6 +92,8 @@ pub const INDEX_TAGS: [u8; 7] = [
     PROVIDER_DEALS,
     CLIENT_DEALS,
     CLIENT_NONCES,
+    DISPUTE_DUE,
+    ANNOUNCEMENT_DUE,
 ];
 
 /// The keys that begin with `prefix`: from (inclusive) and until (exclusive).
@@ -236,6 +247,48 @@ pub fn datacap(address: &Address) -> Key {
 pub fn datacaps() -> Key {
     vec![DATACAP]
 }
+/// The fields of a stored post's name.
+fn post_fields(id: &PostId) -> Vec<u8> {
+    [
+        id.provider.0.to_be_bytes().as_slice(),
+        &id.deadline.to_be_bytes(),
+        &id.partition.to_be_bytes(),
+        &id.close.0.to_be_bytes(),
+    ]
+    .concat()
+}
+/// A stored window PoSt.
+pub fn post(id: &PostId) -> Key {
+    key(STORED_POST, &[&post_fields(id)])
+}
+/// All stored window PoSts.
+pub fn posts() -> Key {
+    vec![STORED_POST]
+}
+/// Reads back [`post`].
+pub fn parse_post(key: &[u8]) -> Option<PostId> {
+    let (provider, deadline, partition) = parse_partition(key.get(..15)?)?;
+    let [close] = words::<1>(key.get(15..)?)?;
+    Some(PostId {
+        provider,
+        deadline,
+        partition,
+        close: Epoch(close),
+    })
+}
+/// An announced dispute.
+pub fn announcement(sender: &Address, digest: &DisputeDigest) -> Key {
+    key(ANNOUNCEMENT, &[&sender.0, &digest.0])
+}
+/// All announced disputes.
+pub fn announcements() -> Key {
+    vec![ANNOUNCEMENT]
+}
+/// Reads back [`announcement`].
+pub fn parse_announcement(key: &[u8]) -> Option<(Address, DisputeDigest)> {
+    let (sender, digest) = key.get(1..)?.split_first_chunk::<32>()?;
+    Some((Address(*sender), DisputeDigest(digest.try_into().ok()?)))
+}
 /// Id of a key made by [`channel`].
 pub fn parse_channel(key: &[u8]) -> Option<ChannelId> {
     let [id] = words::<1>(key.get(1..)?)?;
@@ -301,6 +354,39 @@ pub fn deals_due_until(epoch: Epoch) -> (Key, Key) {
 pub fn parse_deal_due(key: &[u8]) -> Option<(Epoch, DealId)> {
     let [epoch] = words::<1>(key.get(1..9)?)?;
     Some((Epoch(epoch), DealId(key.get(9..)?.try_into().ok()?)))
+}
+/// Index: a stored window PoSt is forgotten at an epoch.
+pub fn dispute_due(epoch: Epoch, id: &PostId) -> Key {
+    key(DISPUTE_DUE, &[&epoch.0.to_be_bytes(), &post_fields(id)])
+}
+/// All stored window PoSts that are forgotten up to the given epoch, as a range.
+pub fn disputes_due_until(epoch: Epoch) -> (Key, Key) {
+    (
+        vec![DISPUTE_DUE],
+        key(DISPUTE_DUE, &[&epoch.next().0.to_be_bytes()]),
+    )
+}
+/// Reads back [`dispute_due`].
+pub fn parse_dispute_due(key: &[u8]) -> Option<PostId> {
+    parse_post(key.get(8..)?)
+}
+/// Index: an announced dispute is forgotten at an epoch.
+pub fn announcement_due(epoch: Epoch, sender: &Address, digest: &DisputeDigest) -> Key {
+    key(
+        ANNOUNCEMENT_DUE,
+        &[&epoch.0.to_be_bytes(), &sender.0, &digest.0],
+    )
+}
+/// All announced disputes that are forgotten up to the given epoch, as a range.
+pub fn announcements_due_until(epoch: Epoch) -> (Key, Key) {
+    (
+        vec![ANNOUNCEMENT_DUE],
+        key(ANNOUNCEMENT_DUE, &[&epoch.next().0.to_be_bytes()]),
+    )
+}
+/// Reads back [`announcement_due`].
+pub fn parse_announcement_due(key: &[u8]) -> Option<(Address, DisputeDigest)> {
+    parse_announcement(key.get(8..)?)
 }
 /// Index: the live sector that holds a CommR.
 pub fn comm_r(comm_r: &CommR) -> Key {

@@ -3,6 +3,7 @@
 
 mod channels;
 mod datacap;
+mod disputes;
 mod model;
 mod refusals;
 mod scenarios;

@@ -538,6 +538,7 @@ async fn wait_for_charge(
         FaultReason::Declared => "declared by its provider",
         FaultReason::Skipped => "skipped by its provider",
         FaultReason::Missed => "missed its deadline",
+        FaultReason::Disputed => "disputed for a wrong proof",
     };
     out.say(format_args!(
         "Found: at epoch {detected_epoch} the sector was {found_by} and lost its power; its second missed period cost {} tokens.",
