@@ -25,6 +25,7 @@ use crate::beacon::Entry;
 use crate::block::{BLOCK_VERSION, Block, BlockId, FinalBlock, Outcomes};
 use crate::certificate::{Validator, ValidatorSet};
 use crate::clock::ClockMode;
+use crate::clock;
 use crate::deal::{Deal, DealStatus};
 use crate::error::StoreError;
 use crate::events::{Event, EventRecord};
@@ -841,10 +842,9 @@ impl Machine {
         let header = &last.block.header;
         let (set, next) = self.validators()?;
         let before = &self.report;
-        let epoch_follows = match genesis.genesis().clock {
-            ClockMode::Logical { .. } => header.epoch == before.epoch.next(),
-            ClockMode::Beacon { .. } => header.epoch > before.epoch,
-        };
+        let (mode, beacons) = (genesis.genesis().clock, genesis.beacons());
+        let (parent, time) = (before.epoch, header.time_ms);
+        let epoch_follows = clock::follows(mode, beacons, parent, header.epoch, time);
         let claims = [
             ("version", header.version == BLOCK_VERSION),
             ("chain id", header.chain_id == genesis.chain_id()),

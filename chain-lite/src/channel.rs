@@ -108,7 +108,8 @@ pub struct Channel {
     pub due: TokenAmount,
     /// Lanes with a redeemed voucher, ascending.
     pub lanes: Vec<Lane>,
-    /// The first epoch in which it takes no voucher and may be collected, once a side has asked for it.
+    /// The first epoch in which it takes no voucher and may be collected, once a side has asked for it; dark epochs since
+    /// then are added.
     pub closes: Option<Epoch>,
 }
 
@@ -173,7 +174,9 @@ pub(crate) fn redeem(work: &mut Work<'_>, sender: &Address, signed: &SignedVouch
         }
         .into());
     }
-    if let Some(closes) = channel.closes.filter(|&closes| work.now >= closes) {
+    if let Some(closes) = channel.closes
+        && is_closed(work, closes)?
+    {
         let (what, now) = (Subject::Voucher, work.now);
         let latest = Epoch(closes.0.saturating_sub(1));
         return Err(ChainError::TooLate { what, latest, now }.into());
@@ -287,6 +290,12 @@ pub(crate) fn settle(work: &mut Work<'_>, sender: &Address, id: ChannelId) -> Ru
     Ok(())
 }
 
+/// Whether as many lit epochs have passed as a payee has for its last vouchers: an outage takes none of them away.
+fn is_closed(work: &Work<'_>, closes: Epoch) -> Rule<bool> {
+    let span = work.params.channel_settle;
+    Ok(work.lit_since(closes.before(span))? >= span)
+}
+
 /// Anybody, once it is closed: the due part to the payee, the rest to the payer. Nobody can lose by it, and no money waits
 /// for a key that is lost.
 pub(crate) fn collect(work: &mut Work<'_>, id: ChannelId) -> Rule<()> {
@@ -297,7 +306,7 @@ pub(crate) fn collect(work: &mut Work<'_>, id: ChannelId) -> Rule<()> {
         }
         .into());
     };
-    if work.now < closes {
+    if !is_closed(work, closes)? {
         return Err(ChainError::TooEarly {
             what: Subject::Channel,
             earliest: closes,

@@ -200,6 +200,24 @@ pub fn beacon_epoch(schedule: &BeaconSchedule, unix_ms: u64) -> Option<Epoch> {
     Some(Epoch(low))
 }
 
+/// Whether a block of `epoch`, stamped `time_ms`, may follow one of `parent`: the next epoch under the logical clock, the epoch
+/// of its time under the beacon's. A block stamped into the past would know its own seeds, and one whose stamp and epoch
+/// disagree could have any epoch.
+pub fn follows(
+    mode: ClockMode,
+    schedule: &BeaconSchedule,
+    parent: Epoch,
+    epoch: Epoch,
+    time_ms: u64,
+) -> bool {
+    match mode {
+        ClockMode::Logical { .. } => epoch == parent.next(),
+        ClockMode::Beacon { .. } => {
+            epoch > parent && beacon_epoch(schedule, time_ms) == Some(epoch)
+        }
+    }
+}
+
 /// The beacon clock's decision when the newest block has epoch `parent`: jump to the present epoch, never stamp a block
 /// into the past (its maker would know its seeds).
 pub fn beacon_tick(schedule: &BeaconSchedule, parent: Epoch, unix_ms: u64) -> Tick {

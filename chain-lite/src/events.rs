@@ -390,6 +390,15 @@ pub enum Event {
         /// The disputer's part of that.
         reward: TokenAmount,
     },
+    /// A deadline stays open, because there were dark epochs in its window.
+    DeadlineExtended {
+        /// Which provider.
+        provider: ProviderId,
+        /// The deadline.
+        deadline: u16,
+        /// Its close now.
+        close: Epoch,
+    },
 }
 
 /// Decimal text for a `u128` that is no quantity with a type of its own.

@@ -14,9 +14,9 @@
 //! Fees of a provider's own messages are a penalty of the provider (`chain.md` §13), so that a window PoSt never fails
 //! for lack of loose money.
 //!
-//! Clock: this version runs the logical clock (`DESIGN.md` §5), one block in every epoch, each with its beacon value.
-//! Under it every epoch is lit, so the requeueing of `beacon.md` §3 has nothing to do; a context with a gap or without
-//! its beacon value is refused instead of being handled wrongly.
+//! Epochs: a block may come many epochs after its parent, and bring fewer beacon values than epochs have passed. The epochs
+//! in between are begun one by one, dark ([`crate::lit`]); timers that have dark epochs inside are put off. Under the
+//! logical clock (`DESIGN.md` §5) there is one block in every epoch with its value, and none of this happens.
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -68,6 +68,7 @@ use crate::deal::{self, Deal};
 use crate::error::{ChainError, Rule, Stop, StoreError, Subject};
 use crate::events::{BurnReason, Event, EventRecord, PenaltyReason};
 use crate::governance;
+use crate::lit;
 use crate::market::{self, Escrow};
 use crate::message::{CheckedTx, Message};
 use crate::params::{ChainParams, MAX_SUPPLY, ParamsError};
@@ -77,7 +78,7 @@ use crate::sector::dispute::{PostId, StoredPost};
 use crate::sector::{self, Deadline, Partition, Sector, SectorLeaf};
 use crate::slash;
 use crate::state::{KvRead, Network, Overlay, WriteSet, key, read, scan_range};
-use crate::units::{Epoch, Overflow, TokenAmount};
+use crate::units::{Epoch, EpochCount, Overflow, TokenAmount};
 
 /// Why a verifier did not accept a proof.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,7 +110,8 @@ pub struct BlockCtx {
     pub round: u32,
     /// The block's epoch: after the parent's.
     pub epoch: Epoch,
-    /// Randomness of verified beacon rounds, one for each epoch after the last known one, ascending, up to `epoch`.
+    /// Randomness of verified beacon rounds, of the epochs after the last known one, ascending, none skipped, none after
+    /// `epoch`; how many is the proposer's choice.
     pub beacons: Vec<(Epoch, [u8; 32])>,
 }
 
@@ -243,6 +245,10 @@ pub fn apply(
     governance::begin_block(&mut work, ctx.round).map_err(unexpected)?;
     work.take_beacon(ctx)?;
     work.begin_epoch().map_err(unexpected)?;
+    work.take_beacons(ctx)?;
+    work.begin_epochs(ctx.epoch).map_err(unexpected)?;
+    work.forget_beacons(ctx.beacons.len() + 1)
+        .map_err(unexpected)?;
     let mut receipts = Vec::with_capacity(txs.len());
     for (index, tx) in (0u32..).zip(txs) {
         work.tx = Some(index);
@@ -382,14 +388,12 @@ impl<'a> Work<'a> {
                 ctx.height
             )));
         }
-        if Some(ctx.epoch.0) != epoch.0.checked_add(1) {
-            let why = format!(
-                "epoch {} after {epoch}; the logical clock has one block in every epoch",
+        if ctx.epoch <= epoch {
+            return Err(ApplyError::Context(format!(
+                "epoch {} after {epoch}",
                 ctx.epoch
-            );
-            return Err(ApplyError::Context(why));
+            )));
         }
-        work.now = ctx.epoch;
         work.net.epoch = ctx.epoch;
         work.net.height = ctx.height;
         work.chain_id = ctx.chain_id;
@@ -397,30 +401,87 @@ impl<'a> Work<'a> {
         Ok(work)
     }
 
-    /// Stores this epoch's beacon value and forgets the one that nothing may name any more.
-    fn take_beacon(&mut self, ctx: &BlockCtx) -> Result<(), ApplyError> {
-        let [(epoch, value)] = ctx.beacons.as_slice() else {
-            let why = format!(
-                "{} beacon values; the logical clock brings exactly its epoch's",
-                ctx.beacons.len()
-            );
-            return Err(ApplyError::Context(why));
-        };
-        if *epoch != self.now {
-            return Err(ApplyError::Context(format!(
-                "a beacon value of epoch {epoch} in epoch {}",
-                self.now
-            )));
-        }
-        self.kv.put(key::beacon(*epoch), value);
-        self.net.beacon_tip = *epoch;
-        if let Some(old) = epoch
-            .0
-            .checked_sub(self.params.randomness_kept().0.saturating_add(1))
-        {
-            self.kv.delete(key::beacon(Epoch(old)));
+    /// Stores the block's beacon values.
+    fn take_beacons(&mut self, ctx: &BlockCtx) -> Result<(), ApplyError> {
+        for (epoch, value) in &ctx.beacons {
+            if *epoch != self.net.beacon_tip.next() || *epoch > ctx.epoch {
+                return Err(ApplyError::Context(format!(
+                    "a beacon value of epoch {epoch} in epoch {}, after that of {}",
+                    ctx.epoch, self.net.beacon_tip
+                )));
+            }
+            self.kv.put(key::beacon(*epoch), value);
+            self.net.beacon_tip = *epoch;
         }
         Ok(())
+    }
+
+    /// Begins every epoch after the parent's up to the block's own: those without a block are dark, and the block's own is if
+    /// its newest beacon value is too old to prove a deadline with.
+    fn begin_epochs(&mut self, epoch: Epoch) -> Rule<()> {
+        loop {
+            let fresh = self.net.beacon_tip >= self.now.before(self.params.post_lookback);
+            if self.now < epoch || !fresh {
+                let (gone, key, run) = lit::record_dark(&self.kv, &mut self.net, self.now)?;
+                if let Some(gone) = gone {
+                    self.kv.delete(gone);
+                }
+                self.kv.put(key, &run);
+            }
+            self.begin_epoch()?;
+            if self.now >= epoch {
+                break;
+            }
+            self.now = self.now.next();
+        }
+        Ok(())
+    }
+
+    /// Forgets up to `most` of the beacon values that nothing may name any more: one more than the block brought, so that they
+    /// do not pile up. Kept times count lit epochs, as the timers do.
+    fn forget_beacons(&mut self, most: usize) -> Rule<()> {
+        let (from, until) = key::prefix_range(&key::beacons());
+        for (key, _) in self.kv.range(&from, &until, most)? {
+            let epoch = key::parse_beacon(&key)
+                .ok_or_else(|| StoreError::corrupt(&key, "not a key of a beacon value"))?;
+            if self.lit_since(epoch)? <= self.params.randomness_kept() {
+                break;
+            }
+            self.kv.delete(key);
+        }
+        Ok(())
+    }
+
+    /// Lit epochs after `since`, up to now.
+    pub(crate) fn lit_since(&self, since: Epoch) -> Rule<EpochCount> {
+        Ok(lit::passed(&self.kv, &self.net, since, self.now)?)
+    }
+
+    /// Lit epochs from `open` until before now.
+    pub(crate) fn lit_from(&self, open: Epoch) -> Rule<EpochCount> {
+        let all = self.now.since(open).0;
+        let dark = lit::dark_before(&self.kv, &self.net, self.now)?
+            - lit::dark_before(&self.kv, &self.net, open)?;
+        Ok(EpochCount(all.saturating_sub(dark)))
+    }
+
+    /// Where a timer of `span` lit epochs since `since` stands in its index, while it runs.
+    pub(crate) fn due_at(&self, since: Epoch, span: EpochCount) -> Rule<Epoch> {
+        Ok(lit::due_at(&self.kv, &self.net, (since, span), self.now)?)
+    }
+
+    /// Puts a timer that fell due off, if it lacks lit epochs: `entry` makes its index key. Says whether it did.
+    pub(crate) fn put_off(
+        &mut self,
+        since: Epoch,
+        span: EpochCount,
+        entry: impl FnOnce(Epoch) -> Vec<u8>,
+    ) -> Rule<bool> {
+        let left = lit::lacking(&self.kv, &self.net, (since, span), self.now)?;
+        if left.0 > 0 {
+            self.index(entry(self.now.after(left)));
+        }
+        Ok(left.0 > 0)
     }
 
     /// `chain.md` §15, steps 1 to 3.

@@ -194,12 +194,6 @@ impl Genesis {
         if self.kind == NetworkKind::Public {
             self.check_public()?;
         }
-        if from_beacon {
-            // `execute` takes exactly one beacon value per block; lit and dark epochs (`spec/beacon.md` §3) are not in its rules.
-            return content(
-                "the beacon clock is described but not offered by this version; use a logical clock".into(),
-            );
-        }
         let bytes = self.to_bytes();
         if bytes.len() > MAX_GENESIS_BYTES {
             return Err(CodecError::TooLong {

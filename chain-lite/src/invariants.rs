@@ -16,8 +16,9 @@ use crate::account::{Account, Address, ChannelId, DealId, DisputeDigest, Provide
 use crate::channel::{Channel, MAX_LANES};
 use crate::codec::encode;
 use crate::datacap::DataCap;
-use crate::deal::publish::must_be_active_before;
+use crate::deal::publish::activation_timer;
 use crate::deal::{Deal, DealStatus};
+use crate::lit;
 use crate::market::Escrow;
 use crate::params::ChainParams;
 use crate::provider::Provider;
@@ -27,7 +28,7 @@ use crate::sector::deadline::Schedule;
 use crate::sector::dispute::{self, PostId, StoredPost};
 use crate::sector::{Deadline, Partition, PreCommit, Sector, SectorLeaf, SectorState};
 use crate::state::{KvRead, Network, StoreError, decode, key, scan};
-use crate::units::{Epoch, TokenAmount};
+use crate::units::{Epoch, EpochCount, TokenAmount};
 
 /// A rule of the whole state that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +130,7 @@ pub fn check(state: &dyn KvRead) -> Result<Vec<Violation>, StoreError> {
 
 /// The index entries that follow from the leaves.
 pub fn indexes(state: &dyn KvRead) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
-    Ok(Snapshot::read(state)?.indexes())
+    Snapshot::read(state)?.indexes(state)
 }
 
 struct Report(Vec<Violation>);
@@ -451,16 +452,19 @@ impl Snapshot {
         report.equal("datacap", "granted", granted, held.saturating_add(consumed));
     }
 
-    fn indexes(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    fn indexes(&self, state: &dyn KvRead) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
         let mut index = BTreeMap::new();
+        let now = self.net.epoch;
+        let due_at = |timer| lit::due_at(state, &self.net, timer, now);
         for (&(id, deadline), counts) in &self.deadlines {
             if let Some(provider) = self.providers.get(&id).filter(|_| counts.sectors() > 0) {
-                let window = Schedule::of(&self.params, provider).window(self.net.epoch, deadline);
+                let schedule = Schedule::of(&self.params, provider);
+                let window = schedule.occurrence(now, deadline, counts);
                 index.insert(key::close(window.close, id, deadline), Vec::new());
             }
         }
         for (&(id, number), pre) in &self.precommits {
-            let due = pre.epoch.after(self.params.precommit_max).next();
+            let due = due_at((pre.epoch, EpochCount(self.params.precommit_max.0 + 1)))?;
             index.insert(key::precommit_due(due, id, number), Vec::new());
         }
         for (&(id, number), sector) in &self.sectors {
@@ -468,7 +472,7 @@ impl Snapshot {
         }
         let window = self.params.dispute_window;
         for (id, _) in &self.posts {
-            let due = id.close.after(window).next();
+            let due = due_at((id.close, EpochCount(window.0 + 1)))?;
             index.insert(key::dispute_due(due, id), Vec::new());
         }
         for ((sender, digest), &announced) in &self.announcements {
@@ -477,10 +481,8 @@ impl Snapshot {
         }
         for (id, deal) in &self.deals {
             if deal.status == DealStatus::Published {
-                index.insert(
-                    key::deal_due(must_be_active_before(&deal.proposal), id),
-                    Vec::new(),
-                );
+                let due = due_at(activation_timer(deal))?;
+                index.insert(key::deal_due(due, id), Vec::new());
             }
             index.insert(key::provider_deal(deal.proposal.provider, id), Vec::new());
             index.insert(key::client_deal(&deal.proposal.client, id), Vec::new());
@@ -490,11 +492,11 @@ impl Snapshot {
                 index.insert(nonce, [other, encode(id)].concat());
             }
         }
-        index
+        Ok(index)
     }
 
     fn compare_indexes(&self, state: &dyn KvRead, report: &mut Report) -> Result<(), StoreError> {
-        let mut expected = self.indexes();
+        let mut expected = self.indexes(state)?;
         for tag in key::INDEX_TAGS {
             for (key, value) in scan(state, &[tag])? {
                 let found = expected.remove(&key);

@@ -26,8 +26,9 @@ use crate::block::{
     BLOCK_VERSION, Block, BlockId, Body, FinalBlock, Header, MAX_BLOCK_PROOFS, MAX_BLOCK_TXS,
     MAX_BODY_BYTES, Outcomes,
 };
-use crate::certificate::{CertError, Certificate, ValidatorSet};
+use crate::certificate::{CertError, Certificate, ValidatorId, ValidatorSet};
 use crate::clock::ClockMode;
+use crate::clock;
 use crate::codec;
 use crate::error::StoreError;
 use crate::execute::{self, ApplyError, BlockCtx, ProofVerifier, Receipt};
@@ -838,6 +839,9 @@ impl Ledger {
             ClockMode::Logical { .. } => h.epoch == tip.epoch.next(),
             ClockMode::Beacon { .. } => h.epoch > tip.epoch,
         };
+        let set = self.validators().hash();
+        let (mode, beacons) = (self.genesis.genesis().clock, self.genesis.beacons());
+        let epoch_follows = clock::follows(mode, beacons, tip.epoch, h.epoch, h.time_ms);
         let fields = [
             ("version", h.version == BLOCK_VERSION),
             ("chain_id", h.chain_id == self.chain_id()),
@@ -1293,6 +1297,8 @@ pub(crate) mod tests {
     use crate::account::{Account, Address};
     use crate::beacon::{BeaconParams, DevnetSigner};
     use crate::certificate::{Validator, ValidatorId};
+    use crate::certificate::Validator;
+    use crate::clock::ClockMode;
     use crate::execute::ProofError;
     use crate::genesis::{GENESIS_VERSION, NetworkKind};
     use crate::log::testing::MemDisk;
@@ -1404,6 +1410,68 @@ pub(crate) mod tests {
             let (block, certificate) = next_block(ledger, txs);
             ledger.commit(block, certificate).unwrap();
         }
+    }
+
+    /// The beacon's clock: a block's epoch is that of its time, whatever its proposer would like. After an hour without a chain
+    /// the next block is of the present epoch, and the rounds in between come when they come.
+    #[test]
+    fn tm_v5_a_block_stamped_into_another_epoch_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let mut genesis = genesis(1);
+        genesis.clock = ClockMode::Beacon { epoch_ms: 2_000 };
+        let ledger = open(home.path(), &genesis).unwrap();
+        let start = |epoch: u64| 1_700_000_000_000 + (epoch - 1) * 2_000;
+        let proposer = ValidatorId(validator().verifying_key().to_bytes());
+        let build = |epoch: u64, now_ms: u64, first: u64, count: u64| {
+            let entries = (first..first + count)
+                .map(|round| beacon().sign(round))
+                .collect();
+            ledger.build(proposer, Epoch(epoch), now_ms, entries, vec![])
+        };
+        let commit = |block: ValidBlock| {
+            let height = block.block().header.height;
+            let id = block.id();
+            let certificate = Certificate::solo(&ledger.chain_id(), height, id, &validator());
+            ledger.commit(block, certificate).unwrap();
+        };
+        commit(build(1, start(1), 1, 1).unwrap());
+        let now = start(1_801) + 700;
+        for (epoch, time) in [
+            (2, now),
+            (1_800, now),
+            (1_802, now),
+            (1_801, start(2)),
+            (1, now),
+        ] {
+            let refused = build(epoch, time, 2, 0).unwrap_err();
+            assert!(
+                matches!(
+                    refused,
+                    LedgerError::Block(BlockError::Header { field: "epoch", .. })
+                ),
+                "{epoch} {refused}"
+            );
+        }
+        // None of the due rounds, then some, then the rest: 256 a block.
+        commit(build(1_801, now, 2, 0).unwrap());
+        let mut next = 2;
+        for epoch in 1_802..=1_810u64 {
+            let count = (epoch + 1 - next).min(256);
+            commit(build(epoch, start(epoch), next, count).unwrap());
+            next += count;
+        }
+        assert_eq!(ledger.beacon_tip().unwrap(), Epoch(1_810));
+        let network = network(&ledger.view()).unwrap();
+        assert!((1_800..=1_808).contains(&network.dark), "{}", network.dark);
+
+        // An auditor who replays the export agrees.
+        let path = home.path().join("chain.hfx");
+        let mut file = File::create(&path).unwrap();
+        ledger.export(&mut file, &mut |_| ()).unwrap();
+        let silent = &mut |_: &crate::audit::Replayed<'_>| ();
+        let report = crate::audit::replay(&path, None, silent).unwrap().report;
+        assert!(report.ok(), "{:?}", report.failures);
+        assert_eq!(report.epoch, Epoch(1_810));
     }
 
     fn balance(ledger: &Ledger, n: u64) -> u128 {

@@ -8,6 +8,7 @@
 //! 3. rules, `spec/chain.md`: [`market`], [`channel`], [`deal`], [`provider`], [`sector`], [`reward`], [`slash`],
 //!    [`governance`];
 //! 3. rules, `spec/chain.md`: [`market`], [`channel`], [`datacap`], [`deal`], [`provider`], [`sector`], [`reward`], [`slash`];
+//! 3. rules, `spec/chain.md`: [`market`], [`channel`], [`datacap`], [`deal`], [`provider`], [`sector`], [`reward`], [`slash`], [`lit`];
 //! 4. one block: [`execute::apply`] runs the epoch's due work, then the transactions; [`events`] say what happened;
 //! 5. checks and reads: [`invariants`], [`query`];
 //! 6. around it, on what the crate `holdfast-light` defines for clients too: [`block`], [`certificate`], [`genesis`],
@@ -33,6 +34,7 @@ pub mod channel;
 pub mod datacap;
 pub mod deal;
 pub mod governance;
+pub mod lit;
 pub mod market;
 pub mod provider;
 pub mod reward;

@@ -623,7 +623,8 @@ pub fn deadlines(
     let schedule = Schedule::of(&params, &provider);
     let mut views = Vec::with_capacity(params.deadlines.into());
     for index in 0..params.deadlines {
-        let window = schedule.window(next, index);
+        let leaf: Deadline = read(state, &key::deadline(id, index))?.unwrap_or_default();
+        let window = schedule.occurrence(next, index, &leaf);
         let partitions = partitions(state, id, index)?;
         views.push(DeadlineView {
             index,

@@ -21,7 +21,7 @@ use crate::provider::{self, Provider};
 use crate::reward;
 use crate::slash;
 use crate::state::{key, read};
-use crate::units::{Epoch, TokenAmount};
+use crate::units::{Epoch, EpochCount, TokenAmount};
 
 /// Publishes what can be published.
 pub(crate) fn publish(
@@ -171,7 +171,6 @@ fn check_terms(work: &Work<'_>, provider: &Provider, proposal: &DealProposal) ->
 }
 
 fn record(work: &mut Work<'_>, provider: ProviderId, id: DealId, proposal: &DealProposal) {
-    work.index(key::deal_due(must_be_active_before(proposal), &id));
     work.index(key::provider_deal(provider, &id));
     work.index(key::client_deal(&proposal.client, &id));
     work.index_client_nonce(&proposal.client, proposal.client_nonce, &id);
@@ -185,6 +184,8 @@ fn record(work: &mut Work<'_>, provider: ProviderId, id: DealId, proposal: &Deal
         ended: None,
         proposal: proposal.clone(),
     };
+    let (since, span) = activation_timer(&deal);
+    work.index(key::deal_due(since.after(span), &id));
     work.save_deal(&id, &deal);
     work.emit(Event::DealPublished {
         deal: id,
@@ -193,7 +194,8 @@ fn record(work: &mut Work<'_>, provider: ProviderId, id: DealId, proposal: &Deal
     });
 }
 
-/// The epoch at whose beginning a deal that is not active is broken: `now > start`.
-pub(crate) fn must_be_active_before(proposal: &DealProposal) -> Epoch {
-    proposal.start.next()
+/// The timer at whose end a deal that is not active is broken: `now > start`, in lit epochs since its publication.
+pub(crate) fn activation_timer(deal: &Deal) -> (Epoch, EpochCount) {
+    let latest = deal.proposal.start.next();
+    (deal.published, latest.since(deal.published))
 }

@@ -9,7 +9,7 @@
 
 use crate::account::{Address, DealId};
 use crate::datacap;
-use crate::deal::publish::must_be_active_before;
+use crate::deal::publish::activation_timer;
 use crate::deal::{Deal, DealStatus};
 use crate::error::Rule;
 use crate::events::{BurnReason, Event};
@@ -58,6 +58,10 @@ pub(crate) fn not_activated(work: &mut Work<'_>, id: &DealId) -> Rule<()> {
     if deal.status != DealStatus::Published {
         return Ok(());
     }
+    let (since, span) = activation_timer(&deal);
+    if work.put_off(since, span, |due| key::deal_due(due, id))? {
+        return Ok(());
+    }
     let owner = work.provider(deal.proposal.provider)?.owner;
     slash(work, id, &mut deal, &owner)?;
     datacap::give_back(work, &deal.proposal)?;
@@ -67,10 +71,19 @@ pub(crate) fn not_activated(work: &mut Work<'_>, id: &DealId) -> Rule<()> {
     Ok(())
 }
 
-/// The deal's piece is in a committed sector.
-pub(crate) fn activate(work: &mut Work<'_>, id: &DealId, deal: &mut Deal) {
+/// The deal's piece is in a committed sector. Where an outage let that happen after the start, nobody held the piece in
+/// between, and the client keeps that part of the price.
+pub(crate) fn activate(
+    work: &mut Work<'_>,
+    id: &DealId,
+    deal: &mut Deal,
+    owner: &Address,
+) -> Rule<()> {
+    let (since, span) = activation_timer(deal);
+    let due = work.due_at(since, span)?;
+    work.unindex(key::deal_due(due, id));
     deal.status = DealStatus::Active;
-    work.unindex(key::deal_due(must_be_active_before(&deal.proposal), id));
+    pay(work, id, deal, owner, false)
 }
 
 /// Settles the epochs since the last settlement.

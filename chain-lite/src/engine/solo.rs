@@ -303,6 +303,17 @@ impl Maker {
         let block = self.ledger.build(slot, epoch, unix_ms(), beacons, txs)?;
         let height = slot.height;
         let certificate = Certificate::single(
+        )?;
+        let now = unix_ms();
+        // Waiting for the round may have taken the beacon's clock into the next epoch, and a header's epoch is that of its time.
+        let schedule = self.ledger.genesis().beacons();
+        let epoch = match shared.logical {
+            true => epoch,
+            false => clock::beacon_epoch(schedule, now).map_or(epoch, |at| at.max(epoch)),
+        };
+        let block = self.ledger.build(self.id, epoch, now, beacons, txs)?;
+        let height = block.block().header.height;
+        let certificate = Certificate::solo(
             &self.ledger.chain_id(),
             height,
             slot.round,
@@ -485,6 +496,30 @@ mod tests {
         fn round(&mut self, _: u64) -> Option<Entry> {
             None
         }
+    }
+
+    /// Under the beacon's clock the engine begins at the present epoch, however long ago genesis was, and carries the rounds.
+    #[test]
+    fn the_beacon_clock_jumps_to_the_present_and_brings_its_rounds() {
+        let home = tempfile::tempdir().unwrap();
+        let mut genesis = genesis(1);
+        let ago = unix_ms() / 1_000 - 100;
+        let params = &mut genesis.beacons[0];
+        (params.period, params.genesis_time) = (1, i64::try_from(ago).unwrap());
+        params.chain_hash = params.compute_chain_hash();
+        genesis.clock = ClockMode::Beacon { epoch_ms: 1_000 };
+        let (ledger, _pool, engine) = started(home.path(), &genesis);
+        let first = ledger.wait_beyond(0, LONG);
+        assert!(
+            first.epoch >= Epoch(100),
+            "{:?} {:?}",
+            first,
+            engine.status()
+        );
+        assert_eq!(ledger.beacon_tip().unwrap(), first.epoch);
+        let second = ledger.wait_beyond(first.height, LONG);
+        assert!(second.epoch > first.epoch, "{:?}", engine.status());
+        engine.stop();
     }
 
     #[test]

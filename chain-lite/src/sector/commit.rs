@@ -9,9 +9,10 @@ use prover::verify::PorepStatement;
 use prover::{RegisteredSeal, SectorNumber};
 
 use super::deadline::{self, Schedule};
-use super::precommit::{expires_at, remaining_life, require_fresh_comm_r};
+use super::precommit::{expiry_timer, remaining_life, require_fresh_comm_r};
 use super::{PreCommit, Sector, SectorLeaf, SectorState, Slot, quality_power};
 use crate::account::{Address, ProviderId};
+use crate::deal::publish::activation_timer;
 use crate::deal::{DealStatus, settle};
 use crate::error::{ChainError, Rule, Stop, Subject};
 use crate::events::Event;
@@ -87,8 +88,10 @@ pub(crate) fn prove(
     let pledge = lock_pledge(work, &mut provider, &pre, power)?;
     work.save_provider(&provider)?;
     let (deadline, partition) = take_slot(work, &provider, number)?;
-    activate_deals(work, number, &pre)?;
-    work.unindex(key::precommit_due(expires_at(work, pre.epoch), id, number));
+    activate_deals(work, number, &pre, &provider.owner)?;
+    let (since, span) = expiry_timer(work, pre.epoch);
+    let due = work.due_at(since, span)?;
+    work.unindex(key::precommit_due(due, id, number));
     work.index_comm_r(&pre.comm_r, id, number);
     let sector = Sector {
         comm_r: pre.comm_r,
@@ -136,7 +139,7 @@ fn check_time(work: &Work<'_>, pre: &PreCommit) -> Rule<()> {
         .into());
     }
     let latest = pre.epoch.after(work.params.precommit_max);
-    if now > latest {
+    if work.lit_since(pre.epoch)? > work.params.precommit_max {
         return Err(ChainError::TooLate {
             what: Subject::PreCommit,
             latest,
@@ -158,7 +161,8 @@ fn check_deals(work: &Work<'_>, number: SectorNumber, pre: &PreCommit) -> Rule<u
             }
             .into());
         }
-        if work.now > deal.proposal.start {
+        let (since, span) = activation_timer(&deal);
+        if work.lit_since(since)? >= span {
             let latest = deal.proposal.start;
             return Err(ChainError::TooLate {
                 what: Subject::DealStart,
@@ -212,11 +216,8 @@ fn take_slot(work: &mut Work<'_>, provider: &Provider, number: SectorNumber) -> 
     let (index, partition_index) = slot.ok_or(full)?;
     let mut deadline = std::mem::take(&mut deadlines[usize::from(index)]);
     if deadline.sectors() == 0 {
-        work.index(key::close(
-            schedule.window(work.now, index).close,
-            id,
-            index,
-        ));
+        let close = schedule.occurrence(work.now, index, &deadline).close;
+        work.index(key::close(close, id, index));
     }
     let at = partition_index as usize;
     if at == deadline.partitions.len() {
@@ -238,10 +239,15 @@ fn take_slot(work: &mut Work<'_>, provider: &Provider, number: SectorNumber) -> 
     Ok((index, partition_index))
 }
 
-fn activate_deals(work: &mut Work<'_>, number: SectorNumber, pre: &PreCommit) -> Rule<()> {
+fn activate_deals(
+    work: &mut Work<'_>,
+    number: SectorNumber,
+    pre: &PreCommit,
+    owner: &Address,
+) -> Rule<()> {
     for id in &pre.deals {
         let mut deal = work.deal(id)?;
-        settle::activate(work, id, &mut deal);
+        settle::activate(work, id, &mut deal, owner)?;
         work.save_deal(id, &deal);
         work.emit(Event::DealActivated {
             deal: *id,

@@ -1,7 +1,9 @@
 //! Proving periods, deadlines and when each one opens (`chain.md` §7), and where a new sector goes.
 //!
 //! A provider with offset `o` has deadline `d` open in `[o + d·W, o + (d+1)·W)` modulo the proving period. "Its deadline"
-//! in a rule is the current occurrence while it is open, else the next. Pure arithmetic on epochs; no state but counts.
+//! in a rule is the current occurrence while it is open, else the next. Pure arithmetic on epochs; no state but counts, and
+//! what an outage left behind: a window lasts `W` lit epochs ([`crate::lit`]), and one that is still open when its next
+//! occurrence opens absorbs it (`beacon.md` §3). The deadline's leaf then says which occurrence is pending.
 //!
 //! ```text
 //!   open-cutoff      open-lookback   open                 close
@@ -12,6 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Occurrence;
 use crate::error::{ChainError, Rule, Subject};
 use crate::params::ChainParams;
 use crate::provider::Provider;
@@ -74,12 +77,51 @@ impl Schedule {
         } else {
             now.after(EpochCount(self.period - phase))
         };
-        Window {
+        self.with_margins(Occurrence {
             open,
             close: open.after(EpochCount(self.window)),
+        })
+    }
+
+    fn with_margins(&self, Occurrence { open, close }: Occurrence) -> Window {
+        Window {
+            open,
+            close,
             challenge: open.before(self.lookback),
             declare_until: open.before(self.cutoff),
         }
+    }
+
+    /// The current occurrence of a deadline while it is open, else the next, outages taken into account.
+    pub fn occurrence(&self, now: Epoch, index: u16, deadline: &super::Deadline) -> Window {
+        match deadline.pending {
+            Some(pending) => self.with_margins(pending),
+            None => self.window(now, index),
+        }
+    }
+
+    /// The occurrence that closes at `now`.
+    pub(crate) fn closing(&self, now: Epoch, deadline: &super::Deadline) -> Window {
+        self.with_margins(deadline.pending.unwrap_or(Occurrence {
+            open: now.before(EpochCount(self.window)),
+            close: now,
+        }))
+    }
+
+    /// After a close at `now`: the first occurrence that has not begun, and whether the schedule alone would say so.
+    pub(crate) fn after_close(&self, now: Epoch, index: u16) -> (Occurrence, bool) {
+        let Window { open, close, .. } = self.window(now, index);
+        if open >= now {
+            return (Occurrence { open, close }, true);
+        }
+        let period = EpochCount(self.period);
+        let (open, close) = (open.after(period), close.after(period));
+        (Occurrence { open, close }, false)
+    }
+
+    /// Length of a window in lit epochs.
+    pub(crate) const fn window_span(&self) -> EpochCount {
+        EpochCount(self.window)
     }
 
     /// The deadline that is open now.
@@ -92,26 +134,35 @@ impl Schedule {
     }
 
     /// Whether a deadline is neither open nor next: its partitions may change (`chain.md` §7).
-    pub fn is_mutable(&self, now: Epoch, deadline: u16) -> bool {
-        now < self
-            .window(now, deadline)
-            .open
-            .before(EpochCount(self.window))
+    pub fn is_mutable(&self, now: Epoch, index: u16, deadline: &super::Deadline) -> bool {
+        let open = self.occurrence(now, index, deadline).open;
+        now < open.before(EpochCount(self.window))
     }
 
     /// Refuses a change of a deadline's partitions while it is open or next.
-    pub(crate) fn require_mutable(&self, now: Epoch, deadline: u16) -> Rule<()> {
-        self.require_before(now, deadline, EpochCount(self.window))
+    pub(crate) fn require_mutable(
+        &self,
+        now: Epoch,
+        index: u16,
+        deadline: &super::Deadline,
+    ) -> Rule<()> {
+        let window = self.occurrence(now, index, deadline);
+        self.require_before(now, window, EpochCount(self.window))
     }
 
     /// Refuses a declaration after its cut-off; gives the occurrence it is for.
-    pub(crate) fn require_declarable(&self, now: Epoch, deadline: u16) -> Rule<Window> {
-        self.require_before(now, deadline, self.cutoff)?;
-        Ok(self.window(now, deadline))
+    pub(crate) fn require_declarable(
+        &self,
+        now: Epoch,
+        index: u16,
+        deadline: &super::Deadline,
+    ) -> Rule<Window> {
+        let window = self.occurrence(now, index, deadline);
+        self.require_before(now, window, self.cutoff)?;
+        Ok(window)
     }
 
-    fn require_before(&self, now: Epoch, deadline: u16, margin: EpochCount) -> Rule<()> {
-        let window = self.window(now, deadline);
+    fn require_before(&self, now: Epoch, window: Window, margin: EpochCount) -> Rule<()> {
         if now < window.open.before(margin) {
             return Ok(());
         }
@@ -125,18 +176,23 @@ impl Schedule {
     }
 
     /// Refuses a proof outside its deadline's window; gives the window.
-    pub(crate) fn require_open(&self, now: Epoch, deadline: u16) -> Rule<Window> {
-        if deadline >= self.count {
+    pub(crate) fn require_open(
+        &self,
+        now: Epoch,
+        index: u16,
+        deadline: &super::Deadline,
+    ) -> Rule<Window> {
+        if index >= self.count {
             let max = u128::from(self.count.saturating_sub(1));
             return Err(ChainError::OutOfBounds {
                 what: Subject::Deadline,
-                value: deadline.into(),
+                value: index.into(),
                 min: 0,
                 max,
             }
             .into());
         }
-        let window = self.window(now, deadline);
+        let window = self.occurrence(now, index, deadline);
         if now < window.open {
             return Err(ChainError::DeadlineClosed {
                 from: window.open,
@@ -160,7 +216,7 @@ pub(crate) fn assign(
 ) -> Option<(u16, u32)> {
     let mut best: Option<(u64, u16, u32)> = None;
     for (index, deadline) in (0u16..).zip(deadlines) {
-        if !schedule.is_mutable(now, index) {
+        if !schedule.is_mutable(now, index, deadline) {
             continue;
         }
         let free = deadline
@@ -222,12 +278,17 @@ mod tests {
                 prop_assert!(window.close > now && window.close.0 <= now.0 + 140);
                 prop_assert_eq!((window.open.0 + 120 - offset) % 120, u64::from(d) * 20);
                 let mutable = (now.0 + 20) < window.open.0;
-                prop_assert_eq!(schedule.is_mutable(now, d), mutable);
-                prop_assert_eq!(schedule.require_mutable(now, d).is_ok(), mutable);
-                prop_assert_eq!(schedule.require_declarable(now, d).is_ok(), now.0 + 6 < window.open.0);
-                prop_assert_eq!(schedule.require_open(now, d).is_ok(), d == open[0]);
+                let leaf = Deadline::default();
+                prop_assert_eq!(schedule.is_mutable(now, d, &leaf), mutable);
+                prop_assert_eq!(schedule.require_mutable(now, d, &leaf).is_ok(), mutable);
+                prop_assert_eq!(schedule.require_declarable(now, d, &leaf).is_ok(), now.0 + 6 < window.open.0);
+                prop_assert_eq!(schedule.require_open(now, d, &leaf).is_ok(), d == open[0]);
+                // Without an outage the schedule and what follows a close say the same.
+                prop_assert_eq!(schedule.closing(window.close, &leaf).open, window.open);
+                let (next, regular) = schedule.after_close(window.close, d);
+                prop_assert_eq!((next.close.0, regular), (window.close.0 + 120, true));
             }
-            prop_assert!(schedule.require_open(now, 6).is_err());
+            prop_assert!(schedule.require_open(now, 6, &Deadline::default()).is_err());
         }
 
         /// What a declaration's refusal says is true: it is possible from `from` on and until before `until`.
@@ -235,11 +296,12 @@ mod tests {
         fn refusals_name_the_next_chance(offset in 0u64..120, now in 1_000u64..10_000, d in 0u16..6) {
             let schedule = devnet(offset);
             if let Err(crate::error::Stop::Refused(ChainError::DeadlineClosed { from, until, .. })) =
-                schedule.require_declarable(Epoch(now), d)
+                schedule.require_declarable(Epoch(now), d, &Deadline::default())
             {
-                prop_assert!(from.0 > now && schedule.require_declarable(from, d).is_ok());
-                prop_assert!(schedule.require_declarable(Epoch(until.0 - 1), d).is_ok());
-                prop_assert!(schedule.require_declarable(until, d).is_err());
+                let allowed = |at| schedule.require_declarable(at, d, &Deadline::default()).is_ok();
+                prop_assert!(from.0 > now && allowed(from));
+                prop_assert!(allowed(Epoch(until.0 - 1)));
+                prop_assert!(!allowed(until));
             }
         }
     }

@@ -36,7 +36,7 @@ use crate::provider::Provider;
 use crate::reward;
 use crate::slash;
 use crate::state::{KvRead, decode, key, read, scan};
-use crate::units::{Epoch, TokenAmount};
+use crate::units::{Epoch, EpochCount, TokenAmount};
 
 const DISPUTE_DOMAIN: &str = "holdfast/dispute/v1";
 
@@ -118,7 +118,8 @@ pub(super) fn store(
     }
     provider.at_stake = provider.at_stake.plus(post.stake)?;
     work.save_post(&id, &post);
-    work.index(key::dispute_due(ends_at(work, &id), &id));
+    let (since, span) = window_timer(work, &id);
+    work.index(key::dispute_due(since.after(span), &id));
     let PostId {
         provider,
         deadline,
@@ -134,13 +135,17 @@ pub(super) fn store(
     Ok(())
 }
 
-/// The epoch at whose beginning a stored post is forgotten: `now > close + DISPUTE_WINDOW`.
-fn ends_at(work: &Work<'_>, id: &PostId) -> Epoch {
-    id.close.after(work.params.dispute_window).next()
+/// The timer at whose end a stored post is forgotten: `now > close + DISPUTE_WINDOW`, in lit epochs.
+fn window_timer(work: &Work<'_>, id: &PostId) -> (Epoch, EpochCount) {
+    (id.close, EpochCount(work.params.dispute_window.0 + 1))
 }
 
 /// Nobody disputed it in time. Its index entry is gone already.
 pub(crate) fn forget(work: &mut Work<'_>, id: &PostId) -> Rule<()> {
+    let (since, span) = window_timer(work, id);
+    if work.put_off(since, span, |due| key::dispute_due(due, id))? {
+        return Ok(());
+    }
     let post = work.post(id)?;
     let mut provider = work.provider(id.provider)?;
     release(work, &mut provider, id, &post)?;
@@ -207,7 +212,9 @@ pub(crate) fn dispute(
     reward::claim(work, &mut provider)?;
     fault_all(work, &mut provider, id, &post)?;
     release(work, &mut provider, id, &post)?;
-    work.unindex(key::dispute_due(ends_at(work, id), id));
+    let (since, span) = window_timer(work, id);
+    let due = work.due_at(since, span)?;
+    work.unindex(key::dispute_due(due, id));
     work.forget_announcement(sender, &digest, announced);
     let reward = slash::penalize_for(work, &mut provider, sender, post.stake)?;
     work.save_provider(&provider)?;

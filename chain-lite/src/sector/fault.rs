@@ -8,7 +8,7 @@
 use prover::SectorNumber;
 
 use super::deadline::{Schedule, Window};
-use super::{EndedSector, Partition, Sector, SectorEnd, SectorLeaf, SectorState, Slot};
+use super::{EndedSector, Occurrence, Partition, Sector, SectorEnd, SectorLeaf, SectorState, Slot};
 use crate::account::{Address, ProviderId};
 use crate::deal::settle;
 use crate::error::{ChainError, Rule, Stop, StoreError, Subject};
@@ -19,7 +19,7 @@ use crate::provider::{self, Provider};
 use crate::reward;
 use crate::slash;
 use crate::state::key;
-use crate::units::TokenAmount;
+use crate::units::{EpochCount, TokenAmount};
 
 /// Says in time that sectors cannot be proven.
 pub(crate) fn declare_faults(
@@ -94,7 +94,9 @@ pub(crate) fn terminate(
 ) -> Rule<()> {
     let mut provider = provider::operated(work, sender, id)?;
     let sector = work.sector(id, number)?;
-    Schedule::of(&work.params, &provider).require_mutable(work.now, sector.deadline)?;
+    let leaf = work.deadline(id, sector.deadline)?;
+    let schedule = Schedule::of(&work.params, &provider);
+    schedule.require_mutable(work.now, sector.deadline, &leaf)?;
     reward::claim(work, &mut provider)?;
     let mut partition = work.partition(id, sector.deadline, sector.partition)?;
     let state = slot_of(&mut partition, id, number)?.state;
@@ -113,39 +115,72 @@ pub(crate) fn terminate(
     work.save_provider(&provider)
 }
 
-/// A deadline closes: what was not proven becomes faulty, deals are settled, fees charged, ends reached.
+/// A deadline closes: what was not proven becomes faulty, deals are settled, fees charged, ends reached. With dark epochs in
+/// its window it stays open instead, for as many epochs more.
 pub(crate) fn close_deadline(work: &mut Work<'_>, id: ProviderId, index: u16) -> Rule<()> {
     let mut provider = work.provider(id)?;
-    reward::claim(work, &mut provider)?;
     let mut deadline = work.deadline(id, index)?;
+    let schedule = Schedule::of(&work.params, &provider);
+    let window = schedule.closing(work.now, &deadline);
+    if stays_open(work, id, index, &schedule, window)? {
+        return Ok(());
+    }
+    reward::claim(work, &mut provider)?;
     let mut charge = TokenAmount::ZERO;
     for (partition_index, count) in (0u32..).zip(&mut deadline.partitions) {
         if *count > 0 {
-            let (left, fees) = close_partition(work, &mut provider, index, partition_index)?;
+            let (left, fees) =
+                close_partition(work, &mut provider, window, (index, partition_index))?;
             *count = left;
             charge = charge.plus(fees)?;
         }
     }
-    work.save_deadline(id, index, &deadline);
+    deadline.pending = None;
     if deadline.sectors() > 0 {
-        work.index(key::close(
-            work.now.after(work.params.proving_period),
-            id,
-            index,
-        ));
+        let (next, regular) = schedule.after_close(work.now, index);
+        deadline.pending = Some(next).filter(|_| !regular);
+        work.index(key::close(next.close, id, index));
     }
+    work.save_deadline(id, index, &deadline);
     slash::penalize(work, &mut provider, PenaltyReason::Faults, charge)?;
     // Vested rewards are unlocked and old debt is repaid even where nothing new is charged.
     slash::repay_debt(work, &mut provider, crate::events::BurnReason::Penalty)?;
     work.save_provider(&provider)
 }
 
+/// Puts the close off by the lit epochs that the window lacks. Says whether it did.
+fn stays_open(
+    work: &mut Work<'_>,
+    id: ProviderId,
+    index: u16,
+    schedule: &Schedule,
+    window: Window,
+) -> Rule<bool> {
+    // The window's epochs are those from `open` until before `now`.
+    let lit = work.lit_from(window.open)?;
+    let left = schedule.window_span().0.saturating_sub(lit.0);
+    if left == 0 {
+        return Ok(false);
+    }
+    let (open, close) = (window.open, work.now.after(EpochCount(left)));
+    let mut deadline = work.deadline(id, index)?;
+    deadline.pending = Some(Occurrence { open, close });
+    work.save_deadline(id, index, &deadline);
+    work.index(key::close(close, id, index));
+    work.emit(Event::DeadlineExtended {
+        provider: id,
+        deadline: index,
+        close,
+    });
+    Ok(true)
+}
+
 /// One partition's part of the close. Gives the sectors that stay and the fees of all.
 fn close_partition(
     work: &mut Work<'_>,
     provider: &mut Provider,
-    deadline: u16,
-    index: u32,
+    window: Window,
+    (deadline, index): (u16, u32),
 ) -> Rule<(u32, TokenAmount)> {
     let id = provider.id;
     let mut partition = work.partition(id, deadline, index)?;
@@ -163,7 +198,7 @@ fn close_partition(
     let mut charge = TokenAmount::ZERO;
     let mut kept = Vec::with_capacity(partition.slots.len());
     for slot in &partition.slots {
-        let (state, fees) = close_sector(work, provider, *slot, partition.posted)?;
+        let (state, fees) = close_sector(work, provider, window, *slot, partition.posted)?;
         charge = charge.plus(fees)?;
         kept.extend(state.map(|state| Slot {
             number: slot.number,
@@ -183,12 +218,15 @@ fn close_partition(
 fn close_sector(
     work: &mut Work<'_>,
     provider: &mut Provider,
+    window: Window,
     slot: Slot,
     posted: bool,
 ) -> Rule<(Option<SectorState>, TokenAmount)> {
     let (now, id, number) = (work.now, provider.id, slot.number);
     let sector = work.sector(id, number)?;
-    let was_faulty = slot.state.faulty_since().is_some_and(|since| since < now);
+    // An older fault: one of this occurrence counts from its close, which an outage may have moved since.
+    let is_old = |since| since <= window.open;
+    let was_faulty = slot.state.faulty_since().is_some_and(is_old);
     let mut state = slot.state;
     if !posted {
         state = missed(work, provider, &sector, slot)?;
@@ -206,12 +244,15 @@ fn close_sector(
     for deal in &sector.deals {
         settle::at_close(work, deal, &provider.owner, state == SectorState::Active)?;
     }
-    let timed_out = |since: crate::units::Epoch| now.since(since) >= work.params.fault_max;
+    let timed_out = match state.faulty_since() {
+        Some(since) => work.lit_since(since)? >= work.params.fault_max,
+        None => false,
+    };
     if now >= sector.expiration {
         expire(work, provider, number, &sector, state)?;
         return Ok((None, charge));
     }
-    if state.faulty_since().is_some_and(timed_out) {
+    if timed_out {
         let fee = remove_early(
             work,
             provider,
@@ -358,13 +399,13 @@ fn free_slot(work: &mut Work<'_>, provider: &Provider, sector: &Sector) -> Rule<
         .into());
     };
     *count -= 1;
-    work.save_deadline(id, index, &deadline);
     if deadline.sectors() == 0 {
-        let close = Schedule::of(&work.params, provider)
-            .window(work.now, index)
-            .close;
+        let schedule = Schedule::of(&work.params, provider);
+        let close = schedule.occurrence(work.now, index, &deadline).close;
         work.unindex(key::close(close, id, index));
+        deadline.pending = None;
     }
+    work.save_deadline(id, index, &deadline);
     Ok(())
 }
 
@@ -395,8 +436,9 @@ fn declarable(
     number: SectorNumber,
 ) -> Rule<(Sector, Window)> {
     let sector = work.sector(provider.id, number)?;
-    let window =
-        Schedule::of(&work.params, provider).require_declarable(work.now, sector.deadline)?;
+    let leaf = work.deadline(provider.id, sector.deadline)?;
+    let schedule = Schedule::of(&work.params, provider);
+    let window = schedule.require_declarable(work.now, sector.deadline, &leaf)?;
     Ok((sector, window))
 }
 

@@ -175,6 +175,19 @@ pub struct Partition {
 pub struct Deadline {
     /// Sectors by partition. Slots are reused, partitions never move.
     pub partitions: Vec<u32>,
+    /// The current or next occurrence, where an outage made it another than the provider's schedule says.
+    pub pending: Option<Occurrence>,
+}
+
+/// When a deadline opens and closes once.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct Occurrence {
+    /// First epoch of its window.
+    pub open: Epoch,
+    /// First epoch after it, as far as is known.
+    pub close: Epoch,
 }
 
 impl Deadline {

@@ -81,7 +81,8 @@ pub(crate) fn precommit(
         deposit,
     };
     work.save_sector(id, number, &SectorLeaf::PreCommitted(leaf));
-    work.index(key::precommit_due(expires_at(work, work.now), id, number));
+    let (since, span) = expiry_timer(work, work.now);
+    work.index(key::precommit_due(since.after(span), id, number));
     work.emit(Event::PreCommitted {
         provider: id,
         sector: number,
@@ -92,9 +93,9 @@ pub(crate) fn precommit(
     Ok(())
 }
 
-/// The epoch at whose beginning a pre-commitment made at `epoch` expires: `now > epoch + PRECOMMIT_MAX`.
-pub(crate) fn expires_at(work: &Work<'_>, epoch: Epoch) -> Epoch {
-    epoch.after(work.params.precommit_max).next()
+/// The timer at whose end a pre-commitment made at `epoch` expires: `now > epoch + PRECOMMIT_MAX`, in lit epochs.
+pub(crate) fn expiry_timer(work: &Work<'_>, epoch: Epoch) -> (Epoch, EpochCount) {
+    (epoch, EpochCount(work.params.precommit_max.0 + 1))
 }
 
 /// A CommR names one live replica. (Pre-commitments do not reserve it: else whoever saw one in the mempool could block it
@@ -221,6 +222,10 @@ pub(crate) fn expire(work: &mut Work<'_>, id: ProviderId, number: SectorNumber) 
             "due to expire, but not a pre-commitment",
         )));
     };
+    let (since, span) = expiry_timer(work, leaf.epoch);
+    if work.put_off(since, span, |due| key::precommit_due(due, id, number))? {
+        return Ok(());
+    }
     for deal_id in &leaf.deals {
         let mut deal = work.deal(deal_id)?;
         if deal.status == DealStatus::Published {

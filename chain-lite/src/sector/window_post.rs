@@ -42,7 +42,9 @@ pub(crate) fn submit(
     post: Post<'_>,
 ) -> Rule<()> {
     let mut provider = provider::operated(work, sender, id)?;
-    let window = Schedule::of(&work.params, &provider).require_open(work.now, post.deadline)?;
+    let leaf = work.deadline(id, post.deadline)?;
+    let schedule = Schedule::of(&work.params, &provider);
+    let window = schedule.require_open(work.now, post.deadline, &leaf)?;
     let mut partition = work.partition(id, post.deadline, post.partition)?;
     if partition.slots.is_empty() {
         return Err(ChainError::NotFound {

@@ -26,6 +26,7 @@
 //! | 11 | DataCap | address | [`crate::datacap::DataCap`] |
 //! | 12 | stored window PoSt | provider, deadline u16, partition u32, close | [`crate::sector::dispute::StoredPost`] |
 //! | 13 | announced dispute | sender, digest | [`Epoch`] of the announcement |
+//! | 14 | run of dark epochs | first epoch after it | [`crate::lit::DarkRun`] |
 //!
 //! | tag | index | rest of the key |
 //! |---|---|---|
@@ -72,6 +73,7 @@ const CLOSE: u8 = FIRST_INDEX;
 const DATACAP: u8 = 0x11;
 const STORED_POST: u8 = 0x12;
 const ANNOUNCEMENT: u8 = 0x13;
+const DARK_RUN: u8 = 0x14;
 const FIRST_INDEX: u8 = 0x80;
 const CLOSE: u8 = 0x80;
 const PRECOMMIT_DUE: u8 = 0x81;
@@ -246,6 +248,24 @@ pub fn datacap(address: &Address) -> Key {
 /// Everybody's DataCap.
 pub fn datacaps() -> Key {
     vec![DATACAP]
+}
+/// The run of dark epochs that ends before `until`.
+pub fn dark_run(until: Epoch) -> Key {
+    key(DARK_RUN, &[&until.0.to_be_bytes()])
+}
+/// All runs of dark epochs.
+pub fn dark_runs() -> Key {
+    vec![DARK_RUN]
+}
+/// Reads back [`dark_run`].
+pub fn parse_dark_run(key: &[u8]) -> Option<Epoch> {
+    let [until] = words::<1>(key.get(1..)?)?;
+    Some(Epoch(until))
+}
+/// Reads back [`beacon`].
+pub fn parse_beacon(key: &[u8]) -> Option<Epoch> {
+    let [epoch] = words::<1>(key.get(1..)?)?;
+    Some(Epoch(epoch))
 }
 /// The fields of a stored post's name.
 fn post_fields(id: &PostId) -> Vec<u8> {

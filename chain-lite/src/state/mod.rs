@@ -305,6 +305,8 @@ pub struct Network {
     pub datacap_granted: StoragePower,
     /// The part that verified deals took and did not give back.
     pub datacap_consumed: StoragePower,
+    /// Epochs without a block or without a fresh beacon: timers do not count them ([`crate::lit`]).
+    pub dark: u64,
 }
 
 impl Network {

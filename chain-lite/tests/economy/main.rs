@@ -5,6 +5,7 @@ mod channels;
 mod datacap;
 mod disputes;
 mod model;
+mod outages;
 mod refusals;
 mod scenarios;
 mod threats;

@@ -1087,11 +1087,12 @@ fn a_block_that_cannot_be_applied() {
         apply(&world.state, &ctx, &[], &Stub)
     };
     assert!(context(&|_| ()).is_ok());
-    let wrong: [&dyn Fn(&mut chain_lite::execute::BlockCtx); 6] = [
+    let wrong: [&dyn Fn(&mut chain_lite::execute::BlockCtx); 4] = [
         &|ctx| ctx.height += 1,
-        &|ctx| ctx.epoch = ctx.epoch.next(),
-        &|ctx| ctx.epoch = ctx.epoch.before(EpochCount(1)),
-        &|ctx| ctx.beacons.clear(),
+        &|ctx| {
+            ctx.beacons.clear();
+            ctx.epoch = ctx.epoch.before(EpochCount(1));
+        },
         &|ctx| ctx.beacons[0].0 = ctx.epoch.next(),
         &|ctx| ctx.beacons.push((ctx.epoch.next(), [0; 32])),
     ];

@@ -117,13 +117,21 @@ impl World {
     }
 
     pub fn next_ctx(&self) -> BlockCtx {
-        let epoch = self.epoch.next();
+        self.ctx_at(self.epoch.next(), u64::MAX)
+    }
+
+    /// A block at a later epoch that brings up to `entries` of the beacon values that are due.
+    pub fn ctx_at(&self, epoch: Epoch, entries: u64) -> BlockCtx {
+        let net = self.net();
+        let (tip, most) = (net.beacon_tip.0, entries.min(256));
+        let due = (tip + 1..=epoch.0.min(tip.saturating_add(most))).map(Epoch);
         BlockCtx {
             chain_id: self.chain,
             height: epoch.0,
             round: 0,
+            height: net.height + 1,
             epoch,
-            beacons: vec![(epoch, beacon(epoch))],
+            beacons: due.map(|epoch| (epoch, beacon(epoch))).collect(),
         }
     }
 
@@ -144,20 +152,27 @@ impl World {
 
     /// Applies the next block without keeping it.
     pub fn try_block(&self, txs: &[CheckedTx]) -> Applied {
-        let applied = apply(&self.state, &self.next_ctx(), txs, &Stub)
-            .expect("the context continues the chain");
+        self.try_ctx(&self.next_ctx(), txs)
+    }
+
+    fn try_ctx(&self, ctx: &BlockCtx, txs: &[CheckedTx]) -> Applied {
+        let applied = apply(&self.state, ctx, txs, &Stub).expect("the context continues the chain");
         // V3: the same block gives the same bytes.
-        let again = apply(&self.state, &self.next_ctx(), txs, &Stub)
-            .expect("the context continues the chain");
+        let again = apply(&self.state, ctx, txs, &Stub).expect("the context continues the chain");
         assert_eq!(applied, again, "apply is not a function");
         applied
     }
 
     /// Applies the next block, keeps it, and checks every invariant of the result.
     pub fn block(&mut self, txs: Vec<CheckedTx>) -> Vec<Receipt> {
-        let ctx = self.next_ctx();
+        self.block_at(self.epoch.next(), u64::MAX, txs)
+    }
+
+    /// As [`Self::block`], at a later epoch and with up to `entries` beacon values.
+    pub fn block_at(&mut self, epoch: Epoch, entries: u64, txs: Vec<CheckedTx>) -> Vec<Receipt> {
+        let ctx = self.ctx_at(epoch, entries);
         let minted = self.net().minted;
-        let applied = self.try_block(&txs);
+        let applied = self.try_ctx(&ctx, &txs);
         self.state.commit(&applied.writes);
         self.epoch = ctx.epoch;
         self.log.push((ctx, txs));

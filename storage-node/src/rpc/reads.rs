@@ -218,7 +218,7 @@ pub fn partitions(
     for deadline in 0..params.deadlines {
         let leaf: chain_lite::sector::Deadline =
             read(state, &key::deadline(provider.id, deadline))?.unwrap_or_default();
-        let window = schedule.window(now, deadline);
+        let window = schedule.occurrence(now, deadline, &leaf);
         for (index, count) in (0u32..).zip(&leaf.partitions) {
             if *count == 0 {
                 continue;
