@@ -29,7 +29,7 @@ use crate::clock;
 use crate::deal::{Deal, DealStatus};
 use crate::error::StoreError;
 use crate::events::{Event, EventRecord};
-use crate::execute::{self, BlockCtx, ProofError, ProofVerifier};
+use crate::execute::{self, Applied, BlockCtx, ProofError, ProofVerifier};
 use crate::genesis::{CheckedGenesis, Genesis, NetworkKind};
 use crate::governance;
 use crate::invariants;
@@ -367,8 +367,49 @@ pub struct Replayed<'a> {
     pub bytes_read: u64,
 }
 
+/// A block's events with the state that it was applied to: what an explanation needs.
+pub struct BlockFacts<'a> {
+    /// The state before it.
+    pub before: &'a dyn KvRead,
+    /// Epoch of the block before.
+    pub parent: Epoch,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its height.
+    pub height: u64,
+    /// Its events, in order.
+    pub events: &'a [EventRecord],
+    /// All money gone after it.
+    pub burnt_after: TokenAmount,
+}
+
+impl<'a> BlockFacts<'a> {
+    /// Of a block that was applied to `before`.
+    pub fn new(
+        before: &'a dyn KvRead,
+        context: &BlockCtx,
+        applied: &'a Applied,
+    ) -> Result<Self, StoreError> {
+        let written = applied.writes.get(&key::network());
+        let after = match written.and_then(Option::as_ref) {
+            Some(bytes) => state::decode(&key::network(), bytes)?,
+            None => query::totals(before)?,
+        };
+        Ok(Self {
+            parent: query::totals(before)?.epoch,
+            before,
+            epoch: context.epoch,
+            height: context.height,
+            events: &applied.events,
+            burnt_after: after.burnt,
+        })
+    }
+}
+
 /// Looks at each replayed block.
 pub trait Visitor {
+    /// Called once per block, in order, before the state takes its writes.
+    fn before(&mut self, _facts: &BlockFacts<'_>) {}
     /// Called once per block, in order.
     fn block(&mut self, block: &Replayed<'_>);
 }
@@ -777,6 +818,8 @@ impl Machine {
         };
         let applied =
             execute::apply(&self.state, &context, &txs, &recorder).map_err(|e| e.to_string())?;
+        let facts = BlockFacts::new(&self.state, &context, &applied).map_err(|e| e.to_string())?;
+        visitor.before(&facts);
         self.state.commit(&applied.writes);
         self.report.state_root = self
             .tree

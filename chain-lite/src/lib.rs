@@ -14,6 +14,8 @@
 //! 6. around it, on what the crate `holdfast-light` defines for clients too: [`block`], [`certificate`], [`genesis`],
 //!    [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`], [`undecided`], [`vfs`], [`ledger`], [`mempool`], [`engine`],
 //!    [`light`], [`audit`].
+//! 6. around it: [`block`], [`certificate`], [`genesis`], [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`],
+//!    [`ledger`], [`mempool`], [`engine`], [`light`], [`audit`], [`explain`].
 //!
 //! Items 1–5 are pure: no clock, no I/O, no randomness, no floats, no `HashMap`, no `usize` in bytes. Given the same
 //! state, context and transactions they return the same writes on every machine (`threat-model.md` V3).
@@ -43,6 +45,7 @@ pub mod slash;
 
 pub mod events;
 pub mod execute;
+pub mod explain;
 pub mod invariants;
 pub mod query;
 

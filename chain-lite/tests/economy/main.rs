@@ -4,6 +4,7 @@
 mod channels;
 mod datacap;
 mod disputes;
+mod explained;
 mod model;
 mod outages;
 mod refusals;

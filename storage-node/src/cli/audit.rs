@@ -3,10 +3,11 @@
 //! * `proof` checks one proof under a verifying key;
 //! * `sector` shows a sector's whole history, each of its proofs verified again;
 //! * `file` shows a file's pieces: deals, sectors, newest proofs, and whether the groups are what their names commit to;
+//! * `explain-fault` says why a sector was faulty and what it cost ([`super::explain`]);
 //! * `chain` replays everything from genesis and re-verifies every signature, beacon round, Groth16 proof, state root and the
 //!   supply identity.
 //!
-//! The last three read a chain file ([`super::chain`]) and replay it, because nothing in a file is believed before that. What is
+//! All but the first read a chain file ([`super::chain`]) and replay it, because nothing in a file is believed before that. What is
 //! trusted is the chain id: give it with `--chain-id`, from a source you trust.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,8 +16,8 @@ use std::path::{Path, PathBuf};
 
 use chain_lite::account::{ChainId, DealId, ProviderId};
 use chain_lite::audit::{
-    self, AuditReport, FileAudit, GroupAudit, PieceAudit, ProofDocument, ProofRecord, Replay,
-    Replayed, SectorHistory, Visitor,
+    self, AuditReport, BlockFacts, FileAudit, GroupAudit, PieceAudit, ProofDocument, ProofRecord,
+    Replay, Replayed, SectorHistory, Visitor,
 };
 use chain_lite::deal::Deal;
 use chain_lite::genesis::Genesis;
@@ -25,7 +26,7 @@ use prover::verify::{VerifyError, VerifyingKeys};
 use serde::Serialize;
 
 use super::chain::{audit_error, chain_file, own_log};
-use super::output::Unit;
+use super::output::{Bar, Unit};
 use super::{Class, CliError, Context};
 use crate::config::Config;
 use crate::object::manifest::{Label, ObjectId, segment_root};
@@ -52,6 +53,8 @@ enum Action {
     File(FileArgs),
     /// Replay a whole chain and verify everything in it
     Chain(Chain),
+    /// Explain a sector's faults from the chain itself, each figure computed again
+    ExplainFault(super::explain::Fault),
 }
 
 #[derive(Debug, clap::Args)]
@@ -66,13 +69,13 @@ struct Proof {
 
 /// Which chain is read.
 #[derive(Debug, clap::Args)]
-struct Source {
+pub(super) struct Source {
     /// Export or block log [default: this home's block log]
     #[arg(long, value_name = "FILE")]
-    from: Option<PathBuf>,
+    pub(super) from: Option<PathBuf>,
     /// Refuse the file unless it is of this chain
     #[arg(long, value_name = "ID")]
-    chain_id: Option<ChainId>,
+    pub(super) chain_id: Option<ChainId>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -113,6 +116,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         Action::Sector(args) => sector(args, context),
         Action::File(args) => file(args, context),
         Action::Chain(args) => chain(args, context),
+        Action::ExplainFault(args) => super::explain::fault(args, context),
     }
 }
 
@@ -569,7 +573,7 @@ fn report_text(r: &AuditReport) -> String {
     text
 }
 
-fn chain_line(report: &AuditReport) -> String {
+pub(super) fn chain_line(report: &AuditReport) -> String {
     let verdict = if report.ok() { "sound" } else { "NOT sound" };
     format!(
         "chain      {verdict}: {} blocks replayed, {} proofs verified again",
@@ -577,8 +581,26 @@ fn chain_line(report: &AuditReport) -> String {
     )
 }
 
+/// A visitor whose progress a bar shows.
+struct Watched<'a> {
+    bar: &'a Bar,
+    at: u64,
+    visitor: &'a mut dyn Visitor,
+}
+
+impl Visitor for Watched<'_> {
+    fn before(&mut self, facts: &BlockFacts<'_>) {
+        self.visitor.before(facts);
+    }
+    fn block(&mut self, block: &Replayed<'_>) {
+        self.bar.advance(block.bytes_read - self.at);
+        self.at = block.bytes_read;
+        self.visitor.block(block);
+    }
+}
+
 /// Replays with a bar on top of what the command wants to see.
-fn replayed(
+pub(super) fn replayed(
     named: Option<PathBuf>,
     expected: Option<ChainId>,
     context: &Context,
@@ -589,19 +611,19 @@ fn replayed(
         .map_err(|e| CliError::io("cannot read", &path, &e))?
         .len();
     let bar = context.out.bar("replaying the chain", total, Unit::Bytes);
-    let mut at = 0;
-    let replay = audit::replay(&path, expected, &mut |block: &Replayed<'_>| {
-        bar.advance(block.bytes_read - at);
-        at = block.bytes_read;
-        visitor.block(block);
-    });
+    let mut watched = Watched {
+        bar: &bar,
+        at: 0,
+        visitor,
+    };
+    let replay = audit::replay(&path, expected, &mut watched);
     bar.finish();
     let replay = replay.map_err(|e| audit_error(&path, e))?;
     Ok((path, replay))
 }
 
 /// A chain that does not hold is an error of its own, after the report was printed.
-fn judged(path: &Path, report: &AuditReport) -> Result<(), CliError> {
+pub(super) fn judged(path: &Path, report: &AuditReport) -> Result<(), CliError> {
     if report.ok() {
         return Ok(());
     }

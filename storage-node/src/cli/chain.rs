@@ -3,7 +3,8 @@
 //! * `export` writes one file that an auditor can replay without a node: from this home's own log (a node may be
 //!   running on it), from a named log, or block by block from a chain's JSON-RPC;
 //! * `verify` checks what needs no execution: digests, headers, certificates. `holdfast audit chain` replays everything;
-//! * `status` says where the chain is.
+//! * `status` says where the chain is, and what its last epochs minted and burnt;
+//! * `explain-reward` and `issuance` say where money comes from and goes to, epoch by epoch ([`super::explain`]).
 //!
 //! An export is written beside its name and renamed when it is complete and synced, so a half one is never mistaken for
 //! a whole one.
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use chain_lite::account::ChainId;
 use chain_lite::audit::{self, AuditError};
+use chain_lite::explain::IssuanceRow;
 use chain_lite::log::{ChainFile, ExportWriter, LogError};
 use serde::Serialize;
 
@@ -37,6 +39,10 @@ enum Action {
     Verify(Verify),
     /// Say which chain this is and where it stands
     Status,
+    /// Explain an epoch's reward from the chain itself, each figure computed again
+    ExplainReward(super::explain::Reward),
+    /// List what each epoch minted and burnt, from the chain itself
+    Issuance(super::explain::IssuanceArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,6 +77,8 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         Action::Export(args) => export(args, context).await,
         Action::Verify(args) => verify(args, context),
         Action::Status => status(context).await,
+        Action::ExplainReward(args) => super::explain::reward(args, context),
+        Action::Issuance(args) => super::explain::issuance(args, context),
     }
 }
 
@@ -283,6 +291,8 @@ struct Status {
     epoch_ms: u64,
     clock_held_by: Vec<u64>,
     log_bytes: Option<u64>,
+    /// What the last epochs minted and burnt; empty where no node runs (`chain issuance` reads a file).
+    last_epochs: Vec<IssuanceRow>,
 }
 
 async fn status(context: &Context) -> Result<(), CliError> {
@@ -321,6 +331,7 @@ async fn status(context: &Context) -> Result<(), CliError> {
         if let Some(bytes) = s.log_bytes {
             text.push_str(&format!("log        {bytes} bytes\n"));
         }
+        text.push_str(&super::explain::rows_text(&s.last_epochs));
         text
     })
 }
@@ -340,7 +351,25 @@ async fn live_status(url: &str) -> Result<Status, CliError> {
         epoch_ms: info.epoch_ms,
         clock_held_by: leases.iter().map(|l| l.provider.0).collect(),
         log_bytes: None,
+        last_epochs: last_epochs(&client, height).await,
     })
+}
+
+/// Issuance and burn of the newest blocks, as far as the node tells in time.
+async fn last_epochs(client: &ChainClient, height: u64) -> Vec<IssuanceRow> {
+    const BLOCKS: u64 = 5;
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+    let from = height.saturating_sub(BLOCKS - 1).max(1);
+    let mut blocks = client.subscribe_events(from);
+    let mut rows = Vec::new();
+    while from + (rows.len() as u64) <= height {
+        let Ok(Some(block)) = tokio::time::timeout(PATIENCE, blocks.recv()).await else {
+            break;
+        };
+        let Head { height, epoch, .. } = block.head;
+        rows.push(IssuanceRow::of(height, epoch, &block.events));
+    }
+    rows
 }
 
 fn stopped_status(log: &Path) -> Result<Status, CliError> {
@@ -374,6 +403,7 @@ fn stopped_status(log: &Path) -> Result<Status, CliError> {
         epoch_ms: genesis.genesis().clock.epoch_ms(),
         clock_held_by: vec![],
         log_bytes: Some(file_len(log)?),
+        last_epochs: vec![],
     })
 }
 

@@ -29,6 +29,7 @@ pub mod chain;
 pub mod demo;
 pub mod devnet;
 pub mod error;
+pub mod explain;
 pub mod get;
 pub mod ls;
 pub mod output;
