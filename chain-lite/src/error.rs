@@ -180,6 +180,8 @@ pub enum Subject {
     StoredPost,
     /// A dispute of a proof that verifies.
     SoundPost,
+    /// Money passed on or taken out where it is closed credit.
+    ClosedCredit,
 }
 
 impl Subject {
@@ -252,6 +254,9 @@ impl Subject {
             Self::DisputeAnnouncement => "the announcement of this dispute",
             Self::StoredPost => "a stored window PoSt that may be disputed",
             Self::SoundPost => "a dispute of a proof that verifies",
+            Self::ClosedCredit => {
+                "passing money on or taking it out (this chain's money is closed credit)"
+            }
         }
     }
 }

@@ -737,6 +737,7 @@ impl Work<'_> {
     /// One message: the table of contents of the rules.
     fn message(&mut self, tx: &CheckedTx, index: usize) -> Rule<Output> {
         let sender = &tx.tx().sender;
+        market::require_open(self, sender, &tx.tx().msgs[index])?;
         let done = |()| Output::Done;
         match &tx.tx().msgs[index] {
             Message::Transfer { to, amount } => {

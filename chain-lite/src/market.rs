@@ -2,6 +2,9 @@
 //!
 //! `escrow` is all of it, `locked` the part that open deals hold; `locked <= escrow` always (I8). A provider's escrow is
 //! kept under its owner's address. Plain transfers between accounts are here too.
+//!
+//! **Closed credit** (a flag of genesis): money pays for storage and secures it, and that is all. Messages that would pass it to
+//! another user or take it out are refused; storing, proving, repairing and their payments are untouched.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
@@ -10,6 +13,8 @@ use crate::account::Address;
 use crate::error::{ChainError, Rule, Subject};
 use crate::events::Event;
 use crate::execute::{Work, require_some};
+use crate::message::Message;
+use crate::provider;
 use crate::units::TokenAmount;
 
 /// An account's escrow leaf. An absent leaf is an empty one.
@@ -37,6 +42,31 @@ impl Escrow {
     pub fn unlocked(&self) -> TokenAmount {
         self.escrow.minus_or_zero(self.locked)
     }
+}
+
+/// In a chain of closed credit: refuses a message that passes money to another user or takes it out.
+pub(crate) fn require_open(work: &Work<'_>, sender: &Address, msg: &Message) -> Rule<()> {
+    if !work.params.closed_credit {
+        return Ok(());
+    }
+    let closed = match msg {
+        Message::Transfer { .. }
+        | Message::MarketWithdraw { .. }
+        | Message::ProviderWithdraw { .. }
+        | Message::OpenChannel { .. } => true,
+        Message::MarketDeposit { to, .. } => to != sender,
+        Message::ProviderDeposit { provider, .. } => {
+            !provider::is_operator(&work.provider(*provider)?, work.now, sender)
+        }
+        _ => false,
+    };
+    if closed {
+        return Err(ChainError::NotAllowed {
+            what: Subject::ClosedCredit,
+        }
+        .into());
+    }
+    Ok(())
 }
 
 /// Free money to another account.

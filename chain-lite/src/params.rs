@@ -123,6 +123,8 @@ pub struct ChainParams {
     pub dispute_fee_cap_percent: u64,
     /// The disputer's share of it, percent.
     pub dispute_reward_percent: u64,
+    /// Whether money is closed credit: it pays for storage and secures it, and nobody can pass it on or take it out.
+    pub closed_credit: bool,
 }
 
 /// Genesis constants that the rules cannot work with.
@@ -220,6 +222,7 @@ impl ChainParams {
             dispute_fee_centidays: 551,
             dispute_fee_cap_percent: 10,
             dispute_reward_percent: 10,
+            closed_credit: false,
         }
     }
 

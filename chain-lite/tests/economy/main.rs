@@ -2,6 +2,7 @@
 //! threats of `threat-model.md` that the state machine answers, and a model test with all invariants after every block.
 
 mod channels;
+mod closed;
 mod datacap;
 mod disputes;
 mod explained;

@@ -67,7 +67,7 @@ struct Model {
 }
 
 impl Model {
-    fn new(fees: bool, optimistic: bool) -> Self {
+    fn new(fees: bool, optimistic: bool, closed_credit: bool) -> Self {
         let clients: Vec<SigningKey> = [1, 2].map(key).into();
         let owners: Vec<SigningKey> = [10, 11, 12].map(key).into();
         let mut accounts: Vec<_> = clients
@@ -83,6 +83,7 @@ impl Model {
                 TokenAmount(TOKEN),
             );
         }
+        params.closed_credit = closed_credit;
         if optimistic {
             params.verification = VerificationMode::Optimistic;
         }
@@ -678,8 +679,9 @@ proptest! {
         actions in proptest::collection::vec(action(), 20..160),
         fees in any::<bool>(),
         optimistic in any::<bool>(),
+        closed_credit in any::<bool>(),
     ) {
-        let mut model = Model::new(fees, optimistic);
+        let mut model = Model::new(fees, optimistic, closed_credit);
         for action in actions {
             model.act(action)?;
         }
@@ -691,7 +693,7 @@ proptest! {
 /// The model reaches what it is meant to check: every message succeeds and every event happens in a fixed long run.
 #[test]
 fn the_model_reaches_every_rule() {
-    let mut model = Model::new(false, true);
+    let mut model = Model::new(false, true, false);
     // A small fixed generator: the run is the same everywhere.
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = || {

@@ -139,7 +139,7 @@ fn tm_v5_500_epochs_without_a_beacon_punish_nobody() {
 
 /// A deadline lasts its 20 lit epochs: with seven dark ones inside it closes seven later, not sooner and not later.
 #[test]
-fn a_window_is_extended_by_its_dark_epochs() {
+pub fn a_window_is_extended_by_its_dark_epochs() {
     let (mut world, _, owner, id) = busy();
     world.commit(&owner, id, 0, vec![]);
     let prover: (&SigningKey, ProviderId, &[u64]) = (&owner, id, &[]);
@@ -276,7 +276,7 @@ fn the_age_of_a_fault_counts_lit_epochs() {
 
 /// A deal that waits for its sector, and a pre-commitment that waits for its proof, have their time in lit epochs, and no more.
 #[test]
-fn what_is_late_after_an_outage_is_late() {
+pub fn what_is_late_after_an_outage_is_late() {
     let (mut world, client, owner, id) = busy();
     let proposal = world.proposal(&client, id, 256).sign(&client);
     let start = proposal.proposal.start;
