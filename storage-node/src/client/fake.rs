@@ -107,6 +107,7 @@ impl Fake {
             let port = 9000 + i as u16;
             FakeProvider {
                 record: ProviderRecord {
+                    bonded: true,
                     id: ProviderId(1000 + i as u64),
                     owner: Address([i as u8 + 100; 32]),
                     net_key: NetKey(key.verifying_key().to_bytes()),

@@ -3,12 +3,14 @@
 //! Thin on purpose: conversions between this crate's words and those of `chain` and `retrieval`, and the classification of a
 //! failed push, which decides whether another provider may be asked.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use chain_lite::account::{Address, ChainId, DealId, ProviderId};
 use chain_lite::deal::Deal;
 use chain_lite::message::{Message, SignedTx, sign};
 use chain_lite::params::ChainParams;
+use chain_lite::provider::Provider;
 use chain_lite::units::{Epoch, TokenAmount};
 use prover::CommP;
 use retrieval::fetch::{Fetch, FetchRequest, Unit};
@@ -83,6 +85,17 @@ impl Chain for ChainClient {
     async fn providers(&self) -> Result<Vec<ProviderRecord>, ChainFailure> {
         let now = self.head().await.map_err(failure)?.epoch;
         let views = ChainClient::providers(self).await.map_err(failure)?;
+        let mut bonds = BTreeMap::new();
+        for size in views.iter().map(|view| view.provider.sector_size) {
+            if let std::collections::btree_map::Entry::Vacant(bond) = bonds.entry(size.bytes()) {
+                let quote = self.quote(size.bytes()).await.map_err(failure)?;
+                bond.insert(quote.precommit_deposit);
+            }
+        }
+        let bonded = |provider: &Provider| {
+            let bond = bonds.get(&provider.sector_size.bytes());
+            bond.is_some_and(|bond| provider.balance >= *bond && provider.fee_debt < *bond)
+        };
         Ok(views
             .into_iter()
             .map(|view| ProviderRecord {
@@ -97,6 +110,7 @@ impl Chain for ChainClient {
                     .filter_map(|addr| addr.parse().ok())
                     .collect(),
                 sector_size: view.provider.sector_size,
+                bonded: bonded(&view.provider),
             })
             .collect())
     }

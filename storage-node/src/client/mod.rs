@@ -117,6 +117,8 @@ pub struct ProviderRecord {
     pub addrs: Vec<SocketAddr>,
     /// Size of its sectors.
     pub sector_size: SectorSize,
+    /// Whether its money on chain secures at least one empty sector: who withdrew its bond gets no new pieces (Y1).
+    pub bonded: bool,
 }
 
 /// A piece on its way to a provider.

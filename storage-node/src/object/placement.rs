@@ -274,6 +274,54 @@ mod tests {
         assert!(counts.iter().all(|c| (386..=614).contains(c)), "{counts:?}");
     }
 
+    /// `threat-model.md`, table of Y: an operator who passes for many, with its own owners and networks, gets no more than its
+    /// share of the draws; the chance that it can destroy a file is the table's. In one network it holds one shard at most.
+    #[test]
+    fn tm_y1_an_operator_of_many_names_destroys_as_few_files_as_the_table_says() {
+        const NAMES: u64 = 120;
+        const FILES: u32 = 3_000;
+        let world = |operators: u64, clumped: bool| -> Vec<Candidate> {
+            let host = |i: u64| match clumped && i < operators {
+                true => format!("10.0.0.{}", i + 1),
+                false => format!("10.{}.{}.1", i / 200 + 1, i % 200),
+            };
+            (0..NAMES)
+                .map(|i| Candidate {
+                    owner: crate::object::placement::draw(&[9; 32], i),
+                    ..candidate(i, 0, &host(i))
+                })
+                .collect()
+        };
+        // k, m, share of the names in percent, destroyed files in a thousand by the table.
+        for (k, m, share, table) in [
+            (4usize, 2usize, 10, 16.0),
+            (4, 2, 20, 99.0),
+            (4, 2, 33, 310.0),
+            (8, 4, 10, 4.3),
+            (8, 4, 20, 73.0),
+        ] {
+            let operators = NAMES * share / 100;
+            let held = |all: &[Candidate], file: u32| {
+                let mut seed = [0; 32];
+                seed[..4].copy_from_slice(&file.to_be_bytes());
+                let chosen = place(all, &need(k + m), &seed, &none(), &[]).expect("many");
+                chosen.iter().filter(|id| **id < operators).count()
+            };
+            let spread = world(operators, false);
+            let lost = (0..FILES).filter(|file| held(&spread, *file) > m).count();
+            let found = lost as f64 * 1_000.0 / f64::from(FILES);
+            // Drawn without putting back, so a little below the table; four standard deviations above it at most.
+            let p = table / 1_000.0;
+            let deviation = 1_000.0 * (p * (1.0 - p) / f64::from(FILES)).sqrt();
+            assert!(
+                found < table + 4.0 * deviation && found > table * 0.6 - 4.0 * deviation,
+                "{k}+{m} at {share} %: {found} of {table} per mille"
+            );
+            let clumped = world(operators, true);
+            assert!((0..200).all(|file| held(&clumped, file) <= 1), "{k}+{m}");
+        }
+    }
+
     proptest! {
         #[test]
         fn tm_y1_owners_and_neighbourhoods_are_never_shared(

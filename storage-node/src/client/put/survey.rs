@@ -48,7 +48,15 @@ impl Survey {
         let dearest = request.max_price_per_gib.unwrap_or(TokenAmount(u128::MAX));
         let now = client.chain.now().await?.epoch;
         let mut asks = JoinSet::new();
+        let mut refusals = Vec::new();
         for record in client.chain.providers().await? {
+            if !record.bonded {
+                let id = record.id;
+                refusals.push(format!(
+                    "provider {id} has no bond on chain for one more sector"
+                ));
+                continue;
+            }
             let client = Arc::clone(client);
             asks.spawn(async move {
                 let ask = ask(&client.network, &record).await;
@@ -57,7 +65,7 @@ impl Survey {
         }
         let mut survey = Self {
             offers: BTreeMap::new(),
-            refusals: Vec::new(),
+            refusals,
             duration,
         };
         while let Some(answer) = asks.join_next().await {
