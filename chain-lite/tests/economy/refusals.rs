@@ -3,10 +3,11 @@
 use chain_lite::account::{ChainId, DealId, NetKey, ProviderId};
 use chain_lite::deal::DealStatus;
 use chain_lite::error::{ChainError, ErrorCode, Subject};
-use chain_lite::execute::{ApplyError, Outcome, ProofError, ProofVerifier, admit, apply};
+use chain_lite::execute::{ApplyError, Outcome, ProofError, ProofVerifier, admit, apply, fee};
 use chain_lite::message::{Message, SignedTx, Tx, TxError, sign};
 use chain_lite::params::ChainParams;
 use chain_lite::query::SectorStatus;
+use chain_lite::sector::dispute;
 use chain_lite::units::{Epoch, EpochCount, TokenAmount};
 use ed25519_dalek::SigningKey;
 use prover::verify::{PorepStatement, WindowPostStatement};
@@ -316,6 +317,50 @@ fn fees_are_burnt_also_on_failure_and_charged_to_whoever_acts() {
     );
     assert_eq!(free - world.free(&client).0, receipt.fee.0);
     assert_eq!(world.provider(id).balance.0, balance);
+}
+
+/// The production figures of `chain.md` §13: 10^12 units, 10^9 for each byte, 10^15 for each proof that it takes to judge.
+#[test]
+fn fees_in_production() {
+    let (world, client, owner, id) = market();
+    let params = ChainParams::production();
+    let sector = SectorNumber(1);
+    let post = dispute::PostId {
+        provider: id,
+        deadline: 0,
+        partition: 0,
+        close: Epoch(9),
+    };
+    let prove = |bytes| Message::ProveCommit {
+        provider: id,
+        sector,
+        proof: vec![0; bytes],
+    };
+    let salt = [0; 32];
+    let cases = [
+        (
+            Message::MarketWithdraw {
+                amount: TokenAmount(1),
+            },
+            0,
+        ),
+        (prove(192), 1),
+        (prove(1_920), 10),
+        (Message::Dispute { post, salt }, 1),
+    ];
+    for (msg, proofs) in cases {
+        let (name, tx) = (msg.name(), world.tx(&client, 0, vec![msg]));
+        let expected = 1_000_000_000_000
+            + 1_000_000_000 * u128::from(tx.len_bytes())
+            + 1_000_000_000_000_000 * proofs;
+        assert_eq!(fee(&params, &tx), Ok(TokenAmount(expected)), "{name}");
+    }
+    // A transaction of several messages pays its base once.
+    let both = world.tx(&owner, 0, vec![prove(192), prove(192)]);
+    let expected =
+        1_000_000_000_000 + 1_000_000_000 * u128::from(both.len_bytes()) + 2_000_000_000_000_000;
+    assert_eq!(fee(&params, &both), Ok(TokenAmount(expected)));
+    assert_eq!(fee(&ChainParams::devnet(), &both), Ok(TokenAmount(0)));
 }
 
 /// `chain.md` §13: an on-time window PoSt never fails for lack of fees; other messages of a penniless provider do.
