@@ -13,90 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::TokenAmount;
 
-pub use holdfast_light::name::{Blake3Root, ChainId, DealId, NameError, NetKey, TxId};
+pub use holdfast_light::name::{
+    Blake3Root, ChainId, DealId, DisputeDigest, NameError, NetKey, TxId,
+};
 
 /// Text prefix of addresses.
 const ADDRESS_PREFIX: Hrp = Hrp::parse_unchecked("hf");
-
-/// A name that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no {what}: expected {expected}")]
-pub struct NameError {
-    what: &'static str,
-    text: String,
-    expected: &'static str,
-}
-
-/// Declares serde by the type's own text.
-macro_rules! serde_as_text {
-    ($name:ident) => {
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.collect_str(self)
-            }
-        }
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                <String as Deserialize>::deserialize(d)?
-                    .parse()
-                    .map_err(serde::de::Error::custom)
-            }
-        }
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!(stringify!($name), "({})"), self)
-            }
-        }
-    };
-}
-
-/// Declares a 32-byte name whose text is hex.
-macro_rules! hex_name {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
-        pub struct $name(pub [u8; 32]);
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&hex::encode(self.0))
-            }
-        }
-        impl FromStr for $name {
-            type Err = NameError;
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                let bad = || NameError { what: $what, text: text.into(), expected: "64 lower-case hex digits" };
-                let mut bytes = [0u8; 32];
-                hex::decode_to_slice(text, &mut bytes).map_err(|_| bad())?;
-                // One text per value: upper-case digits would be a second one.
-                if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-                    return Err(bad());
-                }
-                Ok(Self(bytes))
-            }
-        }
-        serde_as_text!($name);
-    };
-}
-
-hex_name!(
-    /// A deal: SHA-256 over the tagged canonical bytes of its proposal. Never reused.
-    DealId, "deal id");
-hex_name!(
-    /// A transaction: SHA-256 over the tagged canonical bytes that its sender signed.
-    TxId, "transaction id");
-hex_name!(
-    /// The chain itself, fixed by genesis; every signature names it.
-    ChainId, "chain id");
-hex_name!(
-    /// Public ed25519 key that a provider's QUIC endpoint proves; clients pin it.
-    NetKey, "network key");
-hex_name!(
-    /// BLAKE3 root of a piece's unpadded bytes, with which ranges are verified on their way.
-    Blake3Root, "BLAKE3 root");
-hex_name!(
-    /// What announces a dispute: SHA-256 over its tagged sender, post and salt.
-    DisputeDigest, "dispute digest");
 
 /// An account: an ed25519 public key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]

@@ -24,7 +24,6 @@ use crate::account::{Address, Blake3Root, ChainId, DealId, ProviderId, TxId};
 use crate::beacon::Entry;
 use crate::block::{BLOCK_VERSION, Block, BlockId, FinalBlock, Outcomes};
 use crate::certificate::{Validator, ValidatorSet};
-use crate::clock::ClockMode;
 use crate::clock;
 use crate::deal::{Deal, DealStatus};
 use crate::error::StoreError;

@@ -243,8 +243,6 @@ pub fn apply(
 ) -> Result<Applied, ApplyError> {
     let mut work = Work::open(state, ctx, verifier)?;
     governance::begin_block(&mut work, ctx.round).map_err(unexpected)?;
-    work.take_beacon(ctx)?;
-    work.begin_epoch().map_err(unexpected)?;
     work.take_beacons(ctx)?;
     work.begin_epochs(ctx.epoch).map_err(unexpected)?;
     work.forget_beacons(ctx.beacons.len() + 1)

@@ -26,9 +26,8 @@ use crate::block::{
     BLOCK_VERSION, Block, BlockId, Body, FinalBlock, Header, MAX_BLOCK_PROOFS, MAX_BLOCK_TXS,
     MAX_BODY_BYTES, Outcomes,
 };
-use crate::certificate::{CertError, Certificate, ValidatorId, ValidatorSet};
-use crate::clock::ClockMode;
-use crate::clock;
+use crate::certificate::{CertError, Certificate, ValidatorSet};
+use crate::clock::{self, ClockMode};
 use crate::codec;
 use crate::error::StoreError;
 use crate::execute::{self, ApplyError, BlockCtx, ProofVerifier, Receipt};
@@ -835,11 +834,6 @@ impl Ledger {
                 tip: tip.height,
             });
         }
-        let epoch_follows = match self.genesis.genesis().clock {
-            ClockMode::Logical { .. } => h.epoch == tip.epoch.next(),
-            ClockMode::Beacon { .. } => h.epoch > tip.epoch,
-        };
-        let set = self.validators().hash();
         let (mode, beacons) = (self.genesis.genesis().clock, self.genesis.beacons());
         let epoch_follows = clock::follows(mode, beacons, tip.epoch, h.epoch, h.time_ms);
         let fields = [
@@ -1297,7 +1291,6 @@ pub(crate) mod tests {
     use crate::account::{Account, Address};
     use crate::beacon::{BeaconParams, DevnetSigner};
     use crate::certificate::{Validator, ValidatorId};
-    use crate::certificate::Validator;
     use crate::clock::ClockMode;
     use crate::execute::ProofError;
     use crate::genesis::{GENESIS_VERSION, NetworkKind};
@@ -1421,17 +1414,20 @@ pub(crate) mod tests {
         genesis.clock = ClockMode::Beacon { epoch_ms: 2_000 };
         let ledger = open(home.path(), &genesis).unwrap();
         let start = |epoch: u64| 1_700_000_000_000 + (epoch - 1) * 2_000;
-        let proposer = ValidatorId(validator().verifying_key().to_bytes());
         let build = |epoch: u64, now_ms: u64, first: u64, count: u64| {
             let entries = (first..first + count)
                 .map(|round| beacon().sign(round))
                 .collect();
-            ledger.build(proposer, Epoch(epoch), now_ms, entries, vec![])
+            let slot = Slot {
+                height: ledger.tip().height + 1,
+                round: 0,
+            };
+            ledger.build(slot, Epoch(epoch), now_ms, entries, vec![])
         };
         let commit = |block: ValidBlock| {
             let height = block.block().header.height;
             let id = block.id();
-            let certificate = Certificate::solo(&ledger.chain_id(), height, id, &validator());
+            let certificate = Certificate::single(&ledger.chain_id(), height, 0, id, &validator());
             ledger.commit(block, certificate).unwrap();
         };
         commit(build(1, start(1), 1, 1).unwrap());

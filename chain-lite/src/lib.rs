@@ -5,17 +5,13 @@
 //!
 //! 1. words: [`units`], [`account`], [`params`], [`codec`], [`error`], [`message`], [`randomness`];
 //! 2. state: [`state`] (reading trait, overlay, every key);
-//! 3. rules, `spec/chain.md`: [`market`], [`channel`], [`deal`], [`provider`], [`sector`], [`reward`], [`slash`],
-//!    [`governance`];
-//! 3. rules, `spec/chain.md`: [`market`], [`channel`], [`datacap`], [`deal`], [`provider`], [`sector`], [`reward`], [`slash`];
-//! 3. rules, `spec/chain.md`: [`market`], [`channel`], [`datacap`], [`deal`], [`provider`], [`sector`], [`reward`], [`slash`], [`lit`];
+//! 3. rules, `spec/chain.md`: [`market`], [`channel`], [`datacap`], [`deal`], [`provider`], [`sector`], [`reward`], [`slash`],
+//!    [`lit`], [`governance`];
 //! 4. one block: [`execute::apply`] runs the epoch's due work, then the transactions; [`events`] say what happened;
 //! 5. checks and reads: [`invariants`], [`query`];
 //! 6. around it, on what the crate `holdfast-light` defines for clients too: [`block`], [`certificate`], [`genesis`],
 //!    [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`], [`undecided`], [`vfs`], [`ledger`], [`mempool`], [`engine`],
-//!    [`light`], [`audit`].
-//! 6. around it: [`block`], [`certificate`], [`genesis`], [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`],
-//!    [`ledger`], [`mempool`], [`engine`], [`light`], [`audit`], [`explain`].
+//!    [`light`], [`audit`], [`explain`].
 //!
 //! Items 1–5 are pure: no clock, no I/O, no randomness, no floats, no `HashMap`, no `usize` in bytes. Given the same
 //! state, context and transactions they return the same writes on every machine (`threat-model.md` V3).

@@ -17,16 +17,13 @@ use ed25519_dalek::{Signer, SigningKey};
 use prover::{CommD, CommP, CommR, PaddedPieceSize, PieceInfo, SectorNumber, SectorSize};
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Address, Blake3Root, ChainId, ChannelId, DealId, NetKey, ProviderId, TxId};
+use crate::account::{
+    Address, Blake3Root, ChainId, ChannelId, DealId, DisputeDigest, NetKey, ProviderId, TxId,
+};
 use crate::certificate::{MAX_VALIDATORS, Sig, Validator, ValidatorId};
 use crate::channel::SignedVoucher;
 use crate::codec::{self, CodecError, tagged_hash};
 use crate::governance::DoubleVote;
-use crate::account::{
-    Address, Blake3Root, ChainId, ChannelId, DealId, DisputeDigest, NetKey, ProviderId, TxId,
-};
-use crate::channel::SignedVoucher;
-use crate::codec::{self, CodecError, tagged_hash};
 use crate::sector::dispute::PostId;
 use crate::units::{Epoch, StoragePower, TokenAmount};
 
@@ -279,7 +276,7 @@ pub enum Message {
         /// Which post.
         post: PostId,
         /// The salt of the announcement.
-        #[serde(with = "crate::beacon::hex_array")]
+        #[serde(with = "crate::codec::hex_array")]
         salt: [u8; 32],
     },
 }

@@ -96,6 +96,9 @@ hex_name!(
 hex_name!(
     /// BLAKE3 root of a piece's unpadded bytes, with which ranges are verified on their way.
     Blake3Root, "BLAKE3 root");
+hex_name!(
+    /// What announces a dispute: SHA-256 over its tagged sender, post and salt.
+    DisputeDigest, "dispute digest");
 
 #[cfg(test)]
 mod tests {

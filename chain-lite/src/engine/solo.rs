@@ -300,10 +300,6 @@ impl Maker {
             MAX_BLOCK_PROOFS,
         );
         let txs = txs.map_err(LedgerError::from)?;
-        let block = self.ledger.build(slot, epoch, unix_ms(), beacons, txs)?;
-        let height = slot.height;
-        let certificate = Certificate::single(
-        )?;
         let now = unix_ms();
         // Waiting for the round may have taken the beacon's clock into the next epoch, and a header's epoch is that of its time.
         let schedule = self.ledger.genesis().beacons();
@@ -311,9 +307,9 @@ impl Maker {
             true => epoch,
             false => clock::beacon_epoch(schedule, now).map_or(epoch, |at| at.max(epoch)),
         };
-        let block = self.ledger.build(self.id, epoch, now, beacons, txs)?;
-        let height = block.block().header.height;
-        let certificate = Certificate::solo(
+        let block = self.ledger.build(slot, epoch, now, beacons, txs)?;
+        let height = slot.height;
+        let certificate = Certificate::single(
             &self.ledger.chain_id(),
             height,
             slot.round,

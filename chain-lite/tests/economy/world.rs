@@ -140,7 +140,6 @@ impl World {
         let due = (tip + 1..=epoch.0.min(tip.saturating_add(most))).map(Epoch);
         BlockCtx {
             chain_id: self.chain,
-            height: epoch.0,
             round: 0,
             height: net.height + 1,
             epoch,
