@@ -11,6 +11,9 @@
 use crate::name::ChainId;
 use crate::verify::{Leaf, LightBlock, LightError, StateBatch, Trusted};
 
+/// Most headers that [`Follower::confirm`] asks for to lead from an old block to the trusted one.
+pub const MAX_STEPS_BACK: u64 = 1024;
+
 /// Where light blocks and proofs come from: a node, a file. It is not believed.
 #[allow(
     async_fn_in_trait,
@@ -130,6 +133,47 @@ impl<S: Store> Follower<S> {
             self.trusted = now;
         }
         Ok(())
+    }
+
+    /// As [`Follower::believe`], for a block that may be older than what is trusted: then the headers in between must lead from it
+    /// to the trusted block. For facts that do not change with time, such as receipts.
+    pub async fn confirm<P: Provider>(
+        &mut self,
+        provider: &P,
+        block: LightBlock,
+        now_ms: u64,
+    ) -> Result<(), FollowError<P::Error, S::Error>> {
+        let (theirs, ours) = (block.header.height, self.trusted.height());
+        if theirs >= ours {
+            return self.believe(provider, block, now_ms).await;
+        }
+        if ours - theirs > MAX_STEPS_BACK {
+            return Err(FollowError::Behind { theirs, ours });
+        }
+        let mut id = block.header.id();
+        for asked in theirs + 1..=ours {
+            let next = provider
+                .light_block(asked)
+                .await
+                .map_err(FollowError::Provider)?;
+            if next.header.height != asked || next.header.parent_id != id {
+                return Err(LightError::Header {
+                    height: asked,
+                    field: "parent",
+                }
+                .into());
+            }
+            id = next.header.id();
+        }
+        match id == self.trusted.id() {
+            true => Ok(()),
+            false => Err(LightError::Fork {
+                height: ours,
+                ours: self.trusted.id(),
+                theirs: id,
+            }
+            .into()),
+        }
     }
 
     /// Leaves of the newest state, each proven present or absent under a block that is believed.
@@ -394,6 +438,15 @@ mod tests {
                 theirs: 29,
                 ours: 30
             }
+        ));
+
+        now(follower.confirm(&chain, chain.block(12), 1_000)).unwrap();
+        let mut stray = chain.block(12);
+        stray.header.prev_receipt_root[0] ^= 1;
+        let error = now(follower.confirm(&chain, stray, 1_000)).unwrap_err();
+        assert!(matches!(
+            error,
+            FollowError::Light(LightError::Header { height: 13, .. })
         ));
 
         let again = Follower::open(genesis, Memory(kept.clone()), PERIOD_MS)

@@ -195,6 +195,11 @@ impl Trusted {
         self.time_ms
     }
 
+    /// How many validators finalised it.
+    pub fn validators(&self) -> usize {
+        self.validators.validators().len()
+    }
+
     /// What is believed after a later block: the next one, or one further ahead if enough trusted validators signed it.
     /// `now_ms` is Unix time. The block that is trusted already changes nothing; another one of its height is a fork.
     pub fn step(
