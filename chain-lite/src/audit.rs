@@ -1254,6 +1254,20 @@ impl FileAudit {
         Ok(())
     }
 
+    /// Notes an accepted proof of a sector, for an auditor who was shown proofs instead of a whole chain.
+    pub fn saw(&mut self, provider: ProviderId, sector: SectorNumber, height: u64, epoch: Epoch) {
+        let last = self.proofs.entry((provider, sector)).or_insert(LastProof {
+            height,
+            epoch,
+            count: 0,
+        });
+        *last = LastProof {
+            height: height.max(last.height),
+            epoch: epoch.max(last.epoch),
+            count: last.count + 1,
+        };
+    }
+
     /// Whether every group can be read from pieces whose sectors are proven, and there is at least one group.
     pub fn readable(&self) -> bool {
         !self.groups.is_empty() && self.groups.iter().all(|g| g.readable)
@@ -1315,16 +1329,7 @@ impl Visitor for FileAudit {
             block.last.block.header.epoch,
         );
         let mut proven = |provider: ProviderId, sector: SectorNumber| {
-            let last = self.proofs.entry((provider, sector)).or_insert(LastProof {
-                height,
-                epoch,
-                count: 0,
-            });
-            *last = LastProof {
-                height,
-                epoch,
-                count: last.count + 1,
-            };
+            self.saw(provider, sector, height, epoch);
         };
         for record in &block.outcomes.events {
             match &record.event {
@@ -1746,8 +1751,10 @@ mod tests {
         let receipt =
             crate::codec::encode(&crate::light::receipt_bundle(&ledger, &tx).unwrap().unwrap());
         let (_, document) = golden();
+        let batch = crate::light::state_batch(&ledger, None, &[key::network(), key::params()]);
+        let bundle = crate::bundle::tests::bare().0.to_bytes().unwrap();
         type Target = (fn(&[u8]), Vec<u8>, u32);
-        let targets: [Target; 8] = [
+        let targets: [Target; 10] = [
             (
                 crate::block::fuzz_final_block,
                 ledger.block(2).unwrap().to_bytes(),
@@ -1770,6 +1777,12 @@ mod tests {
             ),
             (crate::light::fuzz_bundles, state, 600),
             (crate::light::fuzz_bundles, receipt, 600),
+            (
+                crate::light::fuzz_bundles,
+                crate::codec::encode(&batch.unwrap()),
+                300,
+            ),
+            (crate::light::fuzz_bundles, bundle, 600),
             (crate::log::fuzz_chain_file, export, 400),
             (
                 fuzz_proof_document,

@@ -11,7 +11,7 @@
 //! 5. checks and reads: [`invariants`], [`query`];
 //! 6. around it, on what the crate `holdfast-light` defines for clients too: [`block`], [`certificate`], [`genesis`],
 //!    [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`], [`undecided`], [`vfs`], [`ledger`], [`mempool`], [`engine`],
-//!    [`light`], [`audit`], [`explain`].
+//!    [`light`], [`audit`], [`explain`], [`possession`], [`bundle`].
 //!
 //! Items 1–5 are pure: no clock, no I/O, no randomness, no floats, no `HashMap`, no `usize` in bytes. Given the same
 //! state, context and transactions they return the same writes on every machine (`threat-model.md` V3).
@@ -48,6 +48,7 @@ pub mod query;
 pub mod audit;
 pub mod beacon;
 pub mod block;
+pub mod bundle;
 pub mod clock;
 pub mod engine;
 pub mod genesis;
@@ -55,6 +56,7 @@ pub mod ledger;
 pub mod light;
 pub mod log;
 pub mod mempool;
+pub mod possession;
 pub mod store;
 pub mod tree;
 pub mod undecided;

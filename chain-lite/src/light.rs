@@ -5,14 +5,18 @@
 //! of `h + 1`. Cost: one block and one path read per proof.
 
 use crate::account::ChainId;
+use crate::bundle::{Anchor, Bundle};
 use crate::certificate::{Validator, ValidatorSet};
 use crate::codec;
 use crate::ledger::{Ledger, LedgerError};
 use crate::merkle::{self, List};
 
 pub use holdfast_light::verify::{
-    LightBlock, LightClient, LightError, ReceiptBundle, StateBundle, Trusted,
+    Leaf, LightBlock, LightClient, LightError, ReceiptBundle, StateBatch, StateBundle, Trusted,
 };
+
+/// Most leaves proven in one answer: each is about 1.2 KB.
+pub const MAX_BATCH_LEAVES: usize = 2048;
 
 /// The header of `height` as a light block.
 pub fn light_block(ledger: &Ledger, height: u64) -> Result<LightBlock, LedgerError> {
@@ -27,21 +31,44 @@ pub fn light_block(ledger: &Ledger, height: u64) -> Result<LightBlock, LedgerErr
 
 /// Proves a state leaf under the newest header, which shows the state one block before the tip.
 pub fn state_bundle(ledger: &Ledger, key: &[u8]) -> Result<StateBundle, LedgerError> {
+    let keys = [key.to_vec()];
+    let StateBatch { light, leaves } = state_batch(ledger, None, &keys)?;
+    let Leaf { key, value, proof } = leaves.into_iter().next().expect("one for each key");
+    Ok(StateBundle {
+        light,
+        key,
+        value,
+        proof,
+    })
+}
+
+/// Proves leaves under the header of `height` (the newest, if none is named), which shows the state one block earlier.
+/// Headers older than the kept states, and one whose state was not kept across a start, are [`LedgerError::NoBlock`].
+pub fn state_batch(
+    ledger: &Ledger,
+    height: Option<u64>,
+    keys: &[Vec<u8>],
+) -> Result<StateBatch, LedgerError> {
     let tip = ledger.tip().height;
-    let view = tip.checked_sub(1).and_then(|h| ledger.view_at(h));
+    let height = height.unwrap_or(tip);
+    let view = height.checked_sub(1).and_then(|h| ledger.view_at(h));
     let Some(view) = view else {
         // Right after a start only the tip's own state is at hand; the next block makes it provable.
         return Err(LedgerError::NoBlock {
-            height: tip + 1,
+            height: height.max(tip + 1),
             tip,
         });
     };
-    let value = crate::state::KvRead::get(&view, key)?;
-    Ok(StateBundle {
-        light: light_block(ledger, tip)?,
-        key: key.to_vec(),
-        value,
-        proof: view.prove(key)?,
+    let prove = |key: &Vec<u8>| {
+        Ok(Leaf {
+            key: key.clone(),
+            value: crate::state::KvRead::get(&view, key)?,
+            proof: view.prove(key)?,
+        })
+    };
+    Ok(StateBatch {
+        light: light_block(ledger, height)?,
+        leaves: keys.iter().map(prove).collect::<Result<_, LedgerError>>()?,
     })
 }
 
@@ -82,6 +109,22 @@ pub fn fuzz_bundles(bytes: &[u8]) {
     }
     if let Ok(bundle) = codec::decode::<ReceiptBundle>(bytes, MAX) {
         assert!(client.check_receipt(&bundle, 0).is_err());
+    }
+    if let Ok(batch) = codec::decode::<StateBatch>(bytes, MAX) {
+        let keys: Vec<_> = batch.leaves.iter().map(|leaf| leaf.key.clone()).collect();
+        assert!(batch.check(&keys).is_err() || client.advance(&batch.light, 0).is_err());
+    }
+    if let Ok(bundle) = Bundle::from_bytes(bytes) {
+        assert_eq!(
+            bundle.to_bytes().as_ref(),
+            Ok(&bytes.to_vec()),
+            "one encoding per value"
+        );
+        let elsewhere = Anchor {
+            chain_id: Some(ChainId([0xee; 32])),
+            checkpoint: None,
+        };
+        assert!(bundle.verify(&elsewhere).is_err());
     }
 }
 
@@ -167,6 +210,28 @@ mod tests {
             client.clone().check_receipt(&lie, now),
             Err(LightError::Proof)
         );
+        let keys = [key::account(&address(0)), key::account(&address(77))];
+        let batch = state_batch(&ledger, None, &keys).unwrap();
+        batch.check(&keys).unwrap();
+        let mut swapped = batch.clone();
+        swapped.leaves.swap(0, 1);
+        assert_eq!(swapped.check(&keys), Err(LightError::Proof));
+        let mut short = batch.clone();
+        short.leaves.pop();
+        assert_eq!(short.check(&keys), Err(LightError::Proof));
+        let mut lie = batch;
+        lie.leaves[1].value = lie.leaves[0].value.clone();
+        assert_eq!(lie.check(&keys), Err(LightError::Proof));
+        // Older states are shown too, while they are kept, and are older.
+        let older = state_batch(&ledger, Some(4), &keys).unwrap();
+        older.check(&keys).unwrap();
+        assert_eq!(older.light.header.height, 4);
+        for height in [0, 6, u64::MAX] {
+            assert!(matches!(
+                state_batch(&ledger, Some(height), &keys),
+                Err(LedgerError::NoBlock { .. })
+            ));
+        }
         let bytes = bundle.to_bytes();
         assert_eq!(
             codec::decode::<StateBundle>(&bytes, 1 << 16).unwrap(),

@@ -18,7 +18,7 @@
 //! Cost: per piece eight round trips, 32 bytes a level each (about 5 kB for 8 MiB), and eight reads of the piece by its holder.
 //! Crash: the file is replaced atomically; losing it loses evidence, which the next challenge brings back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,7 +28,6 @@ use chain_lite::account::{DealId, ProviderId};
 use chain_lite::units::Epoch;
 use prover::PieceInfo;
 use prover::piece::inclusion::LeafProof;
-use sha2::{Digest, Sha256};
 
 use super::catalog::{Entry, Held, by_id};
 use super::journal::replace;
@@ -37,8 +36,8 @@ use crate::config::Home;
 use crate::identity::create_private_dir;
 use crate::object::manifest::ObjectId;
 
-/// Leaves asked of each piece.
-pub const CHALLENGES: u64 = 8;
+pub use chain_lite::possession::{Answer, CHALLENGES, positions};
+
 /// How long a provider may take for one leaf: it reads the whole piece, 32 GiB in the worst case.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest reason that is kept.
@@ -47,37 +46,6 @@ const MAX_REASON_BYTES: usize = 500;
 const MAX_FILE_BYTES: u64 = 64 << 20;
 /// Version of the file.
 const VERSION: u16 = 1;
-
-/// A passed challenge: everything needed to check it again but the beacon's own proof.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct Answer {
-    /// Epoch of the challenge.
-    pub epoch: Epoch,
-    /// The chain's randomness of that epoch, as [`Chain::beacon`] gives it.
-    pub beacon: [u8; 32],
-    /// One for each of [`positions`], ascending.
-    pub proofs: Vec<LeafProof>,
-}
-
-impl Answer {
-    /// Whether this answers the challenge of its epoch for this piece and provider.
-    pub fn verify(&self, piece: &PieceInfo, provider: ProviderId) -> Result<(), String> {
-        let asked = positions(&self.beacon, piece, provider);
-        if asked.len() != self.proofs.len() {
-            return Err(format!(
-                "{} leaves were asked for, {} answered",
-                asked.len(),
-                self.proofs.len()
-            ));
-        }
-        for (leaf, proof) in asked.into_iter().zip(&self.proofs) {
-            proof
-                .verify(piece, leaf..leaf + 1)
-                .map_err(|error| format!("leaf {leaf}: {error}"))?;
-        }
-        Ok(())
-    }
-}
 
 /// A challenge that was not answered, or not rightly.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -119,24 +87,6 @@ impl Evidence {
 /// Evidence by deal.
 pub type Ledger = BTreeMap<DealId, Evidence>;
 
-/// The leaves of a piece that one provider must show for one beacon value, ascending, without repetition.
-pub fn positions(beacon: &[u8; 32], piece: &PieceInfo, provider: ProviderId) -> BTreeSet<u64> {
-    let nodes = u128::from(piece.size.nodes());
-    let draw = |index: u64| {
-        let digest = Sha256::new()
-            .chain_update(b"holdfast/possession/v1")
-            .chain_update(beacon)
-            .chain_update(piece.comm_p.0)
-            .chain_update(provider.0.to_be_bytes())
-            .chain_update(index.to_be_bytes())
-            .finalize();
-        let mut first = [0; 16];
-        first.copy_from_slice(&digest[..16]);
-        u64::try_from(u128::from_be_bytes(first) % nodes).expect("below a u64 number of nodes")
-    };
-    (0..CHALLENGES).map(draw).collect()
-}
-
 /// Challenges every provider with an open deal of the object, records what came of it and returns all that is known.
 pub async fn check<C: Chain, N: Network>(
     client: &Client<C, N>,
@@ -145,16 +95,10 @@ pub async fn check<C: Chain, N: Network>(
     let epoch = client.chain.now().await?.epoch;
     let beacon = client.chain.beacon(epoch).await?;
     let providers = by_id(client.chain.providers().await?);
-    let mut by_provider: BTreeMap<ProviderId, Vec<&Held>> = BTreeMap::new();
-    for held in entry.deals().filter(|held| held.is_open()) {
-        by_provider.entry(held.provider()).or_default().push(held);
-    }
-    let visits = by_provider
-        .iter()
-        .map(|(id, held)| visit(&client.network, providers.get(id), held, epoch, &beacon));
-    let outcomes = futures_all(visits).await;
+    let open = entry.deals().filter(|held| held.is_open());
+    let outcomes = ask_all(&client.network, &providers, open, epoch, &beacon).await;
     let mut ledger = recorded(&client.home, entry);
-    for (held, outcome) in outcomes.into_iter().flatten() {
+    for (held, outcome) in outcomes {
         let known = ledger.entry(held.id).or_insert_with(|| Evidence {
             provider: held.provider(),
             piece: piece_of(held),
@@ -177,6 +121,24 @@ pub async fn check<C: Chain, N: Network>(
         tracing::warn!(%error, "the evidence is shown now and could not be recorded; free some space and ask again");
     }
     Ok(ledger)
+}
+
+/// Challenges the providers of these deals, each for one piece after the other, and says what each answered.
+pub async fn ask_all<'a, N: Network>(
+    network: &N,
+    providers: &BTreeMap<ProviderId, ProviderRecord>,
+    deals: impl Iterator<Item = &'a Held>,
+    epoch: Epoch,
+    beacon: &[u8; 32],
+) -> Vec<(&'a Held, Result<Answer, String>)> {
+    let mut by_provider: BTreeMap<ProviderId, Vec<&Held>> = BTreeMap::new();
+    for held in deals {
+        by_provider.entry(held.provider()).or_default().push(held);
+    }
+    let visits = by_provider
+        .iter()
+        .map(|(id, held)| visit(network, providers.get(id), held, epoch, beacon));
+    futures_all(visits).await.into_iter().flatten().collect()
 }
 
 /// What was recorded earlier about deals of this object, each record checked again. A damaged file counts as none.
