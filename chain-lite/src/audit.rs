@@ -32,7 +32,7 @@ use crate::execute::{self, Applied, BlockCtx, ProofError, ProofVerifier};
 use crate::genesis::{CheckedGenesis, Genesis, NetworkKind};
 use crate::governance;
 use crate::invariants;
-use crate::log::{ChainFile, LogError, Mark};
+use crate::log::{BEGINS_AT_SNAPSHOT, ChainFile, LogError, Mark};
 use crate::message::{Message, SignedTx};
 use crate::query::{self, SectorView};
 use crate::sector::dispute::{self, PostId};
@@ -452,6 +452,18 @@ fn open(path: &Path, expected: Option<ChainId>) -> Result<(ChainFile, CheckedGen
     }
 }
 
+/// As [`open`], for who needs every block.
+fn open_whole(
+    path: &Path,
+    expected: Option<ChainId>,
+) -> Result<(ChainFile, CheckedGenesis), AuditError> {
+    let (file, genesis) = open(path, expected)?;
+    match file.begins_at_snapshot {
+        true => Err(LogError::NotALog(BEGINS_AT_SNAPSHOT.into()).into()),
+        false => Ok((file, genesis)),
+    }
+}
+
 /// Replays a chain file. `expected` is the chain id from a trusted source, if the caller has one.
 ///
 /// Damage and broken rules are findings ([`AuditReport::failures`]); the replay ends at the first one, because nothing after it can be
@@ -461,7 +473,7 @@ pub fn replay(
     expected: Option<ChainId>,
     visitor: &mut dyn Visitor,
 ) -> Result<Replay, AuditError> {
-    let (file, genesis) = open(path, expected)?;
+    let (file, genesis) = open_whole(path, expected)?;
     let verifier = Groth16Verifier::new(genesis.keys().clone());
     Ok(replay_with(file, genesis, &verifier, visitor))
 }
@@ -511,7 +523,7 @@ pub fn verify_file(
     expected: Option<ChainId>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<FileReport, AuditError> {
-    let (mut file, genesis) = open(path, expected)?;
+    let (mut file, genesis) = open_whole(path, expected)?;
     let mut sets = SetsOfFile::new(&genesis);
     let mut report = FileReport {
         chain_id: genesis.chain_id(),
@@ -1750,11 +1762,13 @@ mod tests {
         let tx = ledger.outcomes(2).unwrap().receipts[0].tx;
         let receipt =
             crate::codec::encode(&crate::light::receipt_bundle(&ledger, &tx).unwrap().unwrap());
+        let mut snapshot = vec![];
+        crate::snapshot::export(&ledger, &mut snapshot, &mut |_| ()).unwrap();
         let (_, document) = golden();
         let batch = crate::light::state_batch(&ledger, None, &[key::network(), key::params()]);
         let bundle = crate::bundle::tests::bare().0.to_bytes().unwrap();
         type Target = (fn(&[u8]), Vec<u8>, u32);
-        let targets: [Target; 10] = [
+        let targets: [Target; 11] = [
             (
                 crate::block::fuzz_final_block,
                 ledger.block(2).unwrap().to_bytes(),
@@ -1784,6 +1798,7 @@ mod tests {
             ),
             (crate::light::fuzz_bundles, bundle, 600),
             (crate::log::fuzz_chain_file, export, 400),
+            (crate::snapshot::fuzz_snapshot, snapshot, 400),
             (
                 fuzz_proof_document,
                 serde_json::to_vec(&document).unwrap(),

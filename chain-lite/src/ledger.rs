@@ -10,7 +10,8 @@
 //! index lacks, or rebuilds it from genesis. A failed log write or index write stops the ledger ([`LedgerError::Halted`]) until it is
 //! reopened. A second process on the same folder is refused by the lock file (`tm_v2`).
 //! Folder: `lock`, `blocks.log` (the truth), `index/` (sled; may be deleted at any time while the node is down),
-//! `undecided/` ([`crate::undecided`]: proposals that this validator may have voted for).
+//! `undecided/` ([`crate::undecided`]: proposals that this validator may have voted for), `base.hfs` where the folder began
+//! with a snapshot ([`crate::snapshot`]).
 
 use std::fs::{File, TryLockError};
 use std::io::Write;
@@ -36,6 +37,7 @@ use crate::governance;
 use crate::log::{BlockLog, LogError, LogReader, Mark, OpenReport};
 use crate::merkle::Hash;
 use crate::message::{CheckedTx, SignedTx, TxError};
+use crate::snapshot::{self, Base};
 use crate::state::{self, KvRead, Network, key};
 use crate::store::{self, Commit, Meta, Store, View};
 use crate::tree;
@@ -129,6 +131,19 @@ pub enum LedgerError {
         /// What does not hold.
         why: String,
     },
+    /// A block that this node never had.
+    #[error(
+        "block {height} is not here: this node began with a snapshot of block {base}; ask one that has the whole chain"
+    )]
+    BeforeSnapshot {
+        /// Asked for.
+        height: u64,
+        /// The snapshot's height.
+        base: u64,
+    },
+    /// The snapshot with which this chain's folder began.
+    #[error("the chain's folder began with a snapshot, and it is needed again: {0}")]
+    Snapshot(String),
     /// An earlier failure stopped this ledger.
     #[error("the ledger stopped: {0}; restart the node, nothing acknowledged is lost")]
     Halted(String),
@@ -331,6 +346,8 @@ pub struct Ledger {
     store: Arc<Store>,
     writer: Mutex<Writer>,
     reader: LogReader,
+    /// Height of the snapshot with which the log begins; 0 where it begins with block 1.
+    base: u64,
     front: Mutex<Front>,
     undecided: Mutex<Undecided>,
     moved: Condvar,
@@ -412,9 +429,23 @@ impl Ledger {
         )?;
         summary.log = report;
         let reader = log.reader();
-        let store = match found {
-            Some(store) => store,
-            None => {
+        let base = reader.base(chain_id.0)?;
+        let (base, mark_of_base) = match base {
+            Some((mark, payload)) => {
+                let base = Base::from_bytes(&payload);
+                let base = base.map_err(|e| LedgerError::Snapshot(e.to_string()))?;
+                (Some(base), mark)
+            }
+            None => (None, log.tip()),
+        };
+        let store = match (found, &base) {
+            (Some(store), _) => store,
+            (None, Some(base)) => {
+                summary.rebuilt_index = true;
+                snapshot::rebuild(home, base, chain_id, mark_of_base)
+                    .map_err(|e| LedgerError::Snapshot(e.to_string()))?
+            }
+            (None, None) => {
                 summary.rebuilt_index = log.tip().height > 0;
                 let mark = first.unwrap_or(log.tip());
                 create_index(index, &genesis, mark)?
@@ -430,6 +461,7 @@ impl Ledger {
             verifier,
             store,
             reader,
+            base: base.map_or(0, |base| base.header().height),
             front: Mutex::new(front),
             undecided: Mutex::new(undecided.map_err(home_error("opening", &dir))?),
             moved: Condvar::new(),
@@ -540,6 +572,7 @@ impl Ledger {
         let tip = front.tip.height;
         match height.checked_sub(tip) {
             Some(0) | None if height > 0 => {
+                self.held(height)?;
                 let changed = self.store.validators_at(height)?;
                 let set = changed.unwrap_or_else(|| self.genesis.validators().clone());
                 Ok(Arc::new(set))
@@ -549,6 +582,19 @@ impl Ledger {
             _ => Err(LedgerError::NoBlock { height, tip }),
         }
     }
+    /// Height of the snapshot with which this node began: it has the blocks after it. 0 where it has all.
+    pub fn base_height(&self) -> u64 {
+        self.base
+    }
+
+    fn held(&self, height: u64) -> Result<(), LedgerError> {
+        let base = self.base;
+        match (1..=base).contains(&height) {
+            true => Err(LedgerError::BeforeSnapshot { height, base }),
+            false => Ok(()),
+        }
+    }
+
     /// The verifier that judges proofs here.
     pub fn verifier(&self) -> &Arc<dyn ProofVerifier> {
         &self.verifier
@@ -604,6 +650,7 @@ impl Ledger {
     /// A final block, with the certificate of most signatures that this node has seen.
     pub fn block(&self, height: u64) -> Result<FinalBlock, LedgerError> {
         let tip = self.tip().height;
+        self.held(height)?;
         let at = self
             .store
             .block_ref(height)?
@@ -629,6 +676,7 @@ impl Ledger {
         max_bytes: u64,
     ) -> Result<Vec<FinalBlock>, LedgerError> {
         let last = self.tip().height.min(*range.end());
+        self.held((*range.start()).max(1))?;
         let (mut blocks, mut bytes) = (Vec::new(), 0u64);
         for height in (*range.start()).max(1)..=last {
             let block = self.block(height)?;
@@ -661,6 +709,7 @@ impl Ledger {
 
     /// Receipts and events of block `height`.
     pub fn outcomes(&self, height: u64) -> Result<Outcomes, LedgerError> {
+        self.held(height)?;
         Ok(self.store.outcomes(height)?)
     }
 
@@ -1262,7 +1311,7 @@ fn home_error<'a>(
 }
 
 /// Takes the folder's lock, or says who has it.
-fn lock(home: &Path) -> Result<File, LedgerError> {
+pub(crate) fn lock(home: &Path) -> Result<File, LedgerError> {
     let path = home.join("lock");
     let file = File::options()
         .create(true)

@@ -4,13 +4,14 @@
 //! reads the log back and rebuilds or advances the sled index. An *export* is the same records with an end mark.
 //!
 //! ```text
-//! file   = magic 8 ("HFBLOG01" | "HFEXPT01") ‖ chain id 32 ‖ salt 16 ‖ check 8
+//! file   = magic 8 ("HFBLOG01" | "HFBLOG02" | "HFEXPT01") ‖ chain id 32 ‖ salt 16 ‖ check 8
 //! record = "HFBK" ‖ len u32le ‖ height u64le ‖ check 8 ‖ payload len ‖ digest 32
 //! end    = "HFED" ‖ 0   u32le ‖ tip    u64le ‖ check 8 ‖ digest of the last record 32        (exports only)
 //! check  = first 8 bytes of SHA-256("holdfast/log/head/v1" ‖ salt ‖ the 16 bytes before)      (file: 56 bytes before)
 //! digest = SHA-256("holdfast/log/record/v1" ‖ digest of the record before ‖ len ‖ height ‖ payload)
 //! ```
-//! Record 0 is the genesis, so a file explains itself; record `h` is block `h`. The byte that makes a block final is
+//! Record 0 is the genesis, so a file explains itself; record `h` is block `h`. A log that begins at a snapshot (`HFBLOG02`,
+//! [`crate::snapshot`]) has one record between genesis and its first block: of the snapshot's height, with its *base*. The byte that makes a block final is
 //! the last byte of its digest, once `sync` has returned. The salt is random per file, so that no payload can contain
 //! something that looks like a later record.
 //!
@@ -29,6 +30,8 @@ use sha2::{Digest, Sha256};
 
 /// Magic of a node's own log.
 const MAGIC_LOG: &[u8; 8] = b"HFBLOG01";
+/// Magic of a node's own log that begins at a snapshot.
+const MAGIC_BASED: &[u8; 8] = b"HFBLOG02";
 /// Magic of an export.
 const MAGIC_EXPORT: &[u8; 8] = b"HFEXPT01";
 const MAGIC_RECORD: &[u8; 4] = b"HFBK";
@@ -188,6 +191,7 @@ pub struct OpenReport {
 pub struct BlockLog {
     disk: Arc<dyn Disk>,
     salt: [u8; 16],
+    based: bool,
     tip: Mark,
     stopped: bool,
 }
@@ -209,7 +213,8 @@ impl BlockLog {
             return Self::create(disk, chain_id, genesis, known);
         }
         let (kind, found, salt) = read_file_head(&*disk)?;
-        if kind != MAGIC_LOG {
+        let based = kind == MAGIC_BASED;
+        if kind == MAGIC_EXPORT {
             return Err(LogError::NotALog(
                 "this is an export, not a node's own log; use it with `holdfast chain` or `audit`"
                     .into(),
@@ -221,6 +226,7 @@ impl BlockLog {
         let reader = LogReader {
             disk: disk.clone(),
             salt,
+            based,
         };
         let mut report = OpenReport::default();
         let mut cursor = reader.start(chain_id);
@@ -253,6 +259,10 @@ impl BlockLog {
                     cause,
                 } => {
                     reader.refuse_damage(height, offset, &cause, known)?;
+                    if based && height <= 1 {
+                        // Written whole with the file, before anything was acknowledged or could be torn.
+                        return Err(damaged(height, offset, &cause));
+                    }
                     let len = disk.len().map_err(io_error("reading its length"))?;
                     disk.truncate(offset)
                         .map_err(io_error("cutting the torn tail"))?;
@@ -264,6 +274,9 @@ impl BlockLog {
                 Step::End => break cursor.last,
             }
         };
+        if let Some(tip) = tip.filter(|tip| based && tip.height == 0) {
+            return Err(damaged(1, tip.end, "the record of its snapshot is missing"));
+        }
         match tip {
             Some(tip) => {
                 if let Some(known) = known.filter(|k| k.height > tip.height) {
@@ -280,6 +293,7 @@ impl BlockLog {
                     Self {
                         disk,
                         salt,
+                        based,
                         tip,
                         stopped: false,
                     },
@@ -322,6 +336,7 @@ impl BlockLog {
             Self {
                 disk,
                 salt,
+                based: false,
                 tip,
                 stopped: false,
             },
@@ -342,7 +357,27 @@ impl BlockLog {
         LogReader {
             disk: self.disk.clone(),
             salt: self.salt,
+            based: self.based,
         }
+    }
+
+    /// The bytes of a log that begins at a snapshot of block `height`, and the mark of its base record.
+    pub(crate) fn based(
+        chain_id: [u8; 32],
+        genesis: &[u8],
+        height: u64,
+        base: &[u8],
+    ) -> Result<(Vec<u8>, Mark), LogError> {
+        if height == 0 {
+            return Err(LogError::Caller("a snapshot is of block 1 or later".into()));
+        }
+        let mut salt = [0; 16];
+        rand::RngCore::fill_bytes(&mut rand::rngs::OsRng, &mut salt);
+        let mut bytes = file_head(MAGIC_BASED, chain_id, salt);
+        let start = start_mark(chain_id).digest;
+        let first = push_record(&mut bytes, FILE_HEAD, &salt, start, 0, genesis)?;
+        let mark = push_record(&mut bytes, first.end, &salt, first.digest, height, base)?;
+        Ok((bytes, mark))
     }
 
     /// Appends block `height` and returns once it is durable.
@@ -383,6 +418,7 @@ impl BlockLog {
 pub struct LogReader {
     disk: Arc<dyn Disk>,
     salt: [u8; 16],
+    based: bool,
 }
 
 impl LogReader {
@@ -435,6 +471,14 @@ impl LogReader {
             Some(mark) => self.resume(mark)?,
             None => self.start(chain_id),
         }))
+    }
+
+    /// The record of the snapshot at which this log begins, if it does.
+    pub fn base(&self, chain_id: [u8; 32]) -> Result<Option<(Mark, Vec<u8>)>, LogError> {
+        if !self.based {
+            return Ok(None);
+        }
+        self.records(chain_id, None)?.nth(1).transpose()
     }
 
     fn start(&self, chain_id: [u8; 32]) -> Cursor {
@@ -526,6 +570,9 @@ impl LogReader {
         out: &mut dyn Write,
         progress: &mut dyn FnMut(u64),
     ) -> Result<u64, LogError> {
+        if self.based {
+            return Err(LogError::NotALog(BEGINS_AT_SNAPSHOT.into()));
+        }
         let mut export = ExportWriter::begin(out, chain_id)?;
         for record in self.records(chain_id, None)? {
             let (mark, payload) = record?;
@@ -612,7 +659,12 @@ pub struct ChainFile {
     pub chain_id: [u8; 32],
     /// An export carries an end mark; a copied log may end with any complete record.
     pub is_export: bool,
+    /// Whether its blocks begin at a snapshot: the record after genesis is the snapshot's, and nobody can replay it from genesis.
+    pub begins_at_snapshot: bool,
 }
+
+/// What is said of a chain file that cannot be replayed from genesis.
+pub(crate) const BEGINS_AT_SNAPSHOT: &str = "this log begins at a snapshot and does not hold the blocks before it; ask a node that has the whole chain for an export";
 
 impl ChainFile {
     /// Opens `path` for reading only.
@@ -634,13 +686,15 @@ impl ChainFile {
             other => other,
         })?;
         let is_export = kind == MAGIC_EXPORT;
-        let mut cursor = LogReader { disk, salt }.start(chain_id);
+        let based = kind == MAGIC_BASED;
+        let mut cursor = LogReader { disk, salt, based }.start(chain_id);
         cursor.export = is_export;
         Ok(Self {
             cursor,
             path: path.to_owned(),
             chain_id,
             is_export,
+            begins_at_snapshot: based,
         })
     }
 
@@ -772,13 +826,14 @@ impl Cursor {
     fn next(&mut self) -> Result<Step, LogError> {
         let disk = &*self.reader.disk;
         let (height, offset) = (self.next, self.at);
-        let broken = |cause: &str| {
+        let broken_at = |height: u64, cause: &str| {
             Ok(Step::Broken {
                 height,
                 offset,
                 cause: cause.into(),
             })
         };
+        let broken = |cause: &str| broken_at(height, cause);
         let mut head = [0; RECORD_HEAD];
         let got = read_some(disk, offset, &mut head)?;
         if got == 0 && !self.export {
@@ -795,6 +850,12 @@ impl Cursor {
         let Some(found) = parse_head(MAGIC_RECORD, &self.reader.salt, &head) else {
             return broken("its head does not match its check");
         };
+        // A log that begins at a snapshot goes on from genesis to the snapshot's height.
+        let height = match self.reader.based && height == 1 && found.height > 0 {
+            true => found.height,
+            false => height,
+        };
+        let broken = |cause: &str| broken_at(height, cause);
         if found.height != height {
             return broken(&format!("it claims to be block {}", found.height));
         }
@@ -948,6 +1009,7 @@ fn read_file_head(disk: &dyn Disk) -> Result<(&'static [u8; 8], [u8; 32], [u8; 1
     }
     let kind = match &head[..8] {
         m if m == MAGIC_LOG => MAGIC_LOG,
+        m if m == MAGIC_BASED => MAGIC_BASED,
         m if m == MAGIC_EXPORT => MAGIC_EXPORT,
         m if m[..5] == MAGIC_LOG[..5] || m[..5] == MAGIC_EXPORT[..5] => {
             return Err(LogError::NotALog(
@@ -1018,7 +1080,8 @@ pub fn fuzz_chain_file(bytes: &[u8]) {
     let Ok((kind, chain_id, salt)) = read_file_head(&*disk) else {
         return;
     };
-    let reader = LogReader { disk, salt };
+    let based = kind == MAGIC_BASED;
+    let reader = LogReader { disk, salt, based };
     let mut cursor = reader.start(chain_id);
     cursor.export = kind == MAGIC_EXPORT;
     let mut heights = 0;
@@ -1028,9 +1091,9 @@ pub fn fuzz_chain_file(bytes: &[u8]) {
                 assert!(
                     mark.end <= bytes.len() as u64
                         && payload.len() < bytes.len()
-                        && mark.height == heights
+                        && (mark.height == heights || based && heights == 1 && mark.height > 0)
                 );
-                heights += 1;
+                heights = mark.height + 1;
             }
             Ok(Step::Broken {
                 height,

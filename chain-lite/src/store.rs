@@ -14,6 +14,7 @@
 //! | `r` | height u64be | check 8 ‖ borsh(receipts, events); absent when there are none |
 //! | `v` | height u64be | validators from that height on (borsh); none before the first change |
 //! | `c` | height u64be | check 8 ‖ borsh(certificate with more signatures than the logged one); usually absent, may be lost |
+//! | `u` | | check 8 ‖ borsh([`Meta`] of the block before the tip, what the tip overwrote): the state before, also after a restart |
 //! | `m` | | [`Meta`] with a check: the tip, and sums over all `s`, `n`, `x` and `v` entries |
 //!
 //! One block is one `apply_batch` on one tree, the unit that sled writes atomically. [`Meta::sum`] is the sum (mod 2^128) of the
@@ -148,6 +149,23 @@ impl Entries {
         }
     }
 
+    /// Shows every entry, in order of keys.
+    fn each(&self, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
+        match self {
+            Self::Sled(_, tree) => {
+                for entry in tree.iter() {
+                    let (key, value) = entry.map_err(io)?;
+                    visit(&key, &value);
+                }
+            }
+            Self::Memory(map) => {
+                let map = map.read().unwrap_or_else(PoisonError::into_inner);
+                map.iter().for_each(|(key, value)| visit(key, value));
+            }
+        }
+        Ok(())
+    }
+
     /// The last entry of a range.
     fn last_in(
         &self,
@@ -259,24 +277,21 @@ impl Store {
         if !dir.exists() {
             return Ok(None);
         }
-        let (db, tree) = open_sled(dir)?;
-        let Some(meta) = tree
-            .get(b"m")
-            .map_err(io)?
-            .and_then(|bytes| unseal::<Meta>(&bytes))
-        else {
+        let entries = open_sled(dir)?;
+        let found = entries.get(b"m")?;
+        let Some(meta) = found.and_then(|bytes| unseal::<Meta>(&bytes)) else {
             return Ok(None);
         };
         if meta.layout != LAYOUT || meta.chain_id != chain_id {
             return Ok(None);
         }
         let mut sum = 0u128;
-        for entry in tree.iter() {
-            let (key, value) = entry.map_err(io)?;
-            if counted(&key) {
-                sum = sum.wrapping_add(weight(&key, &value));
+        let mut count = |key: &[u8], value: &[u8]| {
+            if counted(key) {
+                sum = sum.wrapping_add(weight(key, value));
             }
-        }
+        };
+        entries.each(&mut count)?;
         if sum != meta.sum {
             tracing::warn!(
                 height = meta.height(),
@@ -284,7 +299,7 @@ impl Store {
             );
             return Ok(None);
         }
-        Ok(Some(Self::with(Entries::Sled(db, tree), meta)))
+        Ok(Some(Self::with(entries, meta)))
     }
 
     /// Wipes `dir` and starts an index at genesis; without a folder, one in memory.
@@ -296,12 +311,8 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let entries = match dir {
             Some(dir) => {
-                if dir.exists() {
-                    std::fs::remove_dir_all(dir)
-                        .map_err(|e| StoreError::Io(format!("removing the old index: {e}")))?;
-                }
-                let (db, tree) = open_sled(dir)?;
-                Entries::Sled(db, tree)
+                wipe(dir)?;
+                open_sled(dir)?
             }
             None => Entries::Memory(RwLock::default()),
         };
@@ -328,12 +339,86 @@ impl Store {
             meta: meta.clone(),
             next: OnceLock::new(),
         });
-        Self {
+        let store = Self {
             entries,
             meta: RwLock::new(meta),
-            newest: Mutex::new(version),
+            newest: Mutex::new(version.clone()),
             recent: Mutex::default(),
+        };
+        store.recall(version);
+        store
+    }
+
+    /// Brings back the state before the newest, which headers speak of. A damaged or missing entry costs a proof until the next
+    /// block, nothing more.
+    fn recall(&self, newest: Arc<Version>) {
+        type Before = (Meta, BTreeMap<Vec<u8>, Option<Vec<u8>>>);
+        let found = self.entries.get(b"u").ok().flatten();
+        let before = found.and_then(|bytes| unseal::<Before>(&bytes));
+        let Some((meta, undo)) = before.filter(|b| b.0.height() + 1 == newest.meta.height()) else {
+            return;
+        };
+        let version = Version {
+            meta: Arc::new(meta),
+            next: OnceLock::from((undo, newest)),
+        };
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_back(Arc::new(version));
+    }
+
+    /// Wipes `dir` and starts an index that is filled piece by piece; without its [`Store::finish`] it does not open.
+    pub(crate) fn begin(dir: &Path, meta: Meta) -> Result<Self, StoreError> {
+        wipe(dir)?;
+        Ok(Self::with(open_sled(dir)?, Meta { sum: 0, ..meta }))
+    }
+
+    /// Adds values and tree nodes to an index in the making, and takes out nodes that they replace.
+    pub(crate) fn fill(&self, writes: &WriteSet, tree: &TreeUpdate) -> Result<(), StoreError> {
+        let mut batch = self.batch();
+        for (key, value) in writes {
+            batch.replace(prefixed(b's', key), value.as_deref())?;
         }
+        for (key, node) in &tree.nodes {
+            batch.replace(prefixed(b'n', key), Some(node))?;
+        }
+        for key in &tree.stale {
+            batch.replace(prefixed(b'n', key), None)?;
+        }
+        self.apply(batch)
+    }
+
+    /// Ends the making: the index is whole, of block `meta.height()`. `sets` are the validators of the two heights after it.
+    pub(crate) fn finish(&self, meta: Meta, sets: [&ValidatorSet; 2]) -> Result<(), StoreError> {
+        let mut batch = self.batch();
+        for (from, set) in (meta.height().saturating_add(1)..).zip(sets) {
+            let key = prefixed(b'v', &from.to_be_bytes());
+            batch.replace(key, Some(&codec::encode(set)))?;
+        }
+        let sum = batch.sum;
+        self.apply(batch)?;
+        let sealed = seal(&Meta { sum, ..meta });
+        self.entries
+            .apply(Changes::from([(b"m".to_vec(), Some(sealed))]))?;
+        self.flush()
+    }
+
+    fn batch(&self) -> Batch<'_> {
+        Batch {
+            store: self,
+            sum: self.meta().sum,
+            changes: Changes::new(),
+        }
+    }
+
+    fn apply(&self, batch: Batch<'_>) -> Result<(), StoreError> {
+        self.entries.apply(batch.changes)?;
+        let mut meta = self.meta.write().unwrap_or_else(PoisonError::into_inner);
+        let sum = batch.sum;
+        *meta = Arc::new(Meta {
+            sum,
+            ..(**meta).clone()
+        });
+        Ok(())
     }
 
     /// The newest block.
@@ -381,11 +466,7 @@ impl Store {
             outcomes,
         } = commit;
         let height = meta.height();
-        let mut batch = Batch {
-            store: self,
-            sum: self.meta().sum,
-            changes: Changes::new(),
-        };
+        let mut batch = self.batch();
         let mut undo = BTreeMap::new();
         for (key, value) in writes {
             let full = prefixed(b's', key);
@@ -422,6 +503,10 @@ impl Store {
         }
         if *outcomes != Outcomes::default() {
             changes.insert(prefixed(b'r', &height.to_be_bytes()), Some(seal(outcomes)));
+        }
+        if height > 0 {
+            let before = seal(&(&*self.meta(), &undo));
+            changes.insert(b"u".to_vec(), Some(before));
         }
         changes.insert(b"m".to_vec(), Some(seal(&meta)));
         self.publish(meta, undo, changes)
@@ -674,7 +759,16 @@ impl KvRead for View {
     }
 }
 
-fn open_sled(dir: &Path) -> Result<(sled::Db, sled::Tree), StoreError> {
+fn wipe(dir: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::Io(format!("removing the old index: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn open_sled(dir: &Path) -> Result<Entries, StoreError> {
     let config = sled::Config::new()
         .path(dir)
         .cache_capacity(CACHE_BYTES)
@@ -683,7 +777,7 @@ fn open_sled(dir: &Path) -> Result<(sled::Db, sled::Tree), StoreError> {
         .print_profile_on_drop(false);
     let db = config.open().map_err(io)?;
     let tree = db.open_tree(b"index").map_err(io)?;
-    Ok((db, tree))
+    Ok(Entries::Sled(db, tree))
 }
 
 fn io(error: sled::Error) -> StoreError {

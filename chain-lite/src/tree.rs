@@ -95,6 +95,13 @@ pub fn update<R: NodeRead + ?Sized>(
     })
 }
 
+/// The root node of an empty tree at `version`: what a tree grows from that does not begin at version 0.
+pub(crate) fn empty_root(version: u64) -> (Vec<u8>, Vec<u8>) {
+    // A node key is its version and its path, here of no nibbles; `jmt` has no public name for it.
+    let key = codec::encode(&(version, 0u64, Vec::<u8>::new()));
+    (key, codec::encode(&Node::Null))
+}
+
 /// Root of the stored tree at `version`, if its root node is still there.
 pub fn root<R: NodeRead + ?Sized>(nodes: &R, version: u64) -> Result<Option<Hash>, StoreError> {
     let reader = Reader(nodes);

@@ -362,14 +362,163 @@ fn unreadable_files_are_named_with_the_reason() {
 #[test]
 fn an_export_never_replaces_a_device() {
     let home = with_wallet();
-    for (force, says) in [
+    let cases = [
         (&["--force"][..], "not a plain file"),
         (&[], "exists already"),
-    ] {
-        let line = ["chain", "export", "/dev/null"];
+    ];
+    for (line, (force, says)) in [
+        &["chain", "export", "/dev/null"][..],
+        &["chain", "snapshot", "export", "/dev/null"],
+    ]
+    .into_iter()
+    .flat_map(|line| cases.map(|case| (line, case)))
+    {
         let outcome = run(holdfast(home.path()).args(line).args(force));
         refused(&outcome, 3, says);
         let meta = std::fs::symlink_metadata("/dev/null").expect("there");
         assert!(!meta.is_file(), "it is what it was");
     }
+}
+
+/// A chain of a few blocks in a home, made without a node.
+fn with_chain(home: &Path) -> chain_lite::ledger::Tip {
+    use chain_lite::beacon::{BeaconParams, DevnetSigner};
+    use chain_lite::certificate::{Certificate, Validator, ValidatorId};
+    use chain_lite::genesis::{CircuitKey, GENESIS_VERSION, Genesis, NetworkKind};
+    use chain_lite::ledger::{Ledger, Slot};
+    use prover::snark::CircuitId;
+    use prover::spec::SectorSize;
+
+    let key = ed25519_dalek::SigningKey::from_bytes(&[2; 32]);
+    let beacon = DevnetSigner::from_seed(&[9; 32]);
+    let vectors = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../fixtures/vectors/filecoin.json"
+    );
+    let vectors = std::fs::read(vectors).expect("the golden vectors are in the tree");
+    let vectors: serde_json::Value = serde_json::from_slice(&vectors).expect("JSON");
+    let vk = |circuit, name: &str| CircuitKey {
+        circuit,
+        insecure: true,
+        vk: hex::decode(vectors["sectors"]["2KiB"][name].as_str().expect("hex")).expect("hex"),
+    };
+    let size = SectorSize::Kib2;
+    let genesis = Genesis {
+        version: GENESIS_VERSION,
+        chain_name: "cli".into(),
+        kind: NetworkKind::Devnet,
+        time_ms: 1,
+        clock: chain_lite::clock::ClockMode::Logical { epoch_ms: 1 },
+        params: chain_lite::params::ChainParams {
+            sector_sizes: vec![size],
+            ..chain_lite::params::ChainParams::devnet()
+        },
+        accounts: [(
+            chain_lite::account::Address([1; 32]),
+            chain_lite::units::TokenAmount(7),
+        )]
+        .into(),
+        validators: vec![Validator {
+            id: ValidatorId(key.verifying_key().to_bytes()),
+            power: 1,
+        }],
+        beacons: vec![BeaconParams::devnet(&beacon, 1)],
+        keys: vec![
+            vk(CircuitId::porep(size), "porep_vk"),
+            vk(CircuitId::window(size), "window_vk"),
+        ],
+    };
+    let keys = genesis.clone().check().expect("a genesis").keys().clone();
+    let verifier = std::sync::Arc::new(chain_lite::audit::Groth16Verifier::new(keys));
+    let ledger = Ledger::open(&home.join("chain"), &genesis, verifier).expect("opens");
+    for height in 1..=5 {
+        let (slot, epoch) = (Slot { height, round: 0 }, ledger.tip().epoch.next());
+        let beacons = vec![beacon.sign(epoch.0)];
+        let block = ledger
+            .build(slot, epoch, 0, beacons, vec![])
+            .expect("built");
+        let certificate = Certificate::solo(&ledger.chain_id(), height, block.id(), &key);
+        ledger.commit(block, certificate).expect("committed");
+    }
+    ledger.tip()
+}
+
+#[test]
+fn tm_v12_a_chain_is_joined_by_snapshot_only_with_trust_from_outside() {
+    let (full, new) = (home(), home());
+    let tip = with_chain(full.path());
+    let file = full.path().join("state.hfs");
+    let file = file.to_str().expect("text");
+    let json = |outcome: &Run| -> serde_json::Value {
+        assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+        serde_json::from_str(&outcome.stdout).expect("JSON")
+    };
+    let line = ["--json", "chain", "snapshot", "export", file];
+    let made = json(&run(holdfast(full.path()).args(line)));
+    assert_eq!(made["height"], 4);
+    assert!(tip.height == 5 && !Path::new(&format!("{file}.part")).exists());
+    let chain = made["chain_id"].as_str().expect("an id").to_owned();
+    let point = format!("4:{}", made["id"].as_str().expect("an id"));
+    let import = |home: &Path, chain: &str, more: &[&str]| {
+        let line = [
+            "--json",
+            "chain",
+            "snapshot",
+            "import",
+            file,
+            "--chain-id",
+            chain,
+        ];
+        run(holdfast(home).args(line).args(more))
+    };
+    // The genesis of this test is of 1970: too old to trust without a checkpoint.
+    refused(&import(new.path(), &chain, &[]), 6, "trust period");
+    refused(
+        &import(
+            new.path(),
+            &chain,
+            &["--checkpoint", &format!("9:{}", &point[2..])],
+        ),
+        3,
+        "block 9",
+    );
+    refused(
+        &import(
+            new.path(),
+            &chain,
+            &["--checkpoint", &format!("5:{}", &point[2..])],
+        ),
+        6,
+        "proven final",
+    );
+    refused(
+        &import(new.path(), &"00".repeat(32), &["--checkpoint", &point]),
+        3,
+        "not 0000",
+    );
+    assert!(!new.path().join("chain/blocks.log").exists());
+    let taken = json(&import(new.path(), &chain, &["--checkpoint", &point]));
+    assert_eq!(taken["leaves"], made["leaves"]);
+    let status = json(&run(
+        holdfast(new.path()).args(["--json", "chain", "status"])
+    ));
+    assert_eq!(
+        (&status["height"], &status["chain_id"]),
+        (&4.into(), &made["chain_id"])
+    );
+    refused(
+        &import(new.path(), &chain, &["--checkpoint", &point]),
+        3,
+        "holds a chain already",
+    );
+    refused(
+        &run(holdfast(new.path()).args(["chain", "export", "out"])),
+        3,
+        "begins at a snapshot",
+    );
+    refused(
+        &run(holdfast(new.path()).args(["chain", "verify"])),
+        3,
+        "begins at a snapshot",
+    );
 }

@@ -96,6 +96,11 @@ pub const INDEX_TAGS: [u8; 9] = [
     ANNOUNCEMENT_DUE,
 ];
 
+/// The least key of an index: all leaves are below it.
+pub fn first_index() -> Key {
+    vec![FIRST_INDEX]
+}
+
 /// The keys that begin with `prefix`: from (inclusive) and until (exclusive).
 pub fn prefix_range(prefix: &[u8]) -> (Key, Key) {
     let mut until = prefix.to_vec();

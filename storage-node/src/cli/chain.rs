@@ -4,7 +4,8 @@
 //!   running on it), from a named log, or block by block from a chain's JSON-RPC;
 //! * `verify` checks what needs no execution: digests, headers, certificates. `holdfast audit chain` replays everything;
 //! * `status` says where the chain is, and what its last epochs minted and burnt;
-//! * `explain-reward` and `issuance` say where money comes from and goes to, epoch by epoch ([`super::explain`]).
+//! * `explain-reward` and `issuance` say where money comes from and goes to, epoch by epoch ([`super::explain`]);
+//! * `snapshot` carries the state without the blocks, see [`super::snapshot`].
 //!
 //! An export is written beside its name and renamed when it is complete and synced, so a half one is never mistaken for
 //! a whole one.
@@ -43,6 +44,8 @@ enum Action {
     ExplainReward(super::explain::Reward),
     /// List what each epoch minted and burnt, from the chain itself
     Issuance(super::explain::IssuanceArgs),
+    /// Carry a chain's state in one file, to join without its history
+    Snapshot(super::snapshot::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -79,6 +82,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         Action::Status => status(context).await,
         Action::ExplainReward(args) => super::explain::reward(args, context),
         Action::Issuance(args) => super::explain::issuance(args, context),
+        Action::Snapshot(args) => super::snapshot::run(args, context),
     }
 }
 
@@ -91,20 +95,25 @@ struct Exported {
     from: String,
 }
 
-async fn export(args: Export, context: &Context) -> Result<(), CliError> {
-    if args.to.exists() && !args.force {
-        let message = format!("{} exists already", args.to.display());
+/// Whether an export may be written to `to`.
+pub(super) fn check_target(to: &Path, force: bool) -> Result<(), CliError> {
+    if to.exists() && !force {
+        let message = format!("{} exists already", to.display());
         return Err(CliError::new(Class::Input, message).hint("name another file, or add --force"));
     }
     // Replacing a device or a pipe by a file would be a mishap.
-    if args
-        .to
+    if to
         .symlink_metadata()
         .is_ok_and(|meta| !meta.is_file() && !meta.is_symlink())
     {
-        let message = format!("{} is not a plain file", args.to.display());
+        let message = format!("{} is not a plain file", to.display());
         return Err(CliError::new(Class::Input, message).hint("name a file to write"));
     }
+    Ok(())
+}
+
+async fn export(args: Export, context: &Context) -> Result<(), CliError> {
+    check_target(&args.to, args.force)?;
     let local = match (args.from, args.remote) {
         (Some(path), _) => Some(log_at(&path)),
         (None, true) => None,
@@ -132,13 +141,13 @@ async fn export(args: Export, context: &Context) -> Result<(), CliError> {
 }
 
 /// The file in the making: `FILE.part`, removed unless it is published.
-struct Target {
+pub(super) struct Target {
     part: PathBuf,
     file: Option<BufWriter<File>>,
 }
 
 impl Target {
-    fn create(to: &Path) -> Result<Self, CliError> {
+    pub(super) fn create(to: &Path) -> Result<Self, CliError> {
         let mut name = to.file_name().unwrap_or_default().to_owned();
         name.push(".part");
         let part = to.with_file_name(name);
@@ -149,13 +158,13 @@ impl Target {
         })
     }
 
-    fn writer(&mut self) -> &mut BufWriter<File> {
+    pub(super) fn writer(&mut self) -> &mut BufWriter<File> {
         self.file
             .as_mut()
             .expect("taken only by `publish`, which consumes the target")
     }
 
-    fn publish(mut self, to: &Path) -> Result<u64, CliError> {
+    pub(super) fn publish(mut self, to: &Path) -> Result<u64, CliError> {
         let finish = |file: BufWriter<File>| -> std::io::Result<u64> {
             let file = file
                 .into_inner()
@@ -185,6 +194,14 @@ fn export_log(
     let mut source = ChainFile::open(log).map_err(|e| log_error(log, e))?;
     let total = source.len_bytes().map_err(|e| log_error(log, e))?;
     let bar = context.out.bar("exporting the chain", total, Unit::Bytes);
+    if source.begins_at_snapshot {
+        let message = format!(
+            "{} begins at a snapshot and does not hold the blocks before it",
+            log.display()
+        );
+        return Err(CliError::new(Class::Input, message)
+            .hint("export where the whole chain is, or take its blocks with --remote"));
+    }
     let chain = source.chain_id;
     let mut writer = ExportWriter::begin(target.writer(), chain).map_err(|e| log_error(log, e))?;
     let (mut height, mut at) = (0, 0);
@@ -375,12 +392,18 @@ async fn last_epochs(client: &ChainClient, height: u64) -> Vec<IssuanceRow> {
 fn stopped_status(log: &Path) -> Result<Status, CliError> {
     let genesis = audit::genesis_of(log).map_err(|e| audit_error(log, e))?;
     let mut file = ChainFile::open(log).map_err(|e| log_error(log, e))?;
-    let (mut height, mut newest) = (0, None);
+    let (mut height, mut newest, mut base) = (0, None, None);
     while let Some((mark, payload)) = file.next_finished_record().map_err(|e| log_error(log, e))? {
+        if file.begins_at_snapshot && base.is_none() && mark.height > 0 {
+            base = chain_lite::snapshot::base_header(&payload);
+            height = mark.height;
+            continue;
+        }
         (height, newest) = (mark.height, Some(payload));
     }
+    let first = base.as_ref().map_or(0, |header| header.height);
     let last = newest
-        .filter(|_| height > 0)
+        .filter(|_| height > first)
         .map(|p| chain_lite::block::FinalBlock::from_bytes(&p));
     let epoch = match last {
         Some(Ok(last)) => last.block.header.epoch.0,
@@ -391,7 +414,7 @@ fn stopped_status(log: &Path) -> Result<Status, CliError> {
                 &error,
             ));
         }
-        None => 0,
+        None => base.map_or(0, |header| header.epoch.0),
     };
     Ok(Status {
         chain_id: genesis.chain_id(),
@@ -442,7 +465,7 @@ fn log_at(path: &Path) -> PathBuf {
     }
 }
 
-fn file_len(path: &Path) -> Result<u64, CliError> {
+pub(super) fn file_len(path: &Path) -> Result<u64, CliError> {
     Ok(std::fs::metadata(path)
         .map_err(|e| CliError::io("cannot read", path, &e))?
         .len())

@@ -37,6 +37,7 @@ pub mod prover;
 pub mod provider;
 pub mod put;
 pub mod repair;
+mod snapshot;
 pub mod status;
 pub mod wallet;
 
