@@ -194,7 +194,9 @@ impl App {
         let mut values = Vec::new();
         for block in self.parts.ledger.undecided(height.0, round)? {
             let (id, proposer) = (block.id(), Address(block.header.proposer));
-            if let Verdict::Valid(valid) = self.parts.ledger.validate(block, self.at, Some(now_ms))? {
+            if let Verdict::Valid(valid) =
+                self.parts.ledger.validate(block, self.at, Some(now_ms))?
+            {
                 self.remember(*valid);
                 values.push(proposed(self.at, proposer, id, Validity::Valid));
             }
@@ -400,6 +402,18 @@ impl App {
             height,
             why: format!("block {id} was decided {why}"),
         };
+        if height <= self.parts.ledger.tip().height {
+            // The engine's journal tells the last decision again after a crash between our commit and its own next step.
+            let ours = self.parts.ledger.block(height)?.block.id();
+            return match ours == id {
+                true => Ok(()),
+                false => Err(LedgerError::Conflict {
+                    height,
+                    ours,
+                    theirs: id,
+                }),
+            };
+        }
         let ours = to_certificate(certificate).ok_or_else(|| missing("without a round"))?;
         let outcome = match self.valid.remove(&(height, id)) {
             Some(valid) => self.parts.ledger.commit(valid, ours)?,
@@ -445,7 +459,10 @@ impl App {
         last: Height,
     ) -> Result<Vec<(Bytes, ExtendedCommitCertificate<ChainContext>)>, LedgerError> {
         let last = last.0.min(first.0.saturating_add(MAX_SERVED_BLOCKS - 1));
-        let blocks = self.parts.ledger.decided(first.0..=last, MAX_SERVED_BYTES)?;
+        let blocks = self
+            .parts
+            .ledger
+            .decided(first.0..=last, MAX_SERVED_BYTES)?;
         let value = |b: chain_lite::block::FinalBlock| {
             let bytes = Bytes::from(codec::encode(&b.block));
             (bytes, from_certificate(&b.certificate))

@@ -506,7 +506,7 @@ mod tests {
         let decided = precommits(&[4, 1, 3]);
         let ours = to_certificate(&decided).unwrap();
         ours.verify(&CHAIN, 7, &BLOCK, &validators).unwrap();
-        let engine = ValidatorSet::from(&validators);
+        let engine = ValidatorSet::from(std::sync::Arc::new(validators.clone()));
         let verifier = ChainVerifier::new(CHAIN);
         let check = |c: &CommitCertificate<ChainContext>| {
             let thresholds = ThresholdParams::default();
@@ -636,7 +636,7 @@ mod tests {
         use malachite_core_types::{Height as _, Validator as _, ValidatorSet as _};
         assert_eq!(Height(u64::MAX).increment(), Height(u64::MAX));
         assert_eq!(Height(0).decrement(), None);
-        let set = ValidatorSet::from(&set(&[1, 2, 3]));
+        let set = ValidatorSet::from(std::sync::Arc::new(set(&[1, 2, 3])));
         assert_eq!((set.count(), set.total_voting_power()), (3, 6));
         for n in 0..3 {
             let v = set.get_by_index(n).unwrap();

@@ -121,12 +121,13 @@ impl core::Validator<ChainContext> for Validator {
 /// The sum of powers is at most 2^53 there, so the core's `3 × power` cannot overflow, which would panic (trap 4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidatorSet {
+    set: Arc<certificate::ValidatorSet>,
     validators: Arc<[Validator]>,
     total: u64,
 }
 
-impl From<&certificate::ValidatorSet> for ValidatorSet {
-    fn from(set: &certificate::ValidatorSet) -> Self {
+impl From<Arc<certificate::ValidatorSet>> for ValidatorSet {
+    fn from(set: Arc<certificate::ValidatorSet>) -> Self {
         let validators = set.validators().iter().map(|v| Validator {
             address: Address(v.id),
             key: v.id,
@@ -135,6 +136,7 @@ impl From<&certificate::ValidatorSet> for ValidatorSet {
         Self {
             validators: validators.collect(),
             total: set.total_power(),
+            set,
         }
     }
 }
@@ -158,13 +160,11 @@ impl core::ValidatorSet<ChainContext> for ValidatorSet {
 }
 
 impl ValidatorSet {
-    /// Who proposes in `round` of `height`: each in turn, and the turns of two heights differ, so that one dead
-    /// validator does not delay every block (trap 12).
+    /// Who proposes in `round` of `height`: the chain's own rule, so that the ledger and the core name the same one.
     pub fn proposer(&self, height: Height, round: Round) -> &Validator {
-        let turn = u128::from(height.0) + u128::from(round.as_u32().unwrap_or(0));
-        let count = self.validators.len() as u128;
-        // A checked set has 1 to 1024 validators; the remainder is below that.
-        &self.validators[(turn % count) as usize]
+        let id = self.set.proposer(height.0, round.as_u32().unwrap_or(0));
+        core::ValidatorSet::get_by_address(self, &Address(id))
+            .expect("the rule names one of the set it is given")
     }
 }
 

@@ -7,14 +7,19 @@
 //! 1. [`context`]: heights, validators, votes, proposals, and certificates in both directions;
 //! 2. [`signing`]: what is signed, and the strict check of it;
 //! 3. [`parts`]: a block's bytes on their way to the voters, bounded;
-//! 4. [`codec`]: canonical bytes of all of them.
+//! 4. [`codec`]: canonical bytes of all of them;
+//! 5. [`app`]: what the engine asks of the chain, answered from the ledger;
+//! 6. `net` (feature of that name): the engine, its network and the thread between them.
 //!
-//! These four have no socket, clock or disk: a simulator drives `malachite_core_consensus` with them. Feature `net` adds the
-//! engine and its network; default builds never compile it.
+//! The first four have no socket, clock or disk, the fifth only the ledger's disk: a simulator drives
+//! `malachite_core_consensus` with them. Default builds never compile the sixth.
 #![forbid(unsafe_code)]
 
+pub mod app;
 pub mod codec;
 pub mod context;
+#[cfg(feature = "net")]
+pub mod net;
 pub mod parts;
 pub mod signing;
 

@@ -102,13 +102,18 @@ fn network_key(validator_secret: &[u8; 32]) -> Result<Keypair, StartError> {
 
 /// The name by which peers dial the validator with this secret key: the `/p2p/…` of its address.
 pub fn peer_id(validator_secret: &[u8; 32]) -> Result<String, StartError> {
-    Ok(network_key(validator_secret)?.public().to_peer_id().to_string())
+    Ok(network_key(validator_secret)?
+        .public()
+        .to_peer_id()
+        .to_string())
 }
 
 /// Checks an address to dial: a transport and the peer's id.
 pub fn check_peer(address: &str) -> Result<Multiaddr, StartError> {
     let parsed = parse(address, "dial")?;
-    let named = address.rsplit_once("/p2p/").map(|(_, id)| id.parse::<PeerId>());
+    let named = address
+        .rsplit_once("/p2p/")
+        .map(|(_, id)| id.parse::<PeerId>());
     match named {
         Some(Ok(_)) => Ok(parsed),
         _ => Err(StartError::Address {
@@ -217,12 +222,16 @@ pub fn start(config: Config, parts: Parts, secret: &[u8; 32]) -> Result<EngineHa
             let built = runtime.block_on(build(engine, &app, signer, keypair, wal));
             run(runtime, built, app, &control, told);
         };
-        std::thread::Builder::new().name("bft-engine".into()).spawn(work)?
+        std::thread::Builder::new()
+            .name("bft-engine".into())
+            .spawn(work)?
     };
     match heard.recv() {
         Ok(Ok(())) => Ok(EngineHandle::new(control, thread)),
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(StartError::Engine("the engine's thread ended at once".into())),
+        Err(_) => Err(StartError::Engine(
+            "the engine's thread ended at once".into(),
+        )),
     }
 }
 
@@ -282,7 +291,8 @@ fn run(
         if control.is_stopping() {
             break EngineStatus::Stopped;
         }
-        let next = async { tokio::time::timeout(LOOK, channels.consensus.recv()).await };
+        let wait = driver.patience();
+        let next = async { tokio::time::timeout(wait, channels.consensus.recv()).await };
         let done = match runtime.block_on(next) {
             Ok(Some(message)) => driver.answer(message),
             Ok(None) => {
@@ -465,6 +475,19 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// How long to listen before the clock is looked at again.
+    fn patience(&self) -> Duration {
+        let parent = self.app.ledger().tip().epoch;
+        match self
+            .finalized
+            .as_ref()
+            .and_then(|_| self.control.tick(parent))
+        {
+            Some(Tick::Wait(ms) | Tick::Held(ms)) => LOOK.min(Duration::from_millis(ms.max(1))),
+            Some(Tick::Due(_)) | None => LOOK,
+        }
+    }
+
     fn is_due(&mut self) -> bool {
         if self.app.is_catching_up() {
             return true;
@@ -484,7 +507,10 @@ impl Driver<'_> {
             let content = StreamContent::Data(part);
             let message = StreamMessage::new(stream.clone(), sequence, content);
             // Closed means that the engine is stopping.
-            drop(self.network.blocking_send(NetworkMsg::PublishProposalPart(message)));
+            drop(
+                self.network
+                    .blocking_send(NetworkMsg::PublishProposalPart(message)),
+            );
         }
     }
 }

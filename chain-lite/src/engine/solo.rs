@@ -72,7 +72,8 @@ pub enum EngineStatus {
     },
 }
 
-struct Shared {
+/// What an engine and its [`EngineHandle`] share: the clock's leases, the wish to stop, the status. For every engine.
+pub struct Control {
     inner: Mutex<Inner>,
     wake: Condvar,
     started: Instant,
@@ -85,7 +86,48 @@ struct Inner {
     status: EngineStatus,
 }
 
-impl Shared {
+impl Control {
+    /// For a chain with this clock; the next block is due one epoch from now.
+    pub fn new(mode: ClockMode) -> Arc<Self> {
+        let inner = Inner {
+            clock: LogicalClock::new(mode.epoch_ms(), 0),
+            stop: false,
+            status: EngineStatus::Running,
+        };
+        Arc::new(Self {
+            inner: Mutex::new(inner),
+            wake: Condvar::new(),
+            started: Instant::now(),
+            logical: matches!(mode, ClockMode::Logical { .. }),
+        })
+    }
+
+    /// Whether the handle was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.lock().stop
+    }
+
+    /// What the logical clock says when the newest block has epoch `parent`; `None` under a beacon clock, which cannot be held.
+    pub fn tick(&self, parent: Epoch) -> Option<Tick> {
+        let now = self.now_ms();
+        self.logical.then(|| self.lock().clock.tick(parent, now))
+    }
+
+    /// The next block is due an epoch from now.
+    pub fn made_block(&self) {
+        self.update(|inner, now| inner.clock.made_block(now));
+    }
+
+    /// The engine's last word.
+    pub fn ended(&self, status: EngineStatus) {
+        self.update(|inner, _| inner.status = status);
+    }
+
+    /// Records a failure if the thread that holds it unwinds.
+    pub fn guard(&self) -> StatusGuard<'_> {
+        StatusGuard(self)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,11 +143,19 @@ impl Shared {
 
 /// A running engine. Dropping it stops the chain.
 pub struct EngineHandle {
-    shared: Arc<Shared>,
+    shared: Arc<Control>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl EngineHandle {
+    /// Of an engine that runs in `thread` and looks at `control`.
+    pub fn new(control: Arc<Control>, thread: JoinHandle<()>) -> Self {
+        Self {
+            shared: control,
+            thread: Mutex::new(Some(thread)),
+        }
+    }
+
     /// Keeps the logical clock from going on for `ttl` (at most 10 minutes), because a proof of `provider` is unfinished.
     /// Call again to renew.
     pub fn hold(&self, provider: ProviderId, ttl: Duration) -> Result<(), ClockError> {
@@ -171,19 +221,7 @@ pub fn start(
 ) -> Result<EngineHandle, EngineError> {
     let key = ValidatorId(keys.validator.verifying_key().to_bytes());
     check_quorum(&ledger.front(), key)?;
-    let mode = ledger.genesis().genesis().clock;
-    let inner = Inner {
-        clock: LogicalClock::new(mode.epoch_ms(), 0),
-        stop: false,
-        status: EngineStatus::Running,
-    };
-    let logical = matches!(mode, ClockMode::Logical { .. });
-    let shared = Arc::new(Shared {
-        inner: Mutex::new(inner),
-        wake: Condvar::new(),
-        started: Instant::now(),
-        logical,
-    });
+    let shared = Control::new(ledger.genesis().genesis().clock);
     let maker = Maker {
         ledger,
         mempool,
@@ -196,10 +234,7 @@ pub fn start(
             let shared = shared.clone();
             move || run(&shared, maker)
         })?;
-    Ok(EngineHandle {
-        shared,
-        thread: Mutex::new(Some(thread)),
-    })
+    Ok(EngineHandle::new(shared, thread))
 }
 
 /// Whether `key` alone decides the next block.
@@ -219,8 +254,8 @@ fn check_quorum(front: &Front, key: ValidatorId) -> Result<(), EngineError> {
     }
 }
 
-/// Records a failure even if the thread unwinds.
-struct StatusGuard<'a>(&'a Shared);
+/// Records a failure even if the thread unwinds; see [`Control::guard`].
+pub struct StatusGuard<'a>(&'a Control);
 
 impl Drop for StatusGuard<'_> {
     fn drop(&mut self) {
@@ -234,26 +269,26 @@ impl Drop for StatusGuard<'_> {
     }
 }
 
-fn run(shared: &Shared, mut maker: Maker) {
-    let _guard = StatusGuard(shared);
+fn run(shared: &Control, mut maker: Maker) {
+    let _guard = shared.guard();
     while let Some(epoch) = next_epoch(shared, &maker) {
         match maker.make_block(epoch, shared) {
-            Ok(true) => shared.update(|inner, now| inner.clock.made_block(now)),
+            Ok(true) => shared.made_block(),
             // A round that is not there yet: ask again. `due_rounds` has waited, so this does not spin.
             Ok(false) => {}
             Err(error) => {
                 tracing::error!(%error, epoch = epoch.0, "the chain stops");
                 let why = error.to_string();
-                shared.update(|inner, _| inner.status = EngineStatus::Failed { why });
+                shared.ended(EngineStatus::Failed { why });
                 return;
             }
         }
     }
-    shared.update(|inner, _| inner.status = EngineStatus::Stopped);
+    shared.ended(EngineStatus::Stopped);
 }
 
 /// Sleeps until a block is due; `None` when asked to stop.
-fn next_epoch(shared: &Shared, maker: &Maker) -> Option<Epoch> {
+fn next_epoch(shared: &Control, maker: &Maker) -> Option<Epoch> {
     let mut inner = shared.lock();
     loop {
         if inner.stop {
@@ -285,7 +320,7 @@ struct Maker {
 
 impl Maker {
     /// Whether a block was made: a logical epoch waits for its round, because its rules need the value.
-    fn make_block(&mut self, epoch: Epoch, shared: &Shared) -> Result<bool, EngineError> {
+    fn make_block(&mut self, epoch: Epoch, shared: &Control) -> Result<bool, EngineError> {
         let slot = self.slot()?;
         let beacons = self.due_rounds(epoch, shared);
         let newest = self.ledger.front().beacon_tip.0 + beacons.len() as u64;
@@ -342,7 +377,7 @@ impl Maker {
 
     /// The beacon entries that this block can carry. Waits up to a quarter of an epoch for the newest round, then
     /// goes on with what is there: a missing round delays, it stops nobody.
-    fn due_rounds(&mut self, epoch: Epoch, shared: &Shared) -> Vec<Entry> {
+    fn due_rounds(&mut self, epoch: Epoch, shared: &Control) -> Vec<Entry> {
         const POLL: Duration = Duration::from_millis(50);
         let tip = self.ledger.front().beacon_tip;
         let patience = Duration::from_millis(self.ledger.genesis().genesis().clock.epoch_ms() / 4);
