@@ -1,0 +1,434 @@
+//! The application's side of consensus without an engine: four [`App`]s, parts and certificates passed by hand.
+
+use std::sync::Arc;
+
+use chain_lite::block::{Block, BlockId};
+use chain_lite::certificate::Certificate;
+use chain_lite::codec;
+use chain_lite::mempool::Mempool;
+use chain_lite_bft::app::{App, Ours, Parts, Synced, Timing};
+use chain_lite_bft::context::{ChainContext, Height, Vote};
+use chain_lite_bft::malachite_core_consensus::ProposedValue;
+use chain_lite_bft::malachite_core_types::{
+    CommitCertificate, NilOrVal, Round, Validity, VoteType,
+};
+use chain_lite_bft::parts::{Announced, PART_BYTES, Part, cut};
+use chain_lite_bft::signing::ChainSigner;
+
+mod common;
+use common::{beacon, open, transfer, validator_key};
+
+const NOW: u64 = 1_700_000_000_000;
+
+struct Node {
+    app: App,
+    mempool: Arc<Mempool>,
+    home: tempfile::TempDir,
+    /// Streams received, so that each has its own name.
+    streams: u64,
+}
+
+fn app_in(home: &std::path::Path, n: usize) -> (App, Arc<Mempool>) {
+    let ledger = Arc::new(open(home));
+    let mempool = Arc::new(Mempool::new(ledger.chain_id()));
+    let parts = Parts {
+        mempool: Arc::clone(&mempool),
+        signer: ChainSigner::new(ledger.chain_id(), validator_key(n)),
+        beacon: Box::new(beacon()),
+        timing: Timing::default(),
+        ledger,
+    };
+    (App::new(parts), mempool)
+}
+
+impl Node {
+    fn new(n: usize) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let (app, mempool) = app_in(home.path(), n);
+        Self {
+            app,
+            mempool,
+            home,
+            streams: 0,
+        }
+    }
+
+    fn hears(&mut self, parts: &[Part]) -> Option<ProposedValue<ChainContext>> {
+        self.streams += 1;
+        let stream = self.streams.to_be_bytes();
+        let mut last = None;
+        for (n, part) in (0..).zip(parts) {
+            last = self
+                .app
+                .received_part(b"peer", &stream, n, part.clone(), NOW)
+                .unwrap();
+        }
+        last
+    }
+
+    fn begins(&mut self, height: u64, round: u32) -> Vec<ProposedValue<ChainContext>> {
+        self.app
+            .started_round(Height(height), Round::new(round), NOW)
+            .unwrap()
+    }
+
+    fn proposes(&mut self, height: u64, round: u32) -> Option<Ours> {
+        self.app
+            .get_value(Height(height), Round::new(round), NOW)
+            .unwrap()
+    }
+
+    fn root(&self) -> [u8; 32] {
+        self.app.ledger().tip().state_root
+    }
+}
+
+fn four() -> Vec<Node> {
+    (0..4).map(Node::new).collect()
+}
+
+/// Whose turn it is.
+fn proposer(nodes: &[Node], height: u64, round: u32) -> usize {
+    let whose = nodes[0].app.ledger().validators().proposer(height, round);
+    nodes
+        .iter()
+        .position(|n| n.app.address().0 == whose)
+        .unwrap()
+}
+
+fn decision(
+    nodes: &[Node],
+    height: u64,
+    round: u32,
+    id: BlockId,
+    signers: &[usize],
+) -> CommitCertificate<ChainContext> {
+    let chain = nodes[0].app.ledger().chain_id();
+    let vote = |n: &usize| {
+        let signer = ChainSigner::new(chain, validator_key(*n));
+        let vote = Vote {
+            kind: VoteType::Precommit,
+            height: Height(height),
+            round: Round::new(round),
+            value: NilOrVal::Val(id),
+            validator: signer.address(),
+        };
+        signer.vote(vote).unwrap()
+    };
+    let votes = signers.iter().map(vote).collect();
+    CommitCertificate::new(Height(height), Round::new(round), id, votes)
+}
+
+/// Everybody but `away` decides one block of the next height.
+fn one_block(nodes: &mut [Node], away: Option<usize>) -> BlockId {
+    let height = nodes
+        .iter()
+        .map(|n| n.app.ledger().tip().height)
+        .max()
+        .unwrap()
+        + 1;
+    let present: Vec<usize> = (0..4).filter(|n| Some(*n) != away).collect();
+    let round = (0..9)
+        .find(|r| Some(proposer(nodes, height, *r)) != away)
+        .unwrap();
+    let maker = proposer(nodes, height, round);
+    for n in &present {
+        nodes[*n].begins(height, round);
+    }
+    let ours = nodes[maker].proposes(height, round).unwrap();
+    let id = ours.value.value.0;
+    for n in present.iter().filter(|n| **n != maker) {
+        let heard = nodes[*n].hears(&ours.parts).unwrap();
+        assert_eq!((heard.value.0, heard.validity), (id, Validity::Valid));
+    }
+    let certificate = decision(nodes, height, round, id, &present[..3]);
+    for n in present {
+        nodes[n].app.decided(&certificate).unwrap();
+        assert_eq!(nodes[n].app.ledger().tip().id, id);
+    }
+    id
+}
+
+#[test]
+fn what_one_proposes_everybody_judges_commits_and_executes_alike() {
+    let mut nodes = four();
+    let chain = nodes[0].app.ledger().chain_id();
+    for height in 0..5u64 {
+        let maker = proposer(&nodes, height + 1, 0);
+        let ledger = nodes[maker].app.ledger().clone();
+        let state = ledger.view();
+        for from in 0..4 {
+            let first = nodes[maker]
+                .mempool
+                .next_nonce(
+                    &state,
+                    &chain_lite::account::Address::of(&common::user(from).verifying_key()),
+                )
+                .unwrap();
+            for nonce in first..first + 150 {
+                let tx = transfer(chain, from, nonce);
+                nodes[maker].mempool.submit(tx, height, &state).unwrap();
+            }
+        }
+        one_block(&mut nodes, None);
+        assert!(nodes.iter().all(|n| n.root() == nodes[0].root()));
+        assert!(
+            nodes[maker].mempool.is_empty(),
+            "what was committed leaves the pool"
+        );
+    }
+    let body = nodes[2].app.ledger().block(5).unwrap().block.body;
+    assert!(body.txs.len() == 600 && codec::encode(&body).len() > PART_BYTES);
+}
+
+#[test]
+fn tm_v2_a_restart_proposes_the_same_block_again() {
+    let mut nodes = four();
+    one_block(&mut nodes, None);
+    let n = proposer(&nodes, 2, 0);
+    let first = nodes[n].proposes(2, 0).unwrap();
+    assert_eq!(nodes[n].proposes(2, 0), Some(first.clone()));
+    // Between the two there is more to propose, and it is later.
+    let Node {
+        app, mempool, home, ..
+    } = nodes.remove(n);
+    drop((app, mempool));
+    let (mut app, mempool) = app_in(home.path(), n);
+    let chain = app.ledger().chain_id();
+    mempool
+        .submit(transfer(chain, 0, 0), 1, &app.ledger().view())
+        .unwrap();
+    let again = app
+        .get_value(Height(2), Round::new(0), NOW + 9_000)
+        .unwrap();
+    assert_eq!(again, Some(first.clone()));
+    // The engine's journal has our own value; the body is read back for it, and it can be decided.
+    let values = app.started_round(Height(2), Round::new(0), NOW).unwrap();
+    assert_eq!(values.len(), 1);
+    let certificate = decision(&nodes, 2, 0, first.value.value.0, &[0, 1, 2]);
+    app.decided(&certificate).unwrap();
+    app.decided(&certificate).unwrap();
+    assert_eq!(app.ledger().tip().height, 2);
+    // Another round is another block; a height that is not next is none.
+    assert_eq!(app.get_value(Height(2), Round::new(1), NOW).unwrap(), None);
+    assert_eq!(app.get_value(Height(4), Round::new(0), NOW).unwrap(), None);
+}
+
+#[test]
+fn parts_of_the_next_height_are_kept_and_judged_when_its_round_begins() {
+    let mut nodes = four();
+    let late = (0..4)
+        .find(|n| *n != proposer(&nodes, 1, 0) && *n != proposer(&nodes, 2, 0))
+        .unwrap();
+    let maker = proposer(&nodes, 1, 0);
+    let one = nodes[maker].proposes(1, 0).unwrap();
+    for n in (0..4).filter(|n| *n != maker) {
+        nodes[n].begins(1, 0);
+        nodes[n].hears(&one.parts).unwrap();
+    }
+    let certificate = decision(&nodes, 1, 0, one.value.value.0, &[0, 1, 2]);
+    for n in (0..4).filter(|n| *n != late) {
+        nodes[n].app.decided(&certificate).unwrap();
+    }
+    let next = proposer(&nodes, 2, 0);
+    let two = nodes[next].proposes(2, 0).unwrap();
+    assert_eq!(
+        nodes[late].hears(&two.parts),
+        None,
+        "its parent is not final here"
+    );
+    nodes[late].app.decided(&certificate).unwrap();
+    let values = nodes[late].begins(2, 0);
+    assert_eq!(values.len(), 1);
+    assert_eq!(
+        (values[0].value.0, values[0].validity),
+        (two.value.value.0, Validity::Valid)
+    );
+}
+
+#[test]
+fn a_block_is_streamed_again_by_the_next_proposer_and_by_anybody_who_heard_it() {
+    let mut nodes = four();
+    let maker = proposer(&nodes, 1, 0);
+    let round = (1..9).find(|r| proposer(&nodes, 1, *r) != maker).unwrap();
+    let second = proposer(&nodes, 1, round);
+    let others: Vec<usize> = (0..4).filter(|n| *n != maker && *n != second).collect();
+    let (helper, missing) = (others[0], others[1]);
+    let ours = nodes[maker].proposes(1, 0).unwrap();
+    let id = ours.value.value.0;
+    nodes[second].hears(&ours.parts).unwrap();
+    nodes[helper].hears(&ours.parts).unwrap();
+    // The next proposer takes it up under its own name and round.
+    let again = nodes[second]
+        .app
+        .restream(Height(1), Round::new(round), id)
+        .unwrap();
+    let heard = nodes[missing].hears(&again).unwrap();
+    assert_eq!((heard.value.0, heard.validity), (id, Validity::Valid));
+    assert_eq!(
+        (heard.round, heard.proposer),
+        (Round::new(round), nodes[second].app.address())
+    );
+    // Anybody else repeats the words of its proposer.
+    let repeated = nodes[helper]
+        .app
+        .restream(Height(1), Round::new(0), id)
+        .unwrap();
+    assert_eq!(repeated, ours.parts);
+    let unknown = BlockId([7; 32]);
+    assert!(
+        nodes[helper]
+            .app
+            .restream(Height(1), Round::new(0), unknown)
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
+fn tm_v6_forged_garbled_and_uncalled_proposals_get_no_vote() {
+    let mut nodes = four();
+    let maker = proposer(&nodes, 1, 0);
+    let judge = (maker + 1) % 4;
+    let chain = nodes[0].app.ledger().chain_id();
+    let ours = nodes[maker].proposes(1, 0).unwrap();
+    let block = nodes[maker]
+        .app
+        .ledger()
+        .undecided_block(&ours.value.value.0)
+        .unwrap()
+        .unwrap();
+    let announce = |block: &Block, round: u32, by: usize, change: fn(&mut Announced)| {
+        let signer = ChainSigner::new(chain, validator_key(by));
+        let (init, bytes) = Announced::init(block, round, signer.address()).unwrap();
+        let signature = signer.parts(&init);
+        let mut announced = Announced {
+            init,
+            signature,
+            bytes,
+        };
+        change(&mut announced);
+        announced.signature = signer.parts(&announced.init);
+        cut(&announced)
+    };
+    let keep = |_: &mut Announced| ();
+    let validity = |node: &mut Node, parts: &[Part]| node.hears(parts).map(|v| v.validity);
+    // A good signature over a block that breaks a rule.
+    let mut wrong = block.clone();
+    wrong.header.prev_state_root[0] ^= 1;
+    let parts = announce(&wrong, 0, maker, keep);
+    assert_eq!(validity(&mut nodes[judge], &parts), Some(Validity::Invalid));
+    // From the future by more than clocks may differ.
+    let mut future = block.clone();
+    future.header.time_ms = NOW + 6_000;
+    let parts = announce(&future, 0, maker, keep);
+    assert_eq!(validity(&mut nodes[judge], &parts), Some(Validity::Invalid));
+    // Another block than the one announced, and bytes that are none.
+    let parts = announce(&block, 0, maker, |a| a.init.block.0[0] ^= 1);
+    assert_eq!(validity(&mut nodes[judge], &parts), Some(Validity::Invalid));
+    // Out of turn, too far ahead in rounds and heights, decided already.
+    let stranger = (0..4).find(|n| *n != maker).unwrap();
+    assert_eq!(
+        validity(&mut nodes[judge], &announce(&block, 0, stranger, keep)),
+        None
+    );
+    let far = (11..40).find(|r| proposer(&nodes, 1, *r) == maker).unwrap();
+    assert_eq!(
+        validity(&mut nodes[judge], &announce(&block, far, maker, keep)),
+        None
+    );
+    let mut high = block.clone();
+    high.header.height = 3;
+    let by = proposer(&nodes, 3, 0);
+    assert_eq!(
+        validity(&mut nodes[judge], &announce(&high, 0, by, keep)),
+        None
+    );
+    assert_eq!(
+        validity(&mut nodes[judge], &ours.parts),
+        Some(Validity::Valid)
+    );
+    one_block(&mut nodes, None);
+    assert_eq!(validity(&mut nodes[judge], &ours.parts), None);
+}
+
+#[test]
+fn who_was_away_catches_up_from_what_others_serve() {
+    let mut nodes = four();
+    for _ in 0..4 {
+        one_block(&mut nodes, Some(3));
+    }
+    let served = nodes[0]
+        .app
+        .decided_values(Height(1), Height(u64::MAX))
+        .unwrap();
+    assert_eq!(served.len(), 4);
+    let address = nodes[3].app.address();
+    let catch_up = |node: &mut Node, height: u64, round: Round, bytes: &[u8]| {
+        node.app
+            .synced(Height(height), round, address, bytes)
+            .unwrap()
+    };
+    let (bytes, certificate) = &served[0];
+    assert!(matches!(
+        catch_up(&mut nodes[3], 1, certificate.round, &bytes[1..]),
+        Synced::PeerFault
+    ));
+    assert!(matches!(
+        catch_up(&mut nodes[3], 1, Round::Nil, bytes),
+        Synced::PeerFault
+    ));
+    assert!(matches!(
+        catch_up(&mut nodes[3], 2, certificate.round, bytes),
+        Synced::PeerFault
+    ));
+    assert!(matches!(
+        catch_up(&mut nodes[3], 1, certificate.round, &served[1].0),
+        Synced::PeerFault
+    ));
+    assert!(matches!(
+        catch_up(&mut nodes[3], 3, served[2].1.round, &served[2].0),
+        Synced::NotNow
+    ));
+    assert!(!nodes[3].app.is_catching_up());
+    for (height, (bytes, certificate)) in (1..).zip(&served) {
+        let Synced::Value(value) = catch_up(&mut nodes[3], height, certificate.round, bytes) else {
+            panic!("block {height} is as everybody decided it");
+        };
+        assert_eq!(
+            (value.value.0, value.validity),
+            (certificate.value_id, Validity::Valid)
+        );
+        nodes[3]
+            .app
+            .decided(&certificate.trim_vote_extensions())
+            .unwrap();
+        assert!(nodes[3].app.is_catching_up(), "the clock is not asked");
+    }
+    assert_eq!(nodes[3].root(), nodes[0].root());
+    one_block(&mut nodes, None);
+    assert!(!nodes[3].app.is_catching_up());
+}
+
+#[test]
+fn a_certificate_grows_between_decided_and_finalized_and_a_forged_one_stops_us() {
+    let mut nodes = four();
+    let id = one_block(&mut nodes, None);
+    let round = match nodes[0].app.ledger().block(1).unwrap().certificate {
+        Certificate::Ed25519V1 { round, .. } => round,
+    };
+    let signatures = |node: &Node| match node.app.ledger().block(1).unwrap().certificate {
+        Certificate::Ed25519V1 { sigs, .. } => sigs.len(),
+    };
+    assert_eq!(signatures(&nodes[0]), 3);
+    let all = decision(&nodes, 1, round, id, &[0, 1, 2, 3]);
+    nodes[0].app.finalized(&all).unwrap();
+    assert_eq!(signatures(&nodes[0]), 4);
+    let two = decision(&nodes, 2, 0, BlockId([1; 32]), &[0, 1]);
+    assert!(
+        nodes[0].app.decided(&two).is_err(),
+        "a decision without a body or a quorum is an error of the disk or a forgery"
+    );
+    let twin = decision(&nodes, 1, round, BlockId([1; 32]), &[0, 1, 2]);
+    assert!(nodes[0].app.finalized(&twin).is_err(), "a fork");
+}

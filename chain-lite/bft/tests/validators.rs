@@ -1,0 +1,301 @@
+//! Four validator processes on loopback agree on blocks, through kill -9 of one and of all (`threat-model.md` H1, V1, V2).
+//!
+//! The test runs its own binary as each validator: `validator` does nothing unless the variable below names its folder.
+//! Every child is started and ended here, by its own handle.
+#![cfg(feature = "net")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use chain_lite::account::Address;
+use chain_lite::audit;
+use chain_lite::certificate::Certificate;
+use chain_lite::engine::EngineStatus;
+use chain_lite::mempool::Mempool;
+use chain_lite_bft::app::{Parts, Timing};
+use chain_lite_bft::net::{self, Config};
+use chain_lite_bft::signing::ChainSigner;
+
+mod common;
+use common::{beacon, open, transfer, user, validator_key};
+
+const HOME: &str = "HOLDFAST_TEST_BFT_HOME";
+const PLACE: &str = "HOLDFAST_TEST_BFT_PLACE";
+const PORTS: &str = "HOLDFAST_TEST_BFT_PORTS";
+/// Long, because the machine may be busy: what is tested is that it comes, not when.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// One validator: prints a line per block, sends a transfer per block, until it is killed or its standard input ends.
+#[test]
+fn validator() {
+    let Some(home) = std::env::var_os(HOME) else {
+        return;
+    };
+    let place: usize = std::env::var(PLACE)
+        .expect("set")
+        .parse()
+        .expect("a number");
+    let ports = std::env::var(PORTS).expect("set");
+    let ports: Vec<u16> = ports
+        .split(',')
+        .map(|p| p.parse().expect("a port"))
+        .collect();
+    let home = Path::new(&home);
+    let ledger = Arc::new(open(home));
+    let mempool = Arc::new(Mempool::new(ledger.chain_id()));
+    let blocks = ledger.subscribe();
+    let peers = (0..4).filter(|n| *n != place).map(|n| {
+        let id = net::peer_id(&validator_key(n).to_bytes()).expect("a key");
+        format!("/ip4/127.0.0.1/tcp/{}/p2p/{id}", ports[n])
+    });
+    let config = Config {
+        listen: format!("/ip4/127.0.0.1/tcp/{}", ports[place]),
+        peers: peers.collect(),
+        home: home.to_owned(),
+        connections_per_ip: 64,
+    };
+    let parts = Parts {
+        ledger: Arc::clone(&ledger),
+        mempool: Arc::clone(&mempool),
+        signer: ChainSigner::new(ledger.chain_id(), validator_key(place)),
+        beacon: Box::new(beacon()),
+        timing: Timing::default(),
+    };
+    let engine = net::start(config, parts, &validator_key(place).to_bytes()).expect("starts");
+    // The parent's end of the pipe closes when the parent is gone, however it went.
+    std::thread::spawn(|| {
+        drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+        std::process::exit(0);
+    });
+    let me = Address::of(&user(place).verifying_key());
+    while engine.status() == EngineStatus::Running {
+        let Ok(block) = blocks.recv_timeout(Duration::from_millis(200)) else {
+            continue;
+        };
+        let Certificate::Ed25519V1 { round, sigs, .. } = &block.certificate;
+        println!(
+            "\nblock {} {} {} {round} {} {}",
+            block.block.header.height,
+            block.id,
+            hex::encode(block.state_root),
+            sigs.len(),
+            block.block.body.txs.len(),
+        );
+        std::io::stdout().flush().expect("the parent reads");
+        let view = ledger.view();
+        let nonce = mempool.next_nonce(&view, &me).expect("reads");
+        let tx = transfer(ledger.chain_id(), place, nonce);
+        mempool
+            .submit(tx, ledger.tip().height, &view)
+            .expect("takes it");
+    }
+    panic!("the engine ended: {:?}", engine.status());
+}
+
+/// What a validator said of a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Said {
+    height: u64,
+    id: String,
+    root: String,
+    round: u32,
+    signatures: usize,
+    txs: usize,
+}
+
+struct Running {
+    child: Child,
+    _alive: Option<ChildStdin>,
+}
+
+/// The four, and everything they ever said.
+struct Network {
+    homes: Vec<tempfile::TempDir>,
+    ports: String,
+    running: Vec<Option<Running>>,
+    said: Receiver<(usize, Said)>,
+    say: Sender<(usize, Said)>,
+    /// By height: the one id and root that everybody named.
+    chain: BTreeMap<u64, (String, String)>,
+    newest: [u64; 4],
+    txs: usize,
+    most_signatures: usize,
+}
+
+impl Network {
+    fn new() -> Self {
+        let free: Vec<TcpListener> = (0..4)
+            .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
+            .collect();
+        let port = |l: &TcpListener| l.local_addr().expect("bound").port().to_string();
+        let (say, said) = channel();
+        Self {
+            homes: (0..4)
+                .map(|_| tempfile::tempdir().expect("a folder"))
+                .collect(),
+            ports: free.iter().map(port).collect::<Vec<_>>().join(","),
+            running: (0..4).map(|_| None).collect(),
+            said,
+            say,
+            chain: BTreeMap::new(),
+            newest: [0; 4],
+            txs: 0,
+            most_signatures: 0,
+        }
+    }
+
+    fn start(&mut self, n: usize) {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.homes[n].path().join("stderr.log"))
+            .expect("a log");
+        let mut child = Command::new(std::env::current_exe().expect("this test's own binary"))
+            .args(["--exact", "validator", "--nocapture", "--test-threads=1"])
+            .env(HOME, self.homes[n].path())
+            .env(PLACE, n.to_string())
+            .env(PORTS, &self.ports)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("starts");
+        let out = BufReader::new(child.stdout.take().expect("piped"));
+        let say = self.say.clone();
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                if let Some(said) = parse(&line)
+                    && say.send((n, said)).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        self.running[n] = Some(Running {
+            _alive: child.stdin.take(),
+            child,
+        });
+    }
+
+    /// SIGKILL, at whatever moment this is.
+    fn kill(&mut self, n: usize) {
+        if let Some(mut running) = self.running[n].take() {
+            running.child.kill().expect("is ours");
+            running.child.wait().expect("is ours");
+        }
+    }
+
+    /// Listens until `enough`; every word is compared with what others said of the same height.
+    fn listen(&mut self, what: &str, enough: impl Fn(&Self) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !enough(self) {
+            match self.said.recv_timeout(Duration::from_millis(100)) {
+                Ok((n, said)) => self.note(n, said),
+                Err(_) if Instant::now() > until => {
+                    for home in &self.homes {
+                        let log = std::fs::read_to_string(home.path().join("stderr.log"));
+                        eprintln!("{}", log.unwrap_or_default());
+                    }
+                    panic!("{what}: not in time; heights {:?}", self.newest)
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn note(&mut self, n: usize, said: Said) {
+        let here = (said.id.clone(), said.root.clone());
+        let agreed = self
+            .chain
+            .entry(said.height)
+            .or_insert_with(|| here.clone());
+        assert_eq!(
+            *agreed, here,
+            "validator {n} has another block {}",
+            said.height
+        );
+        self.newest[n] = self.newest[n].max(said.height);
+        self.txs += said.txs;
+        self.most_signatures = self.most_signatures.max(said.signatures);
+        assert!(said.signatures >= 3, "two thirds and more sign: {said:?}");
+    }
+
+    fn everybody_at(&mut self, height: u64) {
+        self.listen("everybody", |net| net.newest.iter().all(|h| *h >= height));
+    }
+
+    fn tip(&self) -> u64 {
+        self.newest.into_iter().max().unwrap_or(0)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        (0..4).for_each(|n| self.kill(n));
+    }
+}
+
+fn parse(line: &str) -> Option<Said> {
+    let mut words = line.strip_prefix("block ")?.split(' ');
+    Some(Said {
+        height: words.next()?.parse().ok()?,
+        id: words.next()?.into(),
+        root: words.next()?.into(),
+        round: words.next()?.parse().ok()?,
+        signatures: words.next()?.parse().ok()?,
+        txs: words.next()?.parse().ok()?,
+    })
+}
+
+#[test]
+fn tm_v2_four_validators_go_on_without_one_and_never_contradict_each_other() {
+    let mut net = Network::new();
+    (0..4).for_each(|n| net.start(n));
+    net.everybody_at(10);
+    assert!(net.txs > 0, "transfers are in blocks");
+
+    // One is killed: the others go on, and it comes back, fetches what it missed and votes again.
+    net.kill(3);
+    let tip = net.tip();
+    net.listen("three of four", |net| {
+        net.newest[..3].iter().all(|h| *h > tip + 12)
+    });
+    net.start(3);
+    let missed = net.tip();
+    net.listen("the fourth is back", |net| net.newest[3] > missed + 5);
+    net.everybody_at(missed + 5);
+
+    // All are killed at once, twice: what was final stays final, and the chain goes on.
+    for _ in 0..2 {
+        (0..4).for_each(|n| net.kill(n));
+        while let Ok((n, said)) = net.said.recv_timeout(Duration::from_millis(200)) {
+            net.note(n, said);
+        }
+        let tip = net.tip();
+        (0..4).for_each(|n| net.start(n));
+        net.everybody_at(tip + 8);
+    }
+    (0..4).for_each(|n| net.kill(n));
+
+    // An auditor finds the same sound chain on every disk.
+    for home in &net.homes {
+        let ledger = open(home.path());
+        let tip = ledger.tip();
+        for height in 1..=tip.height {
+            let last = ledger.block(height).expect("is there");
+            if let Some((id, _)) = net.chain.get(&height) {
+                assert_eq!(last.block.id().to_string(), *id);
+            }
+        }
+        drop(ledger);
+        let log = home.path().join("blocks.log");
+        let report = audit::verify_file(&log, None, &mut |_| ()).expect("reads");
+        assert!(report.failures.is_empty(), "{:?}", report.failures);
+    }
+}
