@@ -39,7 +39,7 @@ use crate::merkle::Hash;
 use crate::message::{CheckedTx, SignedTx, TxError};
 use crate::snapshot::{self, Base};
 use crate::state::{self, KvRead, Network, key};
-use crate::store::{self, Commit, Meta, Store, View};
+use crate::store::{self, Commit, MemoryIndex, Meta, Place, Store, View};
 use crate::tree;
 use crate::undecided::{MAX_AHEAD, Saved, Undecided};
 use crate::units::Epoch;
@@ -377,7 +377,7 @@ impl Ledger {
         Self::open_on(
             Arc::new(OsVfs),
             home,
-            Some(&index),
+            Place::Folder(&index),
             genesis,
             verifier,
             Some(lock),
@@ -385,22 +385,22 @@ impl Ledger {
     }
 
     /// [`Ledger::open`] on another file system, with the index in memory: for simulators, where one process is many nodes.
-    /// The index is rebuilt from the block log at every opening.
     pub fn open_simulated(
         vfs: Arc<dyn Vfs>,
+        index: &MemoryIndex,
         home: &Path,
         genesis: &Genesis,
         verifier: Arc<dyn ProofVerifier>,
     ) -> Result<Self, LedgerError> {
         let genesis = genesis.clone().check()?;
         vfs.create_dir(home).map_err(home_error("creating", home))?;
-        Self::open_on(vfs, home, None, genesis, verifier, None)
+        Self::open_on(vfs, home, Place::Memory(index), genesis, verifier, None)
     }
 
     fn open_on(
         vfs: Arc<dyn Vfs>,
         home: &Path,
-        index: Option<&Path>,
+        index: Place<'_>,
         genesis: CheckedGenesis,
         verifier: Arc<dyn ProofVerifier>,
         lock: Option<File>,
@@ -408,10 +408,7 @@ impl Ledger {
         let path = home.join("blocks.log");
         let disk = vfs.open(&path).map_err(home_error("opening", &path))?;
         let chain_id = genesis.chain_id();
-        let found = match index {
-            Some(dir) => Store::open(dir, chain_id)?,
-            None => None,
-        };
+        let found = Store::open(index, chain_id)?;
         let known = found.as_ref().map(|s| s.meta().mark);
         let size = disk.len().map_err(home_error("reading", home))?;
         let check_all = size <= FULL_CHECK_BYTES || found.is_none();
@@ -1222,7 +1219,7 @@ fn front_of(genesis: &CheckedGenesis, store: &Arc<Store>) -> Result<Front, Store
 }
 
 fn create_index(
-    dir: Option<&Path>,
+    place: Place<'_>,
     genesis: &CheckedGenesis,
     mark: Mark,
 ) -> Result<Store, StoreError> {
@@ -1232,7 +1229,7 @@ fn create_index(
         state_root: tree.root,
         ..Meta::genesis(genesis.chain_id(), mark, genesis.genesis().time_ms)
     };
-    Store::create(dir, meta, &writes, &tree)
+    Store::create(place, meta, &writes, &tree)
 }
 
 /// Checks signatures and limits on all cores; a block's verdict does not depend on how many there are.
@@ -1871,7 +1868,7 @@ pub(crate) mod tests {
         Ledger::open_on(
             Arc::new(LogOn(disk)),
             home,
-            Some(&index),
+            Place::Folder(&index),
             genesis(3).check().unwrap(),
             Arc::new(NoProofs),
             Some(lock(home).unwrap()),

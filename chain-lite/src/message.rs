@@ -713,12 +713,19 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::block::BlockId;
+    use crate::governance::{CastVote, VoteKind};
     use crate::units::EpochCount;
 
     /// One message of each kind, with fields that are all different.
     pub(crate) fn one_of_each() -> Vec<Message> {
         let (provider, sector) = (ProviderId(1000), SectorNumber(7));
         let sectors = vec![SectorNumber(1), SectorNumber(2)];
+        let vote = |block| CastVote {
+            kind: VoteKind::Prevote,
+            block: BlockId([block; 32]),
+            sig: Sig([55; 64]),
+        };
         let proposal = DealProposal {
             chain_id: ChainId([1; 32]),
             client: Address([2; 32]),
@@ -810,6 +817,23 @@ pub(crate) mod tests {
             },
             Message::DeclareRecovered { provider, sectors },
             Message::Terminate { provider, sector },
+            Message::SetValidators {
+                number: 47,
+                validators: vec![Validator {
+                    id: ValidatorId([48; 32]),
+                    power: 49,
+                }],
+                approvals: vec![(ValidatorId([48; 32]), Sig([50; 64]))],
+            },
+            Message::ReportDoubleVote {
+                evidence: DoubleVote {
+                    validator: ValidatorId([48; 32]),
+                    height: 51,
+                    round: 52,
+                    first: vote(53),
+                    second: vote(54),
+                },
+            },
             Message::OpenChannel {
                 payee: Address([29; 32]),
                 amount: TokenAmount(30),

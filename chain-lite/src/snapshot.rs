@@ -41,7 +41,7 @@ use crate::light::{self, LightBlock, LightClient, LightError};
 use crate::log::{BlockLog, LogError, Mark, sync_dir};
 use crate::merkle::Hash;
 use crate::state::{KvRead, WriteSet, key};
-use crate::store::{self, Meta, Store};
+use crate::store::{self, Meta, Place, Store};
 use crate::tree::{self, TreeUpdate};
 
 const MAGIC: &[u8; 8] = b"HFSNAP01";
@@ -594,7 +594,7 @@ fn build_index(
     store.finish(meta, [&sets.0, &sets.1])?;
     drop(store);
     // Opened as at any start: its own sums are checked at once.
-    let opened = Store::open(dir, chain_id)?;
+    let opened = Store::open(Place::Folder(dir), chain_id)?;
     opened.ok_or_else(|| SnapshotError::File("the index made from it does not read back".into()))
 }
 

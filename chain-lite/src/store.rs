@@ -25,7 +25,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -112,7 +112,30 @@ enum Entries {
     /// In a sled tree; the database it belongs to flushes it.
     Sled(sled::Db, sled::Tree),
     /// In memory, for simulated nodes.
-    Memory(RwLock<BTreeMap<Vec<u8>, Vec<u8>>>),
+    Memory(MemoryIndex),
+}
+
+/// An index in memory, for simulated nodes. Clones are the same index: it outlives the ledger that has it open, as a folder
+/// does.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryIndex(Arc<RwLock<BTreeMap<Vec<u8>, Vec<u8>>>>);
+
+impl MemoryIndex {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Vec<u8>, Vec<u8>>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<Vec<u8>, Vec<u8>>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where an index is kept.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    /// In a folder of its own, by sled.
+    Folder(&'a Path),
+    /// In memory.
+    Memory(&'a MemoryIndex),
 }
 
 /// What one batch sets, or with `None` removes.
@@ -123,7 +146,7 @@ impl Entries {
         match self {
             Self::Sled(_, tree) => Ok(tree.get(key).map_err(io)?.map(|v| v.to_vec())),
             Self::Memory(map) => {
-                let map = map.read().unwrap_or_else(PoisonError::into_inner);
+                let map = map.read();
                 Ok(map.get(key).cloned())
             }
         }
@@ -142,7 +165,7 @@ impl Entries {
                 .map(|entry| entry.map(|(k, v)| (k.to_vec(), v.to_vec())).map_err(io))
                 .collect(),
             Self::Memory(map) => {
-                let map = map.read().unwrap_or_else(PoisonError::into_inner);
+                let map = map.read();
                 let entries = map.range(range).take(limit);
                 Ok(entries.map(|(k, v)| (k.clone(), v.clone())).collect())
             }
@@ -159,7 +182,7 @@ impl Entries {
                 }
             }
             Self::Memory(map) => {
-                let map = map.read().unwrap_or_else(PoisonError::into_inner);
+                let map = map.read();
                 map.iter().for_each(|(key, value)| visit(key, value));
             }
         }
@@ -177,7 +200,7 @@ impl Entries {
                 Ok(last.map(|(k, v)| (k.to_vec(), v.to_vec())))
             }
             Self::Memory(map) => {
-                let map = map.read().unwrap_or_else(PoisonError::into_inner);
+                let map = map.read();
                 let last = map.range(range).next_back();
                 Ok(last.map(|(k, v)| (k.clone(), v.clone())))
             }
@@ -198,7 +221,7 @@ impl Entries {
                 tree.apply_batch(batch).map_err(io)
             }
             Self::Memory(map) => {
-                let mut map = map.write().unwrap_or_else(PoisonError::into_inner);
+                let mut map = map.write();
                 for (key, value) in changes {
                     match value {
                         Some(value) => map.insert(key, value),
@@ -255,11 +278,11 @@ pub struct Commit<'a> {
 }
 
 impl Store {
-    /// Opens the index in `dir` if it is whole, for this chain and layout; `None` means: wipe it and rebuild.
+    /// Opens the index if it is whole, for this chain and layout; `None` means: wipe it and rebuild.
     ///
-    /// Calm on any content of `dir`: sled's own panics on damaged files are caught and count as damage.
-    pub fn open(dir: &Path, chain_id: ChainId) -> Result<Option<Self>, StoreError> {
-        let attempt = catch_unwind(AssertUnwindSafe(|| Self::open_checked(dir, chain_id)));
+    /// Calm on any content of a folder: sled's own panics on damaged files are caught and count as damage.
+    pub fn open(place: Place<'_>, chain_id: ChainId) -> Result<Option<Self>, StoreError> {
+        let attempt = catch_unwind(AssertUnwindSafe(|| Self::open_checked(place, chain_id)));
         match attempt {
             Ok(Ok(store)) => Ok(store),
             Ok(Err(e)) => {
@@ -273,11 +296,12 @@ impl Store {
         }
     }
 
-    fn open_checked(dir: &Path, chain_id: ChainId) -> Result<Option<Self>, StoreError> {
-        if !dir.exists() {
-            return Ok(None);
-        }
-        let entries = open_sled(dir)?;
+    fn open_checked(place: Place<'_>, chain_id: ChainId) -> Result<Option<Self>, StoreError> {
+        let entries = match place {
+            Place::Folder(dir) if !dir.exists() => return Ok(None),
+            Place::Folder(dir) => open_sled(dir)?,
+            Place::Memory(index) => Entries::Memory(index.clone()),
+        };
         let found = entries.get(b"m")?;
         let Some(meta) = found.and_then(|bytes| unseal::<Meta>(&bytes)) else {
             return Ok(None);
@@ -302,19 +326,22 @@ impl Store {
         Ok(Some(Self::with(entries, meta)))
     }
 
-    /// Wipes `dir` and starts an index at genesis; without a folder, one in memory.
+    /// Wipes what is there and starts an index at genesis.
     pub fn create(
-        dir: Option<&Path>,
+        place: Place<'_>,
         genesis: Meta,
         state: &WriteSet,
         tree: &TreeUpdate,
     ) -> Result<Self, StoreError> {
-        let entries = match dir {
-            Some(dir) => {
+        let entries = match place {
+            Place::Folder(dir) => {
                 wipe(dir)?;
                 open_sled(dir)?
             }
-            None => Entries::Memory(RwLock::default()),
+            Place::Memory(index) => {
+                index.write().clear();
+                Entries::Memory(index.clone())
+            }
         };
         let store = Self::with(
             entries,
@@ -775,7 +802,17 @@ fn open_sled(dir: &Path) -> Result<Entries, StoreError> {
         .mode(sled::Mode::LowSpace)
         .flush_every_ms(Some(5_000))
         .print_profile_on_drop(false);
-    let db = config.open().map_err(io)?;
+    // The chain's folder is locked by us, so a locked index is one of this process whose threads are still ending.
+    let mut tries = 0;
+    let db = loop {
+        match config.open() {
+            Err(sled::Error::Io(e)) if tries < 100 && e.to_string().contains("lock") => {
+                tries += 1;
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            opened => break opened.map_err(io)?,
+        }
+    };
     let tree = db.open_tree(b"index").map_err(io)?;
     Ok(Entries::Sled(db, tree))
 }

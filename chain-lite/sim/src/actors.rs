@@ -1,0 +1,558 @@
+//! Providers and clients: honest ones, one that loses sectors, one that cheats, one that floods.
+//!
+//! Each acts on the state after every new block, as somebody with an RPC connection would: it reads, signs transactions and
+//! submits them again until they are in a block. Nothing here knows consensus. What an honest provider promises is checked
+//! by [`crate::run`]: it is never found faulty, whatever validators, disks and network do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chain_lite::account::{Address, Blake3Root, ChainId, DealId, NetKey, ProviderId};
+use chain_lite::deal::DealStatus;
+use chain_lite::message::{
+    DealGroup, DealProposal, Message, SignedProposal, SignedTx, TX_VERSION, Tx, sign,
+};
+use chain_lite::params::ChainParams;
+use chain_lite::query::{self, DeadlineView, ProviderView, SectorStatus, SectorView};
+use chain_lite::randomness::Tag;
+use chain_lite::state::{KvRead, StoreError};
+use chain_lite::units::{Epoch, EpochCount, TokenAmount};
+use ed25519_dalek::SigningKey;
+use prover::piece::layout;
+use prover::verify::{PorepStatement, WindowPostStatement};
+use prover::{
+    CommP, CommR, PaddedPieceSize, PostRandomness, RegisteredSeal, SectorNumber, SectorSize,
+};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
+
+use crate::stub::Stub;
+
+/// All simulated sectors.
+pub const SIZE: SectorSize = SectorSize::Kib2;
+/// Transactions of one actor that wait at once.
+const MAX_PENDING: usize = 8;
+const TOKEN: u128 = 1_000_000_000_000_000_000;
+
+/// A key with its transactions that are in no block yet.
+pub struct Wallet {
+    key: SigningKey,
+    chain: ChainId,
+    next: u64,
+    pending: Vec<SignedTx>,
+}
+
+impl Wallet {
+    fn new(key: SigningKey, chain: ChainId) -> Self {
+        Self {
+            key,
+            chain,
+            next: 0,
+            pending: Vec::new(),
+        }
+    }
+
+    /// Its address.
+    pub fn address(&self) -> Address {
+        Address::of(&self.key.verifying_key())
+    }
+
+    /// Forgets what is in a block.
+    fn refresh(&mut self, state: &dyn KvRead) -> Result<(), StoreError> {
+        let nonce = query::account(state, &self.address())?.nonce;
+        self.pending.retain(|tx| tx.tx.nonce >= nonce);
+        self.next = self.next.max(nonce);
+        Ok(())
+    }
+
+    fn send(&mut self, message: Message) {
+        if self.pending.len() >= MAX_PENDING {
+            return;
+        }
+        let tx = Tx {
+            version: TX_VERSION,
+            chain_id: self.chain,
+            sender: self.address(),
+            nonce: self.next,
+            fee_limit: TokenAmount(u128::MAX >> 8),
+            valid_until_height: u64::MAX,
+            msgs: vec![message],
+        };
+        self.next += 1;
+        self.pending.push(sign(tx, &self.key));
+    }
+}
+
+/// How a provider behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Keeps and proves everything.
+    Honest,
+    /// Loses a sector now and then, says so, and brings it back.
+    Unlucky,
+    /// Claims sectors that it does not have, replays proofs, withholds some.
+    Cheat,
+}
+
+/// A provider.
+pub struct Provider {
+    /// Its owner's and worker's wallet.
+    pub wallet: Wallet,
+    /// How it behaves.
+    pub manner: Manner,
+    /// Its number, once it is registered.
+    pub id: Option<ProviderId>,
+    next_sector: u64,
+    /// Sectors whose bytes are gone, until when.
+    lost: BTreeMap<u64, Epoch>,
+    /// Proposals that clients handed over.
+    offers: Vec<SignedProposal>,
+    /// Posts sent already: close, deadline, partition.
+    posted: BTreeSet<(Epoch, u16, u32)>,
+    /// Old proofs, for a cheat to send again.
+    old: Vec<Vec<u8>>,
+}
+
+/// A client.
+pub struct Client {
+    /// Its wallet.
+    pub wallet: Wallet,
+    floods: bool,
+    deals: u64,
+}
+
+/// Everybody who is no validator.
+pub struct Actors {
+    stub: Stub,
+    chain: ChainId,
+    params: ChainParams,
+    /// Providers.
+    pub providers: Vec<Provider>,
+    /// Clients.
+    pub clients: Vec<Client>,
+}
+
+/// The keys of actors, for genesis: `n` of them.
+pub fn keys(count: usize) -> Vec<SigningKey> {
+    let key = |n: usize| {
+        let seed: [u8; 32] = Sha256::new_with_prefix(b"actor")
+            .chain_update(n.to_le_bytes())
+            .finalize()
+            .into();
+        SigningKey::from_bytes(&seed)
+    };
+    (0..count).map(key).collect()
+}
+
+impl Actors {
+    /// `manners` providers, then clients, of which the last floods; keys as in [`keys`].
+    pub fn new(
+        chain: ChainId,
+        params: ChainParams,
+        stub: Stub,
+        manners: &[Manner],
+        clients: usize,
+    ) -> Self {
+        let mut keys = keys(manners.len() + clients).into_iter();
+        let mut wallet = || Wallet::new(keys.next().expect("a key for each"), chain);
+        let providers = manners.iter().map(|manner| Provider {
+            wallet: wallet(),
+            manner: *manner,
+            id: None,
+            next_sector: 0,
+            lost: BTreeMap::new(),
+            offers: Vec::new(),
+            posted: BTreeSet::new(),
+            old: Vec::new(),
+        });
+        let providers = providers.collect();
+        let clients = (1..=clients).map(|n| Client {
+            wallet: wallet(),
+            floods: n == clients,
+            deals: 0,
+        });
+        Self {
+            stub,
+            chain,
+            params,
+            providers,
+            clients: clients.collect(),
+        }
+    }
+
+    /// Reads the newest state and prepares transactions.
+    pub fn act(&mut self, state: &dyn KvRead, rng: &mut ChaCha8Rng) -> Result<(), StoreError> {
+        let now = query::totals(state)?.epoch;
+        for at in 0..self.clients.len() {
+            self.client(at, state, now, rng)?;
+        }
+        for provider in &mut self.providers {
+            provider.act(state, now, &self.params, self.stub, rng)?;
+        }
+        Ok(())
+    }
+
+    /// Everything that is in no block yet.
+    pub fn pending(&self) -> impl Iterator<Item = &SignedTx> {
+        let providers = self.providers.iter().flat_map(|p| &p.wallet.pending);
+        providers.chain(self.clients.iter().flat_map(|c| &c.wallet.pending))
+    }
+
+    fn client(
+        &mut self,
+        at: usize,
+        state: &dyn KvRead,
+        now: Epoch,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(), StoreError> {
+        let client = &mut self.clients[at];
+        client.wallet.refresh(state)?;
+        let market = query::market(state, &client.wallet.address())?;
+        if client.floods {
+            // More than it has, to itself, again and again.
+            while client.wallet.pending.len() < MAX_PENDING {
+                let (to, amount) = (
+                    client.wallet.address(),
+                    TokenAmount(rng.r#gen::<u128>() >> 1),
+                );
+                client.wallet.send(Message::Transfer { to, amount });
+            }
+            return Ok(());
+        }
+        if market.available.0 < 1_000 * TOKEN && client.wallet.pending.is_empty() {
+            let (to, amount) = (client.wallet.address(), TokenAmount(10_000 * TOKEN));
+            client.wallet.send(Message::MarketDeposit { to, amount });
+            return Ok(());
+        }
+        let registered: Vec<usize> = (0..self.providers.len())
+            .filter(|p| self.providers[*p].id.is_some())
+            .collect();
+        if registered.is_empty() || !rng.gen_bool(0.2) {
+            return Ok(());
+        }
+        let to = registered[rng.gen_range(0..registered.len())];
+        let provider = &mut self.providers[to];
+        let Some(id) = provider.id.filter(|_| provider.offers.len() < 4) else {
+            return Ok(());
+        };
+        client.deals += 1;
+        let mut root: [u8; 32] = rng.r#gen();
+        root[31] &= 0x3f;
+        let size = PaddedPieceSize::new(SIZE.bytes()).expect("a power of two");
+        let least = query::least_collateral(state, size)?;
+        let proposal = DealProposal {
+            chain_id: self.chain,
+            client: client.wallet.address(),
+            provider: id,
+            piece_commp: CommP(root),
+            piece_size: size,
+            blake3_root: Blake3Root([3; 32]),
+            group: DealGroup {
+                k: 1,
+                n: 1,
+                file_root: Blake3Root([4; 32]),
+            },
+            start: now.after(EpochCount(16)),
+            end: now.after(EpochCount(40)),
+            price: TokenAmount(1_000_000_000_000),
+            provider_collateral: TokenAmount(least.0 + least.0 / 5),
+            verified: false,
+            label: String::new(),
+            client_nonce: client.deals,
+        };
+        provider.offers.push(proposal.sign(&client.wallet.key));
+        Ok(())
+    }
+}
+
+impl Provider {
+    fn act(
+        &mut self,
+        state: &dyn KvRead,
+        now: Epoch,
+        params: &ChainParams,
+        stub: Stub,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(), StoreError> {
+        self.wallet.refresh(state)?;
+        let Some(view) = self.registered(state)? else {
+            return Ok(());
+        };
+        let id = view.id;
+        self.posts(state, id, stub, rng)?;
+        // One slow thing at a time keeps nonces short, so that a proof never waits for long.
+        if self.wallet.pending.len() > 1 {
+            return Ok(());
+        }
+        if view.market.escrow.0 < view.market.locked.0 + 100 * TOKEN {
+            let (to, amount) = (self.wallet.address(), TokenAmount(1_000 * TOKEN));
+            self.wallet.send(Message::MarketDeposit { to, amount });
+            return Ok(());
+        }
+        let sectors = query::sectors(state, id, None, query::MAX_PAGE)?;
+        self.misfortune(&sectors, now, params, rng);
+        if let Some(message) = self.recover(&sectors, state, id, now)? {
+            self.wallet.send(message);
+            return Ok(());
+        }
+        if let Some(sector) = sectors.iter().find(|s| is_provable(s, now)) {
+            let proof = self.porep(sector, stub, rng);
+            self.wallet.send(Message::ProveCommit {
+                provider: id,
+                sector: sector.number,
+                proof,
+            });
+            return Ok(());
+        }
+        if !self.offers.is_empty() {
+            let proposals = std::mem::take(&mut self.offers);
+            self.wallet.send(Message::PublishDeals {
+                provider: id,
+                proposals,
+            });
+            return Ok(());
+        }
+        if let Some(message) = self.precommit(&sectors, state, id, now, params)? {
+            self.wallet.send(message);
+        }
+        Ok(())
+    }
+
+    fn registered(&mut self, state: &dyn KvRead) -> Result<Option<ProviderView>, StoreError> {
+        if let Some(id) = self.id {
+            return query::provider(state, id);
+        }
+        let all = query::providers(state, None, query::MAX_PAGE)?;
+        let found = all.into_iter().find(|p| p.owner == self.wallet.address());
+        self.id = found.as_ref().map(|p| p.id);
+        if found.is_none() && self.wallet.pending.is_empty() {
+            self.wallet.send(Message::RegisterProvider {
+                worker: self.wallet.address(),
+                net_key: NetKey([1; 32]),
+                addrs: vec!["127.0.0.1:1".into()],
+                sector_size: SIZE,
+                deposit: TokenAmount(20_000_000 * TOKEN),
+            });
+        }
+        Ok(found)
+    }
+
+    /// The unlucky one's disk eats sectors.
+    fn misfortune(
+        &mut self,
+        sectors: &[SectorView],
+        now: Epoch,
+        params: &ChainParams,
+        rng: &mut ChaCha8Rng,
+    ) {
+        self.lost.retain(|_, until| *until > now);
+        if self.manner == Manner::Unlucky && rng.gen_bool(0.02) {
+            let live: Vec<_> = sectors
+                .iter()
+                .filter(|s| s.status == SectorStatus::Active)
+                .collect();
+            if let Some(sector) = live.get(rng.gen_range(0..live.len().max(1))) {
+                self.lost
+                    .insert(sector.number.0, now.after(params.proving_period));
+            }
+        }
+    }
+
+    /// Faulty sectors that are back are declared so.
+    fn recover(
+        &self,
+        sectors: &[SectorView],
+        state: &dyn KvRead,
+        id: ProviderId,
+        now: Epoch,
+    ) -> Result<Option<Message>, StoreError> {
+        let back = |s: &&SectorView| {
+            s.status == SectorStatus::Faulty && !self.lost.contains_key(&s.number.0)
+        };
+        let params = query::params(state)?;
+        let deadlines = query::deadlines(state, id)?.unwrap_or_default();
+        let in_time = |s: &&SectorView| {
+            let deadline = s.deadline.and_then(|d| deadlines.get(usize::from(d)));
+            deadline.is_some_and(|d| {
+                !d.is_open && now.next().after(params.fault_cutoff) < d.window.open
+            })
+        };
+        let found = sectors
+            .iter()
+            .filter(back)
+            .find(in_time)
+            .filter(|_| self.manner != Manner::Cheat);
+        Ok(found.map(|s| Message::DeclareRecovered {
+            provider: id,
+            sectors: vec![s.number],
+        }))
+    }
+
+    fn porep(&mut self, sector: &SectorView, stub: Stub, rng: &mut ChaCha8Rng) -> Vec<u8> {
+        let (Some(ticket), Some(seed), Some(comm_d), Some(id)) =
+            (sector.ticket, sector.seed, sector.comm_d, self.id)
+        else {
+            return vec![0; 192];
+        };
+        let statement = PorepStatement {
+            seal: RegisteredSeal::v1_1(SIZE),
+            prover: id.prover_id(),
+            sector: sector.number,
+            ticket,
+            seed,
+            comm_d,
+            comm_r: sector.comm_r,
+        };
+        self.truth_or_lie(stub.porep_proof(&statement), rng)
+    }
+
+    /// A cheat sends old proofs or noise half of the time.
+    fn truth_or_lie(&mut self, proof: Vec<u8>, rng: &mut ChaCha8Rng) -> Vec<u8> {
+        if self.manner != Manner::Cheat || rng.gen_bool(0.5) {
+            self.old.push(proof.clone());
+            return proof;
+        }
+        match self.old.len() {
+            0 => vec![7; 192],
+            n => self.old[rng.gen_range(0..n)].clone(),
+        }
+    }
+
+    fn precommit(
+        &mut self,
+        sectors: &[SectorView],
+        state: &dyn KvRead,
+        id: ProviderId,
+        now: Epoch,
+        params: &ChainParams,
+    ) -> Result<Option<Message>, StoreError> {
+        let deals = query::deals_of_provider(state, id, None, query::MAX_PAGE)?;
+        let free = deals.iter().find(|d| {
+            d.status == DealStatus::Published
+                && d.sector.is_none()
+                && d.proposal.start > now.after(EpochCount(8))
+        });
+        let live = sectors
+            .iter()
+            .filter(|s| s.status.is_live() || s.status == SectorStatus::PreCommitted);
+        if free.is_none() && live.count() >= 2 {
+            return Ok(None);
+        }
+        let deals: Vec<DealId> = free.iter().map(|d| d.id).collect();
+        let end = free.map_or(now, |d| d.proposal.end);
+        let Some(pieces) = query::pieces(state, &deals)? else {
+            return Ok(None);
+        };
+        let Ok(comm_d) = layout::comm_d(&pieces, SIZE) else {
+            return Ok(None);
+        };
+        let least = now
+            .next()
+            .after(params.precommit_max)
+            .after(params.min_sector_life);
+        self.next_sector += 1;
+        let number = self.next_sector;
+        let comm_r = Sha256::new_with_prefix(id.0.to_be_bytes())
+            .chain_update(number.to_be_bytes())
+            .finalize();
+        Ok(Some(Message::PreCommit {
+            provider: id,
+            sector: SectorNumber(number),
+            comm_r: CommR(comm_r.into()),
+            comm_d,
+            ticket_epoch: now,
+            expiration: least.max(end).after(EpochCount(60)),
+            deals,
+        }))
+    }
+
+    /// Proofs that are due now.
+    fn posts(
+        &mut self,
+        state: &dyn KvRead,
+        id: ProviderId,
+        stub: Stub,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(), StoreError> {
+        let params = query::params(state)?;
+        for deadline in query::deadlines(state, id)?.unwrap_or_default() {
+            if !deadline.is_open {
+                continue;
+            }
+            let challenge = deadline.window.open.before(params.post_lookback);
+            let Some(randomness) = query::randomness(state, Tag::WindowPost, challenge, id)? else {
+                continue;
+            };
+            for partition in deadline.partitions.iter().filter(|p| !p.posted) {
+                let key = (deadline.window.close, deadline.index, partition.index);
+                let lazy = self.manner == Manner::Cheat && rng.gen_bool(0.3);
+                if lazy || self.posted.contains(&key) {
+                    continue;
+                }
+                if let Some(message) =
+                    self.post(state, id, &deadline, partition.index, randomness, stub, rng)?
+                {
+                    self.posted.insert(key);
+                    self.wallet.send(message);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn post(
+        &mut self,
+        state: &dyn KvRead,
+        id: ProviderId,
+        deadline: &DeadlineView,
+        partition: u32,
+        randomness: [u8; 32],
+        stub: Stub,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Option<Message>, StoreError> {
+        let (mut proven, mut skipped) = (Vec::new(), Vec::new());
+        let slots = deadline
+            .partitions
+            .iter()
+            .filter(|p| p.index == partition)
+            .flat_map(|p| &p.sectors);
+        for slot in slots {
+            let Some(sector) =
+                query::sector(state, id, slot.number)?.filter(|s| s.status.is_live())
+            else {
+                continue;
+            };
+            if sector.status == SectorStatus::Faulty {
+                continue;
+            }
+            match self.lost.contains_key(&slot.number.0) {
+                true => skipped.push(slot.number),
+                false => proven.push((slot.number, sector.comm_r)),
+            }
+        }
+        if proven.is_empty() {
+            return Ok(None);
+        }
+        let statement = WindowPostStatement {
+            size: SIZE,
+            prover: id.prover_id(),
+            randomness: PostRandomness::masked(randomness),
+            sectors: proven,
+        };
+        let proof = self.truth_or_lie(stub.post_proof(&statement), rng);
+        Ok(Some(Message::SubmitPost {
+            provider: id,
+            deadline: deadline.index,
+            partition,
+            skipped,
+            proof,
+        }))
+    }
+}
+
+fn is_provable(sector: &SectorView, now: Epoch) -> bool {
+    sector.status == SectorStatus::PreCommitted
+        && sector.seed.is_some()
+        && sector.prove_until.is_some_and(|until| now < until)
+}

@@ -1,0 +1,22 @@
+//! A chain of several operators in one process on virtual time: real consensus cores, real ledgers, and a world that breaks.
+//!
+//! Spec: `consensus.md` §9. A seed decides everything: delays, losses, partitions, crashes, disk faults, who cheats. The
+//! same seed gives the same trace and the same state roots; a failure names its seed ([`run::Failure`]).
+//!
+//! What is real: Malachite's consensus core, [`chain_lite_bft::app`] with proposal parts and signatures, the ledger with its
+//! block log and undecided blocks, mempool, rules and invariants. What is simulated, and why:
+//! * the **disk** ([`disk`]): behind the chain's `Vfs`, so that a crash loses what was not synced and tears what was written;
+//! * the **network and clock** ([`run`]): an event queue;
+//! * the engine's **journal** ([`journal`]) and **value sync**: Malachite's own need its actors and libp2p, and its sync core
+//!   picks peers by the order of a hash map and limits requests by the real clock, so a seed would not decide the run;
+//! * **Groth16** ([`stub`]): a keyed digest of the statement; it says no to everything else.
+//!
+//! Read it in this order: [`disk`], [`stub`], [`journal`], [`node`] one validator, [`actors`] providers and clients, [`run`].
+#![forbid(unsafe_code)]
+
+pub mod actors;
+pub mod disk;
+pub mod journal;
+pub mod node;
+pub mod run;
+pub mod stub;

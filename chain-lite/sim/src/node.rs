@@ -1,0 +1,615 @@
+//! One validator: the real consensus core, the real application, a simulated disk. No time and no network of its own.
+//!
+//! [`Node::boot`] opens what the disk has, [`Node::handle`] takes one input, and both leave in [`Node::out`] what the world is to do:
+//! messages, timers, the wish to begin the next height. Whatever fails on the disk stops the node ([`Node::failed`]); it
+//! says nothing more until it is booted again, which is the rule that keeps a validator from contradicting itself.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chain_lite::beacon::DevnetSigner;
+use chain_lite::execute::ProofVerifier;
+use chain_lite::genesis::Genesis;
+use chain_lite::ledger::Ledger;
+use chain_lite::mempool::Mempool;
+use chain_lite::store::MemoryIndex;
+use chain_lite_bft::app::{App, Parts, Synced, Timing};
+use chain_lite_bft::context::{Address, ChainContext, Height, PAYLOAD, ValidatorSet};
+use chain_lite_bft::parts::Part;
+use chain_lite_bft::signing::{ChainSigner, ChainVerifier};
+use ed25519_dalek::SigningKey;
+use futures::executor::block_on;
+use malachite_core_consensus::{
+    ConsensusMsg, Effect, Input, LivenessMsg, Params, PeerId, Resumable, Resume,
+    SignedConsensusMsg, State, process,
+};
+use malachite_core_types::{
+    ExtendedCommitCertificate, LinearTimeouts, Round, SignedVote, Timeout, TimeoutKind,
+    ValueOrigin, ValueResponse, VoteExtensionPolicy,
+};
+use malachite_signing::VerifierExt as _;
+
+use crate::disk::SimDisk;
+use crate::journal::Journal;
+
+/// Where every simulated node keeps its files.
+pub const HOME: &str = "/node";
+/// Messages of later heights that the core keeps.
+const QUEUE: usize = 10;
+/// How long a core waits for late precommits.
+const FINALIZE: Duration = Duration::from_millis(500);
+/// Handed to the core, which subtracts real time from it: so long that the result is never zero, and never looked at.
+const TARGET: Duration = Duration::from_secs(1 << 30);
+
+/// What one node says to another.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// A vote or proposal.
+    Consensus(SignedConsensusMsg<ChainContext>),
+    /// Said again because a round takes long.
+    Liveness(LivenessMsg<ChainContext>),
+    /// A part of a proposed block.
+    Part {
+        /// Who streams.
+        publisher: usize,
+        /// Which of its streams.
+        stream: u64,
+        /// Which part.
+        sequence: u64,
+        /// The part.
+        part: Part,
+    },
+    /// Blocks that somebody asked for.
+    Values(Vec<(Bytes, ExtendedCommitCertificate<ChainContext>)>),
+}
+
+/// What the world is to do for a node.
+#[derive(Debug)]
+pub enum Out {
+    /// Tell everybody else.
+    Broadcast(Message),
+    /// Wake the node with [`Node::timer`] after a while.
+    Timer(Timeout, Duration),
+    /// A block is final and durable here.
+    Decided(u64),
+    /// Votes that contradict each other were seen.
+    Evidence(SignedVote<ChainContext>, SignedVote<ChainContext>),
+}
+
+/// What a node needs besides its disk.
+#[derive(Clone)]
+pub struct Identity {
+    /// Its number.
+    pub index: usize,
+    /// Signs votes.
+    pub key: SigningKey,
+    /// The chain.
+    pub genesis: Arc<Genesis>,
+    /// Judges proofs.
+    pub verifier: Arc<dyn ProofVerifier>,
+    /// Gives beacon rounds.
+    pub beacon: DevnetSigner,
+}
+
+/// Everything but the core, which is lent out while it works.
+struct Host {
+    index: usize,
+    disk: SimDisk,
+    app: App,
+    signer: ChainSigner,
+    verifier: ChainVerifier,
+    journal: Option<Journal>,
+    timeouts: LinearTimeouts,
+    recovering: bool,
+    now_ms: u64,
+    boots: u64,
+    streams: u64,
+    inbox: VecDeque<Input<ChainContext>>,
+    timers: Vec<Timeout>,
+    out: Vec<Out>,
+    finalized: bool,
+    failed: Option<String>,
+}
+
+/// A running validator.
+pub struct Node {
+    core: State<ChainContext>,
+    host: Host,
+    mempool: Arc<Mempool>,
+    /// Blocks of later heights that a peer sent, until their turn.
+    later: BTreeMap<u64, (usize, Bytes, ExtendedCommitCertificate<ChainContext>)>,
+}
+
+impl Node {
+    /// Opens what the disk has. `boots` counts this node's starts, so that stream names never repeat.
+    pub fn boot(
+        who: &Identity,
+        disk: &SimDisk,
+        index: &MemoryIndex,
+        boots: u64,
+        now_ms: u64,
+    ) -> anyhow::Result<Self> {
+        let vfs = Arc::new(disk.clone());
+        let ledger = Ledger::open_simulated(
+            vfs,
+            index,
+            Path::new(HOME),
+            &who.genesis,
+            who.verifier.clone(),
+        )?;
+        let ledger = Arc::new(ledger);
+        let chain = ledger.chain_id();
+        let mempool = Arc::new(Mempool::new(chain));
+        let signer = ChainSigner::new(chain, who.key.clone());
+        let address = signer.address();
+        let app = App::new(Parts {
+            ledger,
+            mempool: mempool.clone(),
+            signer: signer.clone(),
+            beacon: Box::new(who.beacon.clone()),
+            timing: Timing::default(),
+        });
+        let (height, first) = app.next();
+        let params = Params {
+            address,
+            threshold_params: Default::default(),
+            value_payload: PAYLOAD,
+            enabled: true,
+        };
+        let core = State::new(
+            ChainContext,
+            height,
+            first.validator_set,
+            params,
+            QUEUE,
+            10_000,
+        );
+        let host = Host {
+            index: who.index,
+            disk: disk.clone(),
+            app,
+            signer,
+            verifier: ChainVerifier::new(chain),
+            journal: None,
+            timeouts: first.timeouts,
+            recovering: false,
+            now_ms,
+            boots,
+            streams: 0,
+            inbox: VecDeque::new(),
+            timers: Vec::new(),
+            out: Vec::new(),
+            finalized: true,
+            failed: None,
+        };
+        let mut node = Self {
+            core,
+            host,
+            mempool,
+            later: BTreeMap::new(),
+        };
+        node.begin_height(now_ms);
+        Ok(node)
+    }
+
+    /// The chain.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        self.host.app.ledger()
+    }
+
+    /// Transactions on their way.
+    pub fn mempool(&self) -> &Mempool {
+        &self.mempool
+    }
+
+    /// Whether the height is over and the next one may begin.
+    pub fn is_waiting(&self) -> bool {
+        self.host.finalized
+    }
+
+    /// Whether the newest block came from a peer: then the clock is not asked.
+    pub fn is_catching_up(&self) -> bool {
+        self.host.app.is_catching_up()
+    }
+
+    /// Final blocks from `first` on, as a peer would serve them.
+    pub fn decided_values(
+        &self,
+        first: Height,
+    ) -> Option<Vec<(Bytes, ExtendedCommitCertificate<ChainContext>)>> {
+        let values = self.host.app.decided_values(first, Height(u64::MAX)).ok()?;
+        (!values.is_empty()).then_some(values)
+    }
+
+    /// Why the node stopped.
+    pub fn failed(&self) -> Option<&str> {
+        self.host.failed.as_deref()
+    }
+
+    /// What is to be done, in order; empty if the node failed meanwhile.
+    pub fn out(&mut self) -> Vec<Out> {
+        let out = std::mem::take(&mut self.host.out);
+        match self.host.failed {
+            Some(_) => Vec::new(),
+            None => out,
+        }
+    }
+
+    /// Begins the next height, from its journal if there is one.
+    pub fn begin_height(&mut self, now_ms: u64) {
+        let (height, params) = self.host.app.next();
+        self.host.now_ms = now_ms;
+        self.host.finalized = false;
+        self.host.timers.clear();
+        self.host.timeouts = params.timeouts;
+        let opened = Journal::open(&self.host.disk, Path::new(HOME), height.0);
+        let entries = match opened {
+            Ok((journal, entries)) => {
+                self.host.journal = Some(journal);
+                entries
+            }
+            Err(error) => return self.host.fail("opening the journal", &error),
+        };
+        self.process(start(height, params.validator_set));
+        if !entries.is_empty() {
+            self.host.recovering = true;
+            self.core.index_wal_entries(&entries);
+            for entry in entries {
+                self.process(entry);
+            }
+            self.core.reset_entries_index();
+            self.host.recovering = false;
+        }
+        self.drain();
+        self.take_later();
+    }
+
+    /// A message from another node.
+    pub fn receive(&mut self, from: usize, message: Message, now_ms: u64) {
+        self.host.now_ms = now_ms;
+        match message {
+            Message::Consensus(SignedConsensusMsg::Vote(vote)) => self.handle(Input::Vote(vote)),
+            Message::Consensus(SignedConsensusMsg::Proposal(p)) => self.handle(Input::Proposal(p)),
+            Message::Liveness(LivenessMsg::Vote(vote)) => self.handle(Input::Vote(vote)),
+            Message::Liveness(LivenessMsg::PolkaCertificate(c)) => {
+                self.handle(Input::PolkaCertificate(c));
+            }
+            Message::Liveness(LivenessMsg::SkipRoundCertificate(c)) => {
+                self.handle(Input::RoundCertificate(c));
+            }
+            Message::Part {
+                publisher,
+                stream,
+                sequence,
+                part,
+            } => {
+                let (publisher, stream) = (publisher.to_be_bytes(), stream.to_be_bytes());
+                let added = self
+                    .host
+                    .app
+                    .received_part(&publisher, &stream, sequence, part, now_ms);
+                match added {
+                    Ok(Some(value)) => {
+                        self.handle(Input::ProposedValue(value, ValueOrigin::Consensus));
+                    }
+                    Ok(None) => {}
+                    Err(error) => self.host.fail("judging a block", &error),
+                }
+            }
+            Message::Values(values) => {
+                for (bytes, certificate) in values {
+                    let height = certificate.height.0;
+                    if height > self.ledger().tip().height {
+                        self.later.insert(height, (from, bytes, certificate));
+                    }
+                }
+                self.take_later();
+            }
+        }
+    }
+
+    /// A timer that was asked for. One that was called off since does nothing.
+    pub fn timer(&mut self, timeout: Timeout, now_ms: u64) {
+        self.host.now_ms = now_ms;
+        if let Some(at) = self.host.timers.iter().position(|t| same(t, &timeout)) {
+            let timeout = self.host.timers.swap_remove(at);
+            self.handle(Input::TimeoutElapsed(timeout));
+        }
+    }
+
+    /// The next height's block if a peer has sent it.
+    fn take_later(&mut self) {
+        let height = self.core.height().0;
+        self.later = self.later.split_off(&height);
+        if self.host.finalized {
+            return;
+        }
+        if let Some((from, bytes, certificate)) = self.later.remove(&height) {
+            let response = ValueResponse::new(peer(from), bytes, certificate);
+            self.handle(Input::SyncValueResponse(response));
+        }
+    }
+
+    fn handle(&mut self, input: Input<ChainContext>) {
+        self.process(input);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(input) = self.host.inbox.pop_front() {
+            self.process(input);
+        }
+    }
+
+    fn process(&mut self, input: Input<ChainContext>) {
+        if self.host.failed.is_some() {
+            return;
+        }
+        let metrics = Default::default();
+        let (core, host) = (&mut self.core, &mut self.host);
+        let result: Result<(), malachite_core_consensus::Error<ChainContext>> = process!(
+            input: input,
+            state: core,
+            metrics: &metrics,
+            with: effect => host.effect(effect)
+        );
+        if let Err(error) = result {
+            host.fail("the core", &error);
+        }
+    }
+}
+
+fn start(height: Height, set: ValidatorSet) -> Input<ChainContext> {
+    Input::StartHeight(
+        height,
+        set,
+        false,
+        Some(TARGET),
+        VoteExtensionPolicy::Disabled,
+    )
+}
+
+/// The wait for late precommits carries the real time that is left of it, which means nothing here.
+fn same(a: &Timeout, b: &Timeout) -> bool {
+    let finalize = |t: &Timeout| matches!(t.kind, TimeoutKind::FinalizeHeight(_));
+    a.round == b.round && (a.kind == b.kind || (finalize(a) && finalize(b)))
+}
+
+/// A name of the node as the core wants it: an identity multihash of its number.
+fn peer(index: usize) -> PeerId {
+    let bytes = [0x00, 0x01, u8::try_from(index).unwrap_or(u8::MAX)];
+    PeerId::from_bytes(&bytes).expect("an identity multihash of one byte")
+}
+
+type Done = Result<Resume<ChainContext>, std::convert::Infallible>;
+
+impl Host {
+    fn fail(&mut self, what: &str, error: &dyn std::fmt::Display) {
+        self.failed
+            .get_or_insert_with(|| format!("{what}: {error}"));
+        self.out.clear();
+        self.inbox.clear();
+    }
+
+    /// Keeps what worked; the node stops at what did not.
+    fn durable<T>(&mut self, what: &str, done: Result<T, impl std::fmt::Display>) -> Option<T> {
+        match done {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.fail(what, &error);
+                None
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.recovering {
+            return;
+        }
+        let done = self.journal.as_mut().map_or(Ok(()), Journal::flush);
+        self.durable("flushing the journal", done);
+    }
+
+    fn say(&mut self, message: Message) {
+        self.flush();
+        self.out.push(Out::Broadcast(message));
+    }
+
+    fn stream(&mut self, parts: Vec<Part>) {
+        self.streams += 1;
+        let stream = self.boots << 32 | self.streams;
+        for (sequence, part) in (0..).zip(parts) {
+            self.out.push(Out::Broadcast(Message::Part {
+                publisher: self.index,
+                stream,
+                sequence,
+                part,
+            }));
+        }
+    }
+
+    fn effect(&mut self, effect: Effect<ChainContext>) -> Done {
+        Ok(match effect {
+            Effect::CancelAllTimeouts(r) => {
+                self.timers.clear();
+                r.resume_with(())
+            }
+            Effect::CancelTimeout(timeout, r) => {
+                self.timers.retain(|t| !same(t, &timeout));
+                r.resume_with(())
+            }
+            Effect::ScheduleTimeout(timeout, r) => {
+                self.schedule(timeout);
+                r.resume_with(())
+            }
+            Effect::StartRound(height, round, _, _, r) => {
+                self.flush();
+                let held = self.app.started_round(height, round, self.now_ms);
+                for value in self.durable("beginning a round", held).unwrap_or_default() {
+                    self.inbox
+                        .push_back(Input::ProposedValue(value, ValueOrigin::Consensus));
+                }
+                r.resume_with(())
+            }
+            Effect::PublishConsensusMsg(message, r) => {
+                self.say(Message::Consensus(message));
+                r.resume_with(())
+            }
+            Effect::PublishLivenessMsg(message, r) => {
+                self.say(Message::Liveness(message));
+                r.resume_with(())
+            }
+            Effect::RepublishVote(vote, r) => {
+                self.say(Message::Liveness(LivenessMsg::Vote(vote)));
+                r.resume_with(())
+            }
+            Effect::RepublishRoundCertificate(certificate, r) => {
+                self.say(Message::Liveness(LivenessMsg::SkipRoundCertificate(
+                    certificate,
+                )));
+                r.resume_with(())
+            }
+            Effect::GetValue(height, round, _, r) => {
+                self.propose(height, round);
+                r.resume_with(())
+            }
+            Effect::RestreamProposal(height, round, _, _, id, r) => {
+                let parts = self.app.restream(height, round, id);
+                if let Some(parts) = self
+                    .durable("reading a block", parts)
+                    .filter(|p| !p.is_empty())
+                {
+                    self.stream(parts);
+                }
+                r.resume_with(())
+            }
+            Effect::WalAppend(_, entry, r) => {
+                if let (false, Some(journal)) = (self.recovering, self.journal.as_mut()) {
+                    let done = journal.append(&entry);
+                    self.durable("writing the journal", done);
+                }
+                r.resume_with(())
+            }
+            Effect::Decide(certificate, _, r) => {
+                self.flush();
+                // A decision counts once it is durable; a node that failed in between says it when it is back.
+                if self.failed.is_none() {
+                    let done = self.app.decided(&certificate);
+                    if self.durable("committing a block", done).is_some() {
+                        self.out.push(Out::Decided(certificate.height.0));
+                    }
+                }
+                r.resume_with(())
+            }
+            Effect::Finalize(certificate, _, evidence, r) => {
+                if self.failed.is_none() {
+                    let done = self.app.finalized(&certificate);
+                    self.durable("keeping a certificate", done);
+                }
+                for (_, votes) in evidence.votes.iter() {
+                    for (a, b) in votes {
+                        self.out.push(Out::Evidence(a.clone(), b.clone()));
+                    }
+                }
+                self.finalized = true;
+                r.resume_with(())
+            }
+            Effect::CertVerifiedSyncValue(value, proposer, r) => {
+                self.synced(value, proposer);
+                r.resume_with(())
+            }
+            Effect::CertRejectedSyncValue(_, _, _, r) => r.resume_with(()),
+            Effect::SignVote(vote, r) => {
+                r.resume_with(self.signer.vote(vote).expect("the core votes in rounds"))
+            }
+            Effect::SignProposal(proposal, r) => r.resume_with(
+                self.signer
+                    .proposal(proposal)
+                    .expect("the core proposes in rounds"),
+            ),
+            Effect::VerifySignature(message, key, r) => {
+                let valid = match &message.message {
+                    ConsensusMsg::Vote(vote) => self.verifier.vote(vote, &message.signature, &key),
+                    ConsensusMsg::Proposal(p) => {
+                        self.verifier.proposal(p, &message.signature, &key)
+                    }
+                };
+                r.resume_with(valid)
+            }
+            Effect::VerifyCommitCertificate(certificate, set, thresholds, r) => {
+                let check = self.verifier.verify_commit_certificate(
+                    &ChainContext,
+                    &certificate,
+                    &set,
+                    thresholds,
+                );
+                r.resume_with(block_on(check))
+            }
+            Effect::VerifyExtendedCommitCertificate(certificate, set, thresholds, policy, r) => {
+                let check = self.verifier.verify_extended_commit_certificate(
+                    &ChainContext,
+                    &certificate,
+                    &set,
+                    thresholds,
+                    policy,
+                );
+                r.resume_with(block_on(check))
+            }
+            Effect::VerifyPolkaCertificate(certificate, set, thresholds, r) => {
+                let check = self.verifier.verify_polka_certificate(
+                    &ChainContext,
+                    &certificate,
+                    &set,
+                    thresholds,
+                );
+                r.resume_with(block_on(check))
+            }
+            Effect::VerifyRoundCertificate(certificate, set, thresholds, r) => {
+                let check = self.verifier.verify_round_certificate(
+                    &ChainContext,
+                    &certificate,
+                    &set,
+                    thresholds,
+                );
+                r.resume_with(block_on(check))
+            }
+            // There are no vote extensions.
+            Effect::ExtendVote(_, _, _, _, r) => r.resume_with(None),
+            Effect::VerifyVoteExtension(_, _, _, _, _, _, r) => r.resume_with(Ok(())),
+        })
+    }
+
+    fn schedule(&mut self, timeout: Timeout) {
+        let after = match timeout.kind {
+            TimeoutKind::FinalizeHeight(_) => FINALIZE,
+            _ => self.timeouts.duration_for(timeout),
+        };
+        self.timers.retain(|t| !same(t, &timeout));
+        self.timers.push(timeout);
+        self.out.push(Out::Timer(timeout, after));
+    }
+
+    fn propose(&mut self, height: Height, round: Round) {
+        let made = self.app.get_value(height, round, self.now_ms);
+        if let Some(ours) = self.durable("making a block", made).flatten() {
+            self.inbox.push_back(Input::Propose(ours.value));
+            self.stream(ours.parts);
+        }
+    }
+
+    fn synced(&mut self, value: ValueResponse<ChainContext>, proposer: Address) {
+        let certificate = &value.certificate;
+        let (height, round) = (certificate.height, certificate.round);
+        let judged = self.app.synced(height, round, proposer, &value.value_bytes);
+        let judged = self.durable("judging a peer's block", judged);
+        if let Some(Synced::Value(proposed)) = judged
+            && proposed.value.0 == certificate.value_id
+        {
+            self.inbox
+                .push_back(Input::ProposedValue(proposed, ValueOrigin::Sync));
+        }
+    }
+}

@@ -1,0 +1,784 @@
+//! One run: an event queue, a network that loses, delays, reorders, duplicates and parts, machines that die, and the checks.
+//!
+//! After every block, on every node: no two nodes have different blocks or states at one height, and nothing that a node called
+//! final is missing after its crash; once per block, every invariant of the whole state. At the end, after a calm spell: everybody
+//! is at the same tip, the chain has not stood still, and no honest provider was ever found faulty.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use chain_lite::account::Address;
+use chain_lite::beacon::{BeaconParams, DevnetSigner};
+use chain_lite::block::BlockId;
+use chain_lite::certificate::{Validator, ValidatorId};
+use chain_lite::clock::ClockMode;
+use chain_lite::events::Event as ChainEvent;
+use chain_lite::genesis::{CircuitKey, GENESIS_VERSION, Genesis, NetworkKind};
+use chain_lite::invariants;
+use chain_lite::params::ChainParams;
+use chain_lite::store::MemoryIndex;
+use chain_lite::units::{EpochCount, TokenAmount};
+use ed25519_dalek::SigningKey;
+use malachite_core_types::Timeout;
+use prover::snark::CircuitId;
+use prover::spec::SectorSize;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
+
+use crate::actors::{self, Actors, Manner};
+use crate::disk::SimDisk;
+use crate::node::{Identity, Message, Node, Out};
+use crate::stub::Stub;
+
+/// Milliseconds between blocks: production's epoch.
+pub const EPOCH_MS: u64 = 30_000;
+/// Virtual Unix time at which runs begin.
+const START_MS: u64 = 1_700_000_000_000;
+/// Milliseconds without faults at the end.
+const CALM_MS: u64 = 5 * 60_000;
+/// How often nodes tell their height.
+const STATUS_MS: u64 = 2_000;
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Validators.
+    pub validators: usize,
+    /// Providers, by manner.
+    pub providers: Vec<Manner>,
+    /// Clients; the last one floods.
+    pub clients: usize,
+    /// Virtual milliseconds.
+    pub span_ms: u64,
+    /// Whether machines, disks and network fail.
+    pub faults: bool,
+    /// Whether the last validator's key runs on two machines at once.
+    pub twins: bool,
+    /// Cuts the power of validator 0 at this operation of its disk.
+    pub cut: Option<u64>,
+    /// And again so many operations after it came back.
+    pub cut_again: Option<u64>,
+}
+
+impl Scenario {
+    /// Four validators, eight providers, two clients; faults and, in every fourth seed, twins.
+    pub fn of_seed(seed: u64, hours: u64) -> Self {
+        let mut providers = vec![Manner::Honest; 5];
+        providers.extend([Manner::Unlucky, Manner::Unlucky, Manner::Cheat]);
+        Self {
+            validators: 4,
+            providers,
+            clients: 2,
+            span_ms: hours * 3_600_000,
+            faults: true,
+            twins: seed % 4 == 3,
+            cut: None,
+            cut_again: None,
+        }
+    }
+}
+
+/// What a run was like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// Height reached by all.
+    pub height: u64,
+    /// State root there.
+    pub root: [u8; 32],
+    /// Digest of everything that happened, in order.
+    pub trace: [u8; 32],
+    /// Crashes, each with a recovery.
+    pub crashes: u64,
+    /// Transactions in blocks.
+    pub txs: u64,
+    /// Window PoSts accepted.
+    pub posts: u64,
+    /// Sectors found faulty, all of providers that lost or cheated.
+    pub faults: u64,
+    /// Rounds beyond the first in which blocks were decided.
+    pub later_rounds: u64,
+}
+
+/// A promise that did not hold.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Its seed: the same code and seed fail again.
+    pub seed: u64,
+    /// Virtual milliseconds since the beginning.
+    pub at_ms: u64,
+    /// What happened.
+    pub what: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "seed {} at {:.1} s: {}",
+            self.seed,
+            self.at_ms as f64 / 1000.0,
+            self.what
+        )
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Runs a scenario from a seed.
+pub fn run(seed: u64, scenario: &Scenario) -> Result<Report, Failure> {
+    let mut world = World::new(seed, scenario);
+    let done = world.go();
+    done.map_err(|what| Failure {
+        seed,
+        at_ms: world.now,
+        what,
+    })
+}
+
+enum Event {
+    Deliver {
+        to: usize,
+        boots: u64,
+        from: usize,
+        message: Box<Message>,
+    },
+    Timer {
+        node: usize,
+        boots: u64,
+        height: u64,
+        timeout: Timeout,
+    },
+    Pace {
+        node: usize,
+        boots: u64,
+    },
+    Status {
+        node: usize,
+        boots: u64,
+    },
+    Boot {
+        node: usize,
+    },
+    Trouble,
+}
+
+struct Machine {
+    who: Identity,
+    disk: SimDisk,
+    /// Derived from the block log; lost with some crashes.
+    index: MemoryIndex,
+    node: Option<Node>,
+    boots: u64,
+    /// When its next height may begin.
+    due: u64,
+    /// How far its clock is off, in milliseconds.
+    skew: i64,
+    /// Newest height that it called final; it must never know less.
+    final_height: u64,
+}
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    rng: ChaCha8Rng,
+    now: u64,
+    order: u64,
+    queue: BinaryHeap<Reverse<(u64, u64)>>,
+    events: BTreeMap<u64, Event>,
+    machines: Vec<Machine>,
+    /// Which side of a split each machine is on.
+    side: Vec<u8>,
+    loss: f64,
+    actors: Actors,
+    chain: BTreeMap<u64, (BlockId, [u8; 32])>,
+    seen: u64,
+    trace: Sha256,
+    report: Report,
+    honest: BTreeSet<usize>,
+}
+
+type Outcome<T = ()> = Result<T, String>;
+
+fn text(error: impl fmt::Display) -> String {
+    error.to_string()
+}
+
+impl<'a> World<'a> {
+    fn new(seed: u64, scenario: &'a Scenario) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let stub = Stub::new(rng.r#gen());
+        let keys: Vec<SigningKey> = (0..scenario.validators)
+            .map(|n| SigningKey::from_bytes(&[100 + n as u8; 32]))
+            .collect();
+        let beacon = DevnetSigner::from_seed(&[9; 32]);
+        let people = actors::keys(scenario.providers.len() + scenario.clients);
+        let genesis = Arc::new(genesis(&keys, &people, &beacon));
+        let chain = genesis
+            .as_ref()
+            .clone()
+            .check()
+            .expect("a sound genesis")
+            .chain_id();
+        let actors = Actors::new(
+            chain,
+            genesis.params.clone(),
+            stub,
+            &scenario.providers,
+            scenario.clients,
+        );
+        let twin = scenario.twins.then(|| keys[keys.len() - 1].clone());
+        let machines: Vec<Machine> = keys
+            .into_iter()
+            .chain(twin)
+            .enumerate()
+            .map(|(index, key)| Machine {
+                who: Identity {
+                    index,
+                    key,
+                    genesis: genesis.clone(),
+                    verifier: Arc::new(stub),
+                    beacon: beacon.clone(),
+                },
+                disk: SimDisk::default(),
+                index: MemoryIndex::default(),
+                node: None,
+                boots: 0,
+                due: 0,
+                skew: 0,
+                final_height: 0,
+            })
+            .collect();
+        let honest = (0..scenario.providers.len())
+            .filter(|p| scenario.providers[*p] == Manner::Honest)
+            .collect();
+        Self {
+            scenario,
+            rng,
+            now: 0,
+            order: 0,
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            side: vec![0; machines.len()],
+            machines,
+            loss: 0.0,
+            actors,
+            chain: BTreeMap::new(),
+            seen: 0,
+            trace: Sha256::new(),
+            report: Report {
+                seed,
+                height: 0,
+                root: [0; 32],
+                trace: [0; 32],
+                crashes: 0,
+                txs: 0,
+                posts: 0,
+                faults: 0,
+                later_rounds: 0,
+            },
+            honest,
+        }
+    }
+
+    fn go(&mut self) -> Outcome<Report> {
+        if let Some(cut) = self.scenario.cut {
+            self.machines[0].disk.cut_at(cut);
+        }
+        for node in 0..self.machines.len() {
+            let at = self.rng.gen_range(0..500);
+            self.at(at, Event::Boot { node });
+        }
+        if self.scenario.faults {
+            self.at(10_000, Event::Trouble);
+        }
+        let end = self.scenario.span_ms;
+        while let Some(Reverse((at, order))) = self.queue.pop() {
+            if at > end {
+                break;
+            }
+            self.now = at;
+            if let Some(event) = self.events.remove(&order) {
+                self.happen(event)?;
+            }
+        }
+        self.finish()
+    }
+
+    fn at(&mut self, after: u64, event: Event) {
+        self.order += 1;
+        self.queue.push(Reverse((self.now + after, self.order)));
+        self.events.insert(self.order, event);
+    }
+
+    fn clock(&self, node: usize) -> u64 {
+        (START_MS + self.now).saturating_add_signed(self.machines[node].skew)
+    }
+
+    fn is_calm(&self) -> bool {
+        self.now + CALM_MS >= self.scenario.span_ms
+    }
+
+    fn mark(&mut self, what: &[&[u8]]) {
+        self.trace.update(self.now.to_le_bytes());
+        what.iter().for_each(|bytes| self.trace.update(bytes));
+    }
+
+    fn happen(&mut self, event: Event) -> Outcome {
+        match event {
+            Event::Boot { node } => self.boot(node),
+            Event::Deliver {
+                to,
+                boots,
+                from,
+                message,
+            } => {
+                let now = self.clock(to);
+                if let Some(running) = self.running(to, boots) {
+                    running.receive(from, *message, now);
+                }
+                self.collect(to)
+            }
+            Event::Timer {
+                node,
+                boots,
+                height,
+                timeout,
+            } => {
+                let now = self.clock(node);
+                if let Some(running) = self.running(node, boots).filter(|n| {
+                    n.ledger().tip().height + 1 == height || n.ledger().tip().height == height
+                }) {
+                    running.timer(timeout, now);
+                }
+                self.collect(node)
+            }
+            Event::Pace { node, boots } => self.pace(node, boots),
+            Event::Status { node, boots } => {
+                self.status(node, boots);
+                Ok(())
+            }
+            Event::Trouble => self.trouble(),
+        }
+    }
+
+    fn running(&mut self, node: usize, boots: u64) -> Option<&mut Node> {
+        let machine = &mut self.machines[node];
+        machine.node.as_mut().filter(|_| machine.boots == boots)
+    }
+
+    fn boot(&mut self, node: usize) -> Outcome {
+        let now = self.clock(node);
+        let machine = &mut self.machines[node];
+        if machine.node.is_some() {
+            return Ok(());
+        }
+        machine.boots += 1;
+        let boots = machine.boots;
+        match Node::boot(&machine.who, &machine.disk, &machine.index, boots, now) {
+            Ok(running) => {
+                let height = running.ledger().tip().height;
+                if height < machine.final_height {
+                    return Err(format!(
+                        "node {node} called block {} final and came back with {height}",
+                        machine.final_height
+                    ));
+                }
+                machine.node = Some(running);
+                machine.due = self.now + EPOCH_MS;
+            }
+            // The power may fail again while it starts, or the disk say no.
+            Err(error) => return self.die(node, &text(error)),
+        }
+        self.mark(&[b"boot", &node.to_le_bytes()]);
+        self.at(STATUS_MS, Event::Status { node, boots });
+        self.collect(node)
+    }
+
+    /// A machine stops; it is started again after a while.
+    fn die(&mut self, node: usize, why: &str) -> Outcome {
+        let machine = &mut self.machines[node];
+        if machine.node.is_none() && !machine.disk.is_dead() && self.scenario.cut.is_some() {
+            return Err(format!("node {node} does not start: {why}"));
+        }
+        machine.node = None;
+        machine.boots += 1;
+        let mut rng = ChaCha8Rng::seed_from_u64(self.rng.r#gen());
+        machine.disk.crash(&mut rng);
+        if rng.gen_bool(0.2) {
+            machine.index = MemoryIndex::default();
+        }
+        if let Some(again) = self.scenario.cut_again.filter(|_| self.report.crashes == 0) {
+            machine.disk.cut_at(machine.disk.operations() + again);
+        }
+        self.report.crashes += 1;
+        self.mark(&[b"die", &node.to_le_bytes()]);
+        let after = if self.is_calm() {
+            1_000
+        } else {
+            self.rng.gen_range(500..60_000)
+        };
+        self.at(after, Event::Boot { node });
+        Ok(())
+    }
+
+    /// Does what a node wants done.
+    fn collect(&mut self, node: usize) -> Outcome {
+        let Some(running) = self.machines[node].node.as_mut() else {
+            return Ok(());
+        };
+        let out = running.out();
+        if let Some(why) = running.failed().map(str::to_owned) {
+            return self.die(node, &why);
+        }
+        let (height, waits) = (running.ledger().tip().height + 1, running.is_waiting());
+        let boots = self.machines[node].boots;
+        for out in out {
+            match out {
+                Out::Broadcast(message) => self.broadcast(node, message),
+                Out::Timer(timeout, after) => {
+                    let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                    self.at(
+                        after,
+                        Event::Timer {
+                            node,
+                            boots,
+                            height,
+                            timeout,
+                        },
+                    );
+                }
+                Out::Decided(height) => self.decided(node, height)?,
+                Out::Evidence(a, b) => {
+                    let twin = ValidatorId(
+                        self.machines[self.machines.len() - 1]
+                            .who
+                            .key
+                            .verifying_key()
+                            .to_bytes(),
+                    );
+                    if a.message.validator.0 != twin
+                        || !self.scenario.twins
+                        || a.message.validator != b.message.validator
+                    {
+                        return Err(format!("{} contradicted itself", a.message.validator));
+                    }
+                }
+            }
+        }
+        if waits {
+            let after = match self.machines[node]
+                .node
+                .as_ref()
+                .is_some_and(Node::is_catching_up)
+            {
+                true => 0,
+                false => self.machines[node].due.saturating_sub(self.now),
+            };
+            self.at(after, Event::Pace { node, boots });
+        }
+        Ok(())
+    }
+
+    /// The next height begins when its block is due.
+    fn pace(&mut self, node: usize, boots: u64) -> Outcome {
+        let (now, clock) = (self.now, self.clock(node));
+        let machine = &mut self.machines[node];
+        let Some(running) = machine
+            .node
+            .as_mut()
+            .filter(|n| machine.boots == boots && n.is_waiting())
+        else {
+            return Ok(());
+        };
+        machine.due = now + EPOCH_MS;
+        running.begin_height(clock);
+        self.collect(node)
+    }
+
+    fn reaches(&mut self, from: usize, to: usize) -> bool {
+        from != to && self.side[from] == self.side[to] && !self.rng.gen_bool(self.loss)
+    }
+
+    fn send(&mut self, from: usize, to: usize, message: Message) {
+        let copies = 1 + usize::from(self.loss > 0.0 && self.rng.gen_bool(0.05));
+        for _ in 0..copies {
+            let delay = self.rng.gen_range(5..150)
+                + u64::from(self.rng.gen_bool(0.02)) * self.rng.gen_range(0..2_000);
+            let boots = self.machines[to].boots;
+            let message = Box::new(message.clone());
+            self.at(
+                delay,
+                Event::Deliver {
+                    to,
+                    boots,
+                    from,
+                    message,
+                },
+            );
+        }
+    }
+
+    fn broadcast(&mut self, from: usize, message: Message) {
+        for to in 0..self.machines.len() {
+            if self.reaches(from, to) {
+                self.send(from, to, message.clone());
+            }
+        }
+    }
+
+    /// Says where a node is; who is ahead and reachable sends what it lacks.
+    fn status(&mut self, node: usize, boots: u64) {
+        let Some(height) = self.running(node, boots).map(|n| n.ledger().tip().height) else {
+            return;
+        };
+        let mut others: Vec<usize> = (0..self.machines.len()).collect();
+        others.shuffle(&mut self.rng);
+        let next = chain_lite_bft::context::Height(height + 1);
+        for other in others {
+            let ahead = self.machines[other]
+                .node
+                .as_ref()
+                .filter(|n| n.ledger().tip().height > height);
+            let values = ahead.and_then(|n| n.decided_values(next));
+            if let Some(values) = values
+                && self.reaches(other, node)
+            {
+                self.send(other, node, Message::Values(values));
+                break;
+            }
+        }
+        self.at(STATUS_MS, Event::Status { node, boots });
+    }
+
+    /// A block is final on a node.
+    fn decided(&mut self, node: usize, height: u64) -> Outcome {
+        let machine = &mut self.machines[node];
+        machine.final_height = height;
+        let Some(ledger) = machine.node.as_ref().map(|n| n.ledger().clone()) else {
+            return Ok(());
+        };
+        let tip = ledger.tip();
+        if tip.height != height {
+            return Err(format!(
+                "node {node} decided block {height} at tip {}",
+                tip.height
+            ));
+        }
+        let ours = (tip.id, tip.state_root);
+        match self.chain.get(&height) {
+            Some(known) if *known != ours => {
+                return Err(format!(
+                    "fork: node {node} has another block or state {height}"
+                ));
+            }
+            Some(_) => {}
+            None => {
+                self.chain.insert(height, ours);
+            }
+        }
+        self.mark(&[b"final", &node.to_le_bytes(), &ours.0.0, &ours.1]);
+        if height > self.seen {
+            self.seen = height;
+            self.first_seen(&ledger, height)?;
+        }
+        self.submit(node);
+        Ok(())
+    }
+
+    /// Once per block: invariants, what happened in it, and what everybody does next.
+    fn first_seen(&mut self, ledger: &chain_lite::ledger::Ledger, height: u64) -> Outcome {
+        let view = ledger.view();
+        let broken = invariants::check(&view).map_err(text)?;
+        if let Some(first) = broken.first() {
+            return Err(format!("after block {height}: {first}"));
+        }
+        let block = ledger.committed(height).map_err(text)?;
+        self.report.txs += block.block.body.txs.len() as u64;
+        self.report.later_rounds += u64::from(block.block.header.round > 0);
+        for record in &block.outcomes.events {
+            match &record.event {
+                ChainEvent::PostAccepted { .. } => self.report.posts += 1,
+                ChainEvent::SectorFaulted {
+                    provider, sector, ..
+                } => {
+                    self.report.faults += 1;
+                    let whose = self
+                        .actors
+                        .providers
+                        .iter()
+                        .position(|p| p.id == Some(*provider));
+                    if whose.is_some_and(|p| self.honest.contains(&p)) {
+                        return Err(format!(
+                            "block {height} finds sector {} of the honest provider {provider} faulty",
+                            sector.0
+                        ));
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.actors.act(&view, &mut self.rng).map_err(text)
+    }
+
+    /// Transactions go to every node that is up, and again after every block.
+    fn submit(&mut self, node: usize) {
+        let Some(running) = self.machines[node].node.as_ref() else {
+            return;
+        };
+        let (tip, view) = (running.ledger().tip().height, running.ledger().view());
+        for tx in self.actors.pending() {
+            // A full pool or a nonce gap is what retrying is for.
+            drop(running.mempool().submit(tx.clone(), tip, &view));
+        }
+    }
+
+    /// Something breaks, or heals.
+    fn trouble(&mut self) -> Outcome {
+        if self.is_calm() {
+            self.side.fill(0);
+            self.loss = 0.0;
+            return Ok(());
+        }
+        let node = self.rng.gen_range(0..self.machines.len());
+        match self.rng.gen_range(0..10) {
+            0 | 1 if self.machines[node].node.is_some() => self.die(node, "kill -9")?,
+            2 => {
+                // The power fails in the middle of some later write.
+                let later = self.rng.gen_range(1..40);
+                let disk = &self.machines[node].disk;
+                disk.cut_at(disk.operations() + later);
+            }
+            3 => self.machines[node]
+                .disk
+                .fail_next(io::ErrorKind::StorageFull),
+            4 => self.machines[node].disk.fail_next(io::ErrorKind::Other),
+            5 | 6 => {
+                for at in 0..self.side.len() {
+                    self.side[at] = self.rng.gen_range(0..2);
+                }
+            }
+            7 => self.loss = self.rng.gen_range(0.0..0.3),
+            8 => self.machines[node].skew = self.rng.gen_range(-3_000..3_000),
+            _ => {
+                self.side.fill(0);
+                self.loss = 0.0;
+            }
+        }
+        self.mark(&[b"trouble"]);
+        let after = self.rng.gen_range(10_000..180_000);
+        self.at(after, Event::Trouble);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Outcome<Report> {
+        let last = self
+            .chain
+            .last_key_value()
+            .map(|(height, known)| (*height, *known));
+        let Some((height, (_, root))) = last else {
+            return Err("not one block was made".into());
+        };
+        // A key on two machines is the operator's fault: each may refuse its journal because of what the other said.
+        let sound = match self.scenario.twins {
+            true => &self.machines[..self.scenario.validators - 1],
+            false => &self.machines[..],
+        };
+        for machine in sound {
+            let at = machine.node.as_ref().map(|n| n.ledger().tip().height);
+            // The block that is being decided just now may not have reached everybody.
+            if at.is_none_or(|at| at + 1 < height) {
+                return Err(format!(
+                    "node {} is at {at:?} after the calm, the chain at {height}",
+                    machine.who.index
+                ));
+            }
+        }
+        let calm_blocks = CALM_MS / EPOCH_MS;
+        let least = if self.scenario.faults {
+            calm_blocks / 2
+        } else {
+            self.scenario.span_ms / EPOCH_MS * 9 / 10
+        };
+        if height < least {
+            return Err(format!("only {height} blocks, {least} were expected"));
+        }
+        self.report.height = height;
+        self.report.root = root;
+        self.report.trace = self.trace.clone().finalize().into();
+        Ok(self.report.clone())
+    }
+}
+
+/// A devnet with proofs that come round within the hour.
+fn genesis(validators: &[SigningKey], people: &[SigningKey], beacon: &DevnetSigner) -> Genesis {
+    let size = SectorSize::Kib2;
+    let mut set: Vec<Validator> = validators
+        .iter()
+        .map(|key| Validator {
+            id: ValidatorId(key.verifying_key().to_bytes()),
+            power: 1,
+        })
+        .collect();
+    set.sort_by_key(|v| v.id);
+    let money = |key: &SigningKey| {
+        (
+            Address::of(&key.verifying_key()),
+            TokenAmount::from_tokens(50_000_000),
+        )
+    };
+    let key = |circuit| CircuitKey {
+        circuit,
+        insecure: true,
+        vk: test_key(circuit),
+    };
+    Genesis {
+        version: GENESIS_VERSION,
+        chain_name: "sim".into(),
+        kind: NetworkKind::Devnet,
+        time_ms: START_MS - 10_000,
+        clock: ClockMode::Logical { epoch_ms: EPOCH_MS },
+        params: ChainParams {
+            day: EpochCount(24),
+            proving_period: EpochCount(24),
+            deadlines: 4,
+            post_lookback: EpochCount(2),
+            fault_cutoff: EpochCount(4),
+            fault_max: EpochCount(3 * 24),
+            ticket_max_age: EpochCount(48),
+            seed_delay: EpochCount(3),
+            precommit_max: EpochCount(20),
+            min_sector_life: EpochCount(30),
+            dispute_window: EpochCount(12),
+            min_deal: EpochCount(12),
+            max_start_delay: EpochCount(60),
+            sector_sizes: vec![size],
+            ..ChainParams::devnet()
+        },
+        accounts: people.iter().map(money).collect(),
+        validators: set,
+        beacons: vec![BeaconParams::devnet(beacon, 1)],
+        keys: vec![key(CircuitId::porep(size)), key(CircuitId::window(size))],
+    }
+}
+
+/// Verifying keys stand in genesis and must be sound; no proof of a run is checked with them.
+fn test_key(circuit: CircuitId) -> Vec<u8> {
+    let vectors: serde_json::Value = serde_json::from_str(include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../fixtures/vectors/filecoin.json"
+    )))
+    .expect("the vectors are JSON");
+    let name = if circuit == CircuitId::porep(SectorSize::Kib2) {
+        "porep_vk"
+    } else {
+        "window_vk"
+    };
+    let text = vectors["sectors"]["2KiB"][name].as_str().expect("a key");
+    hex::decode(text).expect("hex")
+}
