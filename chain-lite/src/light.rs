@@ -240,6 +240,28 @@ mod tests {
     }
 
     #[test]
+    fn every_leaf_and_many_absences_are_proven_over_the_wire() {
+        use crate::state::KvRead;
+        let (_home, ledger) = chain(5);
+        let view = ledger.view();
+        let all = view.range(&[0], &[0x80], 10_000).unwrap();
+        let mut keys: Vec<Vec<u8>> = all.into_iter().map(|(key, _)| key).collect();
+        assert!(keys.len() > 8);
+        keys.extend((0..300).map(|n| key::market(&address(n + 1_000))));
+        keys.extend((0..80).map(|n| key::beacon(crate::units::Epoch(n))));
+        let (_other, later) = chain(60);
+        let newest = (45..=60).map(|height| (&later, height));
+        for (ledger, height) in (1..=5).map(|height| (&ledger, height)).chain(newest) {
+            let batch = state_batch(ledger, Some(height), &keys).unwrap();
+            let bytes = codec::encode(&batch);
+            let batch: StateBatch = codec::decode(&bytes, 1 << 24).unwrap();
+            let root = batch.light.header.prev_state_root;
+            let bad: Vec<_> = batch.leaves.iter().filter(|l| !l.holds(&root)).collect();
+            assert!(bad.is_empty(), "height {height}: {bad:?}");
+        }
+    }
+
+    #[test]
     fn tm_v12_old_trust_other_validators_and_forks_are_refused() {
         let (_home, ledger) = chain(4);
         let now = ledger.tip().time_ms;

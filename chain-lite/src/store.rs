@@ -476,7 +476,9 @@ impl Store {
             return Some(newest);
         }
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = recent.iter().find(|v| v.meta.height() == height)?.clone();
+        // The newest of that height: the empty store and the genesis both are of height 0.
+        let mut newest_first = recent.iter().rev();
+        let version = newest_first.find(|v| v.meta.height() == height)?.clone();
         Some(View {
             store: self.clone(),
             version,
