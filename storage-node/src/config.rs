@@ -145,6 +145,11 @@ impl Home {
         self.root.join("chain.url")
     }
 
+    /// The newest block of the chain that this home believes.
+    pub fn light_trust(&self) -> PathBuf {
+        self.root.join("light.trust")
+    }
+
     /// The client's journals and staged shards.
     pub fn client_dir(&self) -> PathBuf {
         self.root.join("client")

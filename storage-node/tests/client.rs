@@ -60,7 +60,11 @@ fn put_through_kills(home: &Path, chain_url: &str, file: &Path) -> serde_json::V
 
 /// How many open deals each label has.
 async fn charges(client: &LiveClient) -> BTreeMap<Label, usize> {
-    let deals = client.chain.deals_by_client(&client.wallet.address()).await;
+    let deals = client
+        .chain
+        .node()
+        .deals_by_client(&client.wallet.address())
+        .await;
     let mut counts = BTreeMap::new();
     for view in deals.expect("the chain answers") {
         let label = view.deal.proposal.label.parse().expect("our label");

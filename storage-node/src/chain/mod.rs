@@ -10,15 +10,19 @@
 //!
 //! Cost: one socket and one task per client; clones share them. Bounds: answers of at most [`MAX_ANSWER_BYTES`].
 
+pub mod proven;
 pub mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use chain_lite::account::{Address, ChainId, DealId, ProviderId, TxId};
+use chain_lite::codec;
 use chain_lite::events::EventRecord;
 use chain_lite::execute::Receipt;
 use chain_lite::genesis::Genesis;
+use chain_lite::light::{LightBlock, ReceiptBundle, StateBatch};
 use chain_lite::message::{Message, SignedTx, Tx};
 use chain_lite::params::ChainParams;
 use chain_lite::units::{Epoch, TokenAmount};
@@ -523,6 +527,41 @@ impl ChainClient {
         let text: Option<String> = self.call("chain_block", rpc_params![height]).await?;
         text.map(|text| hex::decode(text).map_err(|error| self.unreadable("chain_block", error)))
             .transpose()
+    }
+
+    /// A final block with its certificate, the newest if none is named. Nothing here is checked: see [`proven`].
+    pub async fn light_block(&self, height: Option<u64>) -> Result<Option<LightBlock>, ChainError> {
+        self.proven("light_block", rpc_params![height]).await
+    }
+
+    /// Leaves of the state before block `height` (the newest) with their proofs, unchecked; at most
+    /// [`chain_lite::light::MAX_BATCH_LEAVES`].
+    /// `None` where the node cannot prove that state: it was pruned, or the node has just started.
+    pub async fn light_state(
+        &self,
+        height: Option<u64>,
+        keys: &[Vec<u8>],
+    ) -> Result<Option<StateBatch>, ChainError> {
+        let keys: Vec<String> = keys.iter().map(hex::encode).collect();
+        self.proven("light_state", rpc_params![height, keys]).await
+    }
+
+    /// A transaction's receipt with its proof, unchecked; `None` before the block after its own is final.
+    pub async fn light_receipt(&self, id: &TxId) -> Result<Option<ReceiptBundle>, ChainError> {
+        self.proven("light_receipt", rpc_params![id]).await
+    }
+
+    async fn proven<T: BorshDeserialize + BorshSerialize>(
+        &self,
+        method: &'static str,
+        params: impl ToRpcParams + Send + Clone,
+    ) -> Result<Option<T>, ChainError> {
+        let text: Option<String> = self.call(method, params).await?;
+        let Some(text) = text else { return Ok(None) };
+        let bytes = hex::decode(text).map_err(|error| self.unreadable(method, error))?;
+        codec::decode(&bytes, MAX_ANSWER_BYTES as usize)
+            .map(Some)
+            .map_err(|error| self.unreadable(method, error))
     }
 
     fn unreadable(&self, method: &'static str, error: impl std::fmt::Display) -> ChainError {

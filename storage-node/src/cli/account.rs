@@ -6,7 +6,7 @@ use std::sync::Arc;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::args::KeyArgs;
+use super::args::{KeyArgs, TrustArgs};
 use super::{Class, CliError, Context};
 use crate::chain::ChainClient;
 use crate::client::live::{self, LiveClient};
@@ -91,10 +91,21 @@ pub async fn connect_chain(context: &Context) -> Result<ChainClient, CliError> {
     Ok(ChainClient::connect(&context.config.chain_url()?).await?)
 }
 
-/// Opens the wallet and connects to chain and providers.
-pub async fn connect(context: &Context, keys: &KeyArgs) -> Result<Arc<LiveClient>, CliError> {
+/// Opens the wallet and connects to chain and providers. Of the chain, only proofs are believed.
+pub async fn connect(
+    context: &Context,
+    keys: &KeyArgs,
+    trust: &TrustArgs,
+) -> Result<Arc<LiveClient>, CliError> {
     let wallet = open_wallet(context, keys)?;
     let url = context.config.chain_url()?;
-    let client = live::connect(&url, wallet, context.config.home.clone()).await?;
+    let home = context.config.home.clone();
+    let client = live::connect_to(&url, wallet, home, &trust.anchor()).await?;
+    if client.chain.is_first_use() {
+        context.out.say(format_args!(
+            "this home believes chain {} from now on, because the node says so; compare the id with a source you trust",
+            client.chain.node().chain_id()
+        ));
+    }
     Ok(Arc::new(client))
 }

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use chain_lite::account::ChainId;
+use chain_lite::block::BlockId;
+use chain_lite::bundle::Anchor;
 use clap::Args;
 
 /// Options of every command.
@@ -30,6 +33,56 @@ pub struct KeyArgs {
     /// File whose first line is the wallet's passphrase [env: HOLDFAST_PASSPHRASE_FILE=, or HOLDFAST_PASSPHRASE= itself]
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
+}
+
+/// What is trusted of the chain before anything was proven; get it from a source that is not the node.
+#[derive(Clone, Debug, Default, Args)]
+pub struct TrustArgs {
+    /// Believe only the chain with this id
+    #[arg(long, value_name = "ID")]
+    pub chain_id: Option<ChainId>,
+    /// Begin at this final block instead of the genesis
+    #[arg(long, value_name = "HEIGHT:BLOCK_ID")]
+    pub checkpoint: Option<CheckpointArg>,
+}
+
+impl TrustArgs {
+    /// For [`chain_lite::bundle`].
+    pub fn anchor(&self) -> Anchor {
+        Anchor {
+            chain_id: self.chain_id,
+            checkpoint: self
+                .checkpoint
+                .map(|CheckpointArg { height, id }| (height, id)),
+        }
+    }
+}
+
+/// A final block, `HEIGHT:BLOCK_ID`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointArg {
+    /// Its height, at least 1.
+    pub height: u64,
+    /// Its id.
+    pub id: BlockId,
+}
+
+impl std::str::FromStr for CheckpointArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || {
+            "a checkpoint reads HEIGHT:BLOCK_ID, for example 1200: and 64 hex digits; `holdfast chain status` shows one".to_owned()
+        };
+        let (height, id) = text.split_once(':').ok_or_else(bad)?;
+        let height = height.parse().ok().filter(|h| *h > 0).ok_or_else(bad)?;
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(id, &mut bytes).map_err(|_| bad())?;
+        Ok(Self {
+            height,
+            id: BlockId(bytes),
+        })
+    }
 }
 
 /// A half-open range of bytes, `a..b`; either end may be left out.
@@ -94,6 +147,23 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn checkpoints_read_back_and_bad_ones_are_named() {
+        let id = "ab".repeat(32);
+        let point: CheckpointArg = format!("12:{id}").parse().expect("a checkpoint");
+        assert_eq!((point.height, point.id.0), (12, [0xab; 32]));
+        for bad in [
+            "",
+            "12",
+            &id,
+            &format!("0:{id}"),
+            &format!("-1:{id}"),
+            "12:ab",
+        ] {
+            assert!(bad.parse::<CheckpointArg>().is_err(), "{bad} was accepted");
+        }
+    }
 
     #[test]
     fn ranges_read_back_and_bad_ones_are_named() {

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use chain_lite::account::ChainId;
 use chain_lite::audit::{self, AuditError};
+use chain_lite::block::BlockId;
 use chain_lite::explain::IssuanceRow;
 use chain_lite::log::{ChainFile, ExportWriter, LogError};
 use serde::Serialize;
@@ -304,6 +305,7 @@ struct Status {
     running: bool,
     from: String,
     height: u64,
+    block: Option<BlockId>,
     epoch: u64,
     epoch_ms: u64,
     clock_held_by: Vec<u64>,
@@ -339,6 +341,9 @@ async fn status(context: &Context) -> Result<(), CliError> {
             "height     {}\nepoch      {}, every {} ms\n",
             s.height, s.epoch, s.epoch_ms
         ));
+        if let Some(block) = s.block {
+            text.push_str(&format!("checkpoint {}:{block}\n", s.height));
+        }
         if !s.clock_held_by.is_empty() {
             text.push_str(&format!(
                 "clock      held for unfinished proofs of {:?}\n",
@@ -355,7 +360,12 @@ async fn status(context: &Context) -> Result<(), CliError> {
 
 async fn live_status(url: &str) -> Result<Status, CliError> {
     let client = ChainClient::connect(url).await?;
-    let Head { height, epoch, .. } = client.head().await?;
+    let Head {
+        height,
+        epoch,
+        block,
+        ..
+    } = client.head().await?;
     let info = client.info().clone();
     let leases = client.leases().await.unwrap_or_default();
     Ok(Status {
@@ -364,6 +374,7 @@ async fn live_status(url: &str) -> Result<Status, CliError> {
         running: true,
         from: url.to_owned(),
         height,
+        block: (height > 0).then_some(block),
         epoch: epoch.0,
         epoch_ms: info.epoch_ms,
         clock_held_by: leases.iter().map(|l| l.provider.0).collect(),
@@ -405,8 +416,8 @@ fn stopped_status(log: &Path) -> Result<Status, CliError> {
     let last = newest
         .filter(|_| height > first)
         .map(|p| chain_lite::block::FinalBlock::from_bytes(&p));
-    let epoch = match last {
-        Some(Ok(last)) => last.block.header.epoch.0,
+    let (epoch, block) = match last {
+        Some(Ok(last)) => (last.block.header.epoch.0, Some(last.block.id())),
         Some(Err(error)) => {
             return Err(CliError::caused(
                 Class::BadData,
@@ -414,7 +425,7 @@ fn stopped_status(log: &Path) -> Result<Status, CliError> {
                 &error,
             ));
         }
-        None => base.map_or(0, |header| header.epoch.0),
+        None => (base.map_or(0, |header| header.epoch.0), None),
     };
     Ok(Status {
         chain_id: genesis.chain_id(),
@@ -422,6 +433,7 @@ fn stopped_status(log: &Path) -> Result<Status, CliError> {
         running: false,
         from: log.display().to_string(),
         height,
+        block,
         epoch,
         epoch_ms: genesis.genesis().clock.epoch_ms(),
         clock_held_by: vec![],

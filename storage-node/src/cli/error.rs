@@ -239,6 +239,10 @@ impl From<ClientError> for CliError {
             ClientError::Chain(ChainFailure::Refused(_)) => {
                 (Class::Refused, "the rule is named above")
             }
+            ClientError::Chain(ChainFailure::Untrue(_)) => (
+                Class::BadData,
+                "ask another node with --chain; if the chain itself is another one, name it with --chain-id",
+            ),
             ClientError::Provider { .. } => (
                 Class::Unreachable,
                 "run the same command again; it goes on where it stopped and charges nothing twice",

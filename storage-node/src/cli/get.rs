@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::account::connect;
-use super::args::{ByteRangeArg, KeyArgs};
+use super::args::{ByteRangeArg, KeyArgs, TrustArgs};
 use super::output::{Bar, Unit, human_bytes};
 use super::{Class, CliError, Context};
 use crate::client::get::{GetEvent, GetRequest, Got, Target, get};
@@ -29,6 +29,8 @@ pub struct Args {
     force: bool,
     #[command(flatten)]
     keys: KeyArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Runs the command.
@@ -52,7 +54,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         object: args.id,
         range: args.range.map(|range| (range.start, range.end)),
     };
-    let client = connect(context, &args.keys).await?;
+    let client = connect(context, &args.keys, &args.trust).await?;
     let bar: Mutex<Option<Bar>> = Mutex::new(None);
     let out = context.out.clone();
     let observer = move |event: GetEvent| {

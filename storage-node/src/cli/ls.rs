@@ -5,7 +5,7 @@
 use serde::Serialize;
 
 use super::account::connect;
-use super::args::KeyArgs;
+use super::args::{KeyArgs, TrustArgs};
 use super::output::human_bytes;
 use super::{CliError, Context};
 use crate::client::health::{Health, State, health};
@@ -17,6 +17,8 @@ use crate::object::manifest::ObjectId;
 pub struct Args {
     #[command(flatten)]
     keys: KeyArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// One line.
@@ -37,7 +39,7 @@ struct Line {
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
-    let client = connect(context, &args.keys).await?;
+    let client = connect(context, &args.keys, &args.trust).await?;
     let entries = catalog::list(&client.chain, &client.wallet.address()).await?;
     let mut lines = Vec::with_capacity(entries.len());
     for entry in entries {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chain_lite::units::{EpochCount, TokenAmount};
 
 use super::account::connect;
-use super::args::KeyArgs;
+use super::args::{KeyArgs, TrustArgs};
 use super::output::{Bar, Unit, human_bytes};
 use super::{CliError, Context, Output};
 use crate::client::put::{PutEvent, PutRequest, Stored, put};
@@ -41,6 +41,8 @@ pub struct Args {
     again: bool,
     #[command(flatten)]
     keys: KeyArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Runs the command.
@@ -58,7 +60,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         again: args.again,
     };
     drop(probe);
-    let client = connect(context, &args.keys).await?;
+    let client = connect(context, &args.keys, &args.trust).await?;
     let words = Words::new(context.out.clone());
     let stored = put(
         Arc::clone(&client),

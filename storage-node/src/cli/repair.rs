@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chain_lite::units::EpochCount;
 
 use super::account::connect;
-use super::args::KeyArgs;
+use super::args::{KeyArgs, TrustArgs};
 use super::{CliError, Context};
 use crate::client::put::PutEvent;
 use crate::client::put::repair::{Repaired, repair};
@@ -20,11 +20,13 @@ pub struct Args {
     epochs: Option<u64>,
     #[command(flatten)]
     keys: KeyArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
-    let client = connect(context, &args.keys).await?;
+    let client = connect(context, &args.keys, &args.trust).await?;
     let out = context.out.clone();
     let hear = move |event| match event {
         PutEvent::Replaced { from, to, reason } => out.say(format_args!(

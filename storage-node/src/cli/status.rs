@@ -4,7 +4,7 @@
 //! second. `--recorded` shows what earlier challenges left, with its age, and asks no provider.
 
 use super::account::connect;
-use super::args::KeyArgs;
+use super::args::{KeyArgs, TrustArgs};
 use super::{CliError, Context};
 use crate::client::health::{Health, PieceHealth, Rung, State, health};
 use crate::client::{catalog, possession};
@@ -19,11 +19,13 @@ pub struct Args {
     recorded: bool,
     #[command(flatten)]
     keys: KeyArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
-    let client = connect(context, &args.keys).await?;
+    let client = connect(context, &args.keys, &args.trust).await?;
     let entry = catalog::find(&client, &args.id).await?;
     let segments = match catalog::manifest(&client, &entry).await {
         Ok(manifest) => Some(manifest.segments()),

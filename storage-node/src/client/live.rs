@@ -1,4 +1,4 @@
-//! The client's two seams over the real network: the chain by JSON-RPC, providers by QUIC.
+//! The client's two seams over the real network: the chain by proofs over JSON-RPC, providers by QUIC.
 //!
 //! Thin on purpose: conversions between this crate's words and those of `chain` and `retrieval`, and the classification of a
 //! failed push, which decides whether another provider may be asked.
@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use chain_lite::account::{Address, ChainId, DealId, ProviderId};
+use chain_lite::bundle::Anchor;
 use chain_lite::deal::Deal;
 use chain_lite::message::{Message, SignedTx, sign};
 use chain_lite::params::ChainParams;
-use chain_lite::provider::Provider;
+use chain_lite::possession::beacon_of;
+use chain_lite::state::{key, read};
 use chain_lite::units::{Epoch, TokenAmount};
 use prover::CommP;
 use retrieval::fetch::{Fetch, FetchRequest, Unit};
@@ -22,23 +24,37 @@ use super::{
     Chain, ChainFailure, Client, ClientError, Money, Network, Now, Outgoing, ProviderRecord,
     PushError, Units,
 };
-use crate::chain::{ChainClient, ChainError, PartitionView};
+use crate::chain::proven::{ProvenChain, ProvenError};
+use crate::chain::{ChainClient, ChainError, PartitionView, ProviderView};
 use crate::config::Home;
 use crate::identity::Wallet;
 use crate::provider::ask::Ask;
+use crate::rpc::reads;
 
 /// Longest wait of [`Chain::pause`].
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
-/// The tag under which randomness is read for placement; placement hashes it again under a domain of its own.
-const PLACEMENT_TAG: u64 = 1;
 
 /// A client of a running network.
-pub type LiveClient = Client<ChainClient, Quic>;
+pub type LiveClient = Client<ProvenChain, Quic>;
 
-/// Connects to the chain at `url` and opens a QUIC socket for its providers.
+/// Connects to the chain at `url` and opens a QUIC socket for its providers. Believes the chain that `home` believes; a new home
+/// takes the id that the node names.
 pub async fn connect(url: &str, wallet: Wallet, home: Home) -> Result<LiveClient, ClientError> {
-    let chain = ChainClient::connect(url).await.map_err(failure)?;
-    let network = Quic::new(&chain)?;
+    connect_to(url, wallet, home, &Anchor::default()).await
+}
+
+/// As [`connect`], believing only what `anchor` leads to.
+pub async fn connect_to(
+    url: &str,
+    wallet: Wallet,
+    home: Home,
+    anchor: &Anchor,
+) -> Result<LiveClient, ClientError> {
+    let node = ChainClient::connect(url).await.map_err(failure)?;
+    let network = Quic::new(&node)?;
+    let chain = ProvenChain::open(node, anchor, &home)
+        .await
+        .map_err(disbelief)?;
     Ok(Client {
         chain,
         network,
@@ -54,28 +70,56 @@ fn failure(error: ChainError) -> ChainFailure {
     }
 }
 
-impl Chain for ChainClient {
+fn disbelief(error: ProvenError) -> ChainFailure {
+    match error {
+        ProvenError::Chain(error) => failure(error),
+        ProvenError::NotNow { .. } => ChainFailure::Unreachable(error.to_string()),
+        _ => ChainFailure::Untrue(error.to_string()),
+    }
+}
+
+/// A provider's record as clients use it, with the keys in force at `now`.
+pub(super) fn record(view: &ProviderView, now: Epoch, bond: Option<TokenAmount>) -> ProviderRecord {
+    let provider = &view.provider;
+    // An address that is no `ip:port` is not one we can dial; others of the record may be.
+    let addrs = provider.addrs.iter().filter_map(|addr| addr.parse().ok());
+    ProviderRecord {
+        id: provider.id,
+        owner: provider.owner,
+        net_key: provider.keys(now).1,
+        addrs: addrs.collect(),
+        sector_size: provider.sector_size,
+        bonded: bond.is_some_and(|bond| provider.balance >= bond && provider.fee_debt < bond),
+    }
+}
+
+impl Chain for ProvenChain {
     fn chain_id(&self) -> ChainId {
-        ChainClient::chain_id(self)
+        self.node().chain_id()
     }
 
     fn params(&self) -> ChainParams {
-        ChainClient::params(self).clone()
+        ProvenChain::params(self).clone()
     }
 
     async fn now(&self) -> Result<Now, ChainFailure> {
-        let head = self.head().await.map_err(failure)?;
+        let network = self.read(reads::network).await.map_err(disbelief)?;
         Ok(Now {
-            height: head.height,
-            epoch: head.epoch,
+            height: network.height,
+            epoch: network.epoch,
         })
     }
 
     async fn money(&self, of: &Address) -> Result<Money, ChainFailure> {
-        let account = self.account(of).await.map_err(failure)?;
+        let account = self
+            .read(|state| reads::account(state, of, None))
+            .await
+            .map_err(disbelief)?;
+        // What waits in the node's pool is no fact of the chain; a wrong answer costs one refused transaction.
+        let pending = self.node().account(of).await.map_err(failure)?;
         Ok(Money {
             free: account.free,
-            next_nonce: account.next_nonce,
+            next_nonce: pending.next_nonce.max(account.nonce),
             nonce: account.nonce,
             escrow: account.escrow.escrow,
             locked: account.escrow.locked,
@@ -83,73 +127,71 @@ impl Chain for ChainClient {
     }
 
     async fn providers(&self) -> Result<Vec<ProviderRecord>, ChainFailure> {
-        let now = self.head().await.map_err(failure)?.epoch;
-        let views = ChainClient::providers(self).await.map_err(failure)?;
+        let now = Chain::now(self).await?.epoch;
+        let views = ProvenChain::providers(self).await.map_err(disbelief)?;
         let mut bonds = BTreeMap::new();
         for size in views.iter().map(|view| view.provider.sector_size) {
-            if let std::collections::btree_map::Entry::Vacant(bond) = bonds.entry(size.bytes()) {
-                let quote = self.quote(size.bytes()).await.map_err(failure)?;
-                bond.insert(quote.precommit_deposit);
+            if let std::collections::btree_map::Entry::Vacant(bond) = bonds.entry(size) {
+                let quote = self.read(|state| reads::quote(state, size.bytes())).await;
+                bond.insert(quote.map_err(disbelief)?.precommit_deposit);
             }
         }
-        let bonded = |provider: &Provider| {
-            let bond = bonds.get(&provider.sector_size.bytes());
-            bond.is_some_and(|bond| provider.balance >= *bond && provider.fee_debt < *bond)
-        };
-        Ok(views
-            .into_iter()
-            .map(|view| ProviderRecord {
-                id: view.provider.id,
-                owner: view.provider.owner,
-                net_key: view.provider.keys(now).1,
-                // An address that is no `ip:port` is not one we can dial; others of the record may be.
-                addrs: view
-                    .provider
-                    .addrs
-                    .iter()
-                    .filter_map(|addr| addr.parse().ok())
-                    .collect(),
-                sector_size: view.provider.sector_size,
-                bonded: bonded(&view.provider),
-            })
-            .collect())
+        let record = |view| record(view, now, bonds.get(&view.provider.sector_size).copied());
+        Ok(views.iter().map(record).collect())
     }
 
     async fn deal(&self, id: &DealId) -> Result<Option<Deal>, ChainFailure> {
-        let view = ChainClient::deal(self, id).await.map_err(failure)?;
-        Ok(view.map(|view| view.deal))
+        ProvenChain::deal(self, id).await.map_err(disbelief)
     }
 
     async fn deals(&self, client: &Address) -> Result<Vec<(DealId, Deal)>, ChainFailure> {
-        let views = self.deals_by_client(client).await.map_err(failure)?;
-        Ok(views.into_iter().map(|view| (view.id, view.deal)).collect())
+        ProvenChain::deals(self, client).await.map_err(disbelief)
     }
 
     async fn beacon(&self, epoch: Epoch) -> Result<[u8; 32], ChainFailure> {
-        self.randomness(PLACEMENT_TAG, epoch, ProviderId(0))
+        let value = self
+            .read(|state| Ok(read::<[u8; 32]>(state, &key::beacon(epoch))?))
             .await
-            .map_err(failure)
+            .map_err(disbelief)?;
+        match value {
+            Some(value) => Ok(beacon_of(&value, epoch)),
+            None => Err(ChainFailure::Refused(format!(
+                "the beacon of epoch {epoch} is not on chain: not yet, or no longer kept"
+            ))),
+        }
     }
 
     async fn collateral(&self, padded: u64) -> Result<TokenAmount, ChainFailure> {
-        let quote = self.quote(padded).await.map_err(failure)?;
+        let quote = self
+            .read(|state| reads::quote(state, padded))
+            .await
+            .map_err(disbelief)?;
         Ok(quote.deal_collateral)
     }
 
     async fn deadlines(&self, provider: ProviderId) -> Result<Vec<PartitionView>, ChainFailure> {
-        ChainClient::deadlines(self, provider)
+        let partitions = self
+            .read(|state| {
+                let now = reads::network(state)?.epoch;
+                match reads::provider(state, provider)? {
+                    Some(view) => reads::partitions(state, &view.provider, now).map(Some),
+                    None => Ok(None),
+                }
+            })
             .await
-            .map_err(failure)
+            .map_err(disbelief)?;
+        partitions.ok_or_else(|| ChainFailure::Refused(format!("there is no provider {provider}")))
     }
 
     fn sign(&self, wallet: &Wallet, nonce: u64, now: Now, msgs: Vec<Message>) -> SignedTx {
-        let tx = self.tx(wallet.address(), nonce, now.height, msgs);
+        let tx = self.node().tx(wallet.address(), nonce, now.height, msgs);
         sign(tx, wallet.signing_key())
     }
 
     async fn execute(&self, tx: &SignedTx) -> Result<(), ChainFailure> {
-        self.submit(tx).await.map_err(failure)?;
-        self.wait_tx(tx).await.map(drop).map_err(failure)
+        self.node().submit(tx).await.map_err(failure)?;
+        self.node().wait_tx(tx).await.map_err(failure)?;
+        self.confirm(tx).await.map_err(disbelief)
     }
 
     async fn pause(&self) {

@@ -12,7 +12,7 @@
 //! | [`get`] | any k of n, verified, decrypted, written |
 //! | [`health`] | k-of-n health, rungs, deadlines and money of an object |
 //! | [`possession`] | a beacon-drawn challenge to every holder, recorded |
-//! | [`live`] | the seams below over JSON-RPC and QUIC |
+//! | [`live`] | the seams below over proofs by JSON-RPC, and QUIC |
 //!
 //! Two seams, [`Chain`] and [`Network`], carry everything that can fail, stall or crash; tests put fakes behind them.
 
@@ -160,6 +160,9 @@ pub enum ChainFailure {
     /// It said no.
     #[error("{0}")]
     Refused(String),
+    /// What it said is not so, or is not what is trusted.
+    #[error("{0}")]
+    Untrue(String),
 }
 
 /// What a client needs of the chain.

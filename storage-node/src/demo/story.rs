@@ -289,6 +289,7 @@ async fn wait_for_pay(
     out.say("Every sector is challenged in its deadline of every proving period; only epochs that end in a valid proof are paid.");
     let all = client
         .chain
+        .node()
         .deals_by_client(&client.wallet.address())
         .await
         .map_err(DemoError::at(step))?;
@@ -468,6 +469,7 @@ async fn damage(devnet: &Devnet, client: &LiveClient, out: &Output) -> Result<Da
     let bytes = overwrite(&replica).map_err(DemoError::at(step))?;
     let epoch = client
         .chain
+        .node()
         .head()
         .await
         .map_err(DemoError::at(step))?
@@ -628,6 +630,7 @@ async fn providers(
     let step = "the report";
     let deals = client
         .chain
+        .node()
         .deals_by_client(&client.wallet.address())
         .await
         .map_err(DemoError::at(step))?;
@@ -635,6 +638,7 @@ async fn providers(
     for place in devnet.providers() {
         let view = client
             .chain
+            .node()
             .provider(place.id)
             .await
             .map_err(DemoError::at(step))?
@@ -695,6 +699,7 @@ fn sector_reports(devnet: &Devnet) -> Vec<SectorReport> {
 async fn deals(client: &LiveClient) -> Result<Vec<DealReport>, DemoError> {
     let views = client
         .chain
+        .node()
         .deals_by_client(&client.wallet.address())
         .await
         .map_err(DemoError::at("the report"))?;
@@ -720,6 +725,7 @@ async fn client_report(client: &LiveClient) -> Result<ClientReport, DemoError> {
     let address = client.wallet.address();
     let account = client
         .chain
+        .node()
         .account(&address)
         .await
         .map_err(DemoError::at("the report"))?;

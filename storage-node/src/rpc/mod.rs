@@ -9,6 +9,7 @@
 //! | `hf_account`, `hf_network`, `hf_quote`, `hf_randomness` | money, totals, prices, randomness |
 //! | `hf_provider(s)`, `hf_sector(s)`, `hf_deadlines`, `hf_providerPicture`, `hf_deal(s)` | providers, sectors, deals |
 //! | `hf_submit`, `hf_txStatus` | transactions |
+//! | `light_block`, `light_state`, `light_receipt` | the same with proofs, for clients that believe no node |
 //! | `hf_holdClock`, `hf_releaseClock`, `hf_leases`, `hf_faucet` | devnets only |
 //! | `chain_subscribeHeads` | the newest block, blocks skipped for slow readers |
 //! | `hf_subscribeEvents(from)` | every block's receipts and events from a height on: from disk, then live |
@@ -25,10 +26,13 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use borsh::BorshSerialize;
 use chain_lite::account::{Address, DealId, ProviderId, TxId};
 use chain_lite::clock::ClockMode;
+use chain_lite::codec;
 use chain_lite::engine::EngineHandle;
 use chain_lite::ledger::{Ledger, LedgerError, Tip};
+use chain_lite::light;
 use chain_lite::mempool::Mempool;
 use chain_lite::message::{Message, SignedTx, TX_VERSION, Tx, sign};
 use chain_lite::randomness::{self, Tag};
@@ -218,6 +222,7 @@ fn methods(shared: Shared) -> Result<RpcModule<Shared>, RpcError> {
     register_chain(&mut module)?;
     register_state(&mut module)?;
     register_transactions(&mut module)?;
+    register_light(&mut module)?;
     register_clock(&mut module)?;
     register_subscriptions(&mut module)?;
     Ok(module)
@@ -327,6 +332,41 @@ fn register_transactions(module: &mut RpcModule<Shared>) -> Result<(), RpcError>
         let (to, amount): (Address, TokenAmount) = params.parse()?;
         shared.faucet(to, amount)
     })
+}
+
+/// What a light client checks itself: hex of canonical bytes, `null` where there is nothing to prove (yet, or any more).
+fn register_light(module: &mut RpcModule<Shared>) -> Result<(), RpcError> {
+    method(module, "light_block", |shared, params| {
+        let height: Option<u64> = params.one()?;
+        let ledger = &shared.node.ledger;
+        let height = height.unwrap_or_else(|| ledger.tip().height);
+        proven(light::light_block(ledger, height).map(Some))
+    })?;
+    method(module, "light_state", |shared, params| {
+        let (height, keys): (Option<u64>, Vec<String>) = params.parse()?;
+        if keys.len() > light::MAX_BATCH_LEAVES {
+            return Err(read_failed(ReadError::TooMany {
+                what: "leaves",
+                asked: keys.len(),
+                limit: light::MAX_BATCH_LEAVES,
+            }));
+        }
+        let keys: Result<Vec<Vec<u8>>, _> = keys.iter().map(hex::decode).collect();
+        let keys = keys.map_err(|e| refused(format!("a key is sent as hex: {e}")))?;
+        proven(light::state_batch(&shared.node.ledger, height, &keys).map(Some))
+    })?;
+    method(module, "light_receipt", |shared, params| {
+        let id: TxId = params.one()?;
+        proven(light::receipt_bundle(&shared.node.ledger, &id))
+    })
+}
+
+fn proven<T: BorshSerialize>(found: Result<Option<T>, LedgerError>) -> Answer<Option<String>> {
+    match found {
+        Ok(value) => Ok(value.map(|value| hex::encode(codec::encode(&value)))),
+        Err(LedgerError::NoBlock { .. }) => Ok(None),
+        Err(error) => Err(internal(error)),
+    }
 }
 
 fn register_clock(module: &mut RpcModule<Shared>) -> Result<(), RpcError> {

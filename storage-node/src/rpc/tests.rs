@@ -52,7 +52,7 @@ pub(crate) fn bed() -> Bed {
 }
 
 /// A chain of 20 ms blocks in which account 1 is rich.
-fn bed_named(name: &str) -> Bed {
+pub(crate) fn bed_named(name: &str) -> Bed {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let params = ParamStore::open(dir.path().join("params")).expect("opens");
     let size = SectorSize::Kib2;
@@ -260,6 +260,14 @@ async fn bad_input_is_refused_in_words_and_the_server_goes_on() {
         ("hf_holdClock", json!([4242, 0, 1000]), "no provider"),
         ("hf_deadlines", json!([4242]), "no provider"),
         ("hf_faucet", json!([address(2), "5"]), "no faucet"),
+        ("light_block", json!(["x"]), "Invalid params"),
+        ("light_state", json!([null, ["zz"]]), "hex"),
+        (
+            "light_state",
+            json!([null, vec!["01"; light::MAX_BATCH_LEAVES + 1]]),
+            "at most",
+        ),
+        ("light_receipt", json!(["00"]), "Invalid params"),
     ] {
         let answer = refused(method, params).await;
         assert!(
