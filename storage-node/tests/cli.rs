@@ -143,6 +143,7 @@ fn every_command_without_a_chain_says_how_to_start_one() {
         vec!["ls"],
         vec!["status", "abcd"],
         vec!["wallet", "balance"],
+        vec!["audit", "bundle", "abcd", "-o", "out.hfa"],
     ] {
         let outcome = run(holdfast(home.path()).args(&line));
         refused(&outcome, 3, "no chain address");
@@ -314,6 +315,7 @@ fn auditors_commands_name_what_is_wrong_with_a_file() {
             vec!["audit", "file", "abcd", "--from", file],
             vec!["audit", "sector", "1000", "0", "--from", file],
             vec!["audit", "proof", file],
+            vec!["audit", "verify", file],
             vec!["chain", "verify", file],
             vec!["chain", "export", "out", "--from", file],
         ] {

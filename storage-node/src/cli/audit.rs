@@ -5,9 +5,10 @@
 //! * `file` shows a file's pieces: deals, sectors, newest proofs, and whether the groups are what their names commit to;
 //! * `explain-fault` says why a sector was faulty and what it cost ([`super::explain`]);
 //! * `chain` replays everything from genesis and re-verifies every signature, beacon round, Groth16 proof, state root and the
-//!   supply identity.
+//!   supply identity;
+//! * `bundle` and `verify` make and check one file about one object ([`super::bundle`]).
 //!
-//! All but the first read a chain file ([`super::chain`]) and replay it, because nothing in a file is believed before that. What is
+//! `sector`, `file`, `explain-fault` and `chain` read a chain file ([`super::chain`]) and replay it, because nothing in a file is believed before that. What is
 //! trusted is the chain id: give it with `--chain-id`, from a source you trust.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use prover::SectorNumber;
 use prover::verify::{VerifyError, VerifyingKeys};
 use serde::Serialize;
 
+use super::bundle;
 use super::chain::{audit_error, chain_file, own_log};
 use super::output::{Bar, Unit};
 use super::{Class, CliError, Context};
@@ -55,6 +57,10 @@ enum Action {
     Chain(Chain),
     /// Explain a sector's faults from the chain itself, each figure computed again
     ExplainFault(super::explain::Fault),
+    /// Write one file with all that shows one object to be stored: deals, blocks, proofs, read-back samples
+    Bundle(bundle::Make),
+    /// Verify such a file, offline, with a sentence for each check
+    Verify(bundle::Verify),
 }
 
 #[derive(Debug, clap::Args)]
@@ -117,6 +123,8 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         Action::File(args) => file(args, context),
         Action::Chain(args) => chain(args, context),
         Action::ExplainFault(args) => super::explain::fault(args, context),
+        Action::Bundle(args) => bundle::make(args, context).await,
+        Action::Verify(args) => bundle::verify(&args, context),
     }
 }
 
@@ -316,11 +324,11 @@ struct FileReport<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct GroupReport<'a> {
+pub(super) struct GroupReport<'a> {
     /// What the pieces are: `segment 0`, `manifest part 0`, or nothing known.
-    what: String,
+    pub(super) what: String,
     /// Whether the group's name commits to exactly these pieces; unknown when some are missing.
-    root_matches: Option<bool>,
+    pub(super) root_matches: Option<bool>,
     #[serde(flatten)]
     group: &'a GroupAudit,
 }
@@ -338,16 +346,11 @@ fn file(args: FileArgs, context: &Context) -> Result<(), CliError> {
     audit
         .close(&replay.state, &|id, deal| chosen.has(id, deal))
         .map_err(broken)?;
-    let groups = audit.groups.iter().map(|group| GroupReport {
-        what: what(group),
-        root_matches: root_matches(group),
-        group,
-    });
     let report = FileReport {
         chain: &replay.report,
         id: &args.id,
         readable: audit.readable(),
-        groups: groups.collect(),
+        groups: reports(&audit),
     };
     context.out.result(&report, file_text)?;
     judged(&path, &replay.report)?;
@@ -361,8 +364,18 @@ fn file(args: FileArgs, context: &Context) -> Result<(), CliError> {
     Ok(())
 }
 
+/// The groups, with what their labels say of them.
+pub(super) fn reports(audit: &FileAudit) -> Vec<GroupReport<'_>> {
+    let groups = audit.groups.iter().map(|group| GroupReport {
+        what: what(group),
+        root_matches: root_matches(group),
+        group,
+    });
+    groups.collect()
+}
+
 /// Which deals are meant.
-enum Chosen {
+pub(super) enum Chosen {
     /// All that a client's labels tie to one object.
     Object {
         client: chain_lite::account::Address,
@@ -377,7 +390,7 @@ enum Chosen {
 }
 
 impl Chosen {
-    fn find(id: &str, deals: &[(DealId, Deal)]) -> Option<Self> {
+    pub(super) fn find(id: &str, deals: &[(DealId, Deal)]) -> Option<Self> {
         let id = id.trim().to_ascii_lowercase();
         if let Ok(object) = id.parse::<ObjectId>() {
             let of_object = deals
@@ -407,7 +420,7 @@ impl Chosen {
         })
     }
 
-    fn has(&self, _: &DealId, deal: &Deal) -> bool {
+    pub(super) fn has(&self, _: &DealId, deal: &Deal) -> bool {
         match self {
             // Roots and labels are the client's words: another client's deals with the same words are not this file.
             Self::Group { client, root } => {
@@ -475,7 +488,18 @@ fn root_matches(group: &GroupAudit) -> Option<bool> {
 
 fn file_text(report: &FileReport<'_>) -> String {
     let mut text = format!("file {}\n", report.id);
-    for group in &report.groups {
+    text.push_str(&groups_text(&report.groups));
+    text.push_str(match report.readable {
+        true => "readable from proven sectors\n",
+        false => "NOT readable from proven sectors now (pieces may still be waiting for their first proof)\n",
+    });
+    text.push_str(&chain_line(report.chain));
+    text
+}
+
+pub(super) fn groups_text(groups: &[GroupReport<'_>]) -> String {
+    let mut text = String::new();
+    for group in groups {
         let checked = match group.root_matches {
             Some(true) => ", commitment matches its deals",
             Some(false) => ", COMMITMENT DOES NOT MATCH its deals",
@@ -490,11 +514,6 @@ fn file_text(report: &FileReport<'_>) -> String {
             text.push_str(&format!("  {}\n", piece_text(piece)));
         }
     }
-    text.push_str(match report.readable {
-        true => "readable from proven sectors\n",
-        false => "NOT readable from proven sectors now (pieces may still be waiting for their first proof)\n",
-    });
-    text.push_str(&chain_line(report.chain));
     text
 }
 
@@ -644,7 +663,7 @@ fn read_start(path: &Path) -> Result<Vec<u8>, CliError> {
     Ok(start)
 }
 
-fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, CliError> {
+pub(super) fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, CliError> {
     let file = std::fs::File::open(path).map_err(|e| CliError::io("cannot read", path, &e))?;
     let mut bytes = Vec::new();
     file.take(max + 1)

@@ -12,6 +12,7 @@
 //! | [`get`] | any k of n, verified, decrypted, written |
 //! | [`health`] | k-of-n health, rungs, deadlines and money of an object |
 //! | [`possession`] | a beacon-drawn challenge to every holder, recorded |
+//! | [`bundle`] | collects what shows an auditor that an object is stored |
 //! | [`live`] | the seams below over proofs by JSON-RPC, and QUIC |
 //!
 //! Two seams, [`Chain`] and [`Network`], carry everything that can fail, stall or crash; tests put fakes behind them.
@@ -43,6 +44,7 @@ use crate::object::manifest::{ManifestError, ObjectId};
 use crate::object::placement::PlacementError;
 use crate::provider::ask::Ask;
 
+pub mod bundle;
 pub mod catalog;
 pub mod encode;
 pub mod get;
