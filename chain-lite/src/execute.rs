@@ -6,7 +6,8 @@
 //!
 //! Order of a block at epoch `e` (`chain.md` §15, `beacon.md` §3): the validators move on by one height
 //! ([`crate::governance`]); the beacon entries; `begin_epoch(e)`: 1 emission,
-//! 2 deals not activated in time, 3 for each provider in id order expired pre-commitments and the deadline that closes;
+//! 2 deals not activated in time, then proofs and announcements that can no longer be disputed with,
+//! 3 for each provider in id order expired pre-commitments and the deadline that closes;
 //! then the transactions. Indexes by epoch make each step cost what is due, not what exists.
 //!
 //! A transaction (`consensus.md` §6): nonce, last height and fee are judged first ([`admit`]); who fails there is

@@ -439,7 +439,7 @@ impl FaultExplainer {
             facts,
             amount.0 <= sum,
             format!(
-                "The {count} fees of this block's closes of provider {provider} are {sum} units, {amount} of them charged at this deadline; {debt} are still owed after its unlocked money and unvested rewards."
+                "Fees in this block's closes of provider {provider}: {count}, together {sum} units; {amount} of them are charged at this deadline, and {debt} are still owed after its unlocked money and unvested rewards."
             ),
         );
     }

@@ -591,11 +591,9 @@ fn build_index(
     drop(view);
     let indexes: WriteSet = indexes.into_iter().map(|(k, v)| (k, Some(v))).collect();
     store.fill(&indexes, &TreeUpdate::default())?;
-    store.finish(meta, [&sets.0, &sets.1])?;
-    drop(store);
-    // Opened as at any start: its own sums are checked at once.
-    let opened = Store::open(Place::Folder(dir), chain_id)?;
-    opened.ok_or_else(|| SnapshotError::File("the index made from it does not read back".into()))
+    let store = std::sync::Arc::into_inner(store)
+        .ok_or_else(|| StoreError::Io("the new index is still being read".into()))?;
+    Ok(store.finish(meta, [&sets.0, &sets.1])?)
 }
 
 fn copy(from: &Path, to: &Path, progress: &mut dyn FnMut(u64)) -> Result<(), SnapshotError> {

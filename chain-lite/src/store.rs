@@ -415,7 +415,7 @@ impl Store {
     }
 
     /// Ends the making: the index is whole, of block `meta.height()`. `sets` are the validators of the two heights after it.
-    pub(crate) fn finish(&self, meta: Meta, sets: [&ValidatorSet; 2]) -> Result<(), StoreError> {
+    pub(crate) fn finish(self, meta: Meta, sets: [&ValidatorSet; 2]) -> Result<Self, StoreError> {
         let mut batch = self.batch();
         for (from, set) in (meta.height().saturating_add(1)..).zip(sets) {
             let key = prefixed(b'v', &from.to_be_bytes());
@@ -423,10 +423,12 @@ impl Store {
         }
         let sum = batch.sum;
         self.apply(batch)?;
-        let sealed = seal(&Meta { sum, ..meta });
+        let meta = Meta { sum, ..meta };
+        let sealed = seal(&meta);
         self.entries
             .apply(Changes::from([(b"m".to_vec(), Some(sealed))]))?;
-        self.flush()
+        self.flush()?;
+        Ok(Self::with(self.entries, meta))
     }
 
     fn batch(&self) -> Batch<'_> {
@@ -804,15 +806,16 @@ fn open_sled(dir: &Path) -> Result<Entries, StoreError> {
         .mode(sled::Mode::LowSpace)
         .flush_every_ms(Some(5_000))
         .print_profile_on_drop(false);
-    // The chain's folder is locked by us, so a locked index is one of this process whose threads are still ending.
+    // An index of this process that was just dropped may hold sled's own lock for a moment longer, in a thread of sled's; other
+    // processes are kept out by the ledger's lock. Without patience a whole index would be rebuilt from the log.
     let mut tries = 0;
     let db = loop {
         match config.open() {
-            Err(sled::Error::Io(e)) if tries < 100 && e.to_string().contains("lock") => {
+            Err(e) if tries < 100 && e.to_string().contains("acquire lock") => {
                 tries += 1;
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
-            opened => break opened.map_err(io)?,
+            result => break result.map_err(io)?,
         }
     };
     let tree = db.open_tree(b"index").map_err(io)?;
@@ -862,4 +865,35 @@ fn unseal<T: BorshDeserialize>(bytes: &[u8]) -> Option<T> {
 /// Where the index of a chain in `home` lives.
 pub fn index_dir(home: &Path) -> PathBuf {
     home.join("index")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{self, MemoryTree};
+
+    #[test]
+    fn an_index_that_is_just_being_let_go_is_waited_for_and_not_rebuilt() {
+        let home = tempfile::tempdir().unwrap();
+        let genesis = crate::ledger::tests::genesis(1).check().unwrap();
+        let (writes, chain_id) = (genesis.writes(), genesis.chain_id());
+        let tree = tree::update(&MemoryTree::default(), 0, &writes).unwrap();
+        let mark = Mark {
+            height: 0,
+            offset: 0,
+            end: 0,
+            digest: [0; 32],
+        };
+        let meta = Meta {
+            state_root: tree.root,
+            ..Meta::genesis(chain_id, mark, 0)
+        };
+        let store = Store::create(Place::Folder(home.path()), meta, &writes, &tree).unwrap();
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            drop(store);
+        });
+        assert!(Store::open(Place::Folder(home.path()), chain_id).unwrap().is_some());
+        holder.join().unwrap();
+    }
 }

@@ -10,11 +10,10 @@ use std::path::{Path, PathBuf};
 const CRATES: [&str; 4] = ["prover", "chain-lite", "retrieval", "storage-node"];
 
 /// Threats whose component does not exist yet, each with the reason. A row leaves this list when its part lands.
-const NOT_YET: [(&str, &str); 10] = [
+const NOT_YET: [(&str, &str); 9] = [
     ("P22", "no aggregation"),
     ("V1", "engine solo has one validator"),
     ("V4", "engine solo has one validator"),
-    ("V5", "a devnet's beacon holder can predict, and says so"),
     ("N6", "no peer discovery: the chain names every provider"),
     (
         "N7",

@@ -547,10 +547,12 @@ mod tests {
             first,
             engine.status()
         );
-        assert_eq!(ledger.beacon_tip().unwrap(), first.epoch);
+        // Signing a hundred rounds may take it into the next epoch; the next block brings the rest.
+        assert!(ledger.beacon_tip().unwrap() >= Epoch(100));
         let second = ledger.wait_beyond(first.height, LONG);
         assert!(second.epoch > first.epoch, "{:?}", engine.status());
         engine.stop();
+        assert!(ledger.beacon_tip().unwrap() > first.epoch);
     }
 
     #[test]

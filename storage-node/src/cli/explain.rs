@@ -193,3 +193,23 @@ pub(super) fn rows_text(rows: &[IssuanceRow]) -> String {
     };
     rows.iter().map(line).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_named_by_its_sector_and_its_epoch() {
+        let named = |text: &str| {
+            let id: FaultId = text.parse().ok()?;
+            Some((id.provider.0, id.sector.0, id.epoch.map(|epoch| epoch.0)))
+        };
+        assert_eq!(named("1000/7"), Some((1000, 7, None)));
+        assert_eq!(named("1000/7@42"), Some((1000, 7, Some(42))));
+        for bad in [
+            "", "1000", "1000/", "/7", "1000/7@", "1000/7@x", "1000/7/8", "-1/7",
+        ] {
+            assert_eq!(named(bad), None, "{bad:?}");
+        }
+    }
+}
