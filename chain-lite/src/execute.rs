@@ -333,6 +333,44 @@ pub fn admit(
     }
 }
 
+/// What a transaction would cost by this state, and out of which purse. Nonce and age are not asked: it may have to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// What would be charged.
+    pub fee: TokenAmount,
+    /// The provider that pays, if the transaction acts only for one and comes from one of its keys; else the sender pays.
+    pub provider: Option<ProviderId>,
+    /// What the payer has for it.
+    pub purse: TokenAmount,
+}
+
+/// For the mempool: see [`Charge`].
+pub fn charge(
+    state: &dyn KvRead,
+    height: u64,
+    tx: &CheckedTx,
+) -> Result<Result<Charge, ChainError>, StoreError> {
+    let work = Work::reader(state, height)?;
+    let judge = || -> Rule<Charge> {
+        let fee = fee(&work.params, tx)?;
+        let (provider, purse) = match work.payer(tx)? {
+            Payer::Sender => (None, work.account(&tx.tx().sender)?.free),
+            Payer::Provider(id) => (Some(id), work.provider_credit(tx, id)?),
+        };
+        Ok(Charge {
+            fee,
+            provider,
+            purse,
+        })
+    };
+    match judge() {
+        Ok(charge) => Ok(Ok(charge)),
+        Err(Stop::Refused(error)) => Ok(Err(error)),
+        Err(Stop::Broken(error)) => Err(error),
+        Err(Stop::Unable(why)) => Err(StoreError::Io(why)),
+    }
+}
+
 /// Who is charged for a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Payer {

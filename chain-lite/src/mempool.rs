@@ -1,11 +1,22 @@
 //! Transactions on their way into a block: checked before they are kept, bounded in every direction, in nonce order.
 //!
 //! Walk: RPC [`Mempool::submit`]s; the engine [`Mempool::select`]s for a block and reports what was committed. Spec: `consensus.md` §8.
+//!
+//! **The lane.** A window PoSt, a fault or a recovery that a provider's own key sends must reach its deadline whatever else is going
+//! on (`threat-model.md` V4, V8). Such transactions have [`LANE_BYTES`] of the pool to themselves and come before everything else in a
+//! block; a PoRep of a provider's own comes next. Whoever is no operator of the provider gets no place there by naming it. What a
+//! sender has waiting in front of its proof goes with it, or its nonces would hold the proof back. When the lane is full, the
+//! sender with most bytes in it gives way to one with fewer, so that no flood of one's own proofs displaces another's.
+//!
+//! **The rest.** In a block all senders have their first transaction before anybody has a second one, and of equal turns the
+//! better offer per byte goes first, then the earlier. So a single rich sender delays nobody by more than one transaction.
+//! When it is full, the last transaction of the sender that offers least goes, if the newcomer offers more. An offer counts
+//! as far as its payer could pay it, and whatever waits for a missing nonce gives way to what could run: neither nonce gaps nor
+//! fees that nobody will ever be charged push out a transaction that pays.
+//!
 //! Bounds (`tm_v8`): [`MAX_BYTES`] in all, [`MAX_TXS_PER_SENDER`] and [`MAX_BYTES_PER_SENDER`] per sender, nonces at most
-//! [`MAX_NONCE_AHEAD`] ahead of the state. Cheap limits are judged before any signature. When the pool is full, the last
-//! transaction of the sender that offers least per byte goes, if the newcomer offers more.
-//! Order: proofs and fault declarations first (a deadline must not be lost to a flood of transfers), then the offered fee
-//! per byte, then arrival; within a sender always by nonce.
+//! [`MAX_NONCE_AHEAD`] ahead of the state, fees of all that wait within the sender's money. Cheap limits are judged before any
+//! signature. Within a sender always by nonce.
 //! Crash: nothing is kept. A client submits again: a transaction's id is known before it is signed, and it counts once.
 
 use std::cmp::Reverse;
@@ -13,13 +24,16 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::{Mutex, PoisonError};
 
 use crate::account::{Account, Address, ChainId, TxId};
-use crate::error::{ChainError, StoreError};
-use crate::execute;
+use crate::error::{ChainError, StoreError, Subject};
+use crate::execute::{self, Charge};
 use crate::message::{CheckedTx, Message, SignedTx, TxError};
 use crate::state::{self, KvRead, key};
+use crate::units::TokenAmount;
 
 /// Most bytes of all transactions together.
 pub const MAX_BYTES: u64 = 32 << 20;
+/// The part of [`MAX_BYTES`] that only the lane may fill, and that it may not exceed: some ten thousand window PoSts.
+pub const LANE_BYTES: u64 = 8 << 20;
 /// Most transactions of one sender.
 pub const MAX_TXS_PER_SENDER: usize = 4_096;
 /// Most bytes of one sender's transactions.
@@ -87,21 +101,119 @@ pub enum SubmitError {
     Store(#[from] StoreError),
 }
 
+/// What a transaction is to the order of things; a later one goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Ordinary,
+    /// A provider's own PoRep: its deposit burns if it comes too late, in days.
+    Porep,
+    /// A provider's own window PoSt or declaration: due at a deadline's close, in minutes.
+    Lane,
+}
+
 struct Waiting {
     tx: CheckedTx,
+    class: Class,
+    /// Offered units per KiB, as far as the payer could pay them.
+    offer: u128,
+    /// What the sender itself would be charged.
+    owed: u128,
     arrival: u64,
 }
 
 impl Waiting {
-    fn rank(&self) -> (bool, u128, Reverse<u64>) {
-        (is_urgent(&self.tx), rate(&self.tx), Reverse(self.arrival))
+    fn new(tx: CheckedTx, charge: &Charge) -> Self {
+        let limit = tx.tx().fee_limit.0.min(charge.purse.0);
+        let owed = match charge.provider {
+            Some(_) => 0,
+            None => charge.fee.0,
+        };
+        Self {
+            class: class(&tx, charge.provider.is_some()),
+            offer: limit.saturating_mul(1024) / u128::from(tx.len_bytes().max(1)),
+            owed,
+            tx,
+            arrival: 0,
+        }
+    }
+
+    fn in_lane(&self) -> bool {
+        self.class == Class::Lane
     }
 }
 
 #[derive(Default)]
 struct Queue {
     by_nonce: BTreeMap<u64, Waiting>,
+    /// The sender's next nonce, when the state was last asked.
+    next: u64,
     bytes: u64,
+    lane_bytes: u64,
+    owed: u128,
+}
+
+impl Queue {
+    /// Whether nothing is missing before its last transaction.
+    fn is_gapless(&self) -> bool {
+        let last = self.by_nonce.last_key_value().map(|(nonce, _)| *nonce);
+        last.is_none_or(|last| last.saturating_sub(self.next) < self.by_nonce.len() as u64)
+    }
+
+    /// How far each class reaches in what could run one after the other from `next`: everything up to there goes with it.
+    fn reach(&self, next: u64) -> [Option<u64>; 2] {
+        let (mut lane, mut porep, mut expected) = (None, None, next);
+        for (nonce, waiting) in self.by_nonce.range(next..) {
+            if *nonce != expected {
+                break;
+            }
+            expected = expected.saturating_add(1);
+            match waiting.class {
+                Class::Lane => lane = Some(*nonce),
+                Class::Porep => porep = Some(*nonce),
+                Class::Ordinary => {}
+            }
+        }
+        [lane, porep]
+    }
+}
+
+/// The next transaction of a sender in a selection, best last.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    class: Class,
+    /// How many of the sender were chosen before it.
+    turn: Reverse<u64>,
+    offer: u128,
+    arrival: Reverse<u64>,
+    sender: Address,
+    nonce: u64,
+    reach: [Option<u64>; 2],
+}
+
+impl Candidate {
+    fn new(
+        waiting: &Waiting,
+        sender: Address,
+        nonce: u64,
+        turn: u64,
+        reach: [Option<u64>; 2],
+    ) -> Self {
+        let goes_with = |last: Option<u64>| last.is_some_and(|last| nonce <= last);
+        let class = match reach {
+            [lane, _] if goes_with(lane) => Class::Lane,
+            [_, porep] if goes_with(porep) => Class::Porep,
+            _ => Class::Ordinary,
+        };
+        Self {
+            class,
+            turn: Reverse(turn),
+            offer: waiting.offer,
+            arrival: Reverse(waiting.arrival),
+            sender,
+            nonce,
+            reach,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -109,6 +221,7 @@ struct Pool {
     senders: BTreeMap<Address, Queue>,
     ids: BTreeSet<TxId>,
     bytes: u64,
+    lane_bytes: u64,
     arrivals: u64,
 }
 
@@ -160,11 +273,14 @@ impl Mempool {
         if nonce == next {
             execute::admit(state, tip + 1, &tx)?.map_err(SubmitError::Refused)?;
         }
-        self.pool().insert(tx)?;
+        let charge = execute::charge(state, tip + 1, &tx)?.map_err(SubmitError::Refused)?;
+        self.pool()
+            .insert(Waiting::new(tx, &charge), next, charge.purse)?;
         Ok(id)
     }
 
-    /// Transactions for the next block: at most `max_txs`, each sender's in nonce order from its next one, best offers first.
+    /// Transactions for the next block: at most `max_txs`, each sender's in nonce order from its next one; the order is the front
+    /// page's.
     pub fn select(
         &self,
         state: &dyn KvRead,
@@ -177,12 +293,20 @@ impl Mempool {
         for (sender, queue) in &pool.senders {
             let next = next_nonce(state, sender)?;
             if let Some(head) = queue.by_nonce.get(&next) {
-                heads.push((head.rank(), *sender, next));
+                let reach = queue.reach(next);
+                heads.push(Candidate::new(head, *sender, next, 0, reach));
             }
         }
         let (mut bytes, mut proofs) = (0, 0);
         let mut chosen = Vec::new();
-        while let Some((_, sender, nonce)) = heads.pop() {
+        while let Some(candidate) = heads.pop() {
+            let Candidate {
+                sender,
+                nonce,
+                turn,
+                reach,
+                ..
+            } = candidate;
             let Some(queue) = pool.senders.get(&sender) else {
                 continue;
             };
@@ -200,7 +324,7 @@ impl Mempool {
             proofs += head.tx.proofs();
             chosen.push(head.tx.clone());
             if let Some(after) = queue.by_nonce.get(&(nonce + 1)) {
-                heads.push((after.rank(), sender, nonce + 1));
+                heads.push(Candidate::new(after, sender, nonce + 1, turn.0 + 1, reach));
             }
         }
         Ok(chosen)
@@ -234,6 +358,9 @@ impl Mempool {
                 .collect();
             for nonce in nonces {
                 pool.remove(&sender, nonce);
+            }
+            if let Some(queue) = pool.senders.get_mut(&sender) {
+                queue.next = next;
             }
         }
         Ok(())
@@ -283,17 +410,20 @@ impl Pool {
         }
     }
 
-    fn insert(&mut self, tx: CheckedTx) -> Result<(), SubmitError> {
-        let (sender, nonce, len) = (tx.tx().sender, tx.tx().nonce, tx.len_bytes());
-        if self.ids.contains(&tx.id()) {
+    /// `next` is the sender's next nonce and `purse` what pays for the transaction, by the newest state.
+    fn insert(
+        &mut self,
+        mut new: Waiting,
+        next: u64,
+        purse: TokenAmount,
+    ) -> Result<(), SubmitError> {
+        let (sender, nonce, len) = (new.tx.tx().sender, new.tx.tx().nonce, new.tx.len_bytes());
+        if self.ids.contains(&new.tx.id()) {
             return Ok(());
         }
         self.room_for_sender(&sender, nonce)?;
-        let replaced = self
-            .senders
-            .get(&sender)
-            .and_then(|q| q.by_nonce.get(&nonce));
-        let freed = replaced.map_or(0, |w| w.tx.len_bytes());
+        let queue = self.senders.get(&sender);
+        let replaced = queue.and_then(|q| q.by_nonce.get(&nonce));
         if let Some(old) = replaced {
             // Rounded up, and at least one unit more: two free transactions do not replace each other for ever.
             let old = old.tx.tx().fee_limit.0;
@@ -301,43 +431,94 @@ impl Pool {
                 .saturating_mul(REPLACE_PERCENT)
                 .div_ceil(100)
                 .max(old.saturating_add(1));
-            if tx.tx().fee_limit.0 < needed {
+            if new.tx.tx().fee_limit.0 < needed {
                 return Err(SubmitError::Underpriced { nonce, needed });
             }
         }
-        let held = self.senders.get(&sender).map_or(0, |q| q.bytes);
+        let (freed, unowed) = replaced.map_or((0, 0), |w| (w.tx.len_bytes(), w.owed));
+        let (held, owed) = queue.map_or((0, 0), |q| (q.bytes, q.owed));
         if held - freed + len > MAX_BYTES_PER_SENDER {
             return Err(SubmitError::SenderFull(sender));
         }
-        while self.bytes - freed + len > MAX_BYTES {
-            self.evict_below(&tx, &sender)?;
+        // All that waits must be payable: the later ones are not judged by the state before their turn.
+        let all = (owed - unowed).saturating_add(new.owed);
+        if new.owed > 0 && all > purse.0 {
+            return Err(SubmitError::Refused(ChainError::InsufficientFunds {
+                purse: Subject::Account,
+                need: TokenAmount(all),
+                have: purse,
+            }));
         }
+        let freed = match replaced.is_some_and(Waiting::in_lane) {
+            true => 0,
+            false => freed,
+        };
+        self.make_room(&new, freed, next)?;
         self.remove(&sender, nonce);
         self.arrivals += 1;
+        new.arrival = self.arrivals;
         self.bytes += len;
-        self.ids.insert(tx.id());
+        self.ids.insert(new.tx.id());
         let queue = self.senders.entry(sender).or_default();
+        queue.next = next;
         queue.bytes += len;
-        queue.by_nonce.insert(
-            nonce,
-            Waiting {
-                tx,
-                arrival: self.arrivals,
-            },
-        );
+        queue.owed += new.owed;
+        if new.in_lane() {
+            queue.lane_bytes += len;
+            self.lane_bytes += len;
+        }
+        queue.by_nonce.insert(nonce, new);
         Ok(())
     }
 
-    /// Drops the last transaction of the sender whose last one offers least, if that is less than `tx` offers.
-    fn evict_below(&mut self, tx: &CheckedTx, newcomer: &Address) -> Result<(), SubmitError> {
-        let lasts = self.senders.iter().filter(|(s, _)| *s != newcomer);
-        let lasts = lasts.filter_map(|(s, q)| {
-            q.by_nonce
-                .last_key_value()
-                .map(|(nonce, w)| (w.rank(), *s, *nonce))
+    /// Evicts until `new` fits its part of the pool, or says that it offers too little. `freed` ordinary bytes of its sender's go anyway.
+    fn make_room(&mut self, new: &Waiting, freed: u64, next: u64) -> Result<(), SubmitError> {
+        let (sender, len) = (new.tx.tx().sender, new.tx.len_bytes());
+        if new.in_lane() {
+            while self.lane_bytes + len > LANE_BYTES {
+                self.evict_in_lane(&sender, len)?;
+            }
+            return Ok(());
+        }
+        while (self.bytes - self.lane_bytes).saturating_sub(freed) + len > MAX_BYTES - LANE_BYTES {
+            // Whether it could run once what its sender has in front of it did.
+            let (nonce, queue) = (new.tx.tx().nonce, self.senders.get(&sender));
+            let before = queue.map_or(0, |q| q.by_nonce.range(next..nonce).count() as u64);
+            self.evict_below((nonce - next == before, new.class, new.offer), &sender)?;
+        }
+        Ok(())
+    }
+
+    /// Drops the last lane transaction of the sender with most bytes there, if the newcomer's sender has fewer.
+    fn evict_in_lane(&mut self, newcomer: &Address, len: u64) -> Result<(), SubmitError> {
+        let ours = self.senders.get(newcomer).map_or(0, |q| q.lane_bytes) + len;
+        let others = self.senders.iter().filter(|(s, _)| *s != newcomer);
+        let most = others.max_by_key(|(s, q)| (q.lane_bytes, **s));
+        let (sender, queue) = most
+            .filter(|(_, q)| q.lane_bytes > ours)
+            .ok_or(SubmitError::Full)?;
+        let mut lane = queue.by_nonce.iter().filter(|(_, w)| w.in_lane());
+        let last = lane.next_back().map(|(nonce, _)| (*sender, *nonce));
+        let (sender, nonce) = last.ok_or(SubmitError::Full)?;
+        self.remove(&sender, nonce);
+        Ok(())
+    }
+
+    /// Drops the last ordinary transaction of the sender whose last one is worth least, if that is less than `worth`.
+    fn evict_below(
+        &mut self,
+        worth: (bool, Class, u128),
+        newcomer: &Address,
+    ) -> Result<(), SubmitError> {
+        let others = self.senders.iter().filter(|(s, _)| *s != newcomer);
+        let lasts = others.filter_map(|(s, q)| {
+            let mut rest = q.by_nonce.iter().filter(|(_, w)| !w.in_lane());
+            let (nonce, w) = rest.next_back()?;
+            let worth = (q.is_gapless(), w.class, w.offer);
+            Some((worth, Reverse(w.arrival), *s, *nonce))
         });
-        let (rank, sender, nonce) = lasts.min().ok_or(SubmitError::Full)?;
-        if (rank.0, rank.1) >= (is_urgent(tx), rate(tx)) {
+        let (least, _, sender, nonce) = lasts.min().ok_or(SubmitError::Full)?;
+        if least >= worth {
             return Err(SubmitError::Full);
         }
         self.remove(&sender, nonce);
@@ -350,8 +531,13 @@ impl Pool {
         };
         if let Some(old) = queue.by_nonce.remove(&nonce) {
             queue.bytes -= old.tx.len_bytes();
+            queue.owed -= old.owed;
             self.bytes -= old.tx.len_bytes();
             self.ids.remove(&old.tx.id());
+            if old.in_lane() {
+                queue.lane_bytes -= old.tx.len_bytes();
+                self.lane_bytes -= old.tx.len_bytes();
+            }
         }
         if queue.by_nonce.is_empty() {
             self.senders.remove(sender);
@@ -359,23 +545,22 @@ impl Pool {
     }
 }
 
-/// Proofs and declarations have a deadline; nothing else does.
-fn is_urgent(tx: &CheckedTx) -> bool {
-    let urgent = |m: &Message| {
+/// `by_operator`: the transaction acts only for one provider, and one of that provider's keys sent it.
+fn class(tx: &CheckedTx, by_operator: bool) -> Class {
+    let all = |wanted: fn(&Message) -> bool| tx.tx().msgs.iter().all(wanted);
+    let duty = |m: &Message| {
         matches!(
             m,
             Message::SubmitPost { .. }
-                | Message::ProveCommit { .. }
                 | Message::DeclareFaults { .. }
                 | Message::DeclareRecovered { .. }
         )
     };
-    tx.tx().msgs.iter().any(urgent)
-}
-
-/// Offered units per KiB.
-fn rate(tx: &CheckedTx) -> u128 {
-    tx.tx().fee_limit.0.saturating_mul(1024) / u128::from(tx.len_bytes().max(1))
+    match by_operator {
+        true if all(duty) => Class::Lane,
+        true if all(|m| matches!(m, Message::ProveCommit { .. })) => Class::Porep,
+        _ => Class::Ordinary,
+    }
 }
 
 fn next_nonce(state: &dyn KvRead, sender: &Address) -> Result<u64, StoreError> {
@@ -388,11 +573,14 @@ mod tests {
     use ed25519_dalek::SigningKey;
 
     use super::*;
+    use crate::account::{NetKey, ProviderId};
     use crate::codec;
     use crate::message::{Tx, sign};
     use crate::params::ChainParams;
+    use crate::provider::Provider;
     use crate::state::MemoryState;
     use crate::units::TokenAmount;
+    use crate::units::{Epoch, EpochCount, StoragePower};
 
     const CHAIN: ChainId = ChainId([1; 32]);
 
@@ -434,6 +622,73 @@ mod tests {
         }
         state
     }
+    fn insert(
+        pool: &Mempool,
+        tx: SignedTx,
+        provider: bool,
+        purse: u128,
+    ) -> Result<(), SubmitError> {
+        let charge = Charge {
+            fee: TokenAmount(0),
+            provider: provider.then_some(ProviderId(1000)),
+            purse: TokenAmount(purse),
+        };
+        let waiting = Waiting::new(tx.check(&CHAIN).unwrap(), &charge);
+        pool.pool().insert(waiting, 0, charge.purse)
+    }
+
+    /// Fills the ordinary part through the inner door, as many senders would.
+    fn fill(pool: &Mempool, nonce: u64, purse: u128) {
+        let mut n = 1_000;
+        // Large ones first, then small ones, so that nothing fits any more.
+        for msgs in [64, 1] {
+            let one = tx(2, nonce, 1, msgs).check(&CHAIN).unwrap().len_bytes();
+            while pool.bytes() + one <= MAX_BYTES - LANE_BYTES {
+                n += 1;
+                insert(pool, tx(n, nonce, 1 << 100, msgs), false, purse).unwrap();
+            }
+        }
+    }
+
+    fn post(n: u64, nonce: u64, skipped: usize) -> SignedTx {
+        let mut tx = tx(n, nonce, 0, 1);
+        tx.tx.msgs = vec![Message::SubmitPost {
+            provider: ProviderId(1000),
+            deadline: 0,
+            partition: 0,
+            skipped: (0..skipped as u64).map(prover::SectorNumber).collect(),
+            proof: vec![0; 192],
+        }];
+        sign(tx.tx, &signer(n))
+    }
+
+    /// A state in which signer `n` owns provider 1000.
+    fn with_provider(n: u64) -> MemoryState {
+        let mut s = state(&[(n, 0)]);
+        let id = ProviderId(1000);
+        let provider = Provider {
+            id,
+            owner: of(n),
+            worker: of(n),
+            net_key: NetKey([1; 32]),
+            addrs: vec![],
+            next_keys: None,
+            sector_size: prover::SectorSize::Kib2,
+            registered: Epoch(0),
+            offset: EpochCount(0),
+            balance: TokenAmount(0),
+            deposits: TokenAmount(0),
+            pledge: TokenAmount(0),
+            vesting: TokenAmount(0),
+            fee_debt: TokenAmount(0),
+            raw_power: StoragePower(0),
+            power: StoragePower(0),
+            acc_claimed: 0,
+        };
+        s.0.insert(key::provider(id), codec::encode(&provider));
+        s
+    }
+
     fn chosen(pool: &Mempool, state: &MemoryState) -> Vec<(Address, u64)> {
         let all = pool.select(state, 100, MAX_BYTES, 100).unwrap();
         all.iter().map(|t| (t.tx().sender, t.tx().nonce)).collect()
@@ -539,15 +794,8 @@ mod tests {
             }
         }
         assert!(refused > 0 && pool.bytes() <= MAX_BYTES_PER_SENDER);
-        // Fill the rest through the inner door, as many senders would, without signing a hundred thousand times.
-        let one = tx(2, 0, 1, 64).check(&CHAIN).unwrap();
-        let mut n = 0u64;
-        while pool.bytes() + one.len_bytes() <= MAX_BYTES {
-            n += 1;
-            pool.pool()
-                .insert(tx(1000 + n, 0, 1, 64).check(&CHAIN).unwrap())
-                .unwrap();
-        }
+        let s = state(&[(4, 0)]);
+        fill(&pool, 0, 0);
         assert!(matches!(
             pool.submit(tx(3, 0, 1, 64), 0, &s),
             Err(SubmitError::Full)
@@ -597,5 +845,146 @@ mod tests {
         let len = tx(1, 0, 0, 1).check(&CHAIN).unwrap().len_bytes();
         assert_eq!(pool.select(&s, 4, MAX_BYTES, 9).unwrap().len(), 4);
         assert_eq!(pool.select(&s, 100, 3 * len, 9).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn tm_v4_a_window_post_has_its_lane_whatever_the_flood() {
+        let s = with_provider(1);
+        let pool = Mempool::new(CHAIN);
+        // The pool is full of the best offers there can be; the proof offers nothing and still gets in, and out first.
+        fill(&pool, 0, u128::MAX);
+        assert!(matches!(
+            pool.submit(tx(7, 0, 9, 1), 0, &s),
+            Err(SubmitError::Full)
+        ));
+        pool.submit(post(1, 0, 0), 0, &s).unwrap();
+        assert_eq!(chosen(&pool, &s)[0], (of(1), 0));
+        // Who names a provider that is not its own is in no lane.
+        assert!(matches!(
+            pool.submit(post(7, 0, 0), 0, &s),
+            Err(SubmitError::Full)
+        ));
+        // Nor does anything else travel in a proof's company.
+        let mut mixed = post(1, 1, 0).tx;
+        mixed.msgs.push(Message::ChangeKeys {
+            provider: ProviderId(1000),
+            worker: of(1),
+            net_key: NetKey([1; 32]),
+        });
+        let mixed = pool.submit(sign(mixed, &signer(1)), 0, &s);
+        assert!(matches!(mixed, Err(SubmitError::Full)));
+    }
+
+    #[test]
+    fn tm_v4_other_peoples_proofs_do_not_fill_a_block_before_ones_own() {
+        let pool = Mempool::new(CHAIN);
+        let s = state(&[]);
+        // Many proofs of one provider, many well-paid ones of a stranger; one of another provider, the last to come.
+        for nonce in 0..20 {
+            insert(&pool, post(1, nonce, 0), true, 0).unwrap();
+            insert(&pool, post(3, nonce, 0), false, u128::MAX).unwrap();
+        }
+        insert(&pool, post(2, 0, 0), true, 0).unwrap();
+        let first = pool.select(&s, 100, MAX_BYTES, 3).unwrap();
+        let senders: Vec<_> = first.iter().map(|t| t.tx().sender).collect();
+        assert_eq!(senders, [of(1), of(2), of(1)]);
+    }
+
+    #[test]
+    fn tm_v8_what_waits_before_a_proof_goes_with_it_and_what_waits_after_does_not() {
+        let pool = Mempool::new(CHAIN);
+        let s = state(&[]);
+        for n in 10..20 {
+            insert(&pool, tx(n, 0, 1_000, 1), false, 1_000).unwrap();
+        }
+        insert(&pool, tx(1, 0, 0, 1), false, 0).unwrap();
+        insert(&pool, post(1, 1, 0), true, 0).unwrap();
+        insert(&pool, tx(1, 2, 0, 1), false, 0).unwrap();
+        let order = chosen(&pool, &s);
+        assert_eq!(order[..2], [(of(1), 0), (of(1), 1)]);
+        assert_eq!(order.last(), Some(&(of(1), 2)));
+        // Behind a gap there is no proof to carry.
+        let gap = Mempool::new(CHAIN);
+        insert(&gap, tx(1, 0, 0, 1), false, 0).unwrap();
+        insert(&gap, post(1, 2, 0), true, 0).unwrap();
+        insert(&gap, tx(10, 0, 1_000, 1), false, 1_000).unwrap();
+        assert_eq!(chosen(&gap, &s), [(of(10), 0), (of(1), 0)]);
+    }
+
+    #[test]
+    fn tm_v8_a_full_lane_takes_from_who_has_most() {
+        let pool = Mempool::new(CHAIN);
+        let skipped = crate::message::MAX_LISTED_SECTORS;
+        let len = post(1, 0, skipped).check(&CHAIN).unwrap().len_bytes();
+        // Three floods share the lane.
+        let mut nonce = 0;
+        while pool.bytes() + 3 * len <= LANE_BYTES {
+            for n in 1..=3 {
+                insert(&pool, post(n, nonce, skipped), true, 0).unwrap();
+            }
+            nonce += 1;
+        }
+        // Equals take nothing from each other.
+        let took = |n: u64| insert(&pool, post(n, nonce, skipped), true, 0).is_ok();
+        let took = [1, 2, 3].map(took);
+        assert!(!took[2] && pool.bytes() + len > LANE_BYTES);
+        for n in 50..60 {
+            insert(&pool, post(n, 0, skipped), true, 0).unwrap();
+        }
+        assert!(pool.bytes() <= LANE_BYTES);
+        let s = state(&[]);
+        let order = chosen(&pool, &s);
+        assert!((50..60).all(|n| order[..13].contains(&(of(n), 0))));
+        // The lane leaves the rest of the pool alone.
+        insert(&pool, tx(99, 0, 0, 64), false, 0).unwrap();
+    }
+
+    #[test]
+    fn tm_v8_gaps_and_empty_promises_give_way_to_what_could_run() {
+        let s = state(&[(4, 0)]);
+        // Nonce 1 of accounts whose nonce 0 never comes, with the highest fee limits.
+        let gaps = Mempool::new(CHAIN);
+        fill(&gaps, 1, u128::MAX);
+        assert!(
+            matches!(gaps.submit(tx(5, 1, 0, 1), 0, &s), Err(SubmitError::Full)),
+            "a gap more displaces nothing"
+        );
+        gaps.submit(tx(4, 0, 0, 1), 0, &s).unwrap();
+        assert_eq!(chosen(&gaps, &s), [(of(4), 0)]);
+        // Nonce 0 of accounts without money: an offer counts as far as it can be paid.
+        let empty = Mempool::new(CHAIN);
+        fill(&empty, 0, 0);
+        empty.submit(tx(4, 0, 5, 1), 0, &s).unwrap();
+        assert_eq!(chosen(&empty, &s)[0], (of(4), 0));
+    }
+
+    #[test]
+    fn tm_v8_nobody_waits_for_anothers_second_transaction() {
+        let pool = Mempool::new(CHAIN);
+        let s = state(&[]);
+        for nonce in 0..50 {
+            insert(&pool, tx(1, nonce, 1_000_000, 1), false, u128::MAX).unwrap();
+        }
+        insert(&pool, tx(2, 0, 0, 1), false, 0).unwrap();
+        assert_eq!(chosen(&pool, &s)[..2], [(of(1), 0), (of(2), 0)]);
+    }
+
+    #[test]
+    fn tm_v8_all_that_waits_must_be_payable() {
+        let pool = Mempool::new(CHAIN);
+        let mut s = state(&[(1, 0)]);
+        let params = ChainParams {
+            fee_base: TokenAmount(2),
+            ..ChainParams::devnet()
+        };
+        s.0.insert(key::params(), codec::encode(&params));
+        pool.submit(tx(1, 0, 9, 1), 0, &s).unwrap();
+        pool.submit(tx(1, 1, 9, 1), 0, &s).unwrap();
+        assert!(matches!(
+            pool.submit(tx(1, 2, 9, 1), 0, &s),
+            Err(SubmitError::Refused(ChainError::InsufficientFunds { .. }))
+        ));
+        pool.submit(tx(1, 1, 10, 1), 0, &s).unwrap();
+        assert_eq!(pool.len(), 2, "a replacement owes once");
     }
 }
