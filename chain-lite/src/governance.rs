@@ -361,13 +361,13 @@ pub(crate) fn set_validators(
         }
         .into());
     }
+    // Approval first: what nobody approved must not cost the check of a thousand keys.
+    approved(work, &newest(work)?, number, validators, approvals)?;
     let what = Subject::ValidatorSet;
     let set = ValidatorSet::new(validators.to_vec()).ok();
     // Listed in their order, so that everybody approves the same bytes.
     let set = set.filter(|set| set.validators() == validators);
     let set = set.ok_or(ChainError::NotAllowed { what })?;
-    let before = newest(work)?;
-    approved(work, &before, number, validators, approvals)?;
     // Whoever is in the set now is in it with a clean record; what came before is settled.
     let since = work.height.saturating_add(2);
     for validator in validators {

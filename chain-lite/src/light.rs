@@ -53,7 +53,7 @@ pub fn state_batch(
     let height = height.unwrap_or(tip);
     let view = height.checked_sub(1).and_then(|h| ledger.view_at(h));
     let Some(view) = view else {
-        // Right after a start only the tip's own state is at hand; the next block makes it provable.
+        // Right after genesis or a snapshot only the tip's own state is at hand; the next block makes it provable.
         return Err(LedgerError::NoBlock {
             height: height.max(tip + 1),
             tip,

@@ -929,11 +929,11 @@ mod tests {
         assert!(matches!(run(&whole), Err(SnapshotError::Occupied(_))));
         // Each moment before the log's rename: what may lie there is in the way of nothing.
         let mut images: Vec<Vec<(&str, &[u8])>> = vec![];
-        for len in (0..=file.len()).step_by(97) {
+        for len in (0..=file.len()).step_by(file.len() / 7) {
             images.push(vec![("base.hfs.part", &file[..len])]);
         }
         images.push(vec![(BASE_FILE, &file)]);
-        for len in (0..=log.len()).step_by(397) {
+        for len in (0..=log.len()).step_by(log.len() / 5) {
             images.push(vec![(BASE_FILE, &file), ("blocks.log.part", &log[..len])]);
         }
         for (n, image) in images.iter().enumerate() {
