@@ -138,7 +138,7 @@ fn main() {
 fn feed(n: usize, validator: &Validator, want: usize, stop: &AtomicBool) {
     let chain = validator.ledger.chain_id();
     let mine = n * SENDERS..(n + 1) * SENDERS;
-    let mut nonces = vec![0u64; SENDERS];
+    let mut nonces = [0u64; SENDERS];
     while !stop.load(Ordering::Relaxed) {
         let missing = want.saturating_sub(validator.mempool.len());
         for i in 0..missing {

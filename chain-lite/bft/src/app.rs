@@ -14,23 +14,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chain_lite::account::{self, Account};
 use chain_lite::beacon::{BeaconSource, Entry, MAX_ENTRIES};
 use chain_lite::block::{Block, BlockId, MAX_BLOCK_PROOFS, MAX_BLOCK_TXS, MAX_BODY_BYTES};
+use chain_lite::certificate::Sig;
 use chain_lite::clock::{self, ClockMode, Tick};
 use chain_lite::codec;
+use chain_lite::governance::{self, CastVote, DoubleVote};
 use chain_lite::ledger::{CommitOutcome, Front, Ledger, LedgerError, Slot, ValidBlock, Verdict};
 use chain_lite::mempool::Mempool;
+use chain_lite::message::{Message, TX_VERSION, Tx};
+use chain_lite::state::{self, key};
 use chain_lite::units::Epoch;
 use malachite_core_consensus::{LocallyProposedValue, ProposedValue};
 use malachite_core_types::{
-    CommitCertificate, ExtendedCommitCertificate, HeightParams, LinearTimeouts, Round, Validity,
+    CommitCertificate, ExtendedCommitCertificate, HeightParams, LinearTimeouts, Round, SignedVote,
+    Validity,
 };
 
 use crate::context::{
     Address, ChainContext, Height, Signature, ValidatorSet, Value, from_certificate, to_certificate,
 };
 use crate::parts::{Added, Announced, Assembler, Fault, Init, MAX_BLOCK_BYTES, Part, cut};
-use crate::signing::{ChainSigner, ChainVerifier};
+use crate::signing::{ChainSigner, ChainVerifier, kind_of};
 
 /// Judged blocks kept, so that committing one does not check its signatures again.
 const KEPT_VALID: usize = 4;
@@ -38,6 +44,8 @@ const KEPT_VALID: usize = 4;
 const MAX_ROUNDS_AHEAD: u32 = 10;
 /// Most bytes of blocks in one answer to a node that catches up; below the network's frame.
 pub const MAX_SERVED_BYTES: u64 = 8 << 20;
+/// Blocks within which evidence is taken up, or forgotten.
+const EVIDENCE_BLOCKS: u64 = 1_000;
 /// Most blocks in one such answer.
 pub const MAX_SERVED_BLOCKS: u64 = 64;
 
@@ -447,9 +455,43 @@ impl App {
         Ok(())
     }
 
+    /// Votes in which validators contradicted themselves: put before the chain, by a transaction of this validator's own
+    /// account, unless it has jailed them already. Evidence that cannot be sent now is not kept: others saw the votes too.
+    pub fn report(
+        &mut self,
+        votes: impl IntoIterator<Item = (SignedVote<ChainContext>, SignedVote<ChainContext>)>,
+    ) -> Result<(), LedgerError> {
+        for (one, other) in votes {
+            let Some(evidence) = double_vote(&one, &other) else {
+                continue;
+            };
+            let view = self.parts.ledger.view();
+            let record = governance::record(&view, &evidence.validator)?;
+            if record.jailed.is_some() || evidence.height < record.since {
+                continue;
+            }
+            let me = account::Address(self.address().0.0);
+            let account: Option<Account> = state::read(&view, &key::account(&me))?;
+            let tip = self.parts.ledger.tip().height;
+            let tx = Tx {
+                version: TX_VERSION,
+                chain_id: self.parts.ledger.chain_id(),
+                sender: me,
+                nonce: self.parts.mempool.next_nonce(&view, &me)?,
+                fee_limit: account.unwrap_or_default().free,
+                valid_until_height: tip.saturating_add(EVIDENCE_BLOCKS),
+                msgs: vec![Message::ReportDoubleVote { evidence }],
+            };
+            let tx = self.parts.signer.transaction(tx);
+            let told = self.parts.mempool.submit(tx, tip, &view);
+            tracing::warn!(validator = %evidence.validator, height = evidence.height, reported = told.is_ok(), "a validator voted twice");
+        }
+        Ok(())
+    }
+
     /// First height whose block is here.
     pub fn history_min(&self) -> Height {
-        Height(1)
+        Height(self.parts.ledger.base_height() + 1)
     }
 
     /// Final blocks for a node that catches up: in order from the range's beginning, as many as fit.
@@ -458,6 +500,9 @@ impl App {
         first: Height,
         last: Height,
     ) -> Result<Vec<(Bytes, ExtendedCommitCertificate<ChainContext>)>, LedgerError> {
+        if first < self.history_min() {
+            return Ok(Vec::new());
+        }
         let last = last.0.min(first.0.saturating_add(MAX_SERVED_BLOCKS - 1));
         let blocks = self
             .parts
@@ -526,6 +571,24 @@ impl App {
             self.announced.pop_last();
         }
     }
+}
+
+fn double_vote(
+    one: &SignedVote<ChainContext>,
+    other: &SignedVote<ChainContext>,
+) -> Option<DoubleVote> {
+    let cast = |vote: &SignedVote<ChainContext>| {
+        let (kind, block) = kind_of(vote);
+        CastVote {
+            kind,
+            block,
+            sig: Sig(vote.signature.0),
+        }
+    };
+    let (height, round) = (one.height.0, one.round.as_u32()?);
+    let same = one.validator == other.validator && one.height == other.height;
+    (same && one.round == other.round)
+        .then(|| DoubleVote::new(one.validator.0, height, round, cast(one), cast(other)))
 }
 
 fn proposed(

@@ -430,8 +430,11 @@ impl Driver<'_> {
                 ..
             } => {
                 self.app.finalized(&certificate)?;
-                if !evidence.is_empty() {
-                    tracing::warn!(height = %certificate.height, ?evidence, "a validator contradicted itself");
+                let votes = evidence.votes.iter().flat_map(|(_, pairs)| pairs);
+                self.app.report(votes.cloned())?;
+                for (proposer, _) in evidence.proposals.iter() {
+                    // A second proposal alone moves nothing: it takes votes, and those are evidence.
+                    tracing::warn!(%proposer, height = %certificate.height, "a validator proposed twice");
                 }
                 self.finalized = Some(to);
             }

@@ -558,7 +558,7 @@ mod tests {
 
     #[test]
     fn the_assembler_survives_any_bytes() {
-        let mut bytes: Vec<u8> = (0..40_000u32).map(|i| (i * 7919 >> 5) as u8).collect();
+        let mut bytes: Vec<u8> = (0..40_000u32).map(|i| ((i * 7919) >> 5) as u8).collect();
         fuzz_parts(&bytes);
         let part = codec::encode(&Part::Data {
             last: true,

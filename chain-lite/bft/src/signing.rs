@@ -1,8 +1,8 @@
 //! What validators sign, and the one strict check of it.
 //!
 //! Walk: [`crate::context`] gives the values, the engine asks this module to sign and verify, [`crate::context::to_certificate`]
-//! collects precommits that chain-lite's own verifier accepts: a precommit for a block signs exactly
-//! [`certificate::vote_bytes`].
+//! collects precommits that chain-lite's own verifier accepts, and two contradicting votes are evidence as they stand: what is
+//! signed are the chain's own [`certificate::vote_bytes_of`].
 //!
 //! Domains, each with the chain's id, so that nothing signed for one purpose or chain serves another:
 //! ```text
@@ -18,7 +18,8 @@ use chain_lite::account::{self, ChainId};
 use chain_lite::block::BlockId;
 use chain_lite::certificate::{self, ValidatorId};
 use chain_lite::codec;
-use chain_lite::message;
+use chain_lite::governance::VoteKind;
+use chain_lite::message::{self, SignedTx, Tx};
 use ed25519_dalek::{Signer as _, SigningKey};
 use malachite_core_types::{
     NilOrVal, SignedMessage, SignedProposal, SignedVote, ValidatorProof, VoteExtensionScope,
@@ -29,26 +30,31 @@ use malachite_signing::{Error, Signer, VerificationResult, Verifier};
 use crate::context::{Address, ChainContext, NoExtension, Proposal, Signature, Vote};
 use crate::parts::Init;
 
-const VOTE_TAG: &str = "holdfast/vote/v1";
 const PROPOSAL_TAG: &str = "holdfast/proposal/v1";
 const PARTS_TAG: &str = "holdfast/proposal-parts/v1";
 
+/// The step and block of a vote, as the chain names them; zeros stand for no block.
+pub fn kind_of(vote: &Vote) -> (VoteKind, BlockId) {
+    const NONE: BlockId = BlockId([0; 32]);
+    match (vote.kind, &vote.value) {
+        (VoteType::Prevote, NilOrVal::Val(block)) => (VoteKind::Prevote, *block),
+        (VoteType::Precommit, NilOrVal::Val(block)) => (VoteKind::Precommit, *block),
+        (VoteType::Prevote, NilOrVal::Nil) => (VoteKind::PrevoteNil, NONE),
+        (VoteType::Precommit, NilOrVal::Nil) => (VoteKind::PrecommitNil, NONE),
+    }
+}
+
 /// The bytes of a vote; `None` for a vote without a round, which nobody may cast.
 pub fn vote_bytes(chain: &ChainId, vote: &Vote) -> Option<Vec<u8>> {
-    let round = vote.round.as_u32()?;
-    let (height, validator) = (vote.height.0, &vote.validator.0);
-    let (kind, block) = match (vote.kind, &vote.value) {
-        (VoteType::Precommit, NilOrVal::Val(block)) => {
-            return Some(certificate::vote_bytes(
-                chain, height, round, block, validator,
-            ));
-        }
-        (VoteType::Prevote, NilOrVal::Val(block)) => (1u8, *block),
-        (VoteType::Prevote, NilOrVal::Nil) => (3, BlockId([0; 32])),
-        (VoteType::Precommit, NilOrVal::Nil) => (4, BlockId([0; 32])),
-    };
-    let bytes = (VOTE_TAG, chain, kind, height, round, block, validator);
-    Some(codec::encode(&bytes))
+    let (kind, block) = kind_of(vote);
+    Some(certificate::vote_bytes_of(
+        chain,
+        kind.number(),
+        vote.height.0,
+        vote.round.as_u32()?,
+        &block,
+        &vote.validator.0,
+    ))
 }
 
 /// The bytes of a proposal; `None` without a round.
@@ -99,6 +105,11 @@ impl ChainSigner {
     pub fn proposal(&self, proposal: Proposal) -> Result<SignedProposal<ChainContext>, Error> {
         let bytes = proposal_bytes(&self.chain, &proposal).ok_or_else(Error::new)?;
         Ok(SignedMessage::new(proposal, self.sign(&bytes)))
+    }
+
+    /// A transaction of the account that has this validator's key.
+    pub fn transaction(&self, tx: Tx) -> SignedTx {
+        message::sign(tx, &self.key)
     }
 
     /// The signature over what the first part of a block says.

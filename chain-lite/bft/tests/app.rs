@@ -141,7 +141,10 @@ fn one_block(nodes: &mut [Node], away: Option<usize>) -> BlockId {
         let heard = nodes[*n].hears(&ours.parts).unwrap();
         assert_eq!((heard.value.0, heard.validity), (id, Validity::Valid));
     }
-    let certificate = decision(nodes, height, round, id, &present[..3]);
+    let set = nodes[present[0]].app.ledger().validators();
+    let votes = |n: &usize| set.power_of(&nodes[*n].app.address().0).is_some();
+    let voters: Vec<usize> = present.iter().copied().filter(votes).collect();
+    let certificate = decision(nodes, height, round, id, &voters[..3]);
     for n in present {
         nodes[n].app.decided(&certificate).unwrap();
         assert_eq!(nodes[n].app.ledger().tip().id, id);
@@ -431,4 +434,46 @@ fn a_certificate_grows_between_decided_and_finalized_and_a_forged_one_stops_us()
     );
     let twin = decision(&nodes, 1, round, BlockId([1; 32]), &[0, 1, 2]);
     assert!(nodes[0].app.finalized(&twin).is_err(), "a fork");
+}
+
+#[test]
+fn tm_v1_who_votes_twice_is_reported_jailed_and_out_of_the_set() {
+    let mut nodes = four();
+    one_block(&mut nodes, None);
+    let chain = nodes[0].app.ledger().chain_id();
+    let liar = 2;
+    let signer = ChainSigner::new(chain, validator_key(liar));
+    let vote = |kind, value| {
+        let vote = Vote {
+            kind,
+            height: Height(1),
+            round: Round::new(0),
+            value,
+            validator: signer.address(),
+        };
+        signer.vote(vote).unwrap()
+    };
+    let (a, b) = (NilOrVal::Val(BlockId([1; 32])), NilOrVal::Nil);
+    let twice = (vote(VoteType::Prevote, a), vote(VoteType::Prevote, b));
+    // A vote in each step is what everybody casts.
+    let honest = (vote(VoteType::Prevote, a), vote(VoteType::Precommit, a));
+    nodes[0].app.report([honest]).unwrap();
+    for _ in 0..8 {
+        one_block(&mut nodes, None);
+    }
+    assert_eq!(nodes[0].app.ledger().validators().validators().len(), 4);
+    nodes[0].app.report([twice.clone()]).unwrap();
+    assert_eq!(nodes[0].mempool.len(), 1);
+    for _ in 0..8 {
+        one_block(&mut nodes, None);
+    }
+    for node in &nodes {
+        let set = node.app.ledger().validators();
+        assert_eq!(
+            (set.validators().len(), set.power_of(&signer.address().0)),
+            (3, None)
+        );
+    }
+    nodes[0].app.report([twice]).unwrap();
+    assert!(nodes[0].mempool.is_empty(), "once is enough");
 }
