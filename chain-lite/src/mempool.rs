@@ -681,6 +681,7 @@ mod tests {
             pledge: TokenAmount(0),
             vesting: TokenAmount(0),
             fee_debt: TokenAmount(0),
+            at_stake: TokenAmount(0),
             raw_power: StoragePower(0),
             power: StoragePower(0),
             acc_claimed: 0,

@@ -41,7 +41,7 @@ use crate::light::{self, LightBlock, LightClient, LightError};
 use crate::log::{BlockLog, LogError, Mark, sync_dir};
 use crate::merkle::Hash;
 use crate::state::{KvRead, WriteSet, key};
-use crate::store::{self, Meta, Place, Store};
+use crate::store::{self, Meta, Store};
 use crate::tree::{self, TreeUpdate};
 
 const MAGIC: &[u8; 8] = b"HFSNAP01";

@@ -893,7 +893,11 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(200));
             drop(store);
         });
-        assert!(Store::open(Place::Folder(home.path()), chain_id).unwrap().is_some());
+        assert!(
+            Store::open(Place::Folder(home.path()), chain_id)
+                .unwrap()
+                .is_some()
+        );
         holder.join().unwrap();
     }
 }
