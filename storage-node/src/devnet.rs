@@ -11,11 +11,15 @@
 //!               validator.key beacon.key faucet.key                    secrets, 0600
 //!               chain/                                                 block log and index
 //!               provider-1/ …                                          one home per provider
+//!               validators.json validator-2/ …                         several validators: feature `bft`
 //!               endpoints.json devnet.lock stop.request                who runs where; asks it to stop
 //! ```
 //! Anybody who can open these files can forge this chain's randomness and, because its proving keys come from a published
 //! seed, its proofs. It is for trying out, and says so.
 //! Memory: the chain, and each provider's idle need; one sector is sealed at a time on the whole machine.
+
+#[cfg(feature = "bft")]
+mod validators;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -50,6 +54,8 @@ use crate::provider::{
 };
 use crate::rpc::{self, RpcError, RpcHandle};
 
+/// Most validators of one devnet: each beyond the first is a process with its own copy of the chain.
+pub const MAX_VALIDATORS: u16 = 16;
 /// Most providers of one devnet: each is a full provider with its own sockets and threads.
 pub const MAX_PROVIDERS: u16 = 32;
 /// Money in genesis (`chain.md` §2).
@@ -95,10 +101,17 @@ pub struct DevnetConfig {
     /// [`ProviderSettings::burst_sectors`].
     #[serde(default = "default_burst")]
     pub burst_sectors: u64,
+    /// How many validators. 1 is the embedded solo engine; more are processes of their own, except the first.
+    #[serde(default = "default_validators")]
+    pub validators: u16,
 }
 
 fn default_burst() -> u64 {
     enrol::BURST_SECTORS
+}
+
+fn default_validators() -> u16 {
+    1
 }
 
 impl Default for DevnetConfig {
@@ -110,6 +123,7 @@ impl Default for DevnetConfig {
             rpc_port: 0,
             auto_repair: true,
             burst_sectors: default_burst(),
+            validators: default_validators(),
         }
     }
 }
@@ -187,6 +201,12 @@ pub enum DevnetError {
     /// No such provider.
     #[error("there is no provider {0} in this devnet")]
     NoProvider(usize),
+    /// A validator.
+    #[error("validators: {0}")]
+    Validator(String),
+    /// No such validator beside the devnet's own.
+    #[error("there is no validator {0} in a process of its own in this devnet")]
+    NoValidator(usize),
     /// A task ended abnormally.
     #[error("a part of the devnet ended abnormally: {0}; please report this")]
     Task(String),
@@ -203,6 +223,22 @@ pub struct Endpoints {
     pub config: DevnetConfig,
     /// The providers.
     pub providers: Vec<ProviderEndpoint>,
+    /// The validators beside the devnet's own.
+    #[serde(default)]
+    pub fellows: Vec<FellowEndpoint>,
+}
+
+/// One validator of a devnet that is a process of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FellowEndpoint {
+    /// Its number, from 2; the devnet's own process is validator 1.
+    pub number: usize,
+    /// The process, while it runs.
+    pub pid: Option<u32>,
+    /// Its JSON-RPC.
+    pub chain_url: String,
+    /// Its home.
+    pub home: PathBuf,
 }
 
 /// One provider of a devnet.
@@ -246,6 +282,8 @@ pub struct Devnet {
     chain: ChainClient,
     shop: Arc<Workshop>,
     places: Vec<Place>,
+    #[cfg(feature = "bft")]
+    fellows: Option<validators::Fellows>,
     progress: Arc<dyn Progress>,
     _lock: File,
 }
@@ -277,22 +315,62 @@ impl Devnet {
             .map(|number| Home::new(dir.join(format!("provider-{number}"))))
             .collect();
         let owners = init_providers(&places, &config)?;
-        let genesis = open_genesis(&dir, &config, &secrets, client.address(), &owners, made)?;
+        #[cfg(feature = "bft")]
+        let several = match config.validators {
+            1 => None,
+            count => Some(validators::places(&dir, count)?),
+        };
+        #[cfg(feature = "bft")]
+        let set = several.as_ref().map(validators::Places::set);
+        #[cfg(not(feature = "bft"))]
+        let set = None;
+        let set = set.unwrap_or_else(|| vec![secrets.validator()]);
+        let genesis = open_genesis(
+            &dir,
+            &config,
+            &secrets,
+            client.address(),
+            &owners,
+            made,
+            set,
+        )?;
 
         let (ledger, mempool) = open_chain(&dir, &genesis)?;
-        let engine = Arc::new(solo::start(
-            Arc::clone(&ledger),
-            Arc::clone(&mempool),
-            solo::Keys {
-                validator: secrets.validator.signing_key().clone(),
-                beacon: Box::new(secrets.beacon.clone()),
-            },
-        )?);
+        #[cfg(feature = "bft")]
+        let mut fellows = None;
+        #[cfg(feature = "bft")]
+        let own = match &several {
+            Some(places) => {
+                fellows = Some(validators::Fellows::start(&dir, places, &genesis)?);
+                Some(validators::start_own(
+                    &dir, places, &secrets, &ledger, &mempool,
+                )?)
+            }
+            None => None,
+        };
+        #[cfg(not(feature = "bft"))]
+        let own = None;
+        let engine = Arc::new(match own {
+            Some(engine) => engine,
+            None => solo::start(
+                Arc::clone(&ledger),
+                Arc::clone(&mempool),
+                solo::Keys {
+                    validator: secrets.validator.signing_key().clone(),
+                    beacon: Box::new(secrets.beacon.clone()),
+                },
+            )?,
+        });
+        #[cfg(feature = "bft")]
+        let told = rpc::fellows::Fellows::at(fellows.iter().flat_map(validators::Fellows::urls));
+        #[cfg(not(feature = "bft"))]
+        let told = rpc::fellows::Fellows::default();
         let node = || rpc::Node {
             ledger: Arc::clone(&ledger),
             mempool: Arc::clone(&mempool),
             engine: Arc::clone(&engine),
             faucet: Some(secrets.faucet.signing_key().clone()),
+            fellows: told.clone(),
         };
         let rpc = serve_rpc(node, &dir, config.rpc_port).await?;
         let chain = ChainClient::connect(&rpc.url()).await?;
@@ -311,6 +389,8 @@ impl Devnet {
             chain,
             shop,
             places: Vec::new(),
+            #[cfg(feature = "bft")]
+            fellows,
             progress,
             _lock: lock,
         };
@@ -457,6 +537,35 @@ impl Devnet {
         self.write_endpoints()
     }
 
+    /// The validators that are processes of their own, running or not.
+    pub fn fellows(&self) -> Vec<FellowEndpoint> {
+        #[cfg(feature = "bft")]
+        let found = self.fellows.as_ref().map(validators::Fellows::endpoints);
+        #[cfg(not(feature = "bft"))]
+        let found = None;
+        found.unwrap_or_default()
+    }
+
+    /// Ends validator `number` (from 2) at once, as if its machine had failed.
+    #[cfg(feature = "bft")]
+    pub fn kill_validator(&mut self, number: usize) -> Result<(), DevnetError> {
+        let fellows = self.fellows.as_mut();
+        fellows
+            .ok_or(DevnetError::NoValidator(number))?
+            .kill_one(number)?;
+        self.write_endpoints()
+    }
+
+    /// Starts validator `number` (from 2) again; it fetches what it missed.
+    #[cfg(feature = "bft")]
+    pub fn start_validator(&mut self, number: usize) -> Result<(), DevnetError> {
+        let fellows = self.fellows.as_mut();
+        fellows
+            .ok_or(DevnetError::NoValidator(number))?
+            .start_one(number)?;
+        self.write_endpoints()
+    }
+
     /// Waits until another process asks this one to stop, or the chain stops by itself.
     pub async fn stop_requested(&self) {
         let request = self.dir.join(STOP_FILE);
@@ -485,7 +594,16 @@ impl Devnet {
         }
         self.rpc.stop().await;
         let engine = Arc::clone(&self.engine);
-        let stopped = tokio::task::spawn_blocking(move || engine.stop()).await;
+        #[cfg(feature = "bft")]
+        let mut fellows = self.fellows.take();
+        let stopped = tokio::task::spawn_blocking(move || {
+            engine.stop();
+            #[cfg(feature = "bft")]
+            if let Some(fellows) = &mut fellows {
+                fellows.stop();
+            }
+        })
+        .await;
         let _ = fs::remove_file(self.dir.join(ENDPOINTS_FILE));
         let _ = fs::remove_file(self.dir.join(STOP_FILE));
         match (first_failure, stopped) {
@@ -501,6 +619,7 @@ impl Devnet {
             chain_url: self.rpc.url(),
             config: self.config.clone(),
             providers: self.providers(),
+            fellows: self.fellows(),
         };
         let bytes = serde_json::to_vec_pretty(&endpoints).expect("plain fields serialise");
         Ok(replace_file(&self.dir, ENDPOINTS_FILE, &bytes)?)
@@ -547,6 +666,18 @@ fn check(config: &DevnetConfig) -> Result<(), DevnetError> {
             "{} providers; a devnet has 1 to {MAX_PROVIDERS}",
             config.providers
         ));
+    }
+    if config.validators == 0 || config.validators > MAX_VALIDATORS {
+        return bad(format!(
+            "{} validators; a devnet has 1 to {MAX_VALIDATORS}",
+            config.validators
+        ));
+    }
+    if config.validators > 1 && cfg!(not(feature = "bft")) {
+        return bad(
+            "this program was built without the bft engine; build it with `--features bft` for more than one validator"
+                .to_owned(),
+        );
     }
     if !(20..=60_000).contains(&config.epoch_ms) {
         return bad(format!(
@@ -606,14 +737,16 @@ fn settle_config(dir: &Path, wanted: DevnetConfig) -> Result<DevnetConfig, Devne
     }
     let written: DevnetConfig = read_json(&path)?;
     check(&written)?;
-    let same_chain =
-        written.sector_size == wanted.sector_size && written.providers == wanted.providers;
+    let same_chain = written.sector_size == wanted.sector_size
+        && written.providers == wanted.providers
+        && written.validators == wanted.validators;
     if !same_chain {
         return Err(DevnetError::Config(format!(
-            "the devnet in {} has {} providers with {} sectors; use those, or another --home",
+            "the devnet in {} has {} providers with {} sectors and {} validators; use those, or another --home",
             dir.display(),
             written.providers,
-            written.sector_size
+            written.sector_size,
+            written.validators
         )));
     }
     Ok(written)
@@ -629,7 +762,7 @@ pub fn written_config(home: &Home) -> Result<Option<DevnetConfig>, DevnetError> 
 }
 
 /// Verifying keys for genesis, and proving keys for the providers, before any clock runs.
-async fn make_keys(
+pub(crate) async fn make_keys(
     shop: &Arc<Workshop>,
     size: SectorSize,
     progress: &Arc<dyn Progress>,
@@ -674,9 +807,16 @@ impl Secrets {
             beacon: DevnetSigner::from_seed(&seed),
         })
     }
+
+    fn validator(&self) -> Validator {
+        Validator {
+            id: ValidatorId(self.validator.address().0),
+            power: 1,
+        }
+    }
 }
 
-fn open_or_create(path: &Path) -> Result<Wallet, DevnetError> {
+pub(crate) fn open_or_create(path: &Path) -> Result<Wallet, DevnetError> {
     match Wallet::open(path, || None) {
         Err(KeyError::Missing(_)) => Ok(Wallet::create(path, None)?),
         other => Ok(other?),
@@ -712,6 +852,7 @@ fn open_genesis(
     client: Address,
     owners: &[Address],
     keys: Vec<CircuitKey>,
+    validators: Vec<Validator>,
 ) -> Result<Genesis, DevnetError> {
     let path = dir.join(GENESIS_FILE);
     if path.exists() {
@@ -749,10 +890,7 @@ fn open_genesis(
             ..ChainParams::devnet()
         },
         accounts,
-        validators: vec![Validator {
-            id: ValidatorId(secrets.validator.address().0),
-            power: 1,
-        }],
+        validators,
         beacons: vec![BeaconParams::devnet(
             &secrets.beacon,
             i64::try_from(now_ms / 1000).unwrap_or(i64::MAX),

@@ -28,3 +28,5 @@ pub mod object;
 pub mod provider;
 pub mod rpc;
 pub mod telemetry;
+#[cfg(feature = "bft")]
+pub mod validator;

@@ -301,6 +301,11 @@ impl ChainClient {
         self.call("hf_leases", rpc_params![]).await
     }
 
+    /// Who decides the next block.
+    pub async fn validators(&self) -> Result<Vec<ValidatorView>, ChainError> {
+        self.call("chain_validators", rpc_params![]).await
+    }
+
     /// The network in numbers.
     pub async fn network(&self) -> Result<NetworkView, ChainError> {
         self.call("hf_network", rpc_params![]).await

@@ -4,7 +4,7 @@
 //! genesis are the hex of their canonical borsh bytes, because those are what was signed and hashed.
 
 use chain_lite::account::{Address, ChainId, DealId, ProviderId, TxId};
-use chain_lite::certificate::BlockId;
+use chain_lite::certificate::{BlockId, ValidatorId};
 use chain_lite::deal::Deal;
 use chain_lite::events::EventRecord;
 use chain_lite::execute::Receipt;
@@ -47,6 +47,15 @@ pub struct ChainInfo {
     pub params: ChainParams,
     /// Whether this node hands out test money ([`super::ChainClient::faucet`]).
     pub faucet: bool,
+}
+
+/// One of those who decide the next block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValidatorView {
+    /// The key that signs its votes.
+    pub id: ValidatorId,
+    /// Its share of the votes.
+    pub power: u64,
 }
 
 /// Money of one account.

@@ -6,6 +6,7 @@
 //! * `status` says where the chain is, and what its last epochs minted and burnt;
 //! * `explain-reward` and `issuance` say where money comes from and goes to, epoch by epoch ([`super::explain`]);
 //! * `snapshot` carries the state without the blocks, see [`super::snapshot`].
+//! * `card`, `init`, `join`, `run`, `validators` are [`super::validator`]'s, in binaries with feature `bft`.
 //!
 //! An export is written beside its name and renamed when it is complete and synced, so a half one is never mistaken for
 //! a whole one.
@@ -47,6 +48,21 @@ enum Action {
     Issuance(super::explain::IssuanceArgs),
     /// Carry a chain's state in one file, to join without its history
     Snapshot(super::snapshot::Args),
+    /// Make this validator's key and print its card, for the network's founder
+    #[cfg(feature = "bft")]
+    Card(super::validator::CardArgs),
+    /// Found a network of several validators from their cards
+    #[cfg(feature = "bft")]
+    Init(super::validator::InitArgs),
+    /// Make this home a node of a network
+    #[cfg(feature = "bft")]
+    Join(super::validator::JoinArgs),
+    /// Run this home's node of the network it joined, until Ctrl-C
+    #[cfg(feature = "bft")]
+    Run(super::validator::RunArgs),
+    /// List who decides the next block
+    #[cfg(feature = "bft")]
+    Validators,
 }
 
 #[derive(Debug, clap::Args)]
@@ -84,6 +100,16 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         Action::ExplainReward(args) => super::explain::reward(args, context),
         Action::Issuance(args) => super::explain::issuance(args, context),
         Action::Snapshot(args) => super::snapshot::run(args, context),
+        #[cfg(feature = "bft")]
+        Action::Card(args) => super::validator::card(&args, context),
+        #[cfg(feature = "bft")]
+        Action::Init(args) => super::validator::init(args, context).await,
+        #[cfg(feature = "bft")]
+        Action::Join(args) => super::validator::join(&args, context),
+        #[cfg(feature = "bft")]
+        Action::Run(args) => super::validator::run(args, context).await,
+        #[cfg(feature = "bft")]
+        Action::Validators => super::validator::validators(context).await,
     }
 }
 

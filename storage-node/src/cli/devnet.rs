@@ -61,6 +61,9 @@ struct UpArgs {
     /// Milliseconds between blocks [default: 1000, or what the devnet was made with]
     #[arg(long, value_name = "MS")]
     epoch_ms: Option<u64>,
+    /// How many validators; more than one needs a binary with feature `bft` [default: 1, or as many as it was made with]
+    #[arg(long, value_name = "N")]
+    validators: Option<u16>,
     /// Port of the chain's JSON-RPC [default: a free one, kept]
     #[arg(long, value_name = "PORT")]
     rpc_port: Option<u16>,
@@ -89,6 +92,9 @@ fn config_of(args: &UpArgs, home: &Home) -> Result<DevnetConfig, CliError> {
     }
     if let Some(port) = args.rpc_port {
         config.rpc_port = port;
+    }
+    if let Some(validators) = args.validators {
+        config.validators = validators;
     }
     Ok(config)
 }
@@ -125,7 +131,7 @@ async fn up(args: UpArgs, context: &Context) -> Result<(), CliError> {
 }
 
 /// Ctrl-C, or the system's polite request to end.
-async fn interrupted() {
+pub(super) async fn interrupted() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
@@ -168,6 +174,7 @@ async fn up_detached(args: UpArgs, context: &Context) -> Result<(), CliError> {
         .args(["--sector-size", &config.sector_size.to_string()])
         .args(["--epoch-ms", &config.epoch_ms.to_string()])
         .args(["--rpc-port", &config.rpc_port.to_string()])
+        .args(["--validators", &config.validators.to_string()])
         .env(crate::config::PARAMS_VARIABLE, &context.config.params_dir)
         .stdin(Stdio::null())
         .stdout(log)
@@ -227,6 +234,12 @@ fn lines(endpoints: &Endpoints, home: &Home) -> String {
     let mut text = format!("chain      {}\n", endpoints.chain_url);
     for provider in &endpoints.providers {
         text.push_str(&format!("provider {}  {}\n", provider.id, provider.quic));
+    }
+    for fellow in &endpoints.fellows {
+        text.push_str(&format!(
+            "validator {}  {}\n",
+            fellow.number, fellow.chain_url
+        ));
     }
     let home = home.root().display();
     text.push_str(&format!(
@@ -331,7 +344,9 @@ impl From<DevnetError> for CliError {
             DevnetError::Running(_) | DevnetError::NotRunning(_) => Class::Input,
             DevnetError::StillRunning(_) => Class::Unreachable,
             DevnetError::Content { .. } => Class::BadData,
-            DevnetError::Task(_) | DevnetError::NoProvider(_) => Class::Bug,
+            DevnetError::Task(_) | DevnetError::NoProvider(_) | DevnetError::NoValidator(_) => {
+                Class::Bug
+            }
             DevnetError::Provider { source, .. } => return provider_failure(&error, source),
             DevnetError::Key(_)
             | DevnetError::File { .. }
@@ -342,7 +357,8 @@ impl From<DevnetError> for CliError {
             | DevnetError::Engine(_)
             | DevnetError::Rpc(_)
             | DevnetError::Chain(_)
-            | DevnetError::Clock(_) => Class::Machine,
+            | DevnetError::Clock(_)
+            | DevnetError::Validator(_) => Class::Machine,
         };
         CliError::caused(class, "the devnet", &error)
             .hint("`holdfast devnet status` shows whether one runs; -v says more")

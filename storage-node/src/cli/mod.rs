@@ -40,6 +40,8 @@ pub mod put;
 pub mod repair;
 mod snapshot;
 pub mod status;
+#[cfg(feature = "bft")]
+pub mod validator;
 pub mod wallet;
 
 pub use args::GlobalArgs;

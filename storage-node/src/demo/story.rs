@@ -181,6 +181,7 @@ async fn start(
         auto_repair: false,
         // Known here, so that a small file's deals begin, and are paid, early.
         burst_sectors: (sectors / config.scheme.n() as u64).saturating_sub(1),
+        validators: 1,
     };
     let bars = Arc::new(BarProgress::new(out));
     let devnet = Devnet::start(home, devnet, &config.params_dir, bars)

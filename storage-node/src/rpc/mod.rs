@@ -5,7 +5,7 @@
 //!
 //! | method | answers |
 //! |---|---|
-//! | `hf_info`, `chain_genesis`, `chain_head`, `chain_block` | what the chain is, its newest and any block |
+//! | `hf_info`, `chain_genesis`, `chain_head`, `chain_block`, `chain_validators` | what the chain is, its newest and any block, who decides the next |
 //! | `hf_account`, `hf_network`, `hf_quote`, `hf_randomness` | money, totals, prices, randomness |
 //! | `hf_provider(s)`, `hf_sector(s)`, `hf_deadlines`, `hf_providerPicture`, `hf_deal(s)` | providers, sectors, deals |
 //! | `hf_submit`, `hf_txStatus` | transactions |
@@ -19,6 +19,7 @@
 //! does not read stops its own stream and nobody else's. Lists are paged.
 //! Failure: a store that cannot be read is an internal error of that call; the server goes on.
 
+pub mod fellows;
 pub mod reads;
 
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use borsh::BorshSerialize;
 use chain_lite::account::{Address, DealId, ProviderId, TxId};
+use chain_lite::certificate::Validator;
 use chain_lite::clock::ClockMode;
 use chain_lite::codec;
 use chain_lite::engine::EngineHandle;
@@ -50,7 +52,9 @@ use tokio::sync::watch;
 
 use crate::chain::wire::{
     BlockEvents, ChainInfo, DealsOf, Head, LeaseView, PictureQuery, Submitted, TxStatus,
+    ValidatorView,
 };
+use fellows::{Fellows, Told};
 use reads::ReadError;
 
 /// Open sockets.
@@ -109,6 +113,8 @@ pub struct Node {
     pub engine: Arc<EngineHandle>,
     /// Devnets: the account that gives away test money.
     pub faucet: Option<SigningKey>,
+    /// Devnets of several validators: who else is told of transactions and leases.
+    pub fellows: Fellows,
 }
 
 /// A running server. [`RpcHandle::stop`] ends it; dropping it ends it without waiting.
@@ -233,6 +239,14 @@ fn register_chain(module: &mut RpcModule<Shared>) -> Result<(), RpcError> {
     method(module, "chain_head", |shared, _| Ok(*shared.heads.borrow()))?;
     method(module, "chain_genesis", |shared, _| {
         Ok(hex::encode(shared.node.ledger.genesis().bytes()))
+    })?;
+    method(module, "chain_validators", |shared, _| {
+        let of = |v: &Validator| ValidatorView {
+            id: v.id,
+            power: v.power,
+        };
+        let set = shared.node.ledger.validators();
+        Ok(set.validators().iter().map(of).collect::<Vec<_>>())
     })?;
     method(module, "chain_block", |shared, params| {
         let height: u64 = params.one()?;
@@ -384,11 +398,15 @@ fn register_clock(module: &mut RpcModule<Shared>) -> Result<(), RpcError> {
             .node
             .engine
             .hold_before(provider, before, Duration::from_millis(ttl_ms))
-            .map_err(refused)
+            .map_err(refused)?;
+        let told = Told::Hold(provider, before, Duration::from_millis(ttl_ms));
+        shared.node.fellows.tell(&told);
+        Ok(())
     })?;
     method(module, "hf_releaseClock", |shared, params| {
         let provider: ProviderId = params.one()?;
         shared.node.engine.release(provider);
+        shared.node.fellows.tell(&Told::Release(provider));
         Ok(())
     })?;
     method(module, "hf_leases", |shared, _| {
@@ -531,11 +549,13 @@ impl Shared {
             return Ok(Submitted { tx: id });
         }
         let view = self.node.ledger.view();
+        let told = Told::Tx(Box::new(tx.clone()));
         let tx = self
             .node
             .mempool
             .submit(tx, view.height(), &view)
             .map_err(refused)?;
+        self.node.fellows.tell(&told);
         Ok(Submitted { tx })
     }
 

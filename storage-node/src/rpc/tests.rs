@@ -111,6 +111,7 @@ impl Bed {
             mempool: Arc::clone(&self.mempool),
             engine: Arc::clone(&self.engine),
             faucet,
+            fellows: fellows::Fellows::default(),
         };
         serve(node, SocketAddr::from(([127, 0, 0, 1], port)))
             .await

@@ -1,0 +1,299 @@
+//! `holdfast chain card|init|join|run|validators`: a chain that several operators run together.
+//!
+//! Arguments and words; the work is [`crate::validator`]. `deploy/README.md` walks through four hosts with the exact commands.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chain_lite::account::Address;
+use chain_lite::engine::EngineStatus;
+use chain_lite::units::TokenAmount;
+use chain_lite_bft::app::Timing;
+use prover::SectorSize;
+use serde::Serialize;
+
+use super::output::BarProgress;
+use super::{Class, CliError, Context};
+use crate::chain::{ChainClient, ValidatorView};
+use crate::provider::prover::Workshop;
+use crate::validator::{self, Card, Founding, Joined, RunConfig, ValidatorError};
+
+/// Money of a network whose founder names no accounts, in tokens; it goes to the founder's own wallet.
+const TOTAL_TOKENS: u64 = 1_000_000_000;
+/// Pause between looks at a running engine.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Arguments of `chain card`.
+#[derive(Debug, clap::Args)]
+pub struct CardArgs {
+    /// Where the other validators reach this one, such as /ip4/10.0.0.1/tcp/26600 or /dns4/a.example/tcp/26600
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: String,
+    /// This validator's share of the votes
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    power: u64,
+}
+
+/// Arguments of `chain init`.
+#[derive(Debug, clap::Args)]
+pub struct InitArgs {
+    /// File with every validator's card, one per line
+    #[arg(long, value_name = "FILE")]
+    validators: PathBuf,
+    /// Folder for network.json and beacon.key, which every operator gets [default: this home]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// A name for people
+    #[arg(long, default_value = "holdfast", value_name = "NAME")]
+    name: String,
+    /// Milliseconds between blocks
+    #[arg(long, default_value_t = 2000, value_name = "MS")]
+    epoch_ms: u64,
+    /// Size of sectors: 2KiB, 8MiB or 512MiB
+    #[arg(long, default_value = "8MiB", value_name = "SIZE")]
+    sector_size: SectorSize,
+    /// An account with money at the start, ADDRESS=TOKENS; may be repeated [default: all to this home's wallet]
+    #[arg(long, value_name = "ADDRESS=TOKENS", value_parser = parse_fund)]
+    fund: Vec<(Address, TokenAmount)>,
+}
+
+/// Arguments of `chain join`.
+#[derive(Debug, clap::Args)]
+pub struct JoinArgs {
+    /// The founder's network.json
+    #[arg(value_name = "FILE")]
+    network: PathBuf,
+    /// The founder's beacon.key; validators need it, followers do not
+    #[arg(long, value_name = "FILE")]
+    beacon_key: Option<PathBuf>,
+}
+
+/// Arguments of `chain run`.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// Where JSON-RPC listens; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:26680", value_name = "IP:PORT")]
+    rpc: SocketAddr,
+    /// Where consensus listens, if not at the address of this validator's card [default for followers: loopback]
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Option<String>,
+    /// A peer that network.json does not name, with its /p2p/ id; may be repeated
+    #[arg(long, value_name = "MULTIADDR")]
+    peer: Vec<String>,
+    /// Stop when standard input ends: for a process that starts this one and must not be outlived
+    #[arg(long)]
+    stop_with_stdin: bool,
+    /// Milliseconds until a silent proposer's turn is given up
+    #[arg(long, default_value_t = 1500, value_name = "MS")]
+    propose_timeout_ms: u64,
+}
+
+fn parse_fund(text: &str) -> Result<(Address, TokenAmount), String> {
+    let (address, tokens) = text.split_once('=').ok_or("write ADDRESS=TOKENS")?;
+    let address = address.parse().map_err(|e| format!("{e}"))?;
+    let tokens: u64 = tokens.parse().map_err(|e| format!("{e}"))?;
+    Ok((address, TokenAmount::from_tokens(tokens)))
+}
+
+/// `chain card`.
+pub fn card(args: &CardArgs, context: &Context) -> Result<(), CliError> {
+    let card = validator::card(&context.config.home, &args.listen, args.power)?;
+    // One line, so that the founder can gather them in a file.
+    context.out.result(&card, |card| {
+        serde_json::to_string(card).expect("plain fields serialise")
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct Founded {
+    chain_id: chain_lite::account::ChainId,
+    validators: usize,
+    network: PathBuf,
+    beacon_key: PathBuf,
+}
+
+/// `chain init`.
+pub async fn init(args: InitArgs, context: &Context) -> Result<(), CliError> {
+    let cards = read_cards(&args.validators)?;
+    let folder = args
+        .out
+        .unwrap_or_else(|| context.config.home.root().to_owned());
+    let failed = |error: std::io::Error| CliError::io("cannot create", &folder, &error);
+    crate::identity::create_private_dir(&folder).map_err(failed)?;
+    if args.sector_size.is_production() || !args.sector_size.is_registered() {
+        let text = format!("{} sectors need a public network's keys", args.sector_size);
+        return Err(CliError::new(Class::Usage, text).hint("choose 2KiB, 8MiB or 512MiB"));
+    }
+    let shop = Arc::new(Workshop::new(&context.config.params_dir).map_err(machine)?);
+    let progress: Arc<dyn prover::Progress> = Arc::new(BarProgress::new(&context.out));
+    let keys = crate::devnet::make_keys(&shop, args.sector_size, &progress).await?;
+    let mut accounts: BTreeMap<Address, TokenAmount> = args.fund.into_iter().collect();
+    if accounts.is_empty() {
+        let wallet = crate::devnet::open_or_create(&context.config.home.wallet_key())?;
+        accounts.insert(wallet.address(), TokenAmount::from_tokens(TOTAL_TOKENS));
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let founding = Founding {
+        name: args.name,
+        epoch_ms: args.epoch_ms,
+        sector_size: args.sector_size,
+        keys,
+        accounts,
+        time_ms: now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+    };
+    let network = validator::found(&folder, cards, founding)?;
+    let founded = Founded {
+        chain_id: network.genesis.chain_id(),
+        validators: network.validators.len(),
+        network: folder.join("network.json"),
+        beacon_key: folder.join("beacon.key"),
+    };
+    context.out.result(&founded, |f| {
+        format!(
+            "founded chain {} of {} validators\ngive every operator {} and, over a private way, {}\n\
+             each then runs: holdfast chain join network.json --beacon-key beacon.key && holdfast chain run\n\
+             its proofs and randomness can be forged by who holds these files: for trying out, among friends",
+            f.chain_id,
+            f.validators,
+            f.network.display(),
+            f.beacon_key.display()
+        )
+    })
+}
+
+fn read_cards(path: &Path) -> Result<Vec<Card>, CliError> {
+    let text = std::fs::read_to_string(path).map_err(|e| CliError::io("cannot read", path, &e))?;
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let cards: Result<Vec<Card>, _> = lines.map(serde_json::from_str).collect();
+    cards.map_err(|error| {
+        CliError::new(Class::Input, format!("{}: {error}", path.display()))
+            .hint("gather the lines that `holdfast chain card` prints at every validator")
+    })
+}
+
+/// `chain join`.
+pub fn join(args: &JoinArgs, context: &Context) -> Result<(), CliError> {
+    let home = &context.config.home;
+    let joined = validator::join(home, &args.network, args.beacon_key.as_deref())?;
+    context.out.result(&joined, |j: &Joined| match j.power {
+        Some(power) => format!(
+            "joined chain {} as validator {} with {power} of {} votes; start it with `holdfast chain run`",
+            j.chain_id, j.id, j.total_power
+        ),
+        None => format!(
+            "joined chain {} as a follower ({} is no validator of its genesis); start it with `holdfast chain run`",
+            j.chain_id, j.id
+        ),
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct Started {
+    chain_id: chain_lite::account::ChainId,
+    chain_url: String,
+    height: u64,
+}
+
+/// `chain run`.
+pub async fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
+    let timing = Timing {
+        propose: Duration::from_millis(args.propose_timeout_ms.clamp(50, 60_000)),
+        ..Timing::default()
+    };
+    let config = RunConfig {
+        listen: args.listen,
+        more_peers: args.peer,
+        rpc: args.rpc,
+        timing,
+    };
+    let node = validator::run(&context.config.home, config).await?;
+    let started = Started {
+        chain_id: node.ledger().chain_id(),
+        chain_url: node.url(),
+        height: node.ledger().tip().height,
+    };
+    context.out.result(&started, |s| {
+        format!(
+            "chain {}\nrpc   {}\nblock {}",
+            s.chain_id, s.chain_url, s.height
+        )
+    })?;
+    let ended = async {
+        while node.status() == EngineStatus::Running {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = ended => {}
+        () = super::devnet::interrupted() => {}
+        () = stdin_ended(args.stop_with_stdin) => {}
+    }
+    let status = node.status();
+    node.shutdown().await?;
+    match status {
+        EngineStatus::Failed { why } => Err(CliError::new(
+            Class::Machine,
+            format!("the chain stopped: {why}"),
+        )
+        .hint("free space or repair the disk, then start it again: it recovers from its logs")),
+        EngineStatus::Running | EngineStatus::Stopped => Ok(()),
+    }
+}
+
+/// Ends when standard input does, if that is wanted. The reading thread is left behind: the process ends next.
+async fn stdin_ended(wanted: bool) {
+    if !wanted {
+        return std::future::pending().await;
+    }
+    let (told, heard) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        // Whatever comes is of no interest, and an error is an end too.
+        drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+        let _ = told.send(());
+    });
+    drop(heard.await);
+}
+
+/// `chain validators`.
+pub async fn validators(context: &Context) -> Result<(), CliError> {
+    let url = context.config.chain_url()?;
+    let found = ChainClient::connect(&url).await?.validators().await?;
+    context.out.result(&found, |set: &Vec<ValidatorView>| {
+        let total: u64 = set.iter().map(|v| v.power).sum();
+        let line = |v: &ValidatorView| format!("{}  {} of {total} votes", v.id, v.power);
+        set.iter().map(line).collect::<Vec<_>>().join("\n")
+    })
+}
+
+fn machine(error: impl std::error::Error) -> CliError {
+    CliError::caused(Class::Machine, "the proving keys", &error)
+}
+
+impl From<ValidatorError> for CliError {
+    fn from(error: ValidatorError) -> Self {
+        let (class, hint) = match &error {
+            ValidatorError::Content(_) | ValidatorError::Genesis(_) => {
+                (Class::Input, "check the file that was named")
+            }
+            ValidatorError::File { .. } | ValidatorError::Key(_) => {
+                (Class::Input, "check the path and its permissions")
+            }
+            ValidatorError::OtherNetwork(_) => (Class::Input, "name another --home or --out"),
+            ValidatorError::NotJoined(_) => {
+                (Class::Input, "get network.json from the network's founder")
+            }
+            ValidatorError::Engine(_) => (
+                Class::Input,
+                "check the addresses, and that the port is free",
+            ),
+            ValidatorError::Task(_) => (Class::Bug, "-v says more"),
+            ValidatorError::Journal(_) | ValidatorError::Ledger(_) | ValidatorError::Rpc(_) => {
+                (Class::Machine, "-v says more")
+            }
+        };
+        Self::caused(class, "the validator", &error).hint(hint)
+    }
+}

@@ -1,0 +1,432 @@
+//! A chain that several operators run together: found it, join it, run a validator of it.
+//!
+//! Place in the walk: in the place of [`crate::devnet`]'s embedded chain; providers and clients meet it through the same JSON-RPC.
+//! Spec: `consensus.md` §10. Consensus is `chain_lite_bft` over libp2p on a port of its own; everything else stays on ours.
+//!
+//! ```text
+//! <home>/validator.key    signs votes and names the node to its peers; secret, 0600, and on one machine only:
+//!                         two nodes with one key are a double vote sooner or later, and jailed for it
+//!        beacon.key       a devnet's randomness, the same file at every validator; secret
+//!        network.json     genesis and everybody's address, from `chain init`
+//!        chain/           block log, index, undecided blocks, consensus.wal
+//!        chain.url        where this home finds its own node
+//! ```
+//! Crash: `chain_lite::ledger` and `chain_lite_bft::net` recover; a node that was away fetches what it missed from its peers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use chain_lite::account::{Address, ChainId};
+use chain_lite::audit::Groth16Verifier;
+use chain_lite::beacon::{BeaconParams, BeaconSource, DevnetSigner, Entry};
+use chain_lite::certificate::{Validator, ValidatorId};
+use chain_lite::clock::ClockMode;
+use chain_lite::engine::{EngineHandle, EngineStatus};
+use chain_lite::genesis::{CircuitKey, GENESIS_VERSION, Genesis, GenesisError, NetworkKind};
+use chain_lite::ledger::{Ledger, LedgerError};
+use chain_lite::mempool::Mempool;
+use chain_lite::params::ChainParams;
+use chain_lite::units::TokenAmount;
+use chain_lite_bft::app::{Parts, Timing};
+use chain_lite_bft::net::{self, StartError};
+use chain_lite_bft::signing::ChainSigner;
+use prover::SectorSize;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Home;
+use crate::identity::{KeyError, Wallet};
+use crate::provider::journal::{JournalError, replace_file};
+use crate::rpc::{self, RpcError, RpcHandle};
+
+/// Longest network file that is read, in bytes.
+const MAX_NETWORK_BYTES: u64 = 32 << 20;
+/// Connections that peers on one address may open: validators of one machine share one.
+const CONNECTIONS_PER_IP: usize = 64;
+const NETWORK_FILE: &str = "network.json";
+const BEACON_FILE: &str = "beacon.key";
+const VALIDATOR_FILE: &str = "validator.key";
+
+/// What an operator tells the others: who it is and where it is reached. No secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Card {
+    /// The key that signs its votes.
+    pub id: ValidatorId,
+    /// Its share of the votes.
+    pub power: u64,
+    /// Where it listens, such as `/ip4/10.0.0.1/tcp/26600/p2p/12D3Koo…`.
+    pub address: String,
+}
+
+/// What all operators of a chain have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// The chain's beginning.
+    pub genesis: Genesis,
+    /// The validators of genesis, and where they are.
+    pub validators: Vec<Card>,
+}
+
+/// Why a network is not founded or joined, or a validator does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ValidatorError {
+    /// A file.
+    #[error("{path}: {source}", path = .path.display())]
+    File {
+        /// Which.
+        path: std::path::PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file with unusable content, or settings that make no network.
+    #[error("{0}")]
+    Content(String),
+    /// Another network is here already.
+    #[error("{0} belongs to another network; use another --home")]
+    OtherNetwork(std::path::PathBuf),
+    /// This home joined none.
+    #[error("{0} has joined no network; `holdfast chain join` does")]
+    NotJoined(std::path::PathBuf),
+    /// Genesis.
+    #[error(transparent)]
+    Genesis(#[from] GenesisError),
+    /// A key file.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A small durable file.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The chain's folder.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Consensus.
+    #[error(transparent)]
+    Engine(#[from] StartError),
+    /// The RPC port.
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+    /// A task ended abnormally.
+    #[error("starting the validator ended abnormally: {0}; please report this")]
+    Task(String),
+}
+
+fn open_or_create(path: &Path) -> Result<Wallet, ValidatorError> {
+    match Wallet::open(path, || None) {
+        Err(KeyError::Missing(_)) => Ok(Wallet::create(path, None)?),
+        other => Ok(other?),
+    }
+}
+
+/// The validator key of this home, made at first use. It has no passphrase: a validator must start by itself.
+fn validator_key(home: &Home) -> Result<Wallet, ValidatorError> {
+    open_or_create(&home.root().join(VALIDATOR_FILE))
+}
+
+/// This home's card: its key, made at first use, and where peers reach it.
+pub fn card(home: &Home, listen: &str, power: u64) -> Result<Card, ValidatorError> {
+    let key = validator_key(home)?;
+    let secret = key.signing_key().to_bytes();
+    let address = format!(
+        "{}/p2p/{}",
+        listen.trim_end_matches('/'),
+        net::peer_id(&secret)?
+    );
+    net::check_peer(&address)?;
+    Ok(Card {
+        id: ValidatorId(key.address().0),
+        power,
+        address,
+    })
+}
+
+/// What a network is founded with.
+#[derive(Clone, Debug)]
+pub struct Founding {
+    /// A name for people.
+    pub name: String,
+    /// Milliseconds between blocks.
+    pub epoch_ms: u64,
+    /// Sector sizes and their verifying keys.
+    pub sector_size: SectorSize,
+    /// Both circuits' keys.
+    pub keys: Vec<CircuitKey>,
+    /// Who has money at the start.
+    pub accounts: BTreeMap<Address, TokenAmount>,
+    /// Unix milliseconds of genesis.
+    pub time_ms: u64,
+}
+
+/// Founds a network: `network.json` and `beacon.key` in `folder`, to be given to every operator.
+pub fn found(
+    folder: &Path,
+    mut cards: Vec<Card>,
+    founding: Founding,
+) -> Result<Network, ValidatorError> {
+    let path = folder.join(NETWORK_FILE);
+    if path.exists() {
+        return Err(ValidatorError::OtherNetwork(path));
+    }
+    cards.sort_by_key(|card| card.id);
+    for card in &cards {
+        net::check_peer(&card.address)?;
+    }
+    let beacon = beacon_of(&open_or_create(&folder.join(BEACON_FILE))?);
+    let seconds = i64::try_from(founding.time_ms / 1000).unwrap_or(i64::MAX);
+    let validator = |card: &Card| Validator {
+        id: card.id,
+        power: card.power,
+    };
+    let genesis = Genesis {
+        version: GENESIS_VERSION,
+        chain_name: founding.name,
+        kind: NetworkKind::Devnet,
+        time_ms: founding.time_ms,
+        clock: ClockMode::Logical {
+            epoch_ms: founding.epoch_ms,
+        },
+        params: ChainParams {
+            sector_sizes: vec![founding.sector_size],
+            ..ChainParams::devnet()
+        },
+        accounts: founding.accounts,
+        validators: cards.iter().map(validator).collect(),
+        beacons: vec![BeaconParams::devnet(&beacon, seconds)],
+        keys: founding.keys,
+    };
+    genesis.clone().check()?;
+    let network = Network {
+        genesis,
+        validators: cards,
+    };
+    let text = serde_json::to_vec_pretty(&network).expect("plain fields serialise");
+    replace_file(folder, NETWORK_FILE, &text)?;
+    Ok(network)
+}
+
+fn beacon_of(key: &Wallet) -> DevnetSigner {
+    DevnetSigner::from_seed(&key.signing_key().to_bytes())
+}
+
+/// Reads and checks a network file.
+pub fn read_network(path: &Path) -> Result<Network, ValidatorError> {
+    let file = |source| ValidatorError::File {
+        path: path.to_owned(),
+        source,
+    };
+    if fs::metadata(path).map_err(file)?.len() > MAX_NETWORK_BYTES {
+        return Err(ValidatorError::Content(format!(
+            "{} is too large",
+            path.display()
+        )));
+    }
+    let text = fs::read(path).map_err(file)?;
+    let network: Network = serde_json::from_slice(&text)
+        .map_err(|error| ValidatorError::Content(format!("{}: {error}", path.display())))?;
+    network.genesis.clone().check()?;
+    for card in &network.validators {
+        net::check_peer(&card.address)?;
+        let named = |v: &Validator| v.id == card.id && v.power == card.power;
+        if !network.genesis.validators.iter().any(named) {
+            let text = format!(
+                "{}: {} is no validator of its genesis",
+                path.display(),
+                card.id
+            );
+            return Err(ValidatorError::Content(text));
+        }
+    }
+    Ok(network)
+}
+
+/// What this home is in the network that it joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Joined {
+    /// The chain.
+    pub chain_id: ChainId,
+    /// This home's key.
+    pub id: ValidatorId,
+    /// Its share of the votes at genesis, if it is a validator there; else it follows.
+    pub power: Option<u64>,
+    /// All shares.
+    pub total_power: u64,
+}
+
+/// Makes this home a node of the network in `file`. A validator needs the network's beacon key, a follower does not.
+pub fn join(home: &Home, file: &Path, beacon: Option<&Path>) -> Result<Joined, ValidatorError> {
+    let network = read_network(file)?;
+    let root = home.root();
+    crate::identity::create_private_dir(root).map_err(|source| ValidatorError::File {
+        path: root.to_owned(),
+        source,
+    })?;
+    let kept = root.join(NETWORK_FILE);
+    if kept.exists() && read_network(&kept)?.genesis != network.genesis {
+        return Err(ValidatorError::OtherNetwork(root.to_owned()));
+    }
+    if let Some(path) = beacon {
+        let key = Wallet::open(path, || None)?;
+        let params = network.genesis.beacons.first();
+        let seconds = params.map_or(0, |p| p.genesis_time);
+        if params != Some(&BeaconParams::devnet(&beacon_of(&key), seconds)) {
+            let text = format!("{} is not this network's beacon key", path.display());
+            return Err(ValidatorError::Content(text));
+        }
+        let here = root.join(BEACON_FILE);
+        if !same_file(path, &here) {
+            fs::copy(path, &here).map_err(|source| ValidatorError::File { path: here, source })?;
+        }
+    }
+    let joined = role(home, &network)?;
+    if joined.power.is_some() && !root.join(BEACON_FILE).exists() {
+        let text = "a validator needs the network's beacon key: add --beacon-key FILE".to_owned();
+        return Err(ValidatorError::Content(text));
+    }
+    let text = serde_json::to_vec_pretty(&network).expect("plain fields serialise");
+    replace_file(root, NETWORK_FILE, &text)?;
+    Ok(joined)
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+fn role(home: &Home, network: &Network) -> Result<Joined, ValidatorError> {
+    let id = ValidatorId(validator_key(home)?.address().0);
+    let set = &network.genesis.validators;
+    Ok(Joined {
+        chain_id: network.genesis.chain_id(),
+        id,
+        power: set.iter().find(|v| v.id == id).map(|v| v.power),
+        total_power: set.iter().map(|v| v.power).sum(),
+    })
+}
+
+/// A follower knows no rounds before the chain does; it never proposes.
+struct NoBeacon;
+
+impl BeaconSource for NoBeacon {
+    fn round(&mut self, _: u64) -> Option<Entry> {
+        None
+    }
+}
+
+/// How a node runs.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    /// Where consensus listens, if not at the address of its card: behind a NAT or a proxy.
+    pub listen: Option<String>,
+    /// Peers beyond those of the network file: validators that came later.
+    pub more_peers: Vec<String>,
+    /// Where JSON-RPC listens.
+    pub rpc: SocketAddr,
+    /// How patient consensus is.
+    pub timing: Timing,
+}
+
+/// A running node. [`Node::shutdown`] stops it in order.
+pub struct Node {
+    ledger: Arc<Ledger>,
+    mempool: Arc<Mempool>,
+    engine: Arc<EngineHandle>,
+    rpc: RpcHandle,
+}
+
+/// Starts the node of this home.
+pub async fn run(home: &Home, config: RunConfig) -> Result<Node, ValidatorError> {
+    let root = home.root();
+    let path = root.join(NETWORK_FILE);
+    if !path.exists() {
+        return Err(ValidatorError::NotJoined(root.to_owned()));
+    }
+    let network = read_network(&path)?;
+    let key = validator_key(home)?;
+    let secret = key.signing_key().to_bytes();
+    let me = ValidatorId(key.address().0);
+    let beacon: Box<dyn BeaconSource> = match Wallet::open(&root.join(BEACON_FILE), || None) {
+        Ok(key) => Box::new(beacon_of(&key)),
+        Err(KeyError::Missing(_)) => Box::new(NoBeacon),
+        Err(error) => return Err(error.into()),
+    };
+    let own = network.validators.iter().find(|card| card.id == me);
+    let announced = own.and_then(|card| card.address.rsplit_once("/p2p/").map(|(at, _)| at));
+    let listen = config.listen.or_else(|| announced.map(str::to_owned));
+    let others = network.validators.iter().filter(|card| card.id != me);
+    let mut peers: Vec<String> = others.map(|card| card.address.clone()).collect();
+    peers.extend(config.more_peers);
+    let dir = home.chain_dir();
+    let engine_config = net::Config {
+        listen: listen.unwrap_or_else(|| "/ip4/127.0.0.1/tcp/0".into()),
+        peers,
+        home: dir.clone(),
+        connections_per_ip: CONNECTIONS_PER_IP,
+    };
+    let timing = config.timing;
+    let start = move || -> Result<_, ValidatorError> {
+        let keys = network.genesis.clone().check()?.keys().clone();
+        let verifier = Arc::new(Groth16Verifier::new(keys));
+        let ledger = Arc::new(Ledger::open(&dir, &network.genesis, verifier)?);
+        let mempool = Arc::new(Mempool::new(ledger.chain_id()));
+        let signer = ChainSigner::new(ledger.chain_id(), key.signing_key().clone());
+        let parts = Parts {
+            ledger: Arc::clone(&ledger),
+            mempool: Arc::clone(&mempool),
+            signer,
+            beacon,
+            timing,
+        };
+        let engine = Arc::new(net::start(engine_config, parts, &secret)?);
+        Ok((ledger, mempool, engine))
+    };
+    let started = tokio::task::spawn_blocking(start).await;
+    let (ledger, mempool, engine) = started.map_err(|e| ValidatorError::Task(e.to_string()))??;
+    let node = rpc::Node {
+        ledger: Arc::clone(&ledger),
+        mempool: Arc::clone(&mempool),
+        engine: Arc::clone(&engine),
+        faucet: None,
+        fellows: rpc::fellows::Fellows::default(),
+    };
+    let rpc = rpc::serve(node, config.rpc).await?;
+    replace_file(root, "chain.url", format!("{}\n", rpc.url()).as_bytes())?;
+    Ok(Node {
+        ledger,
+        mempool,
+        engine,
+        rpc,
+    })
+}
+
+impl Node {
+    /// Its JSON-RPC address.
+    pub fn url(&self) -> String {
+        self.rpc.url()
+    }
+
+    /// Whether consensus goes on.
+    pub fn status(&self) -> EngineStatus {
+        self.engine.status()
+    }
+
+    /// Its chain.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Its pool.
+    pub fn mempool(&self) -> &Arc<Mempool> {
+        &self.mempool
+    }
+
+    /// Stops RPC, then consensus.
+    pub async fn shutdown(self) -> Result<(), ValidatorError> {
+        self.rpc.stop().await;
+        let engine = self.engine;
+        tokio::task::spawn_blocking(move || engine.stop())
+            .await
+            .map_err(|e| ValidatorError::Task(e.to_string()))
+    }
+}
