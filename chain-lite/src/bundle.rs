@@ -410,11 +410,11 @@ impl Bundle {
             _ => "the genesis".into(),
         };
         format!(
-            "{} final blocks lead from {from} to block {} of epoch {}, each signed by more than two thirds of its validators; the newest says it is {} ms after 1970",
+            "{} final blocks lead from {from} to block {} of epoch {}, each signed by more than two thirds of its validators; its proposer's clock said {}",
             self.blocks.len(),
             last.height,
             last.epoch,
-            last.time_ms
+            utc(last.time_ms)
         )
     }
 
@@ -775,6 +775,29 @@ fn chain_words(genesis: &CheckedGenesis, anchor: &Anchor) -> String {
     text
 }
 
+/// Unix milliseconds as `2026-11-26 04:40 UTC`, by the proleptic Gregorian calendar.
+fn utc(time_ms: u64) -> String {
+    let minutes = time_ms / 60_000;
+    // Days since 0000-03-01, so that a leap day is the last of its year; 400 years have 146,097 days.
+    let days = minutes / 1_440 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let date = day - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    format!(
+        "{:04}-{month:02}-{date:02} {:02}:{:02} UTC",
+        era * 400 + year + carry,
+        minutes % 1_440 / 60,
+        minutes % 60
+    )
+}
+
 fn proof_words(places: &Places, proofs: &[VerifiedProof]) -> (String, String) {
     let of = |kind: &'static str| proofs.iter().filter(move |p| p.kind == kind);
     let porep = format!(
@@ -978,6 +1001,20 @@ pub(crate) mod tests {
                 .and_then(|b| b.verify(&named(chain_id)).map_err(|e| e.to_string()));
             assert!(found.is_err(), "byte {at} with a fitting digest");
         }
+    }
+
+    #[test]
+    fn times_read_as_dates() {
+        for (time_ms, text) in [
+            (0, "1970-01-01 00:00 UTC"),
+            (951_827_640_000, "2000-02-29 12:34 UTC"),
+            (1_700_000_000_000, "2023-11-14 22:13 UTC"),
+            (4_107_542_399_999, "2100-02-28 23:59 UTC"),
+            (4_107_542_400_000, "2100-03-01 00:00 UTC"),
+        ] {
+            assert_eq!(utc(time_ms), text);
+        }
+        assert!(utc(u64::MAX).ends_with("UTC"), "calm on any header");
     }
 
     #[test]
