@@ -50,6 +50,8 @@ const TRIES: usize = 40;
 const PAUSE: Duration = Duration::from_millis(250);
 /// Longest wait for the block after the one that was newest when a chain was opened.
 const SETTLE: Duration = Duration::from_secs(2);
+/// The same where blocks come every second or faster: one that does not is held back for somebody's proof, and comes.
+const SETTLE_HELD: Duration = Duration::from_secs(15);
 /// Most times that a read asks for more keys.
 const ROUNDS: usize = 32;
 /// A trusted block is written at most this often; what is lost by a crash is proven again.
@@ -176,7 +178,11 @@ impl ProvenChain {
     /// because blocks may be far apart, or held back.
     async fn settle(&self) -> Result<(), ProvenError> {
         let newest = self.node.head().await?.height;
-        let until = Instant::now() + SETTLE;
+        let patience = match self.node.info().epoch_ms <= 1_000 {
+            true => SETTLE_HELD,
+            false => SETTLE,
+        };
+        let until = Instant::now() + patience;
         while self.read(reads::network).await?.height < newest && Instant::now() < until {
             tokio::time::sleep(SETTLE / 40).await;
         }

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::args::{KeyArgs, TrustArgs};
 use super::{Class, CliError, Context};
 use crate::chain::ChainClient;
+use crate::chain::proven::ProvenChain;
 use crate::client::live::{self, LiveClient};
 use crate::identity::Wallet;
 
@@ -91,6 +92,23 @@ pub async fn connect_chain(context: &Context) -> Result<ChainClient, CliError> {
     Ok(ChainClient::connect(&context.config.chain_url()?).await?)
 }
 
+/// Connects to the chain of this home, of which only proofs are believed.
+pub async fn connect_proven(context: &Context, trust: &TrustArgs) -> Result<ProvenChain, CliError> {
+    let url = context.config.chain_url()?;
+    let chain = live::proven(&url, &context.config.home, &trust.anchor()).await?;
+    say_first_use(context, &chain);
+    Ok(chain)
+}
+
+fn say_first_use(context: &Context, chain: &ProvenChain) {
+    if chain.is_first_use() {
+        context.out.say(format_args!(
+            "this home believes chain {} from now on, because the node says so; compare the id with a source you trust",
+            chain.node().chain_id()
+        ));
+    }
+}
+
 /// Opens the wallet and connects to chain and providers. Of the chain, only proofs are believed.
 pub async fn connect(
     context: &Context,
@@ -101,11 +119,6 @@ pub async fn connect(
     let url = context.config.chain_url()?;
     let home = context.config.home.clone();
     let client = live::connect_to(&url, wallet, home, &trust.anchor()).await?;
-    if client.chain.is_first_use() {
-        context.out.say(format_args!(
-            "this home believes chain {} from now on, because the node says so; compare the id with a source you trust",
-            client.chain.node().chain_id()
-        ));
-    }
+    say_first_use(context, &client.chain);
     Ok(Arc::new(client))
 }

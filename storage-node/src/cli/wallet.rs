@@ -8,10 +8,11 @@ use chain_lite::message::Message;
 use chain_lite::units::TokenAmount;
 use serde::Serialize;
 
-use super::account::{connect_chain, open_wallet, passphrase};
-use super::args::KeyArgs;
+use super::account::{connect_chain, connect_proven, open_wallet, passphrase};
+use super::args::{KeyArgs, TrustArgs};
 use super::{Class, CliError, Context};
 use crate::client::journal::WalletLock;
+use crate::client::{Chain, ClientError};
 use crate::identity::Wallet;
 
 /// Arguments of `wallet`.
@@ -38,6 +39,8 @@ enum Action {
         /// Another account than this home's
         #[arg(value_name = "ADDRESS")]
         of: Option<Address>,
+        #[command(flatten)]
+        trust: TrustArgs,
     },
     /// Send free money to another account
     Transfer {
@@ -100,12 +103,12 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
             let wallet = open_wallet(context, &args.keys)?;
             print_key(context, &wallet, false)
         }
-        Action::Balance { of } => {
+        Action::Balance { of, trust } => {
             let address = match of {
                 Some(address) => address,
                 None => open_wallet(context, &args.keys)?.address(),
             };
-            balance(context, address).await
+            balance(context, address, &trust).await
         }
         Action::Transfer { to, amount } => {
             let wallet = open_wallet(context, &args.keys)?;
@@ -156,15 +159,15 @@ fn print_key(context: &Context, wallet: &Wallet, protected: bool) -> Result<(), 
     context.out.result(&key, |key| key.address.to_string())
 }
 
-async fn balance(context: &Context, address: Address) -> Result<(), CliError> {
-    let chain = connect_chain(context).await?;
-    let account = chain.account(&address).await?;
+async fn balance(context: &Context, address: Address, trust: &TrustArgs) -> Result<(), CliError> {
+    let chain = connect_proven(context, trust).await?;
+    let money = chain.money(&address).await.map_err(ClientError::from)?;
     let balance = Balance {
         address,
-        free: account.free,
-        escrow: account.escrow.escrow,
-        escrow_locked: account.escrow.locked,
-        nonce: account.nonce,
+        free: money.free,
+        escrow: money.escrow,
+        escrow_locked: money.locked,
+        nonce: money.nonce,
     };
     context.out.result(&balance, |balance| {
         format!(

@@ -50,17 +50,21 @@ pub async fn connect_to(
     home: Home,
     anchor: &Anchor,
 ) -> Result<LiveClient, ClientError> {
-    let node = ChainClient::connect(url).await.map_err(failure)?;
-    let network = Quic::new(&node)?;
-    let chain = ProvenChain::open(node, anchor, &home)
-        .await
-        .map_err(disbelief)?;
+    let chain = proven(url, &home, anchor).await?;
+    let network = Quic::new(chain.node())?;
     Ok(Client {
         chain,
         network,
         wallet,
         home,
     })
+}
+
+/// The chain at `url`, of which only what `anchor` and `home` lead to is believed.
+pub async fn proven(url: &str, home: &Home, anchor: &Anchor) -> Result<ProvenChain, ClientError> {
+    let node = ChainClient::connect(url).await.map_err(failure)?;
+    let chain = ProvenChain::open(node, anchor, home).await;
+    Ok(chain.map_err(disbelief)?)
 }
 
 fn failure(error: ChainError) -> ChainFailure {
