@@ -19,6 +19,8 @@ use ark_ff::{PrimeField, Zero};
 use ark_serialize::{CanonicalDeserialize, CanonicalSerialize};
 use borsh::{BorshDeserialize, BorshSerialize};
 use sha2::Sha256;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::merkle::digest;
 use crate::units::Epoch;
@@ -299,6 +301,37 @@ impl BeaconParams {
 #[derive(Clone, Debug)]
 pub struct BeaconSchedule {
     networks: Vec<(BeaconParams, GroupKey)>,
+    verified: Arc<Verified>,
+}
+
+/// The last entries whose signatures held, under which network's key: a validator judges a block when it is proposed, when its
+/// round begins and when it is decided, and a pairing takes longer than all the rest. Shared by clones.
+#[derive(Debug, Default)]
+struct Verified(Mutex<VecDeque<(u64, Entry)>>);
+
+impl Verified {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(u64, Entry)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Verifies an entry under a network's key, unless it just was.
+    fn check(
+        &self,
+        (params, key): &(BeaconParams, GroupKey),
+        entry: &Entry,
+    ) -> Result<(), BeaconError> {
+        let known = (params.from_epoch, entry.clone());
+        if self.lock().contains(&known) {
+            return Ok(());
+        }
+        key.verify(entry.round, &entry.sig)?;
+        let mut last = self.lock();
+        last.push_back(known);
+        if last.len() > MAX_ENTRIES {
+            last.pop_front();
+        }
+        Ok(())
+    }
 }
 
 impl BeaconSchedule {
@@ -321,6 +354,7 @@ impl BeaconSchedule {
         let checked = networks.iter().map(|p| Ok((p.clone(), p.check(epoch_ms)?)));
         Ok(Self {
             networks: checked.collect::<Result<_, BeaconError>>()?,
+            verified: Arc::default(),
         })
     }
 
@@ -362,7 +396,7 @@ impl BeaconSchedule {
         // Rounds are cheap to compare, pairings are not: judge all numbers first.
         let values = self.check_rounds(tip, epoch, entries)?;
         for (entry, (of, _)) in entries.iter().zip(&values) {
-            self.network(*of).1.verify(entry.round, &entry.sig)?;
+            self.verified.check(self.network(*of), entry)?;
         }
         Ok(values)
     }

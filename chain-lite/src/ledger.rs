@@ -389,10 +389,9 @@ impl Ledger {
         vfs: Arc<dyn Vfs>,
         index: &MemoryIndex,
         home: &Path,
-        genesis: &Genesis,
+        genesis: CheckedGenesis,
         verifier: Arc<dyn ProofVerifier>,
     ) -> Result<Self, LedgerError> {
-        let genesis = genesis.clone().check()?;
         vfs.create_dir(home).map_err(home_error("creating", home))?;
         Self::open_on(vfs, home, Place::Memory(index), genesis, verifier, None)
     }

@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chain_lite::beacon::DevnetSigner;
+use chain_lite::beacon::{BeaconSource, DevnetSigner, Entry};
 use chain_lite::execute::ProofVerifier;
-use chain_lite::genesis::Genesis;
+use chain_lite::genesis::CheckedGenesis;
 use chain_lite::ledger::Ledger;
 use chain_lite::mempool::Mempool;
 use chain_lite::store::MemoryIndex;
@@ -79,6 +79,23 @@ pub enum Out {
     Evidence(SignedVote<ChainContext>, SignedVote<ChainContext>),
 }
 
+/// The beacon's rounds, each signed once for all nodes and runs of the process: they have one key, and signing is what costs.
+struct Rounds(DevnetSigner);
+
+impl BeaconSource for Rounds {
+    fn round(&mut self, round: u64) -> Option<Entry> {
+        static SIGNED: Mutex<BTreeMap<([u8; 96], u64), Entry>> = Mutex::new(BTreeMap::new());
+        let mut signed = SIGNED.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (self.0.public_key(), round);
+        Some(
+            signed
+                .entry(key)
+                .or_insert_with(|| self.0.sign(round))
+                .clone(),
+        )
+    }
+}
+
 /// What a node needs besides its disk.
 #[derive(Clone)]
 pub struct Identity {
@@ -87,7 +104,7 @@ pub struct Identity {
     /// Signs votes.
     pub key: SigningKey,
     /// The chain.
-    pub genesis: Arc<Genesis>,
+    pub genesis: CheckedGenesis,
     /// Judges proofs.
     pub verifier: Arc<dyn ProofVerifier>,
     /// Gives beacon rounds.
@@ -137,7 +154,7 @@ impl Node {
             vfs,
             index,
             Path::new(HOME),
-            &who.genesis,
+            who.genesis.clone(),
             who.verifier.clone(),
         )?;
         let ledger = Arc::new(ledger);
@@ -149,7 +166,7 @@ impl Node {
             ledger,
             mempool: mempool.clone(),
             signer: signer.clone(),
-            beacon: Box::new(who.beacon.clone()),
+            beacon: Box::new(Rounds(who.beacon.clone())),
             timing: Timing::default(),
         });
         let (height, first) = app.next();
