@@ -320,11 +320,9 @@ impl Devnet {
             1 => None,
             count => Some(validators::places(&dir, count)?),
         };
+        let set = vec![secrets.validator()];
         #[cfg(feature = "bft")]
-        let set = several.as_ref().map(validators::Places::set);
-        #[cfg(not(feature = "bft"))]
-        let set = None;
-        let set = set.unwrap_or_else(|| vec![secrets.validator()]);
+        let set = several.as_ref().map_or(set, validators::Places::set);
         let genesis = open_genesis(
             &dir,
             &config,
@@ -539,11 +537,13 @@ impl Devnet {
 
     /// The validators that are processes of their own, running or not.
     pub fn fellows(&self) -> Vec<FellowEndpoint> {
+        let found = Vec::new();
         #[cfg(feature = "bft")]
-        let found = self.fellows.as_ref().map(validators::Fellows::endpoints);
-        #[cfg(not(feature = "bft"))]
-        let found = None;
-        found.unwrap_or_default()
+        let found = self
+            .fellows
+            .as_ref()
+            .map_or(found, validators::Fellows::endpoints);
+        found
     }
 
     /// Ends validator `number` (from 2) at once, as if its machine had failed.
