@@ -53,6 +53,8 @@ use crate::signing::ChainVerifier;
 pub const QUEUED_HEIGHTS: usize = 10;
 /// Longest pause between looks at the clock and the wish to stop.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long it may take until the engine listens.
+const LISTEN: Duration = Duration::from_secs(10);
 /// How long the runtime's tasks may take to end.
 const WIND_DOWN: Duration = Duration::from_secs(2);
 
@@ -286,8 +288,26 @@ fn run(
         finalized: None,
         streams: Streams::new(),
     };
+    // The first word comes when the address is had; a busy port is told by silence or by the end of the actors.
+    let first = async { tokio::time::timeout(LISTEN, channels.consensus.recv()).await };
+    let begun = match runtime.block_on(first) {
+        Ok(Some(message)) => driver.answer(message),
+        Ok(None) | Err(_) => {
+            let why = "it cannot listen there; is the port taken?".to_owned();
+            drop(told.send(Err(StartError::Engine(why))));
+            actors.actor.stop(None);
+            runtime.shutdown_timeout(WIND_DOWN);
+            return;
+        }
+    };
     drop(told.send(Ok(())));
+    let failed = begun.err().map(|error| EngineStatus::Failed {
+        why: error.to_string(),
+    });
     let status = loop {
+        if let Some(failed) = failed {
+            break failed;
+        }
         if control.is_stopping() {
             break EngineStatus::Stopped;
         }

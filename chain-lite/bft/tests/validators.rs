@@ -98,6 +98,55 @@ fn validator() {
     panic!("the engine ended: {:?}", engine.status());
 }
 
+#[test]
+fn addresses_that_would_fail_later_are_refused_at_the_start() {
+    let id = net::peer_id(&validator_key(1).to_bytes()).expect("a key");
+    assert!(net::check_peer(&format!("/ip4/127.0.0.1/tcp/1/p2p/{id}")).is_ok());
+    assert!(net::check_peer(&format!("/dns4/a.example/udp/1/quic-v1/p2p/{id}")).is_ok());
+    for bad in [
+        "/ip4/127.0.0.1/tcp/1".to_owned(),
+        "/ip4/127.0.0.1/tcp/1/p2p/me".to_owned(),
+        format!("/ip4/127.0.0.1/p2p/{id}"),
+        format!("127.0.0.1:1/p2p/{id}"),
+        String::new(),
+    ] {
+        assert!(net::check_peer(&bad).is_err(), "{bad}");
+    }
+    let home = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(open(home.path()));
+    let start = |listen: String| {
+        let config = Config {
+            listen,
+            peers: vec![],
+            home: home.path().to_owned(),
+            connections_per_ip: 5,
+        };
+        let parts = Parts {
+            mempool: Arc::new(Mempool::new(ledger.chain_id())),
+            signer: ChainSigner::new(ledger.chain_id(), validator_key(0)),
+            beacon: Box::new(beacon()),
+            timing: Timing::default(),
+            ledger: Arc::clone(&ledger),
+        };
+        net::start(config, parts, &validator_key(0).to_bytes())
+    };
+    assert!(start("/ip4/127.0.0.1".into()).is_err());
+    let busy = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = busy.local_addr().expect("bound").port();
+    assert!(
+        start(format!("/ip4/127.0.0.1/tcp/{port}")).is_err(),
+        "a busy port"
+    );
+    // Alone it is no quorum: it runs, makes no block, and stops when asked.
+    let engine = start("/ip4/127.0.0.1/tcp/0".into()).expect("starts");
+    assert_eq!(engine.status(), EngineStatus::Running);
+    engine.stop();
+    assert_eq!(
+        (engine.status(), ledger.tip().height),
+        (EngineStatus::Stopped, 0)
+    );
+}
+
 /// What a validator said of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Said {
