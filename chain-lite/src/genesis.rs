@@ -29,7 +29,7 @@ use crate::state::{WriteSet, key};
 use crate::units::TokenAmount;
 
 /// The only genesis version.
-pub const GENESIS_VERSION: u16 = 1;
+pub const GENESIS_VERSION: u16 = 2;
 /// Largest genesis in bytes.
 pub const MAX_GENESIS_BYTES: usize = 8 << 20;
 /// Most accounts that genesis may fund.
@@ -137,6 +137,9 @@ impl Genesis {
 
     /// From canonical bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, GenesisError> {
+        if let Some(version) = bytes.first_chunk().copied().map(u16::from_le_bytes) {
+            known_version(version)?;
+        }
         Ok(codec::decode(bytes, MAX_GENESIS_BYTES)?)
     }
 
@@ -149,6 +152,13 @@ impl Genesis {
             }
             .into());
         }
+        #[derive(Deserialize)]
+        struct Version {
+            version: u16,
+        }
+        if let Ok(Version { version }) = serde_json::from_slice(text) {
+            known_version(version)?;
+        }
         Ok(serde_json::from_slice(text)?)
     }
 
@@ -160,9 +170,7 @@ impl Genesis {
     /// Checks everything that can be checked before block 1. Costs the subgroup checks of the keys, a few ms each.
     pub fn check(self) -> Result<CheckedGenesis, GenesisError> {
         let content = |why: String| Err(GenesisError::Content(why));
-        if self.version != GENESIS_VERSION {
-            return content(format!("version {} is not {GENESIS_VERSION}", self.version));
-        }
+        known_version(self.version)?;
         if self.chain_name.is_empty()
             || self.chain_name.len() > 64
             || self.chain_name.chars().any(char::is_control)
@@ -341,6 +349,16 @@ const PINNED_KEYS: [(&str, &str); 4] = [
     ("window-64GiB", "59d2bf1857adc59a4f08fcf2afaa916b"),
 ];
 
+/// Rules change with the version: a chain is read by the programs that know its rules.
+fn known_version(version: u16) -> Result<(), GenesisError> {
+    if version == GENESIS_VERSION {
+        return Ok(());
+    }
+    Err(GenesisError::Content(format!(
+        "it has version {version} and this program knows version {GENESIS_VERSION}; use the holdfast that made the chain, or begin a new one"
+    )))
+}
+
 fn is_pinned(key: &CircuitKey) -> bool {
     use blake2::Digest;
     let digest = hex::encode(&blake2::Blake2b512::digest(&key.vk)[..16]);
@@ -485,6 +503,26 @@ pub(crate) mod tests {
             matches!(&error, GenesisError::NotPublic { what, .. } if what.contains("2KiB")),
             "{error}"
         );
+    }
+
+    #[test]
+    fn tm_h10_a_genesis_of_another_version_is_named_not_guessed() {
+        let genesis = crate::ledger::tests::genesis(1);
+        let mut bytes = genesis.to_bytes();
+        bytes[..2].copy_from_slice(&1u16.to_le_bytes());
+        let old = serde_json::json!({"version": 1, "chain_name": "before"}).to_string();
+        for refused in [
+            Genesis::from_bytes(&bytes[..40]),
+            Genesis::from_bytes(&bytes),
+            Genesis::from_json(old.as_bytes()),
+        ] {
+            let why = refused.unwrap_err().to_string();
+            assert!(
+                why.contains("version 1") && why.contains("version 2"),
+                "{why}"
+            );
+        }
+        assert_eq!(Genesis::from_bytes(&genesis.to_bytes()).unwrap(), genesis);
     }
 
     #[test]

@@ -372,11 +372,15 @@ pub(crate) fn set_validators(
     let since = work.height.saturating_add(2);
     for validator in validators {
         let kept = record(work.kv(), &validator.id)?;
-        if kept.jailed.is_some() {
-            let clean = Record {
-                since,
-                ..Record::default()
-            };
+        let since = match kept.jailed {
+            Some(_) => since,
+            None => kept.since,
+        };
+        let clean = Record {
+            since,
+            ..Record::default()
+        };
+        if clean != kept {
             save_record(work, &validator.id, &clean);
         }
     }

@@ -831,6 +831,15 @@ impl Ledger {
         if now_ms.is_some_and(|now| block.header.time_ms > now.saturating_add(MAX_TIME_AHEAD_MS)) {
             return wrong("time_ms");
         }
+        // A block stamped into the past would know the seeds of its own commitments (`beacon.md` §3). One that is taken up from
+        // an earlier round was judged when it was new.
+        let clock = self.genesis.genesis().clock;
+        let new = block.header.round == slot.round;
+        if let (ClockMode::Beacon { epoch_ms }, Some(now), true) = (clock, now_ms, new)
+            && block.header.time_ms.saturating_add(epoch_ms / 2) < now
+        {
+            return wrong("time_ms");
+        }
         let size = codec::encode(&block.body).len() as u64;
         limit("bytes", size, MAX_BODY_BYTES as u64)?;
         limit(
@@ -1493,6 +1502,22 @@ pub(crate) mod tests {
                 "{epoch} {refused}"
             );
         }
+        // Nor may it be older than half an epoch by the clock of who votes for it, unless it is decided already.
+        let slot = Slot {
+            height: ledger.tip().height + 1,
+            round: 0,
+        };
+        let late = build(1_801, now, 2, 0).unwrap();
+        let verdict = |by: Option<u64>| ledger.validate(late.block().clone(), slot, by).unwrap();
+        assert!(matches!(verdict(Some(now + 1_000)), Verdict::Valid(_)));
+        assert!(matches!(
+            verdict(Some(now + 1_001)),
+            Verdict::Invalid(BlockError::Header {
+                field: "time_ms",
+                ..
+            })
+        ));
+        assert!(matches!(verdict(None), Verdict::Valid(_)));
         // None of the due rounds, then some, then the rest: 256 a block.
         commit(build(1_801, now, 2, 0).unwrap());
         let mut next = 2;

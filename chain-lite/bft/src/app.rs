@@ -7,9 +7,9 @@
 //! it (trap 7), and a decided one is in the block log and synced before [`App::decided`] returns (trap 11).
 //! Crash: everything here is rebuilt from the ledger; votes are in the engine's own journal. [`App::get_value`] finds its own
 //! earlier proposal of the same height and round, so a restart never makes a second one.
-//! Memory: [`crate::parts`]' bounds, and at most [`KEPT_VALID`] judged blocks.
+//! Memory: [`crate::parts`]' bounds, at most [`KEPT_VALID`] judged blocks, and [`HEARD_PER_TURN`] kept ones of a round while it begins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ use crate::signing::{ChainSigner, ChainVerifier, kind_of};
 
 /// Judged blocks kept, so that committing one does not check its signatures again.
 const KEPT_VALID: usize = 4;
+/// Different blocks taken for one turn of a proposer: its own, and one more to show that it contradicts itself.
+const HEARD_PER_TURN: usize = 2;
 /// Rounds ahead of the present one whose proposals are taken: as far as the core looks.
 const MAX_ROUNDS_AHEAD: u32 = 10;
 /// Most bytes of blocks in one answer to a node that catches up; below the network's frame.
@@ -130,6 +132,8 @@ pub struct App {
     /// Newest height that came by catching up.
     synced: u64,
     valid: BTreeMap<(u64, BlockId), ValidBlock>,
+    /// Blocks announced for each turn, so that a proposer fills nobody's disk.
+    heard: BTreeMap<(u64, u32), BTreeSet<BlockId>>,
     announced: BTreeMap<(u64, BlockId), (Init, Signature)>,
 }
 
@@ -147,6 +151,7 @@ impl App {
             },
             synced: 0,
             valid: BTreeMap::new(),
+            heard: BTreeMap::new(),
             announced: BTreeMap::new(),
         }
     }
@@ -269,8 +274,7 @@ impl App {
             MAX_BLOCK_PROOFS,
         )?;
         let valid = ledger.build(slot, epoch, now_ms, beacons, txs)?;
-        ledger.save_undecided(valid.block())?;
-        Ok(Some(valid))
+        Ok(kept(ledger.save_undecided(valid.block()))?.then_some(valid))
     }
 
     /// Epoch and beacon entries of a block made now.
@@ -308,7 +312,16 @@ impl App {
         now_ms: u64,
     ) -> Result<Option<ProposedValue<ChainContext>>, LedgerError> {
         let (front, at, verifier) = (self.parts.ledger.front(), self.at, self.verifier);
-        let wanted = |init: &Init, sig: &Signature| is_wanted(&front, at, &verifier, init, sig);
+        let heard = &mut self.heard;
+        let wanted = |init: &Init, sig: &Signature| {
+            let turn = heard.entry((init.height.0, init.round)).or_default();
+            let room = turn.contains(&init.block) || turn.len() < HEARD_PER_TURN;
+            let wanted = room && is_wanted(&front, at, &verifier, init, sig);
+            if wanted {
+                turn.insert(init.block);
+            }
+            wanted
+        };
         match self
             .assembler
             .add(publisher, stream, sequence, part, wanted)
@@ -338,6 +351,13 @@ impl App {
             return value(Validity::Invalid);
         };
         let ledger = &self.parts.ledger;
+        // What we made was saved before it was announced. A block in our name that is not here is somebody else's, and kept it
+        // would stand in the place of our own when our turn comes.
+        let ours = block.header.proposer == self.address().0;
+        if ours && ledger.undecided_block(&init.block)?.is_none() {
+            tracing::warn!(proposer = %init.proposer, height = slot.height, "a block in our name that we did not make");
+            return Ok(None);
+        }
         match ledger.validate(block.clone(), slot, Some(now_ms))? {
             Verdict::Valid(valid) => {
                 if !kept(ledger.save_undecided(&block))? {
@@ -437,6 +457,7 @@ impl App {
             self.parts.mempool.committed(height, &ids, &view)?;
         }
         self.valid.retain(|(h, _), _| *h > height);
+        self.heard.retain(|(h, _), _| *h > height);
         self.announced.retain(|(h, _), _| *h > height);
         self.assembler.decided(Height(height));
         Ok(())

@@ -127,6 +127,8 @@ impl Announced {
         let h = &block.header;
         let fits = h.height == self.init.height.0
             && h.round <= self.init.round
+            // A new block is its announcer's own; one of an earlier round may be anybody's.
+            && (h.round < self.init.round || h.proposer == self.init.proposer.0)
             && block.id() == self.init.block;
         fits.then_some(block)
     }

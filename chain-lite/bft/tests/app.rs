@@ -288,6 +288,72 @@ fn a_block_is_streamed_again_by_the_next_proposer_and_by_anybody_who_heard_it() 
     );
 }
 
+/// An announcement of `block` for `round`, signed by validator `by`.
+fn announced(nodes: &[Node], block: &Block, round: u32, by: usize) -> Vec<Part> {
+    let signer = ChainSigner::new(nodes[0].app.ledger().chain_id(), validator_key(by));
+    let (init, bytes) = Announced::init(block, round, signer.address()).unwrap();
+    let signature = signer.parts(&init);
+    cut(&Announced {
+        init,
+        signature,
+        bytes,
+    })
+}
+
+/// The block that validator `by` proposes in `round` of height 1.
+fn proposal(nodes: &mut [Node], by: usize, round: u32) -> Block {
+    let ours = nodes[by].proposes(1, round).unwrap();
+    let ledger = nodes[by].app.ledger();
+    ledger
+        .undecided_block(&ours.value.value.0)
+        .unwrap()
+        .unwrap()
+}
+
+/// A proposer with many blocks for one turn shows two of them; the rest is not even kept.
+#[test]
+fn tm_v6_a_proposer_fills_nobodys_disk() {
+    let mut nodes = four();
+    let maker = proposer(&nodes, 1, 0);
+    let judge = (maker + 1) % 4;
+    let mut block = proposal(&mut nodes, maker, 0);
+    let mut taken = 0;
+    for _ in 0..6 {
+        block.header.time_ms += 1;
+        let parts = announced(&nodes, &block, 0, maker);
+        taken += usize::from(nodes[judge].hears(&parts).is_some());
+    }
+    assert_eq!(taken, 2);
+    assert_eq!(nodes[judge].app.ledger().undecided(1, 0).unwrap().len(), 2);
+}
+
+/// Somebody takes up a block of an earlier round that names us and that we never made: we do not keep it, and make our
+/// own when our turn comes. A new block that names another proposer than its announcer is nobody's.
+#[test]
+fn tm_v1_a_block_in_our_name_that_we_did_not_make_is_not_ours() {
+    let mut nodes = four();
+    let victim = proposer(&nodes, 1, 1);
+    let (round, by) = (2..9)
+        .map(|round| (round, proposer(&nodes, 1, round)))
+        .find(|(_, by)| *by != victim)
+        .unwrap();
+    let mut forged = proposal(&mut nodes, by, round);
+    forged.header.proposer = nodes[victim].app.address().0;
+    let parts = announced(&nodes, &forged, round, by);
+    assert_eq!(
+        nodes[victim].hears(&parts).map(|v| v.validity),
+        Some(Validity::Invalid)
+    );
+    forged.header.round = 1;
+    let parts = announced(&nodes, &forged, round, by);
+    assert_eq!(nodes[victim].hears(&parts), None);
+    nodes[victim].begins(1, 1);
+    assert!(
+        nodes[victim].proposes(1, 1).is_some(),
+        "its turn is its own"
+    );
+}
+
 #[test]
 fn tm_v6_forged_garbled_and_uncalled_proposals_get_no_vote() {
     let mut nodes = four();
@@ -325,10 +391,12 @@ fn tm_v6_forged_garbled_and_uncalled_proposals_get_no_vote() {
     let mut future = block.clone();
     future.header.time_ms = NOW + 6_000;
     let parts = announce(&future, 0, maker, keep);
-    assert_eq!(validity(&mut nodes[judge], &parts), Some(Validity::Invalid));
+    let other = (maker + 2) % 4;
+    assert_eq!(validity(&mut nodes[other], &parts), Some(Validity::Invalid));
     // Another block than the one announced, and bytes that are none.
     let parts = announce(&block, 0, maker, |a| a.init.block.0[0] ^= 1);
-    assert_eq!(validity(&mut nodes[judge], &parts), Some(Validity::Invalid));
+    let third = (maker + 3) % 4;
+    assert_eq!(validity(&mut nodes[third], &parts), Some(Validity::Invalid));
     // Out of turn, too far ahead in rounds and heights, decided already.
     let stranger = (0..4).find(|n| *n != maker).unwrap();
     assert_eq!(

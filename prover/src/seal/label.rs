@@ -200,34 +200,34 @@ fn fill_and_keep(
             &mut filling.failed,
         ));
     }
-    rayon::join(
-        || {
+    // Written by the pool and made durable by threads of their own, which wait for the disk: on one thread the next layer
+    // would wait with them.
+    std::thread::scope(|scope| {
+        let keep = || {
             for (dir, previous, pending, failed) in keeping {
-                *failed = keep(dir, previous, pending, progress).err();
+                match write(dir, previous, pending, progress) {
+                    Err(error) => *failed = Some(error),
+                    // TreeD by itself waits for the layer after it.
+                    Ok(()) if previous.is_some() && !pending.is_empty() => {
+                        scope.spawn(move || {
+                            let done = dir.commit(std::mem::take(pending), |_| ());
+                            *failed = done.err().map(SealError::from);
+                        });
+                    }
+                    Ok(()) => {}
+                }
             }
-        },
-        || label::fill_layer(layer, parents, &mut sectors, progress),
-    );
+        };
+        rayon::join(keep, || {
+            label::fill_layer(layer, parents, &mut sectors, progress);
+        });
+    });
     for filling in group.iter_mut().filter(|filling| filling.failed.is_none()) {
         let nodes = filling.next.len();
         let before = filling.previous.take();
         let next = before.map_or_else(|| Nodes::zeroed(nodes), |(_, labels)| labels);
         filling.previous = Some((layer, std::mem::replace(&mut filling.next, next)));
     }
-}
-
-/// Writes what is complete and not written yet, and makes it durable. TreeD by itself waits for the layer after it.
-fn keep(
-    dir: &mut SectorDir,
-    complete: Option<&(u32, Nodes)>,
-    pending: &mut Vec<(SectorFile, NodeFile)>,
-    progress: &dyn Progress,
-) -> Result<(), SealError> {
-    write(dir, complete, pending, progress)?;
-    if complete.is_some() && !pending.is_empty() {
-        dir.commit(std::mem::take(pending), |_| ())?;
-    }
-    Ok(())
 }
 
 /// TreeD, which needs the data alone, and the last complete layer.
