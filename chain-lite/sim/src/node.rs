@@ -365,12 +365,11 @@ impl Node {
         if self.host.failed.is_some() {
             return;
         }
-        let metrics = Default::default();
         let (core, host) = (&mut self.core, &mut self.host);
         let result: Result<(), malachite_core_consensus::Error<ChainContext>> = process!(
             input: input,
             state: core,
-            metrics: &metrics,
+            metrics: &Default::default(),
             with: effect => host.effect(effect)
         );
         if let Err(error) = result {
