@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(seen, Holder::Known { chain: THEIRS, pid });
         assert!(!seen.is_of(OURS) && seen.is_of(THEIRS));
         let words = fs::read_to_string(dir.path().join(HOLDER_FILE)).expect("reads");
-        for bad in ["", "x", &words[..70], &words.replace(' ', ""), "00 1\n"] {
+        for bad in ["", "x", &words[..60], &words.replace(' ', ""), "00 1\n"] {
             fs::write(dir.path().join(HOLDER_FILE), bad).expect("writes");
             assert_eq!(holder(&mut ours), Holder::Unknown, "{bad:?}");
             assert!(!Holder::Unknown.is_of(OURS));
