@@ -444,7 +444,7 @@ pub(crate) mod tests {
     #[test]
     fn every_broken_genesis_is_refused_with_its_cause() {
         let changes: Vec<(&str, fn(&mut Genesis))> = vec![
-            ("version", |g| g.version = 2),
+            ("version", |g| g.version = 3),
             ("name", |g| g.chain_name.clear()),
             ("name", |g| g.chain_name = "a\u{7}".into()),
             ("epoch", |g| g.clock = ClockMode::Logical { epoch_ms: 0 }),

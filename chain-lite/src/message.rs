@@ -931,14 +931,16 @@ pub(crate) mod tests {
         let pin = |msg: &Message| digest(&codec::encode(msg))[..16].to_owned();
         let pins: Vec<String> = later.iter().map(pin).collect();
         let expected = [
-            "af96732e4fefcf8e", // open_channel
-            "cae6f7412de10943", // redeem_voucher
-            "28be97dffa3f15d1", // settle_channel
-            "f8af8511820c0fb9", // collect_channel
-            "0a3184777b15aa75", // allow_data_cap
-            "dafe4ebe8ccf0695", // grant_data_cap
-            "6e55c5804ed45170", // announce_dispute
-            "49d9aec3ab484637", // dispute
+            "ccb8fa74f20dbbed", // set_validators
+            "77d24397f8bc668a", // report_double_vote
+            "ddb27c9dfad281c2", // open_channel
+            "f906ddca12180485", // redeem_voucher
+            "32f138dd23a7992b", // settle_channel
+            "59422db2de77a0c1", // collect_channel
+            "532c530cf400f809", // allow_data_cap
+            "05bf5a255d0e2a26", // grant_data_cap
+            "2bc16c4585cd640d", // announce_dispute
+            "22b6911277e14a04", // dispute
         ];
         assert_eq!(pins, expected);
     }

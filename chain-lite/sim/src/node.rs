@@ -365,11 +365,14 @@ impl Node {
         if self.host.failed.is_some() {
             return;
         }
+        // Nothing, unless the core's own metrics are built in by somebody else's wish.
+        #[allow(clippy::let_unit_value)]
+        let metrics = Default::default();
         let (core, host) = (&mut self.core, &mut self.host);
         let result: Result<(), malachite_core_consensus::Error<ChainContext>> = process!(
             input: input,
             state: core,
-            metrics: &Default::default(),
+            metrics: &metrics,
             with: effect => host.effect(effect)
         );
         if let Err(error) = result {

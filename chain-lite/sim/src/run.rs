@@ -585,6 +585,10 @@ impl<'a> World<'a> {
             }
         }
         self.mark(&[b"final", &node.to_le_bytes(), &ours.0.0, &ours.1]);
+        if self.machines[node].disk.is_dead() {
+            // The power failed in something that does not matter, such as clearing away what is decided.
+            return self.die(node, "the power fails");
+        }
         if height > self.seen {
             self.seen = height;
             self.first_seen(&ledger, height)?;
