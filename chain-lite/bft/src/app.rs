@@ -129,7 +129,7 @@ pub struct App {
     assembler: Assembler,
     /// Where the core is.
     at: Slot,
-    /// Newest height that came by catching up.
+    /// Newest height that came by catching up, or was decided without our vote.
     synced: u64,
     valid: BTreeMap<(u64, BlockId), ValidBlock>,
     /// Blocks announced for each turn, so that a proposer fills nobody's disk.
@@ -179,7 +179,9 @@ impl App {
         (Height(front.tip.height + 1), params)
     }
 
-    /// Whether the newest block came by catching up: then the next height begins at once, whatever the clock says.
+    /// Whether the newest block came by catching up or was decided without our vote: then the next height begins at once,
+    /// whatever the clock says. A validator that waited out its own epoch instead would stay an epoch behind for ever. To begin
+    /// early alone is harmless: nothing is decided before two thirds have begun.
     pub fn is_catching_up(&self) -> bool {
         self.synced > 0 && self.synced == self.parts.ledger.tip().height
     }
@@ -430,6 +432,16 @@ impl App {
             height,
             why: format!("block {id} was decided {why}"),
         };
+        // Decided without us: the others are ahead, and our clock is late. The body may have been here already, so that nobody
+        // asked us about a synced block.
+        let me = self.address();
+        if !certificate
+            .commit_signatures
+            .iter()
+            .any(|s| s.address == me)
+        {
+            self.synced = self.synced.max(height);
+        }
         if height <= self.parts.ledger.tip().height {
             // The engine's journal tells the last decision again after a crash between our commit and its own next step.
             let ours = self.parts.ledger.block(height)?.block.id();
