@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::log::{Disk, FileDisk};
+use crate::log::{Disk, FileDisk, sync_dir};
 
 /// What a chain's folder is kept on.
 pub trait Vfs: Send + Sync {
@@ -76,9 +76,6 @@ impl Vfs for OsVfs {
         fs::remove_file(path)
     }
     fn sync_names(&self, path: &Path) -> io::Result<()> {
-        match path.parent() {
-            Some(dir) if !dir.as_os_str().is_empty() => File::open(dir)?.sync_all(),
-            _ => Ok(()),
-        }
+        sync_dir(path)
     }
 }
