@@ -1,6 +1,6 @@
 //! Snapshots: the whole state of one height in one file, with the proof that it is the chain's.
 //!
-//! Walk: [`export`] on a node that has the chain → any way of carrying a file → [`import`] into an empty folder, from which
+//! Walk: [`export`] on a node that has the chain, or [`keep`] while it runs → any way of carrying a file → [`import`] into an empty folder, from which
 //! [`crate::ledger::Ledger::open`] goes on block by block. A node that is further behind than its peers remember, or in a hurry,
 //! joins this way (`spec/consensus.md` §4 trap 13, §5).
 //!
@@ -43,6 +43,10 @@ use crate::merkle::Hash;
 use crate::state::{KvRead, WriteSet, key};
 use crate::store::{self, Meta, Store};
 use crate::tree::{self, TreeUpdate};
+
+mod keeper;
+
+pub use keeper::{KEPT, Keeper, keep, newest};
 
 const MAGIC: &[u8; 8] = b"HFSNAP01";
 const END: u16 = u16::MAX;

@@ -13,7 +13,7 @@
 //! ```
 //! Crash: `chain_lite::ledger` and `chain_lite_bft::net` recover; a node that was away fetches what it missed from its peers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -67,7 +67,7 @@ pub struct Card {
 pub struct Network {
     /// The chain's beginning.
     pub genesis: Genesis,
-    /// The validators of genesis, and where they are.
+    /// The validators, and where they are: those of genesis, or since a change of the set those that `chain invite` was given.
     pub validators: Vec<Card>,
 }
 
@@ -124,6 +124,11 @@ fn open_or_create(path: &Path) -> Result<Wallet, ValidatorError> {
 /// The validator key of this home, made at first use. It has no passphrase: a validator must start by itself.
 fn validator_key(home: &Home) -> Result<Wallet, ValidatorError> {
     open_or_create(&home.root().join(VALIDATOR_FILE))
+}
+
+/// The key of a home that has one.
+pub fn existing_key(home: &Home) -> Result<Wallet, ValidatorError> {
+    Ok(Wallet::open(&home.root().join(VALIDATOR_FILE), || None)?)
 }
 
 /// This home's card: its key, made at first use, and where peers reach it.
@@ -207,6 +212,25 @@ pub fn found(
     Ok(network)
 }
 
+/// Writes the network file of a chain that exists, for who joins it when its validators have changed.
+pub fn invite(
+    folder: &Path,
+    validators: Vec<Card>,
+    genesis: Genesis,
+) -> Result<Network, ValidatorError> {
+    let path = folder.join(NETWORK_FILE);
+    let network = Network {
+        genesis,
+        validators,
+    };
+    if path.exists() && read_network(&path)?.genesis != network.genesis {
+        return Err(ValidatorError::OtherNetwork(path));
+    }
+    let text = serde_json::to_vec_pretty(&network).expect("plain fields serialise");
+    replace_file(folder, NETWORK_FILE, &text)?;
+    read_network(&path)
+}
+
 fn beacon_of(key: &Wallet) -> DevnetSigner {
     DevnetSigner::from_seed(&key.signing_key().to_bytes())
 }
@@ -229,15 +253,11 @@ pub fn read_network(path: &Path) -> Result<Network, ValidatorError> {
     network.genesis.clone().check()?;
     for card in &network.validators {
         net::check_peer(&card.address)?;
-        let named = |v: &Validator| v.id == card.id && v.power == card.power;
-        if !network.genesis.validators.iter().any(named) {
-            let text = format!(
-                "{}: {} is no validator of its genesis",
-                path.display(),
-                card.id
-            );
-            return Err(ValidatorError::Content(text));
-        }
+    }
+    let distinct: BTreeSet<ValidatorId> = network.validators.iter().map(|card| card.id).collect();
+    if distinct.len() != network.validators.len() {
+        let text = format!("{} names a validator twice", path.display());
+        return Err(ValidatorError::Content(text));
     }
     Ok(network)
 }
@@ -249,7 +269,7 @@ pub struct Joined {
     pub chain_id: ChainId,
     /// This home's key.
     pub id: ValidatorId,
-    /// Its share of the votes at genesis, if it is a validator there; else it follows.
+    /// Its share of the votes, if the network's file names it; else it follows.
     pub power: Option<u64>,
     /// All shares.
     pub total_power: u64,
@@ -296,7 +316,7 @@ fn same_file(a: &Path, b: &Path) -> bool {
 
 fn role(home: &Home, network: &Network) -> Result<Joined, ValidatorError> {
     let id = ValidatorId(validator_key(home)?.address().0);
-    let set = &network.genesis.validators;
+    let set = &network.validators;
     Ok(Joined {
         chain_id: network.genesis.chain_id(),
         id,

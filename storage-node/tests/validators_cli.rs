@@ -1,5 +1,5 @@
 //! Four operators found a network, join it and run it with the real binary, as `deploy/README.md` tells; one is killed and
-//! comes back, a follower joins, money moves. Built with feature `bft` only: `cargo test -p storage-node --features bft --test validators_cli`.
+//! comes back, one follower joins by blocks and another by a snapshot, money moves. Built with feature `bft` only: `cargo test -p storage-node --features bft --test validators_cli`.
 //!
 //! Every wait is for a condition and ends the test when it does not come.
 #![cfg(feature = "bft")]
@@ -89,6 +89,8 @@ impl Node {
                 "--rpc",
                 "127.0.0.1:0",
                 "--stop-with-stdin",
+                "--snapshot-every",
+                "10",
             ])
             .stdin(Stdio::piped())
             .stdout(log())
@@ -221,5 +223,134 @@ fn four_operators_found_join_and_run_a_chain_and_one_is_killed_and_rejoins() {
     let now = nodes[0].height();
     follower.reaches(now + 5);
     follower.stop();
+
+    // Another joins without the history, from a snapshot that a running validator made by itself.
+    let snapshot = text(&folder.path().join("state.hfs"));
+    let made = wait("a snapshot of a running node", || {
+        ask(
+            &home(0),
+            &["chain", "snapshot", "export", &snapshot, "--force"],
+        )
+    });
+    let late = folder.path().join("late");
+    let (id, height) = (
+        &made["chain_id"],
+        made["height"].as_u64().expect("a height"),
+    );
+    let id = id.as_str().expect("an id");
+    let checkpoint = format!("{height}:{}", made["id"].as_str().expect("an id"));
+    let import = ["chain", "snapshot", "import", &snapshot, "--chain-id", id];
+    said(&run(
+        &late,
+        &[&import[..], &["--checkpoint", &checkpoint]].concat(),
+    ));
+    said(&run(&late, &["chain", "join", &network]));
+    let late = Node::start(&late);
+    let now = nodes[0].height();
+    late.reaches(now + 5);
+    late.stop();
     nodes.into_iter().for_each(Node::stop);
+}
+
+/// A devnet with the embedded engine, money moved on it, is changed by a transaction and goes on with four validators, the first in the folder
+/// where it was.
+#[test]
+fn a_chain_of_one_embedded_validator_becomes_a_chain_of_four_in_its_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = |path: &Path| path.to_str().expect("text").to_owned();
+    let owner = folder.path().join("owner");
+    let first = owner.join("devnet");
+    let devnet = |log: &str| {
+        let log = || File::create(folder.path().join(log)).expect("a log");
+        let mut child = holdfast(&owner)
+            .args(["devnet", "up", "--providers", "1"])
+            .args(["--sector-size", "2KiB", "--epoch-ms", "100"])
+            .stdin(Stdio::null())
+            .stdout(log())
+            .stderr(log())
+            .spawn()
+            .expect("starts");
+        wait("the devnet", || {
+            let ended = child.try_wait().expect("is ours");
+            assert_eq!(ended, None, "the devnet ended");
+            ask(&owner, &["chain", "status"]).filter(|s| s["running"] == true)
+        });
+        child
+    };
+    let mut solo = devnet("solo.log");
+    let friend = folder.path().join("friend");
+    said(&run(&friend, &["wallet", "new"]));
+    let to = said(&run(&friend, &["wallet", "address"]));
+    said(&run(&owner, &["wallet", "transfer", to.trim(), "7"]));
+
+    // Cards of all four; the devnet's folder is the home of its validator.
+    let homes: Vec<PathBuf> = (1..4)
+        .map(|n| folder.path().join(format!("home-{n}")))
+        .collect();
+    let homes = [vec![first.clone()], homes].concat();
+    let free: Vec<TcpListener> = (0..4)
+        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
+        .collect();
+    let mut cards = String::new();
+    for (home, listener) in homes.iter().zip(&free) {
+        let port = listener.local_addr().expect("bound").port();
+        let listen = format!("/ip4/127.0.0.1/tcp/{port}");
+        cards.push_str(&said(&run(home, &["chain", "card", "--listen", &listen])));
+    }
+    drop(free);
+    let file = folder.path().join("cards");
+    std::fs::write(&file, cards).expect("writes");
+    let (file, net) = (text(&file), text(&folder.path().join("net")));
+    let url = ask(&owner, &["devnet", "status"]).expect("answers")["chain_url"]
+        .as_str()
+        .expect("an address")
+        .to_owned();
+    said(&run(&owner, &["chain", "invite", &file, "--out", &net]));
+    // Who has no vote approves nothing, and a change that nobody approved is refused.
+    let output = run(&homes[1], &["--chain", &url, "chain", "approve", &file]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(4) && errors.contains("no vote"),
+        "{errors}"
+    );
+    let approval = said(&run(&first, &["--chain", &url, "chain", "approve", &file]));
+    let approvals = folder.path().join("approvals");
+    std::fs::write(&approvals, approval).expect("writes");
+    let told = said(&run(
+        &owner,
+        &["chain", "set-validators", &text(&approvals)],
+    ));
+    assert!(told.contains("4 decide"), "{told}");
+    // The embedded engine has no quorum any more and says so.
+    wait("the end of the embedded engine", || {
+        solo.try_wait().expect("is ours")
+    });
+    let why = std::fs::read_to_string(folder.path().join("solo.log")).expect("a log");
+    assert!(why.contains("quorum"), "{why}");
+
+    let (network, beacon) = (
+        format!("{net}/network.json"),
+        text(&first.join("beacon.key")),
+    );
+    for home in &homes {
+        let told = said(&run(
+            home,
+            &["chain", "join", &network, "--beacon-key", &beacon],
+        ));
+        assert!(told.contains("as validator"), "{told}");
+    }
+    let mut nodes: Vec<Node> = homes.iter().map(|home| Node::start(home)).collect();
+    let before = ask(&first, &["chain", "status"]).expect("answers")["height"].as_u64();
+    let before = before.unwrap_or(0);
+    nodes.iter().for_each(|node| node.reaches(before + 5));
+    let set = ask(&homes[3], &["chain", "validators"]).expect("answers");
+    assert_eq!(set.as_array().map(Vec::len), Some(4));
+    // The same chain: the money is where it was, and it goes on without the validator that began it.
+    nodes[0].kill();
+    let now = nodes[1].height();
+    nodes[1].reaches(now + 5);
+    let url = std::fs::read_to_string(homes[1].join("chain.url")).expect("an address");
+    let balance = ask(&friend, &["--chain", url.trim(), "wallet", "balance"]).expect("answers");
+    assert!(balance["free"].to_string().contains('7'), "{balance}");
+    nodes.into_iter().skip(1).for_each(Node::stop);
 }

@@ -6,7 +6,8 @@
 //! * `status` says where the chain is, and what its last epochs minted and burnt;
 //! * `explain-reward` and `issuance` say where money comes from and goes to, epoch by epoch ([`super::explain`]);
 //! * `snapshot` carries the state without the blocks, see [`super::snapshot`].
-//! * `card`, `init`, `join`, `run`, `validators` are [`super::validator`]'s, in binaries with feature `bft`.
+//! * `card`, `init`, `join`, `run`, `validators` are [`super::validator`]'s, `approve`, `set-validators`, `invite`
+//!   [`super::governance`]'s, in binaries with feature `bft`.
 //!
 //! An export is written beside its name and renamed when it is complete and synced, so a half one is never mistaken for
 //! a whole one.
@@ -63,6 +64,15 @@ enum Action {
     /// List who decides the next block
     #[cfg(feature = "bft")]
     Validators,
+    /// Approve other validators with this validator's key; prints a line for `set-validators`
+    #[cfg(feature = "bft")]
+    Approve(super::governance::ApproveArgs),
+    /// Change the validators, once more than two thirds of the votes have approved
+    #[cfg(feature = "bft")]
+    SetValidators(super::governance::SetArgs),
+    /// Write network.json of a running chain, for those who join it
+    #[cfg(feature = "bft")]
+    Invite(super::governance::InviteArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -110,6 +120,12 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         Action::Run(args) => super::validator::run(args, context).await,
         #[cfg(feature = "bft")]
         Action::Validators => super::validator::validators(context).await,
+        #[cfg(feature = "bft")]
+        Action::Approve(args) => super::governance::approve(args, context).await,
+        #[cfg(feature = "bft")]
+        Action::SetValidators(args) => super::governance::set_validators(args, context).await,
+        #[cfg(feature = "bft")]
+        Action::Invite(args) => super::governance::invite(args, context).await,
     }
 }
 

@@ -32,6 +32,8 @@ pub mod devnet;
 pub mod error;
 pub mod explain;
 pub mod get;
+#[cfg(feature = "bft")]
+mod governance;
 pub mod ls;
 pub mod output;
 pub mod prover;

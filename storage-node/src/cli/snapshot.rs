@@ -1,6 +1,6 @@
 //! `holdfast chain snapshot`: the whole state of a chain in one file, to join it without its history.
 //!
-//! `export` reads this home's stopped chain; `import` fills an empty home, once the file's block is proven final and its leaves
+//! `export` reads this home's stopped chain, or copies the newest snapshot that its running node has made; `import` fills an empty home, once the file's block is proven final and its leaves
 //! give the root that this block certifies ([`chain_lite::snapshot`]). What is trusted comes from outside the file: the chain's id,
 //! and either genesis with the trust period or a checkpoint.
 
@@ -29,7 +29,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Write the state of this home's stopped chain into one file
+    /// Write the state of this home's chain into one file; from a running node, the newest snapshot that it made by itself
     Export(Export),
     /// Begin a chain in this home with a snapshot; it then goes on from there
     Import(Import),
@@ -108,8 +108,15 @@ fn export(args: Export, context: &Context) -> Result<(), CliError> {
     let home = log.parent().unwrap_or(Path::new("."));
     let genesis = audit::genesis_of(&log).map_err(|e| audit_error(&log, e))?;
     let verifier = Arc::new(Groth16Verifier::new(genesis.keys().clone()));
-    let ledger = Ledger::open(home, genesis.genesis(), verifier)
-        .map_err(|e| snapshot_error(home, e.into()))?;
+    let ledger = match Ledger::open(home, genesis.genesis(), verifier) {
+        Err(locked @ LedgerError::Locked { .. }) => {
+            let failed = |e| snapshot_error(home, e);
+            let made = snapshot::newest(home).map_err(failed)?;
+            let (file, report) = made.ok_or_else(|| failed(locked.into()))?;
+            return copy(&file, report, args.to, context);
+        }
+        opened => opened.map_err(|e| snapshot_error(home, e.into()))?,
+    };
     let mut target = Target::create(&args.to)?;
     let bar = context.out.bar("writing the state", 0, Unit::Bytes);
     let mut at = 0;
@@ -120,10 +127,25 @@ fn export(args: Export, context: &Context) -> Result<(), CliError> {
     bar.finish();
     let report = report.map_err(|e| snapshot_error(&args.to, e))?;
     target.publish(&args.to)?;
-    let done = Done {
-        file: args.to,
-        report,
-    };
+    exported(report, args.to, context)
+}
+
+/// Copies what a running node wrote. It was read whole just now; an import judges every byte again.
+fn copy(from: &Path, report: Report, to: PathBuf, context: &Context) -> Result<(), CliError> {
+    let failed = |e: std::io::Error| CliError::io("cannot copy", from, &e);
+    let mut source = std::fs::File::open(from).map_err(failed)?;
+    let mut target = Target::create(&to)?;
+    let copied = std::io::copy(&mut source, target.writer()).map_err(failed)?;
+    if copied != report.bytes {
+        let text = format!("{} changed while it was copied", from.display());
+        return Err(CliError::new(Class::BadData, text).hint("try again"));
+    }
+    target.publish(&to)?;
+    exported(report, to, context)
+}
+
+fn exported(report: Report, file: PathBuf, context: &Context) -> Result<(), CliError> {
+    let done = Done { file, report };
     context.out.result(&done, |d| {
         let r = &d.report;
         format!(
@@ -182,7 +204,7 @@ fn snapshot_error(path: &Path, error: SnapshotError) -> CliError {
     match &error {
         SnapshotError::Io { what, path, source } => CliError::io(what, path, source),
         SnapshotError::Ledger(LedgerError::Locked { .. }) => said(Class::Input)
-            .hint("stop the node that runs here first; a snapshot is made of a stopped chain"),
+            .hint("the node that runs here has made no snapshot yet (`chain run --snapshot-every`): wait for one, or stop the node"),
         SnapshotError::Occupied(_) => {
             said(Class::Input).hint("choose another --home for the new node")
         }

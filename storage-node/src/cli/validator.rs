@@ -4,12 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chain_lite::account::Address;
 use chain_lite::engine::EngineStatus;
+use chain_lite::snapshot;
 use chain_lite::units::TokenAmount;
 use chain_lite_bft::app::Timing;
 use prover::SectorSize;
@@ -89,6 +91,9 @@ pub struct RunArgs {
     /// Milliseconds until a silent proposer's turn is given up
     #[arg(long, default_value_t = 1500, value_name = "MS")]
     propose_timeout_ms: u64,
+    /// Blocks between snapshots in the chain's folder, from which others join (`chain snapshot export`); 0 makes none
+    #[arg(long, default_value_t = 10_000, value_name = "BLOCKS")]
+    snapshot_every: u64,
 }
 
 fn parse_fund(text: &str) -> Result<(Address, TokenAmount), String> {
@@ -127,7 +132,9 @@ pub async fn init(args: InitArgs, context: &Context) -> Result<(), CliError> {
         let text = format!("{} sectors need a public network's keys", args.sector_size);
         return Err(CliError::new(Class::Usage, text).hint("choose 2KiB, 8MiB or 512MiB"));
     }
-    let shop = Arc::new(Workshop::new(&context.config.params_dir).map_err(machine)?);
+    let shop = Arc::new(
+        Workshop::new(&context.config.params_dir).map_err(|e| machine("the proving keys", &e))?,
+    );
     let progress: Arc<dyn prover::Progress> = Arc::new(BarProgress::new(&context.out));
     let keys = crate::devnet::make_keys(&shop, args.sector_size, &progress).await?;
     let mut accounts: BTreeMap<Address, TokenAmount> = args.fund.into_iter().collect();
@@ -164,7 +171,7 @@ pub async fn init(args: InitArgs, context: &Context) -> Result<(), CliError> {
     })
 }
 
-fn read_cards(path: &Path) -> Result<Vec<Card>, CliError> {
+pub(super) fn read_cards(path: &Path) -> Result<Vec<Card>, CliError> {
     let text = std::fs::read_to_string(path).map_err(|e| CliError::io("cannot read", path, &e))?;
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     let cards: Result<Vec<Card>, _> = lines.map(serde_json::from_str).collect();
@@ -184,7 +191,7 @@ pub fn join(args: &JoinArgs, context: &Context) -> Result<(), CliError> {
             j.chain_id, j.id, j.total_power
         ),
         None => format!(
-            "joined chain {} as a follower ({} is no validator of its genesis); start it with `holdfast chain run`",
+            "joined chain {} as a follower ({} is none of its validators); start it with `holdfast chain run`",
             j.chain_id, j.id
         ),
     })
@@ -210,6 +217,10 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
         timing,
     };
     let node = validator::run(&context.config.home, config).await?;
+    let snapshots = NonZeroU64::new(args.snapshot_every)
+        .map(|every| snapshot::keep(Arc::clone(node.ledger()), every))
+        .transpose()
+        .map_err(|e| machine("the folder of snapshots", &e))?;
     let started = Started {
         chain_id: node.ledger().chain_id(),
         chain_url: node.url(),
@@ -232,6 +243,7 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
         () = stdin_ended(args.stop_with_stdin) => {}
     }
     let status = node.status();
+    drop(snapshots);
     node.shutdown().await?;
     match status {
         EngineStatus::Failed { why } => Err(CliError::new(
@@ -268,8 +280,8 @@ pub async fn validators(context: &Context) -> Result<(), CliError> {
     })
 }
 
-fn machine(error: impl std::error::Error) -> CliError {
-    CliError::caused(Class::Machine, "the proving keys", &error)
+fn machine(what: &str, error: &impl std::error::Error) -> CliError {
+    CliError::caused(Class::Machine, what, error)
 }
 
 impl From<ValidatorError> for CliError {

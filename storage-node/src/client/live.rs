@@ -74,7 +74,8 @@ fn failure(error: ChainError) -> ChainFailure {
     }
 }
 
-fn disbelief(error: ProvenError) -> ChainFailure {
+/// What a client makes of it.
+pub(crate) fn disbelief(error: ProvenError) -> ChainFailure {
     match error {
         ProvenError::Chain(error) => failure(error),
         ProvenError::NotNow { .. } => ChainFailure::Unreachable(error.to_string()),

@@ -1,0 +1,223 @@
+//! Snapshots that a running node makes by itself, so that a newcomer can join without its history and nobody has to stop.
+//!
+//! Walk: [`keep`] beside the engine → every so many blocks a file `snapshots/<height>.hfs` in the chain's folder → `holdfast chain
+//! snapshot export` copies the [`newest`] → [`super::import`] elsewhere. Spec: `consensus.md` §4 trap 13.
+//!
+//! The state is read from a [view](crate::store::View), so the chain goes on meanwhile; each block made during an export costs memory for
+//! what it overwrote, until the export ends. Disk: [`KEPT`] files and the one being written.
+//! Crash: a file is written beside its name, synced and renamed; a half one is deleted when the node starts again. Failure (a full
+//! disk): a warning and the next try a round later, never an end of the node.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::{Report, SnapshotError, io, scan};
+use crate::ledger::Ledger;
+use crate::log::sync_dir;
+
+/// Folder in a chain's folder.
+const FOLDER: &str = "snapshots";
+/// Being written.
+const NEW: &str = "new.tmp";
+const ENDING: &str = "hfs";
+/// How many are kept, the newest ones.
+pub const KEPT: usize = 2;
+/// Longest pause between looks at the wish to stop.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The thread that makes snapshots; it ends when this is dropped, after the file it is writing.
+#[derive(Debug)]
+pub struct Keeper {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic in it was reported by its own hook.
+            drop(thread.join());
+        }
+    }
+}
+
+/// Makes a snapshot whenever the chain has passed another multiple of `every` blocks.
+pub fn keep(ledger: Arc<Ledger>, every: NonZeroU64) -> Result<Keeper, SnapshotError> {
+    let folder = ledger.home().join(FOLDER);
+    fs::create_dir_all(&folder).map_err(io("creating", &folder))?;
+    let half = folder.join(NEW);
+    match fs::remove_file(&half) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(io("deleting", &half)(error));
+        }
+        _ => {}
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    let work = move || run(&ledger, &folder, every, &told);
+    let builder = std::thread::Builder::new().name("snapshots".into());
+    let thread = builder
+        .spawn(work)
+        .map_err(io("starting a thread for", Path::new(FOLDER)))?;
+    Ok(Keeper {
+        stop,
+        thread: Some(thread),
+    })
+}
+
+fn run(ledger: &Ledger, folder: &Path, every: NonZeroU64, stop: &AtomicBool) {
+    let mut seen = ledger.tip().height;
+    while !stop.load(Ordering::Relaxed) {
+        let tip = ledger.wait_beyond(seen, LOOK).height;
+        let due = tip / every > seen / every;
+        seen = tip;
+        if !due {
+            continue;
+        }
+        match write(ledger, folder) {
+            Ok(report) => tracing::info!(
+                height = report.height,
+                bytes = report.bytes,
+                "wrote a snapshot"
+            ),
+            // The first blocks after an import.
+            Err(SnapshotError::NotYet(why)) => tracing::debug!(why, "no snapshot yet"),
+            Err(error) => {
+                tracing::warn!(%error, folder = %folder.display(), "no snapshot was written")
+            }
+        }
+    }
+}
+
+/// Writes one snapshot into `folder` and deletes all but the newest [`KEPT`].
+fn write(ledger: &Ledger, folder: &Path) -> Result<Report, SnapshotError> {
+    let half = folder.join(NEW);
+    let file = File::create(&half).map_err(io("creating", &half))?;
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    let report = super::export(ledger, &mut out, &mut |_| ())?;
+    out.flush().map_err(io("writing", &half))?;
+    out.get_ref().sync_all().map_err(io("syncing", &half))?;
+    let name = folder.join(format!("{}.{ENDING}", report.height));
+    fs::rename(&half, &name).map_err(io("renaming", &half))?;
+    sync_dir(folder).map_err(io("syncing", folder))?;
+    for (_, old) in all(folder)?.into_iter().rev().skip(KEPT) {
+        fs::remove_file(&old).map_err(io("deleting", &old))?;
+    }
+    Ok(report)
+}
+
+/// Height and path of each snapshot in the folder, oldest first.
+fn all(folder: &Path) -> Result<Vec<(u64, PathBuf)>, SnapshotError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        entries => entries.map_err(io("reading", folder))?,
+    };
+    let mut found = vec![];
+    for entry in entries {
+        let path = entry.map_err(io("reading", folder))?.path();
+        let height = path
+            .file_stem()
+            .and_then(|stem| stem.to_str()?.parse().ok());
+        if let Some(height) = height
+            && path.extension().is_some_and(|ending| ending == ENDING)
+        {
+            found.push((height, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The newest snapshot that the node of this chain's folder has made, read whole for its form, and what it says of itself.
+pub fn newest(chain_home: &Path) -> Result<Option<(PathBuf, Report)>, SnapshotError> {
+    let Some((_, path)) = all(&chain_home.join(FOLDER))?.pop() else {
+        return Ok(None);
+    };
+    let (base, bytes) = scan(&path)?;
+    let genesis = crate::genesis::Genesis::from_bytes(&base.head.genesis)?;
+    let report = Report {
+        chain_id: genesis.chain_id(),
+        height: base.header().height,
+        id: base.header().id(),
+        leaves: base.leaves,
+        bytes,
+    };
+    Ok(Some((path, report)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::tests::{advance, genesis, open};
+
+    fn heights(home: &Path) -> Vec<u64> {
+        let found = all(&home.join(FOLDER)).unwrap();
+        found.into_iter().map(|(height, _)| height).collect()
+    }
+
+    /// Waits for a condition; the test's harness ends it if that never comes.
+    fn wait(mut done: impl FnMut() -> bool) {
+        while !done() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_running_node_keeps_its_newest_two_snapshots_and_each_can_be_taken_in() {
+        let home = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(open(home.path(), &genesis(3)).unwrap());
+        let folder = home.path().join(FOLDER);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(NEW), b"cut by a crash").unwrap();
+        let keeper = keep(Arc::clone(&ledger), NonZeroU64::new(5).unwrap()).unwrap();
+        assert!(!folder.join(NEW).exists());
+        assert_eq!(newest(home.path()).unwrap(), None);
+        let mut made = vec![];
+        for _ in 0..4 {
+            advance(&ledger, 5);
+            let before = made.last().copied();
+            wait(|| heights(home.path()).last().copied() > before);
+            made.push(*heights(home.path()).last().unwrap());
+        }
+        drop(keeper);
+        assert_eq!(heights(home.path()), made[2..], "the newest two");
+        assert!(!folder.join(NEW).exists());
+        let (path, report) = newest(home.path()).unwrap().unwrap();
+        let taken = tempfile::tempdir().unwrap();
+        let chain = taken.path().join("chain");
+        let anchor = super::super::Anchor::Checkpoint {
+            height: report.height,
+            id: ledger.block(report.height).unwrap().block.header.id(),
+        };
+        let got = super::super::import(&chain, &path, ledger.chain_id(), anchor, 0, &mut |_| ());
+        assert_eq!(got.unwrap(), report);
+        // A damaged file is told, not handed on.
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[40] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert!(newest(home.path()).is_err());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_stops_no_node() {
+        let home = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(open(home.path(), &genesis(3)).unwrap());
+        let keeper = keep(Arc::clone(&ledger), NonZeroU64::new(1).unwrap()).unwrap();
+        let folder = home.path().join(FOLDER);
+        // A folder stands where the new file is to be written.
+        fs::create_dir(folder.join(NEW)).unwrap();
+        advance(&ledger, 5);
+        assert!(write(&ledger, &folder).is_err());
+        fs::remove_dir(folder.join(NEW)).unwrap();
+        advance(&ledger, 1);
+        wait(|| !heights(home.path()).is_empty());
+        drop(keeper);
+    }
+}
