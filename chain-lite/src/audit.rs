@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prover::snark::CircuitId;
 use prover::spec::{RegisteredSeal, SectorSize};
@@ -21,19 +21,19 @@ use prover::{CommD, CommR, PostRandomness, ProverId, SectorNumber, Seed, Ticket}
 use serde::{Deserialize, Serialize};
 
 use crate::account::{Address, Blake3Root, ChainId, DealId, ProviderId, TxId};
-use crate::beacon::Entry;
-use crate::block::{BLOCK_VERSION, Block, BlockId, FinalBlock, Outcomes};
-use crate::certificate::{Validator, ValidatorSet};
-use crate::clock;
+use crate::beacon::{BeaconSchedule, Entry};
+use crate::block::{Block, BlockId, FinalBlock, Outcomes};
+use crate::certificate::{ValidatorId, ValidatorSet};
 use crate::deal::{Deal, DealStatus};
 use crate::error::StoreError;
 use crate::events::{Event, EventRecord};
-use crate::execute::{self, Applied, BlockCtx, ProofError, ProofVerifier};
+use crate::execute::{Applied, BlockCtx, ProofError, ProofVerifier};
 use crate::genesis::{CheckedGenesis, Genesis, NetworkKind};
 use crate::governance;
 use crate::invariants;
+use crate::ledger::{self, Front, LedgerError, Slot, Tip};
 use crate::log::{BEGINS_AT_SNAPSHOT, ChainFile, LogError, Mark};
-use crate::message::{Message, SignedTx};
+use crate::message::Message;
 use crate::query::{self, SectorView};
 use crate::sector::dispute::{self, PostId};
 use crate::state::{self, KvRead, MemoryState, Network, key};
@@ -575,6 +575,7 @@ fn check_linked(
     if header.tx_root != last.block.body.root() {
         return Err("its body is not the one its header commits to".into());
     }
+    ledger::check_limits(&last.block.body).map_err(|e| e.to_string())?;
     sets.take(&last.block)?;
     last.certificate
         .verify(&genesis.chain_id(), header.height, &id, &sets.now)
@@ -587,22 +588,42 @@ fn check_linked(
 
 /// The validator sets of a file that is not executed. Headers carry hashes only; what a set is follows from the block that
 /// decided it: from the sets that its messages name, without those whom it may have jailed. The hash says which it is.
+///
+/// Anybody may send messages that come to nothing: sets that nobody approved, reports without evidence. None of them may hide
+/// the real one, so every named set is tried, and only validators who earned it count as jailed.
 struct SetsOfFile {
+    chain_id: ChainId,
+    /// Missed turns in a row that jail, if any do.
+    max_missed: u32,
     now: ValidatorSet,
     next: ValidatorSet,
-    /// Sets that the block before may have decided.
-    decided: Vec<ValidatorSet>,
+    /// Turns that validators missed in a row. A set change may have made the state forget some of them: never fewer than there.
+    missed: BTreeMap<ValidatorId, u32>,
+    decided: Decided,
+}
+
+/// What a block may have decided: its newest set with one list of suspects, and every set that it names with another.
+#[derive(Default)]
+struct Decided {
+    late: Vec<ValidatorId>,
+    named: Vec<ValidatorSet>,
+    /// Whoever voted twice by a report in the block.
+    proven: Vec<ValidatorId>,
 }
 
 impl SetsOfFile {
-    /// Most validators that one block is thought to jail here: a bound on what a hostile file can make us try.
-    const MAX_JAILED: usize = 6;
+    /// Most validators of whom every choice is tried: a bound on what a hostile file can make us do. Above it only "all of them"
+    /// is, which is what happens when a row of dead validators reaches its last turn in one block.
+    const MAX_CHOICES: usize = 6;
 
     fn new(genesis: &CheckedGenesis) -> Self {
         Self {
+            chain_id: genesis.chain_id(),
+            max_missed: genesis.genesis().params.missed_proposals_max,
             now: genesis.validators().clone(),
             next: genesis.validators().clone(),
-            decided: Vec::new(),
+            missed: BTreeMap::new(),
+            decided: Decided::default(),
         }
     }
 
@@ -616,11 +637,7 @@ impl SetsOfFile {
             return Err("its validators are not those that the block before announced".into());
         }
         if header.next_validators_hash != self.next.hash() {
-            let named = self
-                .decided
-                .iter()
-                .find(|set| set.hash() == header.next_validators_hash);
-            self.next = named.cloned().ok_or(
+            self.next = self.announced(&header.next_validators_hash).ok_or(
                 "it announces validators that do not follow from the block before; `holdfast audit chain` executes it and says more",
             )?;
         }
@@ -628,36 +645,77 @@ impl SetsOfFile {
         Ok(())
     }
 
-    fn decidable(&self, block: &Block) -> Vec<ValidatorSet> {
+    /// The set of this hash among those that the block before may have decided.
+    fn announced(&self, hash: &[u8; 32]) -> Option<ValidatorSet> {
+        let Decided {
+            late,
+            named,
+            proven,
+        } = &self.decided;
+        let both: Vec<_> = late.iter().chain(proven).copied().collect();
+        let unnamed = without(&self.next, &both, hash);
+        unnamed.or_else(|| named.iter().find_map(|set| without(set, proven, hash)))
+    }
+
+    fn decidable(&mut self, block: &Block) -> Decided {
         let header = &block.header;
-        let (mut bases, mut suspects) = (vec![self.next.clone()], BTreeSet::new());
-        let turns = header.round.min(Self::MAX_JAILED as u32);
-        suspects.extend((0..turns).map(|r| self.now.proposer(header.height, header.round - 1 - r)));
+        let turns = governance::turns(&self.now, header.height, header.round);
+        self.missed.remove(&turns.proposer);
+        let mut decided = Decided::default();
+        for id in turns.late {
+            let missed = self.missed.entry(id).or_default();
+            *missed = missed.saturating_add(1);
+            if self.max_missed > 0 && *missed > self.max_missed {
+                decided.late.push(id);
+            }
+        }
+        // Only members have turns: who left is forgotten.
+        let (now, next) = (&self.now, &self.next);
+        self.missed
+            .retain(|id, _| now.power_of(id).is_some() || next.power_of(id).is_some());
+        let mut proven = BTreeSet::new();
         for msg in block.body.txs.iter().flat_map(|tx| &tx.tx.msgs) {
             match msg {
-                Message::SetValidators { validators, .. } => {
-                    bases.extend(ValidatorSet::new(validators.clone()).ok());
+                // At least one approval, so that a block's limit of proofs is one of these sets too.
+                Message::SetValidators {
+                    validators,
+                    approvals,
+                    ..
+                } if !approvals.is_empty() => {
+                    // Of a set that a header announces the keys were judged by who executed the block.
+                    let set = ValidatorSet::checked_before(validators.clone());
+                    decided.named.extend(set.ok());
                 }
-                Message::ReportDoubleVote { evidence } => {
-                    suspects.insert(evidence.validator);
+                Message::ReportDoubleVote { evidence } if evidence.holds(&self.chain_id) => {
+                    proven.insert(evidence.validator);
                 }
                 _ => {}
             }
         }
-        let suspects: Vec<_> = suspects.into_iter().take(Self::MAX_JAILED).collect();
-        bases.truncate(Self::MAX_JAILED);
-        let mut sets = Vec::new();
-        for base in &bases {
-            for jailed in 0..1u32 << suspects.len() {
-                let out = |v: &Validator| {
-                    (0..suspects.len()).any(|i| jailed >> i & 1 == 1 && suspects[i] == v.id)
-                };
-                let rest = base.validators().iter().filter(|v| !out(v)).copied();
-                sets.extend(ValidatorSet::checked_before(rest.collect()).ok());
-            }
-        }
-        sets
+        decided.proven = proven.into_iter().collect();
+        decided
     }
+}
+
+/// `set` without some of `suspects`, if that has this hash.
+fn without(set: &ValidatorSet, suspects: &[ValidatorId], hash: &[u8; 32]) -> Option<ValidatorSet> {
+    let members = suspects.iter().filter(|id| set.power_of(id).is_some());
+    let members: BTreeSet<&ValidatorId> = members.collect();
+    let members: Vec<&ValidatorId> = members.into_iter().collect();
+    let all = u32::MAX;
+    let choices = match members.len() <= SetsOfFile::MAX_CHOICES {
+        true => (0..1u32 << members.len()).collect(),
+        false => vec![0, all],
+    };
+    choices.into_iter().find_map(|choice| {
+        let out = |id: &ValidatorId| match members.binary_search(&id) {
+            Ok(at) => choice == all || choice >> at & 1 == 1,
+            Err(_) => false,
+        };
+        let rest = set.validators().iter().filter(|v| !out(&v.id)).copied();
+        let rest = ValidatorSet::checked_before(rest.collect()).ok()?;
+        (rest.hash() == *hash).then_some(rest)
+    })
 }
 
 fn replay_with(
@@ -785,50 +843,30 @@ impl Machine {
             .map_err(|e| format!("the block cannot be read: {e}"))?;
         let header = &last.block.header;
         let id = last.block.id();
-        self.check_header(genesis, &last)?;
+        let (front, slot) = (self.front()?, Slot::of(&last.certificate));
+        ledger::follows(genesis, &front, &last.block, slot).map_err(|e| e.to_string())?;
         last.certificate
-            .verify(
-                &genesis.chain_id(),
-                header.height,
-                &id,
-                &self.validators()?.0,
-            )
+            .verify(&genesis.chain_id(), header.height, &id, &front.validators)
             .map_err(|e| e.to_string())?;
-        let totals = self.totals()?;
-        let entries = &last.block.body.beacons;
-        let beacons = genesis
-            .beacons()
-            .check_rounds(totals.beacon_tip, header.epoch, entries);
-        let beacons = beacons.map_err(|e| e.to_string())?;
-        let due = beacons.iter().zip(entries);
+        let beacons =
+            ledger::check_body(genesis, &front, &last.block, BeaconSchedule::check_rounds)
+                .map_err(|e| e.to_string())?;
+        let due = beacons.iter().zip(&last.block.body.beacons);
         self.rounds
             .extend(due.map(|((of, _), entry)| (header.height, (*of, entry.clone()))));
-        let check = |(i, tx): (usize, SignedTx)| {
-            tx.check(&genesis.chain_id())
-                .map_err(|e| format!("transaction {i}: {e}"))
-        };
-        let txs = last
-            .block
-            .body
-            .txs
-            .iter()
-            .cloned()
-            .enumerate()
-            .map(check)
-            .collect::<Result<Vec<_>, _>>()?;
-        let context = BlockCtx {
-            chain_id: genesis.chain_id(),
-            height: header.height,
-            round: header.round,
-            epoch: header.epoch,
-            beacons,
-        };
+        let txs = ledger::check_all(last.block.body.txs.clone(), &genesis.chain_id())
+            .map_err(|e| e.to_string())?;
+        let context = ledger::context_of(header, beacons);
         let recorder = Recorder {
             inner: verifier,
             seen: Mutex::default(),
         };
         let applied =
-            execute::apply(&self.state, &context, &txs, &recorder).map_err(|e| e.to_string())?;
+            ledger::apply_checked(&self.state, &context, &txs, &recorder).map_err(|error| {
+                // Broken sums say of themselves what they are; the report says it of the whole chain.
+                self.report.supply_ok &= !matches!(error, LedgerError::Invariant { .. });
+                error.to_string()
+            })?;
         let facts = BlockFacts::new(&self.state, &context, &applied).map_err(|e| e.to_string())?;
         visitor.before(&facts);
         self.state.commit(&applied.writes);
@@ -864,10 +902,6 @@ impl Machine {
             proofs: &proofs,
             bytes_read,
         });
-        if !self.totals()?.supply_holds() {
-            self.report.supply_ok = false;
-            return Err("I1: the places where money is do not add up to genesis + minted".into());
-        }
         Ok(())
     }
 
@@ -892,45 +926,24 @@ impl Machine {
         Ok(proofs)
     }
 
-    fn check_header(&self, genesis: &CheckedGenesis, last: &FinalBlock) -> Result<(), String> {
-        let header = &last.block.header;
-        let (set, next) = self.validators()?;
+    /// The chain so far, as the ledger's own rules want it.
+    fn front(&self) -> Result<Front, String> {
+        let sets = governance::sets(&self.state).map_err(|e| e.to_string())?;
+        let (validators, next) = sets.ok_or("the state has no validators")?;
         let before = &self.report;
-        let (mode, beacons) = (genesis.genesis().clock, genesis.beacons());
-        let (parent, time) = (before.epoch, header.time_ms);
-        let epoch_follows = clock::follows(mode, beacons, parent, header.epoch, time);
-        let claims = [
-            ("version", header.version == BLOCK_VERSION),
-            ("chain id", header.chain_id == genesis.chain_id()),
-            ("height", header.height == before.blocks + 1),
-            ("parent", header.parent_id == before.tip),
-            (
-                "state root of the block before",
-                header.prev_state_root == before.state_root,
-            ),
-            (
-                "receipt root of the block before",
-                header.prev_receipt_root == self.receipt_root,
-            ),
-            ("epoch", epoch_follows),
-            ("time", header.time_ms > self.time_ms),
-            (
-                "validators",
-                header.validators_hash == set.hash() && header.next_validators_hash == next.hash(),
-            ),
-            ("round", header.round <= last.certificate.round()),
-            (
-                "proposer",
-                header.proposer == set.proposer(header.height, header.round),
-            ),
-            ("transaction root", header.tx_root == last.block.body.root()),
-        ];
-        match claims.iter().find(|(_, holds)| !holds) {
-            Some((claim, _)) => Err(format!(
-                "the header's {claim} does not follow from the blocks before"
-            )),
-            None => Ok(()),
-        }
+        Ok(Front {
+            tip: Tip {
+                height: before.blocks,
+                id: before.tip,
+                epoch: before.epoch,
+                time_ms: self.time_ms,
+                state_root: before.state_root,
+                receipt_root: self.receipt_root,
+            },
+            validators: Arc::new(validators),
+            next_validators: Arc::new(next),
+            beacon_tip: self.totals()?.beacon_tip,
+        })
     }
 
     fn count(
@@ -953,12 +966,6 @@ impl Machine {
             .iter()
             .filter(|e| matches!(e.event, Event::SectorFaulted { .. }))
             .count() as u64;
-    }
-
-    /// Validators of the next block and of the one after it.
-    fn validators(&self) -> Result<(ValidatorSet, ValidatorSet), String> {
-        let sets = governance::sets(&self.state).map_err(|e| e.to_string())?;
-        sets.ok_or_else(|| "the state has no validators".into())
     }
 
     fn totals(&self) -> Result<Network, String> {
@@ -1549,12 +1556,12 @@ mod tests {
         );
         let lies: Vec<(&str, u64, Box<dyn Fn(&mut FinalBlock)>)> = vec![
             (
-                "state root",
+                "prev_state_root",
                 3,
                 Box::new(|b| b.block.header.prev_state_root[0] ^= 1),
             ),
             (
-                "receipt root",
+                "prev_receipt_root",
                 3,
                 Box::new(|b| b.block.header.prev_receipt_root[0] ^= 1),
             ),
@@ -1563,11 +1570,7 @@ mod tests {
                 3,
                 Box::new(|b| b.block.header.parent_id.0[0] ^= 1),
             ),
-            (
-                "transaction root",
-                3,
-                Box::new(|b| b.block.header.tx_root[0] ^= 1),
-            ),
+            ("tx_root", 3, Box::new(|b| b.block.header.tx_root[0] ^= 1)),
             ("epoch", 3, Box::new(|b| b.block.header.epoch.0 += 1)),
             (
                 "validators",
@@ -1601,7 +1604,7 @@ mod tests {
             ),
             // An honest-looking block that drops a transaction: only the next header's state root gives it away.
             (
-                "does not follow",
+                "state_root",
                 4,
                 Box::new(|b| {
                     b.block.body.txs.pop();
@@ -1610,7 +1613,7 @@ mod tests {
             ),
         ];
         for (word, height, lie) in lies {
-            let at = if word == "does not follow" { 3 } else { height };
+            let at = if word == "state_root" { 3 } else { height };
             let file = forged(&path, at, &|b| {
                 lie(b);
                 resign(b);
@@ -1635,6 +1638,58 @@ mod tests {
                 .what
                 .contains("not a validator")
         );
+    }
+
+    /// What the ledger refuses to vote for, the auditor finds too, although its validators signed it.
+    #[test]
+    fn tm_v6_a_signed_block_beyond_its_limits_or_without_its_beacon_is_found() {
+        let (_home, path, _) = exported(5);
+        let chain = genesis_of(&path).unwrap().chain_id();
+        // 257 proofs that prove nothing: each transaction only fails when it is executed.
+        let flood = move |from: u64| {
+            let msg = Message::ProveCommit {
+                provider: ProviderId(1000),
+                sector: SectorNumber(1),
+                proof: vec![0; 192],
+            };
+            let mut tx = transfer(chain, from, 5, 0).tx;
+            tx.msgs = vec![msg; if from == 0 { 1 } else { 64 }];
+            crate::message::sign(tx, &user(from))
+        };
+        type Lie = Box<dyn Fn(&mut Block)>;
+        let lies: [(&str, Lie); 3] = [
+            (
+                "257 proofs, more than 256",
+                Box::new(move |b| b.body.txs = (0..5).map(flood).collect()),
+            ),
+            (
+                "bytes, more than 4194304",
+                Box::new(move |b| {
+                    let mut tx = transfer(chain, 1, 5, 0).tx;
+                    let msg = Message::SetAddrs {
+                        provider: ProviderId(1000),
+                        addrs: vec!["x".repeat(128); 8],
+                    };
+                    tx.msgs = vec![msg; 64];
+                    b.body.txs = vec![crate::message::sign(tx, &user(1)); 63];
+                }),
+            ),
+            ("beacons", Box::new(|b| b.body.beacons.clear())),
+        ];
+        for (word, lie) in lies {
+            let file = forged(&path, 5, &|b| {
+                lie(&mut b.block);
+                b.block.header.tx_root = b.block.body.root();
+                resign(b);
+            });
+            let report = silent(file.path()).report;
+            let failure = report
+                .failures
+                .first()
+                .unwrap_or_else(|| panic!("{word} passed"));
+            assert_eq!(failure.height, 5, "{word}: {}", failure.what);
+            assert!(failure.what.contains(word), "{word}: {}", failure.what);
+        }
     }
 
     #[test]

@@ -37,6 +37,9 @@ use crate::execute::Work;
 use crate::message::{Signature, verify_strict};
 use crate::state::{KvRead, key, read};
 
+/// Heights from a decision about the set to the first that it is in force.
+pub(crate) const DELAY: u64 = 2;
+
 const CHANGE_TAG: &str = "holdfast/validators/v1";
 
 /// How often the set was changed by [`set_validators`]: the number that the next change must carry.
@@ -285,6 +288,29 @@ pub(crate) fn stored_set(
     ValidatorSet::checked_before(list).map(Some).map_err(broken)
 }
 
+/// What a header's round says of a height's turns.
+pub(crate) struct Turns {
+    /// Who proposed.
+    pub(crate) proposer: ValidatorId,
+    /// Whose turns passed before, once each.
+    pub(crate) late: Vec<ValidatorId>,
+}
+
+/// Whose turns there were at `height` up to `round`.
+pub(crate) fn turns(set: &ValidatorSet, height: u64, round: u32) -> Turns {
+    let proposer = set.proposer(height, round);
+    let mut late = Vec::new();
+    // More rounds than validators say no more about any of them than one turn each: bounded work for any round.
+    let turns = round.min(u32::try_from(2 * set.validators().len()).unwrap_or(u32::MAX));
+    for missed in (round - turns)..round {
+        let id = set.proposer(height, missed);
+        if id != proposer && !late.contains(&id) {
+            late.push(id);
+        }
+    }
+    Turns { proposer, late }
+}
+
 /// Before the work of a block: counts missed turns, then moves the sets on by one height.
 pub(crate) fn begin_block(work: &mut Work<'_>, round: u32) -> Rule<()> {
     let Some(now) = stored_set(work.kv(), key::validators())? else {
@@ -292,20 +318,11 @@ pub(crate) fn begin_block(work: &mut Work<'_>, round: u32) -> Rule<()> {
     };
     let height = work.height;
     // Who proposed has ended its row of missed turns.
-    let proposer = now.proposer(height, round);
+    let Turns { proposer, late } = turns(&now, height, round);
     let mut kept = record(work.kv(), &proposer)?;
     if kept.missed > 0 {
         kept.missed = 0;
         save_record(work, &proposer, &kept);
-    }
-    let mut late = Vec::new();
-    // More rounds than validators say no more about any of them than one turn each: bounded work for any round.
-    let turns = round.min(u32::try_from(2 * now.validators().len()).unwrap_or(u32::MAX));
-    for missed in (round - turns)..round {
-        let id = now.proposer(height, missed);
-        if id != proposer && !late.contains(&id) {
-            late.push(id);
-        }
     }
     if let Some(next) = stored_set(work.kv(), key::next_validators())? {
         work.put_leaf(key::validators(), &next);
@@ -369,7 +386,7 @@ pub(crate) fn set_validators(
     let set = set.filter(|set| set.validators() == validators);
     let set = set.ok_or(ChainError::NotAllowed { what })?;
     // Whoever is in the set now is in it with a clean record; what came before is settled.
-    let since = work.height.saturating_add(2);
+    let since = work.height.saturating_add(DELAY);
     for validator in validators {
         let kept = record(work.kv(), &validator.id)?;
         let since = match kept.jailed {
@@ -486,7 +503,7 @@ fn jail(work: &mut Work<'_>, id: &ValidatorId, reason: JailReason) -> Rule<bool>
     work.emit(Event::ValidatorJailed {
         validator: *id,
         reason,
-        effective: work.height.saturating_add(2),
+        effective: work.height.saturating_add(DELAY),
     });
     Ok(true)
 }
@@ -585,18 +602,27 @@ mod tests {
 
         /// One block in `round`, signed by all validators of its height; what became of its transaction, if it had one.
         fn block(&self, round: u32, msg: Option<Message>) -> Option<Result<(), ChainError>> {
-            let txs = msg.into_iter().map(|msg| self.tx(msg)).collect();
+            self.block_of(round, msg).pop()
+        }
+
+        /// As [`Net::block`], with a transaction for each message.
+        fn block_of(
+            &self,
+            round: u32,
+            msgs: impl IntoIterator<Item = Message>,
+        ) -> Vec<Result<(), ChainError>> {
+            let txs = msgs.into_iter().map(|msg| self.tx(msg)).collect();
             let (block, slot) = proposed(&self.ledger, round, txs);
             let chain = self.ledger.chain_id();
             let certificate = signed(&chain, slot, block.id(), &self.signers());
             let height = slot.height;
             self.ledger.commit(block, certificate).unwrap();
             let receipts = self.ledger.outcomes(height).unwrap().receipts;
-            let receipt = receipts.first()?;
-            Some(match &receipt.outcome {
+            let told = receipts.iter().map(|receipt| match &receipt.outcome {
                 Outcome::Applied { .. } => Ok(()),
                 _ => Err(receipt.error().unwrap().clone()),
-            })
+            });
+            told.collect()
         }
 
         fn change(&self, to: &[SigningKey], by: &[SigningKey]) -> Message {
@@ -1042,6 +1068,54 @@ mod tests {
             never.block(7, None);
         }
         assert_eq!(never.ledger.validators().validators().len(), 4);
+    }
+
+    /// Anybody can fill a block with messages that come to nothing. `chain verify`, which executes none of them, must still see
+    /// what was decided.
+    #[test]
+    fn tm_v1_void_messages_do_not_hide_a_change_from_who_executes_nothing() {
+        let net = Net::new(|_| ());
+        let (all, bad) = (&net.keys[..4], &net.keys[1]);
+        // Eight sets that one stranger approves, then the real one.
+        let void = |n: usize| net.change(&net.keys[..=n], &net.keys[7..]);
+        let mut msgs: Vec<Message> = (0..8).map(void).collect();
+        msgs.push(net.change(&net.keys[2..6], all));
+        let told = net.block_of(0, msgs);
+        assert!(told[..8].iter().all(Result::is_err) && told[8].is_ok());
+        net.block(0, None);
+        net.replays();
+        // Eight reports without evidence, whoever they name, then a real one.
+        let forged = |n: usize| Message::ReportDoubleVote {
+            evidence: DoubleVote {
+                validator: id(&net.keys[n]),
+                ..net.evidence(bad, 1)
+            },
+        };
+        let guilty = net.evidence(&net.keys[3], 3);
+        let mut msgs: Vec<Message> = (0..8).map(forged).collect();
+        msgs.push(Message::ReportDoubleVote { evidence: guilty });
+        let told = net.block_of(0, msgs);
+        assert!(told[..8].iter().all(Result::is_err) && told[8].is_ok());
+        net.block(0, None);
+        assert_eq!(net.ledger.front().next_validators.validators().len(), 3);
+        net.replays();
+    }
+
+    /// As many as are dead may reach their last missed turn in one block.
+    #[test]
+    fn a_row_of_dead_validators_is_jailed_at_once_and_verifies() {
+        let everybody: Vec<SigningKey> = (100..108).map(user).collect();
+        let net = Net::new(|g| {
+            g.validators = list(&everybody);
+            g.params.missed_proposals_max = 1;
+        });
+        net.block(40, None);
+        net.block(40, None);
+        net.block(0, None);
+        let left = net.ledger.front().next_validators.validators().len();
+        assert!(left <= 2, "{left} are left of eight");
+        net.block(0, None);
+        net.replays();
     }
 
     #[test]

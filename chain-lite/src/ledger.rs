@@ -22,7 +22,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::account::{ChainId, TxId};
-use crate::beacon::{BeaconError, Entry};
+use crate::beacon::{BeaconError, BeaconSchedule, Entry};
 use crate::block::{
     BLOCK_VERSION, Block, BlockId, Body, FinalBlock, Header, MAX_BLOCK_PROOFS, MAX_BLOCK_TXS,
     MAX_BODY_BYTES, Outcomes,
@@ -31,7 +31,7 @@ use crate::certificate::{CertError, Certificate, ValidatorSet};
 use crate::clock::{self, ClockMode};
 use crate::codec;
 use crate::error::StoreError;
-use crate::execute::{self, ApplyError, BlockCtx, ProofVerifier, Receipt};
+use crate::execute::{self, Applied, ApplyError, BlockCtx, ProofVerifier, Receipt};
 use crate::genesis::{CheckedGenesis, Genesis, GenesisError};
 use crate::governance;
 use crate::log::{BlockLog, LogError, LogReader, Mark, OpenReport};
@@ -786,7 +786,7 @@ impl Ledger {
             round: slot.round,
         };
         let block = Block { header, body };
-        self.check_header(&block, slot, &front)?;
+        follows(&self.genesis, &front, &block, slot)?;
         Ok(ValidBlock {
             id: block.id(),
             block,
@@ -825,7 +825,7 @@ impl Ledger {
         now_ms: Option<u64>,
         front: &Front,
     ) -> Result<ValidBlock, LedgerError> {
-        self.check_header(&block, slot, front)?;
+        follows(&self.genesis, front, &block, slot)?;
         let height = block.header.height;
         let wrong = |field| Err(BlockError::Header { height, field }.into());
         if now_ms.is_some_and(|now| block.header.time_ms > now.saturating_add(MAX_TIME_AHEAD_MS)) {
@@ -840,36 +840,7 @@ impl Ledger {
         {
             return wrong("time_ms");
         }
-        let size = codec::encode(&block.body).len() as u64;
-        limit("bytes", size, MAX_BODY_BYTES as u64)?;
-        limit(
-            "transactions",
-            block.body.txs.len() as u64,
-            MAX_BLOCK_TXS as u64,
-        )?;
-        let proofs = block
-            .body
-            .txs
-            .iter()
-            .flat_map(|t| &t.tx.msgs)
-            .map(|m| m.proofs())
-            .sum();
-        limit("proofs", proofs, MAX_BLOCK_PROOFS)?;
-        if block.body.root() != block.header.tx_root {
-            return wrong("tx_root");
-        }
-        let beacons = self.genesis.beacons().check_entries(
-            front.beacon_tip,
-            block.header.epoch,
-            &block.body.beacons,
-        );
-        let beacons = beacons.map_err(BlockError::from)?;
-        // `apply` takes exactly the epoch's value under a logical clock. A block without it must not gather votes: once
-        // decided it could not be executed, and the chain would stand.
-        let logical = matches!(self.genesis.genesis().clock, ClockMode::Logical { .. });
-        if logical && (beacons.len() != 1 || beacons[0].0 != block.header.epoch) {
-            return wrong("beacons");
-        }
+        let beacons = check_body(&self.genesis, front, &block, BeaconSchedule::check_entries)?;
         let txs = check_all(block.body.txs.clone(), &self.chain_id())?;
         Ok(ValidBlock {
             id: block.id(),
@@ -877,48 +848,6 @@ impl Ledger {
             txs,
             beacons,
         })
-    }
-
-    fn check_header(&self, block: &Block, slot: Slot, front: &Front) -> Result<(), BlockError> {
-        let (h, tip) = (&block.header, &front.tip);
-        if h.height != tip.height + 1 || h.parent_id != tip.id {
-            return Err(BlockError::NotNext {
-                height: h.height,
-                parent: h.parent_id,
-                tip: tip.height,
-            });
-        }
-        let (mode, beacons) = (self.genesis.genesis().clock, self.genesis.beacons());
-        let epoch_follows = clock::follows(mode, beacons, tip.epoch, h.epoch, h.time_ms);
-        let fields = [
-            ("version", h.version == BLOCK_VERSION),
-            ("chain_id", h.chain_id == self.chain_id()),
-            ("prev_state_root", h.prev_state_root == tip.state_root),
-            ("prev_receipt_root", h.prev_receipt_root == tip.receipt_root),
-            ("epoch", epoch_follows),
-            ("time_ms", h.time_ms > tip.time_ms),
-            (
-                "validators_hash",
-                h.validators_hash == front.validators.hash(),
-            ),
-            (
-                "next_validators_hash",
-                h.next_validators_hash == front.next_validators.hash(),
-            ),
-            // A later round than the one at hand would blame validators whose turn has not come.
-            ("round", slot.height == h.height && h.round <= slot.round),
-            (
-                "proposer",
-                h.proposer == front.validators.proposer(h.height, h.round),
-            ),
-        ];
-        match fields.iter().find(|(_, holds)| !holds) {
-            Some((field, _)) => Err(BlockError::Header {
-                height: h.height,
-                field,
-            }),
-            None => Ok(()),
-        }
     }
 
     /// Keeps a proposed block on disk before this validator votes for it; returns once it survives a power cut.
@@ -1092,22 +1021,9 @@ impl Ledger {
 
     fn execute(&self, valid: &ValidBlock) -> Result<Step, LedgerError> {
         let header = &valid.block.header;
-        let context = BlockCtx {
-            chain_id: self.chain_id(),
-            height: header.height,
-            round: header.round,
-            epoch: header.epoch,
-            beacons: valid.beacons.clone(),
-        };
-        let view = self.view();
-        let applied = execute::apply(&view, &context, &valid.txs, &*self.verifier)
-            .map_err(BlockError::from)?;
+        let context = context_of(header, valid.beacons.clone());
+        let applied = apply_checked(&self.view(), &context, &valid.txs, &*self.verifier)?;
         let tree = tree::update(&*self.store, header.height, &applied.writes)?;
-        let after = written_network(&applied.writes)?;
-        check_cheap(&network(&view)?, &after, header).map_err(|why| LedgerError::Invariant {
-            height: header.height,
-            why,
-        })?;
         let outcomes = Outcomes {
             receipts: applied.receipts,
             events: applied.events,
@@ -1171,9 +1087,129 @@ struct Step {
     outcomes: Outcomes,
 }
 
+/// Whether a block's header follows from the chain up to `front`; `slot` is where it is proposed, or where it was decided.
+///
+/// This, [`check_body`] and [`apply_checked`] are all that is asked of a block besides its certificate, its transactions'
+/// signatures and a voter's clock. The ledger and the auditor's replay both ask here: neither can lack a rule of the other.
+pub(crate) fn follows(
+    genesis: &CheckedGenesis,
+    front: &Front,
+    block: &Block,
+    slot: Slot,
+) -> Result<(), BlockError> {
+    let (h, tip) = (&block.header, &front.tip);
+    if h.height != tip.height + 1 || h.parent_id != tip.id {
+        return Err(BlockError::NotNext {
+            height: h.height,
+            parent: h.parent_id,
+            tip: tip.height,
+        });
+    }
+    let (mode, beacons) = (genesis.genesis().clock, genesis.beacons());
+    let epoch_follows = clock::follows(mode, beacons, tip.epoch, h.epoch, h.time_ms);
+    let fields = [
+        ("version", h.version == BLOCK_VERSION),
+        ("chain_id", h.chain_id == genesis.chain_id()),
+        ("prev_state_root", h.prev_state_root == tip.state_root),
+        ("prev_receipt_root", h.prev_receipt_root == tip.receipt_root),
+        ("epoch", epoch_follows),
+        ("time_ms", h.time_ms > tip.time_ms),
+        (
+            "validators_hash",
+            h.validators_hash == front.validators.hash(),
+        ),
+        (
+            "next_validators_hash",
+            h.next_validators_hash == front.next_validators.hash(),
+        ),
+        // A later round than the one at hand would blame validators whose turn has not come.
+        ("round", slot.height == h.height && h.round <= slot.round),
+        (
+            "proposer",
+            h.proposer == front.validators.proposer(h.height, h.round),
+        ),
+    ];
+    match fields.iter().find(|(_, holds)| !holds) {
+        Some((field, _)) => Err(BlockError::Header {
+            height: h.height,
+            field,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Values of beacon entries with their epochs.
+type Values = Vec<(Epoch, [u8; 32])>;
+
+/// Whether a block's body is within its limits, the one that its header commits to, and brings the beacon values that it may;
+/// returns those. `entries` judges them, with their signatures or, where these are verified in batches, without.
+pub(crate) fn check_body(
+    genesis: &CheckedGenesis,
+    front: &Front,
+    block: &Block,
+    entries: fn(&BeaconSchedule, Epoch, Epoch, &[Entry]) -> Result<Values, BeaconError>,
+) -> Result<Values, BlockError> {
+    let (header, body) = (&block.header, &block.body);
+    let height = header.height;
+    let wrong = |field| Err(BlockError::Header { height, field });
+    check_limits(body)?;
+    if body.root() != header.tx_root {
+        return wrong("tx_root");
+    }
+    let values = entries(
+        genesis.beacons(),
+        front.beacon_tip,
+        header.epoch,
+        &body.beacons,
+    )?;
+    // Whoever makes blocks under a logical clock has the epoch's value at hand. `apply` would take a block without it, as a
+    // dark epoch: a proposer could make the chain's deadlines stand still.
+    let logical = matches!(genesis.genesis().clock, ClockMode::Logical { .. });
+    match logical && (values.len() != 1 || values[0].0 != header.epoch) {
+        true => wrong("beacons"),
+        false => Ok(values),
+    }
+}
+
+/// Whether a body has no more bytes, transactions and proofs than a block may.
+pub(crate) fn check_limits(body: &Body) -> Result<(), BlockError> {
+    let bytes = codec::encode(body).len() as u64;
+    limit("bytes", bytes, MAX_BODY_BYTES as u64)?;
+    limit("transactions", body.txs.len() as u64, MAX_BLOCK_TXS as u64)?;
+    let proofs = body.txs.iter().map(|signed| signed.tx.proofs());
+    let proofs = proofs.fold(0, u64::saturating_add);
+    limit("proofs", proofs, MAX_BLOCK_PROOFS)
+}
+
+/// What a block's header, with the values of its beacon entries, says to the rules.
+pub(crate) fn context_of(header: &Header, beacons: Values) -> BlockCtx {
+    BlockCtx {
+        chain_id: header.chain_id,
+        height: header.height,
+        round: header.round,
+        epoch: header.epoch,
+        beacons,
+    }
+}
+
+/// Executes a judged block and checks the invariants that cost two reads.
+pub(crate) fn apply_checked(
+    state: &dyn KvRead,
+    context: &BlockCtx,
+    txs: &[CheckedTx],
+    verifier: &dyn ProofVerifier,
+) -> Result<Applied, LedgerError> {
+    let applied = execute::apply(state, context, txs, verifier).map_err(BlockError::from)?;
+    let after = written_network(&applied.writes)?;
+    let height = context.height;
+    check_cheap(&network(state)?, &after, context)
+        .map_err(|why| LedgerError::Invariant { height, why })?;
+    Ok(applied)
+}
+
 /// The invariants that cost two reads, in production after every block: the supply identity (I1) and that totals only
 /// move the way they may (I2). All of them are recomputed by tests and by the auditor.
-fn check_cheap(before: &Network, after: &Network, header: &Header) -> Result<(), String> {
+fn check_cheap(before: &Network, after: &Network, context: &BlockCtx) -> Result<(), String> {
     let rules = [
         (
             "I1: the places where money is do not add up to genesis + minted",
@@ -1188,7 +1224,7 @@ fn check_cheap(before: &Network, after: &Network, header: &Header) -> Result<(),
         ("burnt money came back", after.burnt >= before.burnt),
         (
             "the state is of another height or epoch",
-            after.height == header.height && after.epoch == header.epoch,
+            after.height == context.height && after.epoch == context.epoch,
         ),
     ];
     match rules.iter().find(|(_, holds)| !holds) {
@@ -1241,7 +1277,10 @@ fn create_index(
 }
 
 /// Checks signatures and limits on all cores; a block's verdict does not depend on how many there are.
-fn check_all(txs: Vec<SignedTx>, chain_id: &ChainId) -> Result<Vec<CheckedTx>, BlockError> {
+pub(crate) fn check_all(
+    txs: Vec<SignedTx>,
+    chain_id: &ChainId,
+) -> Result<Vec<CheckedTx>, BlockError> {
     const PARALLEL_FROM: usize = 32;
     let check = |(index, tx): (usize, SignedTx)| {
         tx.check(chain_id)
@@ -1977,12 +2016,13 @@ pub(crate) mod tests {
         };
         let mut header = crate::block::tests::header();
         (header.height, header.epoch) = (1, Epoch(1));
+        let context = context_of(&header, vec![]);
         let good = Network {
             height: 1,
             epoch: Epoch(1),
             ..before
         };
-        assert_eq!(check_cheap(&before, &good, &header), Ok(()));
+        assert_eq!(check_cheap(&before, &good, &context), Ok(()));
         let wrong: [fn(&mut Network); 6] = [
             |n| n.free.0 += 1,
             |n| (n.genesis.0, n.free.0) = (11, 14),
@@ -1994,7 +2034,7 @@ pub(crate) mod tests {
         for (i, change) in wrong.iter().enumerate() {
             let mut after = good;
             change(&mut after);
-            assert!(check_cheap(&before, &after, &header).is_err(), "case {i}");
+            assert!(check_cheap(&before, &after, &context).is_err(), "case {i}");
         }
     }
 

@@ -45,6 +45,8 @@ pub const MAX_LISTED_SECTORS: usize = 2349;
 pub const MAX_PROOF_BYTES: usize = 10 * 192;
 /// The only transaction version.
 pub const TX_VERSION: u8 = 1;
+/// Signatures that take about as long as one proof: 64 at 40 µs.
+const SIGNATURES_PER_PROOF: u64 = 64;
 
 const TX_DOMAIN: &str = "holdfast/tx/v1";
 const TX_ID_DOMAIN: &str = "holdfast/txid/v1";
@@ -313,16 +315,26 @@ impl Message {
         }
     }
 
-    /// Groth16 proofs that applying it verifies, for the fee and for a block's limit; signatures that only the state lets
-    /// one check count as proofs by the time they take.
+    /// Groth16 proofs that applying it verifies. A set's approvals, which only the state lets one check, count as proofs by
+    /// the time they take.
     pub fn proofs(&self) -> u64 {
         match self {
             Self::ProveCommit { proof, .. } | Self::SubmitPost { proof, .. } => {
                 (proof.len() as u64).div_ceil(192).max(1)
             }
-            // 64 signatures at 40 µs take about as long as one proof.
-            Self::SetValidators { approvals, .. } => (approvals.len() as u64).div_ceil(64),
+            Self::SetValidators { approvals, .. } => {
+                (approvals.len() as u64).div_ceil(SIGNATURES_PER_PROOF)
+            }
             Self::Dispute { .. } => 1,
+            _ => 0,
+        }
+    }
+
+    /// Signatures besides the transaction's own that applying it verifies, one after the other.
+    const fn signatures(&self) -> u64 {
+        match self {
+            Self::RedeemVoucher { .. } => 1,
+            Self::ReportDoubleVote { .. } => 2,
             _ => 0,
         }
     }
@@ -516,6 +528,15 @@ impl Tx {
         TxId(tagged_hash(TX_ID_DOMAIN, &[&codec::encode(self)]))
     }
 
+    /// Groth16 proofs that applying it verifies, for the fee and for a block's limit. Signatures in its messages that `apply`
+    /// verifies count as proofs by the time they take; the first is like the transaction's own, which counts for nothing.
+    pub fn proofs(&self) -> u64 {
+        let proofs: u64 = self.msgs.iter().map(Message::proofs).sum();
+        let signatures: u64 = self.msgs.iter().map(Message::signatures).sum();
+        let more = signatures.saturating_sub(1);
+        proofs.saturating_add(more.div_ceil(SIGNATURES_PER_PROOF))
+    }
+
     fn signing_bytes(&self) -> Vec<u8> {
         [TX_DOMAIN.as_bytes(), &codec::encode(self)].concat()
     }
@@ -684,7 +705,7 @@ impl CheckedTx {
     }
     /// Proofs that applying it verifies.
     pub fn proofs(&self) -> u64 {
-        self.tx().msgs.iter().map(Message::proofs).sum()
+        self.tx().proofs()
     }
     /// Verdicts on the proposals of message `index`, in order; empty for other messages.
     pub(crate) fn proposals(&self, index: usize) -> &[CheckedProposal] {
@@ -716,6 +737,33 @@ pub(crate) mod tests {
     use crate::block::BlockId;
     use crate::governance::{CastVote, VoteKind};
     use crate::units::EpochCount;
+
+    /// A block's limit of proofs counts the signatures that only execution can check.
+    #[test]
+    fn tm_v6_vouchers_and_reports_count_as_the_signatures_they_are() {
+        let all = one_of_each();
+        let voucher = all.iter().find(|m| m.name() == "redeem_voucher");
+        let report = all.iter().find(|m| m.name() == "report_double_vote");
+        let post = all.iter().find(|m| m.name() == "submit_post");
+        let proofs = |vouchers, reports, posts| {
+            let of = |msg: Option<&Message>, n| vec![msg.expect("one of each").clone(); n];
+            let msgs = [of(voucher, vouchers), of(report, reports), of(post, posts)].concat();
+            let tx = Tx {
+                version: TX_VERSION,
+                chain_id: ChainId([1; 32]),
+                sender: Address([2; 32]),
+                nonce: 0,
+                fee_limit: TokenAmount(0),
+                valid_until_height: 0,
+                msgs,
+            };
+            tx.proofs()
+        };
+        // The first signature is as cheap as the transaction's own.
+        assert_eq!([0, 1, 2, 64].map(|n| proofs(n, 0, 0)), [0, 0, 1, 1]);
+        assert_eq!([1, 32, 33].map(|n| proofs(0, n, 0)), [1, 1, 2]);
+        assert_eq!(proofs(63, 0, 1), proofs(0, 0, 1) + 1);
+    }
 
     /// One message of each kind, with fields that are all different.
     pub(crate) fn one_of_each() -> Vec<Message> {
