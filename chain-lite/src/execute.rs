@@ -386,6 +386,8 @@ pub(crate) struct Work<'a> {
     pub(crate) now: Epoch,
     pub(crate) height: u64,
     pub(crate) chain_id: ChainId,
+    /// The last epoch that this block has begun.
+    begun: Option<Epoch>,
     verifier: Option<&'a dyn ProofVerifier>,
     events: Vec<EventRecord>,
     tx: Option<u32>,
@@ -406,6 +408,7 @@ impl<'a> Work<'a> {
             net,
             height,
             chain_id: ChainId::default(),
+            begun: None,
             verifier: None,
             events: Vec::new(),
             tx: None,
@@ -460,12 +463,16 @@ impl<'a> Work<'a> {
             let fresh = self.net.beacon_tip >= self.now.before(self.params.post_lookback);
             if self.now < epoch || !fresh {
                 let (gone, key, run) = lit::record_dark(&self.kv, &mut self.net, self.now)?;
-                if let Some(gone) = gone {
-                    self.kv.delete(gone);
+                match gone {
+                    // Written by this block one epoch ago: no state below has it.
+                    Some(gone) if self.begun.is_some() => self.kv.take_back(&gone),
+                    Some(gone) => self.kv.delete(gone),
+                    None => {}
                 }
                 self.kv.put(key, &run);
             }
             self.begin_epoch()?;
+            self.begun = Some(self.now);
             if self.now >= epoch {
                 break;
             }
@@ -560,12 +567,16 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Takes the due entries out of an index.
+    /// Takes the due entries out of an index. What an earlier epoch of this block took out is not walked again, so that an outage
+    /// costs what its epochs have to do and not their square.
     fn due<T>(
         &mut self,
-        (from, until): (Vec<u8>, Vec<u8>),
+        (mut from, until): (Vec<u8>, Vec<u8>),
         parse: fn(&[u8]) -> Option<T>,
     ) -> Rule<Vec<T>> {
+        if let Some(begun) = self.begun {
+            from.extend(begun.0.to_be_bytes());
+        }
         let mut due = Vec::new();
         for (key, _) in scan_range(&self.kv, from, &until)? {
             due.push(

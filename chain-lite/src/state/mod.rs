@@ -153,6 +153,14 @@ impl<'a> Overlay<'a> {
         self.write(key, None);
     }
 
+    /// Takes back a write to a key that the snapshot does not have. Does what [`Overlay::delete`] does, and leaves nothing
+    /// behind that a later range would have to step over.
+    pub fn take_back(&mut self, key: &[u8]) {
+        if let Some(before) = self.writes.remove(key) {
+            self.undo.push((key.to_vec(), Some(before)));
+        }
+    }
+
     fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
         let before = self.writes.insert(key.clone(), value);
         self.undo.push((key, before));

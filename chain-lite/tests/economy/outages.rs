@@ -1,6 +1,8 @@
 //! Outages of the chain and of the beacon (`beacon.md` §3): nobody is punished for one, timers go on where they stood, and the
 //! values do not depend on when they came.
 
+use std::cell::Cell;
+
 use chain_lite::account::ProviderId;
 use chain_lite::deal::DealStatus;
 use chain_lite::error::ErrorCode;
@@ -9,6 +11,7 @@ use chain_lite::execute::{ApplyError, apply};
 use chain_lite::message::Message;
 use chain_lite::params::ChainParams;
 use chain_lite::query::{self, SectorStatus};
+use chain_lite::state::{Entry, KvRead, MemoryState, StoreError};
 use chain_lite::units::{Epoch, EpochCount, TokenAmount};
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
@@ -357,6 +360,59 @@ proptest! {
         }
         prop_assert_eq!(world.happened(from, is_harm), 0);
         prop_assert_eq!(world.replay(&[(address(&client), 50_000_000 * TOKEN), (address(&owner), 50_000_000 * TOKEN)]), world.state);
+    }
+}
+
+/// A state that counts what is asked of it: a step for each read, and one for each entry that a range must be ready to give
+/// beyond its first page. A range over an overlay asks for one more with each write that it has to step over.
+struct Counting<'a> {
+    state: &'a MemoryState,
+    steps: Cell<u64>,
+}
+
+impl KvRead for Counting<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.steps.set(self.steps.get() + 1);
+        self.state.get(key)
+    }
+
+    fn range(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
+        const PAGE: usize = 1_024;
+        let beyond = if limit >= PAGE { limit - PAGE } else { limit };
+        self.steps.set(self.steps.get() + 1 + beyond as u64);
+        self.state.range(from, until, limit)
+    }
+}
+
+/// The epochs of an outage are begun one by one in the block that ends it; each costs what it has to do, however many came before.
+#[test]
+fn tm_v13_a_long_outage_costs_as_much_for_each_of_its_epochs() {
+    let (mut world, client, owner, id) = busy();
+    for number in 0..12 {
+        world.commit(&owner, id, number, vec![]);
+    }
+    // Timers of all kinds, due inside.
+    for number in 20..26 {
+        let proposal = world.proposal(&client, id, 256).sign(&client);
+        let deal = world.publish(&owner, proposal).expect("acceptable");
+        world.must(&owner, world.precommit_msg(id, number, vec![deal]));
+    }
+    let steps = |epochs: u64| {
+        let counting = Counting {
+            state: &world.state,
+            steps: Cell::new(0),
+        };
+        let ctx = world.ctx_at(world.epoch.after(EpochCount(epochs)), u64::MAX);
+        apply(&counting, &ctx, &[], &Stub).expect("continues the chain");
+        counting.steps.get()
+    };
+    let counted = [500, 1_000, 2_000, 4_000].map(steps);
+    let per_epoch = |n: usize| (counted[n + 1] - counted[n]) / [500, 1_000, 2_000][n];
+    for n in 1..3 {
+        assert!(
+            per_epoch(n) <= per_epoch(0) + 1,
+            "{counted:?}: the later epochs of a long outage cost more than the early ones"
+        );
     }
 }
 
