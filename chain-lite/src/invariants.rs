@@ -1,4 +1,6 @@
-//! I1–I8, I10 and I12 of `chain.md` §16 recomputed from the whole state, and the indexes recomputed from the leaves.
+//! I1–I8, I10 and I12 of `chain.md` §16 recomputed from the whole state, and the indexes recomputed from the leaves. Besides:
+//! runs of dark epochs and kept beacon values (`beacon.md` §3), validators and what is remembered of them (`consensus.md` §10),
+//! providers' numbers, and that there is nothing under a key that is nobody's.
 //!
 //! [`check`] reads every leaf, so it is for tests (after every block), for `audit` at the end of a replay, and for an
 //! operator who wants to know; the cheap form of I1 runs in every block ([`crate::state::Network::supply_holds`]). What
@@ -13,12 +15,14 @@ use borsh::BorshDeserialize;
 use prover::SectorNumber;
 
 use crate::account::{Account, Address, ChannelId, DealId, DisputeDigest, ProviderId};
+use crate::certificate::{Validator, ValidatorId, ValidatorSet};
 use crate::channel::{Channel, MAX_LANES};
 use crate::codec::encode;
 use crate::datacap::DataCap;
 use crate::deal::publish::activation_timer;
 use crate::deal::{Deal, DealStatus};
-use crate::lit;
+use crate::governance::{self, Governance, Record};
+use crate::lit::{self, DarkRun};
 use crate::market::Escrow;
 use crate::params::ChainParams;
 use crate::provider::Provider;
@@ -27,7 +31,7 @@ use crate::reward::{self, Vesting};
 use crate::sector::deadline::Schedule;
 use crate::sector::dispute::{self, PostId, StoredPost};
 use crate::sector::{Deadline, Partition, PreCommit, Sector, SectorLeaf, SectorState};
-use crate::state::{KvRead, Network, StoreError, decode, key, scan};
+use crate::state::{KvRead, Network, StoreError, decode, key, read, scan};
 use crate::units::{Epoch, EpochCount, TokenAmount};
 
 /// A rule of the whole state that does not hold.
@@ -62,6 +66,13 @@ struct Snapshot {
     datacaps: BTreeMap<Address, DataCap>,
     posts: Vec<(PostId, StoredPost)>,
     announcements: BTreeMap<(Address, DisputeDigest), Epoch>,
+    /// By the first epoch after each.
+    dark_runs: BTreeMap<Epoch, DarkRun>,
+    beacons: BTreeMap<Epoch, [u8; 32]>,
+    validators: Option<Vec<Validator>>,
+    next_validators: Option<Vec<Validator>>,
+    governance: Option<Governance>,
+    records: BTreeMap<ValidatorId, Record>,
 }
 
 impl Snapshot {
@@ -92,6 +103,14 @@ impl Snapshot {
             datacaps: load(state, &key::datacaps(), address)?,
             posts: dispute::all_stored(state)?,
             announcements: load(state, &key::announcements(), key::parse_announcement)?,
+            dark_runs: load(state, &key::dark_runs(), key::parse_dark_run)?,
+            beacons: load(state, &key::beacons(), key::parse_beacon)?,
+            validators: read(state, &key::validators())?,
+            next_validators: read(state, &key::next_validators())?,
+            governance: read(state, &key::governance())?,
+            records: load(state, &key::validator_records(), |key| {
+                key::last_32(key).map(ValidatorId)
+            })?,
             precommits,
             sectors,
         })
@@ -113,8 +132,9 @@ fn load<K: Ord, V: BorshDeserialize>(
 
 /// Every rule that one state can break, and what breaks it. Empty is good.
 pub fn check(state: &dyn KvRead) -> Result<Vec<Violation>, StoreError> {
-    let snapshot = Snapshot::read(state)?;
     let mut report = Report(Vec::new());
+    keys(state, &mut report)?;
+    let snapshot = Snapshot::read(state)?;
     snapshot.supply(&mut report);
     snapshot.emission(&mut report);
     snapshot.provider_claims(&mut report);
@@ -124,8 +144,30 @@ pub fn check(state: &dyn KvRead) -> Result<Vec<Violation>, StoreError> {
     snapshot.deals(&mut report);
     snapshot.channels(&mut report);
     snapshot.datacap(&mut report);
+    snapshot.dark(&mut report);
+    snapshot.beacons(&mut report);
+    snapshot.validators(&mut report);
     snapshot.compare_indexes(state, &mut report)?;
     Ok(report.0)
+}
+
+/// Nothing lies under a key that no rule writes: it would be in the state root for ever, and nobody would know why.
+fn keys(state: &dyn KvRead, report: &mut Report) -> Result<(), StoreError> {
+    const PAGE: usize = 1_024;
+    let (mut from, until) = key::prefix_range(&[]);
+    loop {
+        let page = state.range(&from, &until, PAGE)?;
+        for (key, _) in &page {
+            let length = key.first().and_then(|tag| key::length_of(*tag));
+            report.expect(length == Some(key.len()), "key", || {
+                format!("{} is nobody's", hex::encode(key))
+            });
+        }
+        match page.last() {
+            Some((last, _)) if page.len() == PAGE => from = [last.as_slice(), &[0]].concat(),
+            _ => return Ok(()),
+        }
+    }
 }
 
 /// The index entries that follow from the leaves.
@@ -210,8 +252,23 @@ impl Snapshot {
         });
     }
 
-    /// I4, I5.
+    /// I4, I5, and that providers are numbered one after the other.
     fn provider_claims(&self, report: &mut Report) {
+        let numbered = (ProviderId::FIRST.0..).zip(&self.providers);
+        for (number, (id, provider)) in numbered.clone() {
+            report.expect(number == id.0 && *id == provider.id, "provider", || {
+                format!(
+                    "provider {} is kept under {id}, in the place of {number}",
+                    provider.id
+                )
+            });
+        }
+        report.equal(
+            "provider",
+            "the next provider's number",
+            self.net.next_provider.into(),
+            u128::from(ProviderId::FIRST.0) + self.providers.len() as u128,
+        );
         for (id, provider) in &self.providers {
             let claims = sum([provider.deposits, provider.pledge, provider.vesting]);
             report.expect(provider.balance.0 >= claims, "I4", || {
@@ -452,6 +509,86 @@ impl Snapshot {
         report.equal("datacap", "granted", granted, held.saturating_add(consumed));
     }
 
+    /// `beacon.md` §3: runs are apart from each other, none reaches beyond the present, and their totals add up to the network's.
+    fn dark(&self, report: &mut Report) {
+        let (mut total, mut last) = (0u64, None);
+        for (until, run) in &self.dark_runs {
+            let apart = last.is_none_or(|last| last < run.from);
+            let within =
+                Epoch(0) < run.from && run.from < *until && *until <= self.net.epoch.next();
+            total = total.saturating_add(until.0.saturating_sub(run.from.0));
+            report.expect(apart && within && run.total == total, "dark", || {
+                format!("the run until {until}, {run:?}, after one until {last:?}, makes {total}")
+            });
+            last = Some(*until);
+        }
+        report.equal("dark", "dark epochs", self.net.dark.into(), total.into());
+    }
+
+    /// `beacon.md` §3: values came one after the other and the oldest were forgotten first, so those kept have no gap and end
+    /// at the tip.
+    fn beacons(&self, report: &mut Report) {
+        let tip = self.net.beacon_tip;
+        report.expect(tip <= self.net.epoch, "beacon", || {
+            format!("the tip {tip} is after epoch {}", self.net.epoch)
+        });
+        let expected = (0..self.beacons.len() as u64).map(|back| Epoch(tip.0.saturating_sub(back)));
+        let gap = self
+            .beacons
+            .keys()
+            .rev()
+            .zip(expected)
+            .find(|(a, b)| *a != b);
+        if let Some((found, due)) = gap {
+            report.expect(false, "beacon", || {
+                format!("the value of epoch {found} is kept where that of {due} is due")
+            });
+        }
+        report.expect(
+            self.beacons.contains_key(&tip) || tip == Epoch(0),
+            "beacon",
+            || format!("the value of the tip, epoch {tip}, is not kept"),
+        );
+    }
+
+    /// `consensus.md` §10: sets are sound, the next one is written only where it differs, and a record says something that can be.
+    fn validators(&self, report: &mut Report) {
+        let rule = "validators";
+        for list in [&self.validators, &self.next_validators]
+            .into_iter()
+            .flatten()
+        {
+            let sound = ValidatorSet::new(list.clone());
+            report.expect(
+                sound.as_ref().is_ok_and(|set| set.validators() == list),
+                rule,
+                || format!("an unsound set: {list:?}"),
+            );
+        }
+        let (now, next) = (&self.validators, &self.next_validators);
+        report.expect(
+            next.is_none() || (now.is_some() && now != next),
+            rule,
+            || "the next set is the present one, or follows none".into(),
+        );
+        let written = self.governance.is_none_or(|g| g.changes > 0);
+        report.expect(written, rule, || "no change is counted as one".into());
+        let newest = next.as_ref().or(now.as_ref());
+        let height = self.net.height;
+        for (id, record) in &self.records {
+            let member = newest.is_some_and(|set| set.iter().any(|v| v.id == *id));
+            let jailed = record
+                .jailed
+                .is_none_or(|(since, _)| !member && since <= height && record.since <= since);
+            let sound = *record != Record::default()
+                && jailed
+                && record.since <= height.saturating_add(governance::DELAY);
+            report.expect(sound, rule, || {
+                format!("of {id} at height {height} is remembered {record:?}, in the newest set: {member}")
+            });
+        }
+    }
+
     fn indexes(&self, state: &dyn KvRead) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
         let mut index = BTreeMap::new();
         let now = self.net.epoch;
@@ -524,24 +661,31 @@ mod tests {
 
     use super::*;
     use crate::execute::genesis_writes;
+    use crate::governance::JailReason;
     use crate::state::MemoryState;
+
+    fn sound() -> MemoryState {
+        let accounts = BTreeMap::from([(Address([1; 32]), TokenAmount(100))]);
+        let mut state = MemoryState::default();
+        state.commit(&genesis_writes(&ChainParams::devnet(), &accounts).expect("devnet is sound"));
+        state
+    }
+
+    fn rules_broken(state: &MemoryState) -> BTreeSet<&'static str> {
+        let found = check(state).expect("readable");
+        found.iter().map(|violation| violation.rule).collect()
+    }
 
     /// The checker can fail: each kind of damage is named.
     #[test]
     fn damage_is_found() {
-        let accounts = BTreeMap::from([(Address([1; 32]), TokenAmount(100))]);
-        let mut state = MemoryState::default();
-        state.commit(&genesis_writes(&ChainParams::devnet(), &accounts).expect("devnet is sound"));
+        let state = sound();
         assert_eq!(check(&state), Ok(vec![]));
 
         let rules_broken_by = |key: Vec<u8>, value: Vec<u8>| {
             let mut state = state.clone();
             state.0.insert(key, value);
-            check(&state)
-                .expect("readable")
-                .iter()
-                .map(|violation| violation.rule)
-                .collect::<BTreeSet<_>>()
+            rules_broken(&state)
         };
         let account = encode(&Account {
             free: TokenAmount(101),
@@ -570,5 +714,193 @@ mod tests {
             rules_broken_by(key::partition(ProviderId(1000), 0, 0), encode(&partition)),
             BTreeSet::from(["I6"])
         );
+        // Tags of nobody's, and keys of nobody's under a known tag.
+        let strays = [
+            vec![0x00],
+            vec![0x0d],
+            vec![0x7f, 1],
+            vec![0x87, 1],
+            vec![0xfe; 9],
+            [key::network(), vec![0]].concat(),
+            [key::account(&Address([1; 32])), vec![0]].concat(),
+        ];
+        for stray in strays {
+            assert!(
+                rules_broken_by(stray.clone(), encode(&Account::default())).contains("key"),
+                "{}",
+                hex::encode(stray)
+            );
+        }
+    }
+
+    /// A state with an outage behind it, values kept, and validators of whom one was jailed; one thing is changed at a time.
+    #[test]
+    fn damage_to_outages_beacons_validators_and_numbers_is_found() {
+        let validator = |n: u8| Validator {
+            id: ValidatorId(
+                ed25519_dalek::SigningKey::from_bytes(&[n; 32])
+                    .verifying_key()
+                    .to_bytes(),
+            ),
+            power: 1,
+        };
+        let list = |keys: &[u8]| {
+            let mut list: Vec<Validator> = keys.iter().map(|n| validator(*n)).collect();
+            list.sort_by_key(|v| v.id);
+            list
+        };
+        let jailed = Record {
+            missed: 0,
+            jailed: Some((40, JailReason::DoubleVote)),
+            since: 3,
+        };
+        let run = |from, total| DarkRun {
+            from: Epoch(from),
+            total,
+        };
+        let mut state = sound();
+        let mut net: Network = read(&state, &key::network())
+            .expect("memory")
+            .expect("there");
+        (net.epoch, net.height, net.beacon_tip, net.dark) = (Epoch(60), 50, Epoch(59), 9);
+        let mut put = |key: Vec<u8>, value: Vec<u8>| drop(state.0.insert(key, value));
+        put(key::network(), encode(&net));
+        put(key::dark_run(Epoch(14)), encode(&run(10, 4)));
+        put(key::dark_run(Epoch(61)), encode(&run(56, 9)));
+        for epoch in 50..60 {
+            put(key::beacon(Epoch(epoch)), encode(&[7u8; 32]));
+        }
+        put(key::validators(), encode(&list(&[1, 2, 3])));
+        put(key::next_validators(), encode(&list(&[1, 2])));
+        put(key::governance(), encode(&Governance { changes: 1 }));
+        put(key::validator(&validator(3).id), encode(&jailed));
+        assert_eq!(check(&state), Ok(vec![]));
+
+        let changed_net = |change: fn(&mut Network)| {
+            let mut net = net;
+            change(&mut net);
+            (key::network(), Some(encode(&net)))
+        };
+        let record = |change: fn(&mut Record)| {
+            let mut record = jailed;
+            change(&mut record);
+            (key::validator(&validator(3).id), Some(encode(&record)))
+        };
+        type Damage = (Vec<u8>, Option<Vec<u8>>);
+        let cases: Vec<(&str, &str, Damage)> = vec![
+            ("dark", "a total", changed_net(|n| n.dark = 10)),
+            ("dark", "a run is missing", (key::dark_run(Epoch(14)), None)),
+            (
+                "dark",
+                "a sum on the way",
+                (key::dark_run(Epoch(14)), Some(encode(&run(10, 5)))),
+            ),
+            (
+                "dark",
+                "a run that ends where the next begins",
+                (key::dark_run(Epoch(56)), Some(encode(&run(50, 10)))),
+            ),
+            (
+                "dark",
+                "a run of no epochs",
+                (key::dark_run(Epoch(20)), Some(encode(&run(20, 4)))),
+            ),
+            (
+                "dark",
+                "a run in the future",
+                changed_net(|n| n.epoch.0 = 59),
+            ),
+            ("beacon", "a gap", (key::beacon(Epoch(55)), None)),
+            ("beacon", "the tip's value", (key::beacon(Epoch(59)), None)),
+            (
+                "beacon",
+                "a value of the future",
+                (key::beacon(Epoch(60)), Some(encode(&[7u8; 32]))),
+            ),
+            (
+                "beacon",
+                "a tip of the future",
+                changed_net(|n| n.beacon_tip.0 = 61),
+            ),
+            (
+                "validators",
+                "an empty set",
+                (key::validators(), Some(encode(&list(&[])))),
+            ),
+            (
+                "validators",
+                "a set out of order",
+                (
+                    key::validators(),
+                    Some(encode(
+                        &list(&[1, 2, 3]).into_iter().rev().collect::<Vec<_>>(),
+                    )),
+                ),
+            ),
+            (
+                "validators",
+                "no power",
+                (
+                    key::next_validators(),
+                    Some(encode(&vec![Validator {
+                        power: 0,
+                        ..validator(1)
+                    }])),
+                ),
+            ),
+            (
+                "validators",
+                "the same set twice",
+                (key::next_validators(), Some(encode(&list(&[1, 2, 3])))),
+            ),
+            (
+                "validators",
+                "a next set after none",
+                (key::validators(), None),
+            ),
+            (
+                "validators",
+                "no changes, written down",
+                (key::governance(), Some(encode(&Governance { changes: 0 }))),
+            ),
+            (
+                "validators",
+                "a member in jail",
+                (key::next_validators(), None),
+            ),
+            (
+                "validators",
+                "jailed later than now",
+                record(|r| r.jailed = Some((51, JailReason::DoubleVote))),
+            ),
+            (
+                "validators",
+                "cleared after it was jailed",
+                record(|r| r.since = 41),
+            ),
+            (
+                "validators",
+                "cleared in the future",
+                record(|r| (r.jailed, r.since) = (None, 53)),
+            ),
+            (
+                "validators",
+                "nothing, written down",
+                record(|r| *r = Record::default()),
+            ),
+            (
+                "provider",
+                "a number given out",
+                changed_net(|n| n.next_provider += 1),
+            ),
+        ];
+        for (rule, what, (key, value)) in cases {
+            let mut state = state.clone();
+            match value {
+                Some(value) => drop(state.0.insert(key, value)),
+                None => drop(state.0.remove(&key)),
+            }
+            assert_eq!(rules_broken(&state), BTreeSet::from([rule]), "{what}");
+        }
     }
 }

@@ -83,6 +83,26 @@ const CLIENT_NONCES: u8 = 0x86;
 const DISPUTE_DUE: u8 = 0x90;
 const ANNOUNCEMENT_DUE: u8 = 0x91;
 
+/// Bytes of a key with this tag; `None` for a tag that is nobody's.
+pub const fn length_of(tag: u8) -> Option<usize> {
+    Some(match tag {
+        PARAMS | NETWORK | VALIDATORS | NEXT_VALIDATORS | GOVERNANCE => 1,
+        PROVIDER | VESTING | BEACON | CHANNEL | DARK_RUN => 1 + 8,
+        DEADLINE => 1 + 10,
+        PARTITION => 1 + 14,
+        SECTOR => 1 + 16,
+        CLOSE => 1 + 18,
+        STORED_POST => 1 + 22,
+        PRECOMMIT_DUE => 1 + 24,
+        DISPUTE_DUE => 1 + 8 + 22,
+        ACCOUNT | MARKET | DEAL | VALIDATOR | DATACAP | COMM_R => 1 + 32,
+        DEAL_DUE | PROVIDER_DEALS | CLIENT_NONCES => 1 + 8 + 32,
+        ANNOUNCEMENT | CLIENT_DEALS => 1 + 64,
+        ANNOUNCEMENT_DUE => 1 + 8 + 64,
+        _ => return None,
+    })
+}
+
 /// The tags of all indexes.
 pub const INDEX_TAGS: [u8; 9] = [
     CLOSE,
@@ -513,6 +533,61 @@ mod tests {
         assert!(from <= close(Epoch(0), ProviderId(0), 0));
         assert!(close(Epoch(255), ProviderId(u64::MAX), u16::MAX) < until);
         assert!(close(Epoch(256), ProviderId(0), 0) >= until);
+    }
+
+    #[test]
+    fn every_key_has_the_length_of_its_tag() {
+        let (epoch, id, number) = (Epoch(1), ProviderId(1000), SectorNumber(7));
+        let (deal_id, address, digest) =
+            (DealId([9; 32]), Address([1; 32]), DisputeDigest([2; 32]));
+        let post_id = PostId {
+            provider: id,
+            deadline: 1,
+            partition: 2,
+            close: epoch,
+        };
+        let all = [
+            params(),
+            network(),
+            account(&address),
+            market(&address),
+            provider(id),
+            vesting(id),
+            deadline(id, 1),
+            partition(id, 1, 2),
+            sector(id, number),
+            deal(&deal_id),
+            beacon(epoch),
+            validators(),
+            next_validators(),
+            governance(),
+            validator(&ValidatorId([3; 32])),
+            channel(ChannelId(1)),
+            datacap(&address),
+            post(&post_id),
+            announcement(&address, &digest),
+            dark_run(epoch),
+            close(epoch, id, 1),
+            precommit_due(epoch, id, number),
+            deal_due(epoch, &deal_id),
+            comm_r(&CommR([0; 32])),
+            provider_deal(id, &deal_id),
+            client_deal(&address, &deal_id),
+            client_nonce(&address, 1),
+            dispute_due(epoch, &post_id),
+            announcement_due(epoch, &address, &digest),
+        ];
+        for key in &all {
+            assert_eq!(length_of(key[0]), Some(key.len()), "tag {:02x}", key[0]);
+        }
+        let tags = (0..=u8::MAX).filter(|tag| length_of(*tag).is_some());
+        assert_eq!(
+            tags.clone().count(),
+            all.len(),
+            "each tag has one kind of key"
+        );
+        let indexes: Vec<u8> = tags.filter(|tag| !is_leaf(&[*tag])).collect();
+        assert_eq!(indexes, INDEX_TAGS);
     }
 
     #[test]
