@@ -402,15 +402,7 @@ impl Store {
     /// Adds values and tree nodes to an index in the making, and takes out nodes that they replace.
     pub(crate) fn fill(&self, writes: &WriteSet, tree: &TreeUpdate) -> Result<(), StoreError> {
         let mut batch = self.batch();
-        for (key, value) in writes {
-            batch.replace(prefixed(b's', key), value.as_deref())?;
-        }
-        for (key, node) in &tree.nodes {
-            batch.replace(prefixed(b'n', key), Some(node))?;
-        }
-        for key in &tree.stale {
-            batch.replace(prefixed(b'n', key), None)?;
-        }
+        batch.update(writes, tree, |key| (prefixed(b'n', key), None))?;
         self.apply(batch)
     }
 
@@ -498,18 +490,8 @@ impl Store {
         } = commit;
         let height = meta.height();
         let mut batch = self.batch();
-        let mut undo = BTreeMap::new();
-        for (key, value) in writes {
-            let full = prefixed(b's', key);
-            let old = batch.replace(full, value.as_deref())?;
-            undo.insert(key.clone(), old);
-        }
-        for (key, node) in &tree.nodes {
-            batch.replace(prefixed(b'n', key), Some(node))?;
-        }
-        for key in &tree.stale {
-            batch.replace(stale_key(height, key), Some(&[]))?;
-        }
+        // Replaced nodes stay for as long as a proof may ask for them.
+        let undo = batch.update(writes, tree, |key| (stale_key(height, key), Some(&[])))?;
         if let Some(Some(set)) = writes.get(&state::key::next_validators()) {
             // Decided now, in force two heights later.
             let from = height.saturating_add(2).to_be_bytes();
@@ -661,6 +643,27 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
+    /// Values and tree nodes. `stale` says what becomes of the key of a replaced node. Returns what the values replaced.
+    fn update(
+        &mut self,
+        writes: &WriteSet,
+        tree: &TreeUpdate,
+        stale: impl Fn(&[u8]) -> (Vec<u8>, Option<&'static [u8]>),
+    ) -> Result<WriteSet, StoreError> {
+        let mut undo = WriteSet::new();
+        for (key, value) in writes {
+            let old = self.replace(prefixed(b's', key), value.as_deref())?;
+            undo.insert(key.clone(), old);
+        }
+        for (key, node) in &tree.nodes {
+            self.replace(prefixed(b'n', key), Some(node))?;
+        }
+        for (key, value) in tree.stale.iter().map(|key| stale(key)) {
+            self.replace(key, value)?;
+        }
+        Ok(undo)
+    }
+
     /// Sets or removes a counted entry and returns what was there before the block.
     fn replace(
         &mut self,
