@@ -607,7 +607,7 @@ struct SetsOfFile {
 struct Decided {
     late: Vec<ValidatorId>,
     named: Vec<ValidatorSet>,
-    /// Whoever voted twice by a report in the block.
+    /// Whoever voted or proposed twice by a report in the block.
     proven: Vec<ValidatorId>,
 }
 
@@ -687,6 +687,9 @@ impl SetsOfFile {
                     decided.named.extend(set.ok());
                 }
                 Message::ReportDoubleVote { evidence } if evidence.holds(&self.chain_id) => {
+                    proven.insert(evidence.validator);
+                }
+                Message::ReportDoubleProposal { evidence } if evidence.holds(&self.chain_id) => {
                     proven.insert(evidence.validator);
                 }
                 _ => {}

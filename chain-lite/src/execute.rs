@@ -903,6 +903,9 @@ impl Work<'_> {
             Message::Dispute { post, salt } => {
                 sector::dispute::dispute(self, sender, post, salt).map(done)
             }
+            Message::ReportDoubleProposal { evidence } => {
+                governance::report_double_proposal(self, evidence).map(done)
+            }
         }
     }
 }

@@ -9,8 +9,8 @@
 //!   `borsh("holdfast/validators/v1", chain id, number of the change, validators)`. Genesis names the first quorum; every set
 //!   names the next. So a chain needs no key that stands above it, a solo operator changes its set with its own key, and
 //!   a chain made before this rule existed can still move to other validators, because its genesis names them.
-//! * **Double votes** ([`DoubleVote`]): two different votes of one validator for one height, round and step. Anybody may report
-//!   them; the validator is jailed: out of the set at `h + 2` until a set change brings it back. Once per offence, for who is
+//! * **Double votes and proposals** ([`DoubleVote`], [`DoubleProposal`]): two different votes of one validator for one height, round
+//!   and step, or two different blocks proposed in one round. Anybody may report them; the validator is jailed: out of the set at `h + 2` until a set change brings it back. Once per offence, for who is
 //!   jailed cannot be jailed again, and a set change that brings somebody back settles everything before it.
 //! * **Missed proposals**: a header of round `r` says that the proposers of rounds `0..r` of that height brought nothing. The
 //!   round is part of the block id, so all nodes count alike, where certificates may differ from node to node; and a
@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::account::{Address, ChainId};
 use crate::certificate::{
     BlockId, CertError, Certificate, MAX_VALIDATORS, Sig, Validator, ValidatorId, ValidatorSet,
-    vote_bytes_of,
+    proposal_bytes_of, vote_bytes_of,
 };
 use crate::codec;
 use crate::error::{ChainError, Rule, StoreError, Subject};
@@ -70,6 +70,8 @@ pub enum JailReason {
     DoubleVote,
     /// It did not propose when it was its turn, too often in a row.
     MissedProposals,
+    /// It proposed two different blocks where one was due.
+    DoubleProposal,
 }
 
 /// What is remembered of a validator; an absent leaf remembers nothing.
@@ -235,6 +237,76 @@ impl DoubleVote {
             Some(Self::new(*id, height, round, a, b))
         });
         both.collect()
+    }
+}
+
+/// One signed proposal of a [`DoubleProposal`].
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct CastProposal {
+    /// The block.
+    pub block: BlockId,
+    /// The earlier round in which two thirds prevoted for it, if it was proposed again.
+    pub pol_round: Option<u32>,
+    /// The validator's signature over the proposal's bytes.
+    pub sig: Sig,
+}
+
+/// Two blocks that one validator proposed in one round. An honest one proposes the block that it kept before it first said so,
+/// also after a restart. The same block with another `pol_round` is no offence: it splits nobody's votes.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct DoubleProposal {
+    /// Whose.
+    pub validator: ValidatorId,
+    /// The height of both.
+    pub height: u64,
+    /// The round of both.
+    pub round: u32,
+    /// The one with the lesser block, so that evidence has one encoding.
+    pub first: CastProposal,
+    /// The other one.
+    pub second: CastProposal,
+}
+
+impl DoubleProposal {
+    /// Puts two proposals in their order.
+    pub fn new(
+        validator: ValidatorId,
+        height: u64,
+        round: u32,
+        one: CastProposal,
+        other: CastProposal,
+    ) -> Self {
+        let (first, second) = match one.block <= other.block {
+            true => (one, other),
+            false => (other, one),
+        };
+        Self {
+            validator,
+            height,
+            round,
+            first,
+            second,
+        }
+    }
+
+    /// Whether both proposals are this validator's and of different blocks. Two signature checks at most.
+    pub fn holds(&self, chain_id: &ChainId) -> bool {
+        let signed = |p: &CastProposal| {
+            let bytes = proposal_bytes_of(
+                chain_id,
+                self.height,
+                self.round,
+                &p.block,
+                p.pol_round,
+                &self.validator,
+            );
+            verify_strict(&Address(self.validator.0), &bytes, &Signature(p.sig.0))
+        };
+        self.first.block < self.second.block && signed(&self.first) && signed(&self.second)
     }
 }
 
@@ -454,30 +526,51 @@ fn approved(
 
 /// Jails who voted twice.
 pub(crate) fn report_double_vote(work: &mut Work<'_>, evidence: &DoubleVote) -> Rule<()> {
+    let of = (evidence.validator, evidence.height);
+    punish(work, of, JailReason::DoubleVote, |chain| {
+        evidence.holds(chain)
+    })
+}
+
+/// Jails who proposed twice.
+pub(crate) fn report_double_proposal(work: &mut Work<'_>, evidence: &DoubleProposal) -> Rule<()> {
+    let of = (evidence.validator, evidence.height);
+    punish(work, of, JailReason::DoubleProposal, |chain| {
+        evidence.holds(chain)
+    })
+}
+
+/// Jails a validator for an offence at a height, if it `holds`.
+fn punish(
+    work: &mut Work<'_>,
+    (validator, height): (ValidatorId, u64),
+    reason: JailReason,
+    holds: impl FnOnce(&ChainId) -> bool,
+) -> Rule<()> {
     let what = Subject::Evidence;
-    if evidence.height > work.height {
+    if height > work.height {
         return Err(ChainError::OutOfBounds {
             what,
-            value: evidence.height.into(),
+            value: height.into(),
             min: 0,
             max: work.height.into(),
         }
         .into());
     }
     // What costs no signature comes first: each offence is judged once.
-    let kept = record(work.kv(), &evidence.validator)?;
-    if kept.jailed.is_some() || evidence.height < kept.since {
+    let kept = record(work.kv(), &validator)?;
+    if kept.jailed.is_some() || height < kept.since {
         return Err(ChainError::Duplicate { what }.into());
     }
     let set = newest(work)?;
-    if set.power_of(&evidence.validator).is_none() {
+    if set.power_of(&validator).is_none() {
         let what = Subject::Validator;
         return Err(ChainError::NotFound { what }.into());
     }
-    if !evidence.holds(&work.chain_id) {
+    if !holds(&work.chain_id) {
         return Err(ChainError::BadSignature { what }.into());
     }
-    match jail(work, &evidence.validator, JailReason::DoubleVote)? {
+    match jail(work, &validator, reason)? {
         true => Ok(()),
         false => Err(ChainError::NotAllowed {
             what: Subject::LastValidator,
@@ -987,6 +1080,71 @@ mod tests {
         let said = net.block(0, Some(Message::ReportDoubleVote { evidence: stranger }));
         assert_eq!(said.unwrap().unwrap_err().number(), 5);
         assert_eq!(*net.ledger.front().next_validators, set(&net.keys[..4]));
+    }
+
+    #[test]
+    fn tm_v1_a_double_proposal_jails_and_made_up_ones_do_not() {
+        let net = Net::new(|_| ());
+        let chain = net.ledger.chain_id();
+        let bad = &net.keys[1];
+        let cast = |key: &SigningKey, round: u32, block: u8, pol_round| {
+            let block = BlockId([block; 32]);
+            let bytes = proposal_bytes_of(&chain, 1, round, &block, pol_round, &id(key));
+            let sig = Sig(key.sign(&bytes).to_bytes());
+            CastProposal {
+                block,
+                pol_round,
+                sig,
+            }
+        };
+        let of = |one, other| DoubleProposal::new(id(bad), 1, 3, one, other);
+        let good = of(cast(bad, 3, 2, None), cast(bad, 3, 1, Some(2)));
+        assert!(good.holds(&chain) && good.first.block < good.second.block);
+        net.block(0, None);
+        let swapped = DoubleProposal {
+            first: good.second,
+            second: good.first,
+            ..good
+        };
+        let said_otherwise = CastProposal {
+            pol_round: Some(1),
+            ..good.first
+        };
+        let forged = [
+            (
+                "one block twice",
+                of(cast(bad, 3, 1, None), cast(bad, 3, 1, Some(2))),
+            ),
+            ("out of order", swapped),
+            (
+                "two rounds",
+                of(cast(bad, 3, 1, None), cast(bad, 4, 2, None)),
+            ),
+            ("another height", DoubleProposal { height: 0, ..good }),
+            (
+                "another's",
+                of(cast(bad, 3, 1, None), cast(&net.keys[2], 3, 2, None)),
+            ),
+            ("another round of votes", of(said_otherwise, good.second)),
+            (
+                "another validator",
+                DoubleProposal {
+                    validator: id(&net.keys[2]),
+                    ..good
+                },
+            ),
+        ];
+        let report = |evidence| net.block(0, Some(Message::ReportDoubleProposal { evidence }));
+        for (why, evidence) in forged {
+            assert_eq!(report(evidence).unwrap().unwrap_err().number(), 3, "{why}");
+        }
+        assert_eq!(report(good), Some(Ok(())));
+        let kept = record(&net.ledger.view(), &id(bad)).unwrap();
+        let height = net.ledger.tip().height;
+        assert_eq!(kept.jailed, Some((height, JailReason::DoubleProposal)));
+        assert_eq!(report(good).unwrap().unwrap_err().number(), 10, "once");
+        assert_eq!(net.ledger.validators().power_of(&id(bad)), None);
+        net.replays();
     }
 
     #[test]

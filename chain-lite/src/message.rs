@@ -23,7 +23,7 @@ use crate::account::{
 use crate::certificate::{MAX_VALIDATORS, Sig, Validator, ValidatorId};
 use crate::channel::SignedVoucher;
 use crate::codec::{self, CodecError, tagged_hash};
-use crate::governance::DoubleVote;
+use crate::governance::{DoubleProposal, DoubleVote};
 use crate::sector::dispute::PostId;
 use crate::units::{Epoch, StoragePower, TokenAmount};
 
@@ -281,6 +281,11 @@ pub enum Message {
         #[serde(with = "crate::codec::hex_array")]
         salt: [u8; 32],
     },
+    /// Shows that a validator proposed two blocks where one was due; it is jailed.
+    ReportDoubleProposal {
+        /// Both proposals.
+        evidence: DoubleProposal,
+    },
 }
 
 impl Message {
@@ -311,7 +316,8 @@ impl Message {
             | Self::AllowDataCap { .. }
             | Self::GrantDataCap { .. }
             | Self::AnnounceDispute { .. }
-            | Self::Dispute { .. } => None,
+            | Self::Dispute { .. }
+            | Self::ReportDoubleProposal { .. } => None,
         }
     }
 
@@ -334,7 +340,7 @@ impl Message {
     const fn signatures(&self) -> u64 {
         match self {
             Self::RedeemVoucher { .. } => 1,
-            Self::ReportDoubleVote { .. } => 2,
+            Self::ReportDoubleVote { .. } | Self::ReportDoubleProposal { .. } => 2,
             _ => 0,
         }
     }
@@ -367,6 +373,7 @@ impl Message {
             Self::GrantDataCap { .. } => "grant_data_cap",
             Self::AnnounceDispute { .. } => "announce_dispute",
             Self::Dispute { .. } => "dispute",
+            Self::ReportDoubleProposal { .. } => "report_double_proposal",
         }
     }
 
@@ -735,7 +742,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::block::BlockId;
-    use crate::governance::{CastVote, VoteKind};
+    use crate::governance::{CastProposal, CastVote, VoteKind};
     use crate::units::EpochCount;
 
     /// A block's limit of proofs counts the signatures that only execution can check.
@@ -773,6 +780,11 @@ pub(crate) mod tests {
             kind: VoteKind::Prevote,
             block: BlockId([block; 32]),
             sig: Sig([55; 64]),
+        };
+        let proposed = |block, pol_round| CastProposal {
+            block: BlockId([block; 32]),
+            pol_round,
+            sig: Sig([62; 64]),
         };
         let proposal = DealProposal {
             chain_id: ChainId([1; 32]),
@@ -923,6 +935,15 @@ pub(crate) mod tests {
                     close: Epoch(45),
                 },
                 salt: [46; 32],
+            },
+            Message::ReportDoubleProposal {
+                evidence: DoubleProposal {
+                    validator: ValidatorId([56; 32]),
+                    height: 57,
+                    round: 58,
+                    first: proposed(59, None),
+                    second: proposed(60, Some(61)),
+                },
             },
         ]
     }

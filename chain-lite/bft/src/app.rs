@@ -17,10 +17,10 @@ use bytes::Bytes;
 use chain_lite::account::{self, Account};
 use chain_lite::beacon::{BeaconSource, Entry, MAX_ENTRIES};
 use chain_lite::block::{Block, BlockId, MAX_BLOCK_PROOFS, MAX_BLOCK_TXS, MAX_BODY_BYTES};
-use chain_lite::certificate::Sig;
+use chain_lite::certificate::{Sig, ValidatorId};
 use chain_lite::clock::{self, ClockMode, Tick};
 use chain_lite::codec;
-use chain_lite::governance::{self, CastVote, DoubleVote};
+use chain_lite::governance::{self, CastProposal, CastVote, DoubleProposal, DoubleVote};
 use chain_lite::ledger::{CommitOutcome, Front, Ledger, LedgerError, Slot, ValidBlock, Verdict};
 use chain_lite::mempool::Mempool;
 use chain_lite::message::{Message, TX_VERSION, Tx};
@@ -28,8 +28,8 @@ use chain_lite::state::{self, key};
 use chain_lite::units::Epoch;
 use malachite_core_consensus::{LocallyProposedValue, ProposedValue};
 use malachite_core_types::{
-    CommitCertificate, ExtendedCommitCertificate, HeightParams, LinearTimeouts, Round, SignedVote,
-    Validity,
+    CommitCertificate, ExtendedCommitCertificate, HeightParams, LinearTimeouts, Round,
+    SignedProposal, SignedVote, Validity,
 };
 
 use crate::context::{
@@ -488,37 +488,59 @@ impl App {
         Ok(())
     }
 
-    /// Votes in which validators contradicted themselves: put before the chain, by a transaction of this validator's own
-    /// account, unless it has jailed them already. Evidence that cannot be sent now is not kept: others saw the votes too.
+    /// Votes and proposals in which validators contradicted themselves: put before the chain, by a transaction of this validator's
+    /// own account, unless it has jailed them already. Evidence that cannot be sent now is not kept: others saw it too.
+    ///
+    /// A proposer that shows one half of the others one block and the other half another casts no vote twice, and may keep a round
+    /// from deciding; so its proposals are evidence of their own (`threat-model.md` V1).
     pub fn report(
         &mut self,
         votes: impl IntoIterator<Item = (SignedVote<ChainContext>, SignedVote<ChainContext>)>,
+        proposals: impl IntoIterator<
+            Item = (SignedProposal<ChainContext>, SignedProposal<ChainContext>),
+        >,
     ) -> Result<(), LedgerError> {
         for (one, other) in votes {
-            let Some(evidence) = double_vote(&one, &other) else {
-                continue;
-            };
-            let view = self.parts.ledger.view();
-            let record = governance::record(&view, &evidence.validator)?;
-            if record.jailed.is_some() || evidence.height < record.since {
-                continue;
+            if let Some(evidence) = double_vote(&one, &other) {
+                let of = (evidence.validator, evidence.height);
+                self.accuse(of, Message::ReportDoubleVote { evidence })?;
             }
-            let me = account::Address(self.address().0.0);
-            let account: Option<Account> = state::read(&view, &key::account(&me))?;
-            let tip = self.parts.ledger.tip().height;
-            let tx = Tx {
-                version: TX_VERSION,
-                chain_id: self.parts.ledger.chain_id(),
-                sender: me,
-                nonce: self.parts.mempool.next_nonce(&view, &me)?,
-                fee_limit: account.unwrap_or_default().free,
-                valid_until_height: tip.saturating_add(EVIDENCE_BLOCKS),
-                msgs: vec![Message::ReportDoubleVote { evidence }],
-            };
-            let tx = self.parts.signer.transaction(tx);
-            let told = self.parts.mempool.submit(tx, tip, &view);
-            tracing::warn!(validator = %evidence.validator, height = evidence.height, reported = told.is_ok(), "a validator voted twice");
         }
+        for (one, other) in proposals {
+            if let Some(evidence) = double_proposal(&one, &other) {
+                let of = (evidence.validator, evidence.height);
+                self.accuse(of, Message::ReportDoubleProposal { evidence })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn accuse(
+        &mut self,
+        (validator, height): (ValidatorId, u64),
+        report: Message,
+    ) -> Result<(), LedgerError> {
+        let view = self.parts.ledger.view();
+        let record = governance::record(&view, &validator)?;
+        if record.jailed.is_some() || height < record.since {
+            return Ok(());
+        }
+        let what = report.name();
+        let me = account::Address(self.address().0.0);
+        let account: Option<Account> = state::read(&view, &key::account(&me))?;
+        let tip = self.parts.ledger.tip().height;
+        let tx = Tx {
+            version: TX_VERSION,
+            chain_id: self.parts.ledger.chain_id(),
+            sender: me,
+            nonce: self.parts.mempool.next_nonce(&view, &me)?,
+            fee_limit: account.unwrap_or_default().free,
+            valid_until_height: tip.saturating_add(EVIDENCE_BLOCKS),
+            msgs: vec![report],
+        };
+        let tx = self.parts.signer.transaction(tx);
+        let told = self.parts.mempool.submit(tx, tip, &view);
+        tracing::warn!(%validator, height, what, reported = told.is_ok(), "a validator contradicted itself");
         Ok(())
     }
 
@@ -622,6 +644,22 @@ fn double_vote(
     let same = one.validator == other.validator && one.height == other.height;
     (same && one.round == other.round)
         .then(|| DoubleVote::new(one.validator.0, height, round, cast(one), cast(other)))
+}
+
+/// Two different blocks proposed in one round; the same one with another round of earlier votes is none.
+fn double_proposal(
+    one: &SignedProposal<ChainContext>,
+    other: &SignedProposal<ChainContext>,
+) -> Option<DoubleProposal> {
+    let cast = |p: &SignedProposal<ChainContext>| CastProposal {
+        block: p.value.0,
+        pol_round: p.pol_round.as_u32(),
+        sig: Sig(p.signature.0),
+    };
+    let (height, round) = (one.height.0, one.round.as_u32()?);
+    let same = one.proposer == other.proposer && one.height == other.height;
+    (same && one.round == other.round && one.value != other.value)
+        .then(|| DoubleProposal::new(one.proposer.0, height, round, cast(one), cast(other)))
 }
 
 fn proposed(

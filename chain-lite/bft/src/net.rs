@@ -451,11 +451,8 @@ impl Driver<'_> {
             } => {
                 self.app.finalized(&certificate)?;
                 let votes = evidence.votes.iter().flat_map(|(_, pairs)| pairs);
-                self.app.report(votes.cloned())?;
-                for (proposer, _) in evidence.proposals.iter() {
-                    // A second proposal alone moves nothing: it takes votes, and those are evidence.
-                    tracing::warn!(%proposer, height = %certificate.height, "a validator proposed twice");
-                }
+                let proposals = evidence.proposals.iter().flat_map(|(_, pairs)| pairs);
+                self.app.report(votes.cloned(), proposals.cloned())?;
                 self.finalized = Some(to);
             }
             AppMsg::GetHistoryMinHeight { reply: to } => reply(to, self.app.history_min()),

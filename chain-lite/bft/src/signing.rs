@@ -30,7 +30,6 @@ use malachite_signing::{Error, Signer, VerificationResult, Verifier};
 use crate::context::{Address, ChainContext, NoExtension, Proposal, Signature, Vote};
 use crate::parts::Init;
 
-const PROPOSAL_TAG: &str = "holdfast/proposal/v1";
 const PARTS_TAG: &str = "holdfast/proposal-parts/v1";
 
 /// The step and block of a vote, as the chain names them; zeros stand for no block.
@@ -59,17 +58,14 @@ pub fn vote_bytes(chain: &ChainId, vote: &Vote) -> Option<Vec<u8>> {
 
 /// The bytes of a proposal; `None` without a round.
 pub fn proposal_bytes(chain: &ChainId, p: &Proposal) -> Option<Vec<u8>> {
-    let round = p.round.as_u32()?;
-    let bytes = (
-        PROPOSAL_TAG,
+    Some(certificate::proposal_bytes_of(
         chain,
-        p.height,
-        round,
-        p.value,
-        p.pol_round,
-        p.proposer,
-    );
-    Some(codec::encode(&bytes))
+        p.height.0,
+        p.round.as_u32()?,
+        &p.value.0,
+        p.pol_round.as_u32(),
+        &p.proposer.0,
+    ))
 }
 
 /// The bytes that a proposer signs for the parts of a block.

@@ -7,7 +7,7 @@ use chain_lite::certificate::Certificate;
 use chain_lite::codec;
 use chain_lite::mempool::Mempool;
 use chain_lite_bft::app::{App, Ours, Parts, Synced, Timing};
-use chain_lite_bft::context::{ChainContext, Height, Vote};
+use chain_lite_bft::context::{ChainContext, Height, Proposal, Value, Vote};
 use chain_lite_bft::malachite_core_consensus::ProposedValue;
 use chain_lite_bft::malachite_core_types::{
     CommitCertificate, NilOrVal, Round, Validity, VoteType,
@@ -528,12 +528,12 @@ fn tm_v1_who_votes_twice_is_reported_jailed_and_out_of_the_set() {
     let twice = (vote(VoteType::Prevote, a), vote(VoteType::Prevote, b));
     // A vote in each step is what everybody casts.
     let honest = (vote(VoteType::Prevote, a), vote(VoteType::Precommit, a));
-    nodes[0].app.report([honest]).unwrap();
+    nodes[0].app.report([honest], []).unwrap();
     for _ in 0..8 {
         one_block(&mut nodes, None);
     }
     assert_eq!(nodes[0].app.ledger().validators().validators().len(), 4);
-    nodes[0].app.report([twice.clone()]).unwrap();
+    nodes[0].app.report([twice.clone()], []).unwrap();
     assert_eq!(nodes[0].mempool.len(), 1);
     for _ in 0..8 {
         one_block(&mut nodes, None);
@@ -545,6 +545,39 @@ fn tm_v1_who_votes_twice_is_reported_jailed_and_out_of_the_set() {
             (3, None)
         );
     }
-    nodes[0].app.report([twice]).unwrap();
+    nodes[0].app.report([twice], []).unwrap();
     assert!(nodes[0].mempool.is_empty(), "once is enough");
+}
+
+/// A proposer that shows each half of the others another block votes once, and is out all the same.
+#[test]
+fn tm_v1_who_proposes_twice_is_reported_jailed_and_out_of_the_set() {
+    let mut nodes = four();
+    one_block(&mut nodes, None);
+    let chain = nodes[0].app.ledger().chain_id();
+    let signer = ChainSigner::new(chain, validator_key(2));
+    let proposed = |block: u8, pol_round| {
+        let proposal = Proposal {
+            height: Height(1),
+            round: Round::new(3),
+            value: Value(BlockId([block; 32])),
+            pol_round,
+            proposer: signer.address(),
+        };
+        signer.proposal(proposal).unwrap()
+    };
+    // The same block again, with the round in which it was voted for, is what a proposer may have to say.
+    let honest = (proposed(1, Round::Nil), proposed(1, Round::new(2)));
+    nodes[0].app.report([], [honest]).unwrap();
+    assert!(nodes[0].mempool.is_empty());
+    let twice = (proposed(2, Round::new(2)), proposed(1, Round::Nil));
+    nodes[0].app.report([], [twice]).unwrap();
+    assert_eq!(nodes[0].mempool.len(), 1);
+    for _ in 0..8 {
+        one_block(&mut nodes, None);
+    }
+    for node in &nodes {
+        let set = node.app.ledger().validators();
+        assert_eq!(set.power_of(&signer.address().0), None);
+    }
 }

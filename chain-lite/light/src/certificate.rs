@@ -18,6 +18,7 @@ pub const MAX_VALIDATORS: usize = 1024;
 /// Cap on the sum of powers, so that three times a power never overflows and fits a JSON number.
 pub const MAX_TOTAL_POWER: u64 = 1 << 53;
 const VOTE_TAG: &str = "holdfast/vote/v1";
+const PROPOSAL_TAG: &str = "holdfast/proposal/v1";
 
 /// A validator's ed25519 public key.
 #[derive(
@@ -227,6 +228,28 @@ pub fn vote_bytes_of(
 ) -> Vec<u8> {
     borsh::to_vec(&(VOTE_TAG, chain_id, kind, height, round, block, validator))
         .expect("writing to memory does not fail")
+}
+
+/// The bytes that a proposer signs for a block in a round. `pol_round` is the earlier round in which two thirds prevoted for it,
+/// if it is proposed again.
+pub fn proposal_bytes_of(
+    chain_id: &ChainId,
+    height: u64,
+    round: u32,
+    block: &BlockId,
+    pol_round: Option<u32>,
+    proposer: &ValidatorId,
+) -> Vec<u8> {
+    let said = (
+        PROPOSAL_TAG,
+        chain_id,
+        height,
+        round,
+        block,
+        pol_round,
+        proposer,
+    );
+    borsh::to_vec(&said).expect("writing to memory does not fail")
 }
 
 /// Proof that a block is final.
