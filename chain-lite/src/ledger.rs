@@ -438,7 +438,7 @@ impl Ledger {
             (Some(store), _) => store,
             (None, Some(base)) => {
                 summary.rebuilt_index = true;
-                snapshot::rebuild(home, base, chain_id, mark_of_base)
+                snapshot::rebuild(&*vfs, index, home, base, chain_id, mark_of_base)
                     .map_err(|e| LedgerError::Snapshot(e.to_string()))?
             }
             (None, None) => {

@@ -18,13 +18,15 @@
 //! height `b` that names the file's digest. Both are needed to build the index again. Blocks up to `b` are not there, and reads
 //! say so ([`crate::ledger::LedgerError::BeforeSnapshot`]).
 //! Crash: `blocks.log` is written last, beside its name, synced and renamed: before that the folder holds no chain and
-//! [`import`] begins again, after it everything is there.
+//! [`import`] begins again, after it everything is there. A snapshot made by [`export_file`] has its name when it is whole.
+//! All files go through [`Vfs`], where simulated power cuts strike at each change (`chain-lite/sim`).
 //! Cost: two passes over the file; memory: [`LEAVES_AT_ONCE`] leaves and their tree paths, then once the leaves that indexes
 //! follow from.
 
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use sha2::{Digest, Sha256};
@@ -38,11 +40,12 @@ use crate::governance;
 use crate::invariants;
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::light::{self, LightBlock, LightClient, LightError};
-use crate::log::{BlockLog, LogError, Mark, sync_dir};
+use crate::log::{BlockLog, Disk, LogError, Mark};
 use crate::merkle::Hash;
 use crate::state::{KvRead, WriteSet, key};
-use crate::store::{self, Meta, Store};
+use crate::store::{self, MemoryIndex, Meta, Place, Store};
 use crate::tree::{self, TreeUpdate};
+use crate::vfs::{OsVfs, Vfs};
 
 mod keeper;
 
@@ -60,6 +63,9 @@ const MAX_HEAD: usize = MAX_GENESIS_BYTES + (1 << 20);
 pub const LEAVES_AT_ONCE: u64 = if cfg!(test) { 3 } else { 8_192 };
 /// Name of the snapshot in a chain's folder.
 const BASE_FILE: &str = "base.hfs";
+/// Its name until it was checked.
+const BASE_PART: &str = "base.hfs.part";
+const LOG_FILE: &str = "blocks.log";
 
 /// What a snapshot says before its leaves.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -265,6 +271,32 @@ pub fn export(
     })
 }
 
+/// As [`export`], into a file: written beside its name, synced, renamed and its folder synced, so that who finds the name finds
+/// the whole snapshot. Replaces what has the name.
+pub fn export_file(
+    vfs: &dyn Vfs,
+    to: &Path,
+    ledger: &Ledger,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Report, SnapshotError> {
+    let mut name = to.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    let part = to.with_file_name(name);
+    let mut made = || {
+        let mut out = DiskWriter::create(vfs, &part)?;
+        let report = export(ledger, &mut out, progress)?;
+        out.finish(&part)?;
+        vfs.rename(&part, to).map_err(io("renaming", &part))?;
+        vfs.sync_names(to)
+            .map_err(io("syncing the folder of", to))?;
+        Ok(report)
+    };
+    made().inspect_err(|_| {
+        // Nobody wants half a file; one that cannot be removed either is overwritten by the next try.
+        drop(vfs.remove(&part));
+    })
+}
+
 fn too_large(what: &str) -> SnapshotError {
     SnapshotError::File(format!("{what} is larger than the format allows"))
 }
@@ -390,18 +422,82 @@ fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     out
 }
 
-fn open_file(path: &Path) -> Result<(Reader<BufReader<File>>, Head), SnapshotError> {
-    let file = File::open(path).map_err(io("opening", path))?;
-    let meta = file.metadata().map_err(io("opening", path))?;
-    if !meta.is_file() {
-        return Err(SnapshotError::File("it is not a file".into()));
+/// A file's bytes from the beginning.
+struct DiskReader {
+    disk: Arc<dyn Disk>,
+    at: u64,
+}
+
+impl Read for DiskReader {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let got = self.disk.read_at(self.at, buf)?;
+        self.at += got as u64;
+        Ok(got)
     }
-    Reader::open(BufReader::with_capacity(1 << 20, file), meta.len())
+}
+
+/// A file that is written once, in pieces of a megabyte.
+struct DiskWriter(BufWriter<Appender>);
+
+struct Appender(Arc<dyn Disk>);
+
+impl Write for Appender {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.append(bytes)?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl DiskWriter {
+    /// Begins a file; what an interrupted try left under its name goes.
+    fn create(vfs: &dyn Vfs, path: &Path) -> Result<Self, SnapshotError> {
+        let disk = vfs.open(path).map_err(io("creating", path))?;
+        disk.truncate(0).map_err(io("creating", path))?;
+        Ok(Self(BufWriter::with_capacity(1 << 20, Appender(disk))))
+    }
+
+    /// Returns once the bytes survive a power cut.
+    fn finish(self, path: &Path) -> Result<(), SnapshotError> {
+        let disk = self.0.into_inner();
+        let disk = disk.map_err(|e| io("writing", path)(e.into_error()))?;
+        disk.0.sync().map_err(io("syncing", path))
+    }
+}
+
+impl Write for DiskWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Length of a file of `home`, if it is there.
+fn length(vfs: &dyn Vfs, home: &Path, name: &str) -> Result<Option<u64>, SnapshotError> {
+    let files = vfs.list(home).map_err(io("reading", home))?;
+    Ok(files.into_iter().find(|f| f.0 == name).map(|f| f.1))
+}
+
+type FileReader = Reader<BufReader<DiskReader>>;
+
+/// Opens a file of ours in `home`.
+fn open_file(vfs: &dyn Vfs, home: &Path, name: &str) -> Result<(FileReader, Head), SnapshotError> {
+    let path = home.join(name);
+    // Opening would make it.
+    let len = length(vfs, home, name)?
+        .ok_or_else(|| io("opening", &path)(std::io::ErrorKind::NotFound.into()))?;
+    let disk = vfs.open(&path).map_err(io("opening", &path))?;
+    let reader = BufReader::with_capacity(1 << 20, DiskReader { disk, at: 0 });
+    Reader::open(reader, len)
 }
 
 /// Reads a whole file for its form: what it says of itself.
-fn scan(path: &Path) -> Result<(Base, u64), SnapshotError> {
-    let (mut reader, head) = open_file(path)?;
+fn scan(vfs: &dyn Vfs, home: &Path, name: &str) -> Result<(Base, u64), SnapshotError> {
+    let (mut reader, head) = open_file(vfs, home, name)?;
     while reader.next()?.is_some() {}
     let base = Base {
         head,
@@ -479,135 +575,189 @@ pub fn import(
 ) -> Result<Report, SnapshotError> {
     fs::create_dir_all(home).map_err(io("creating", home))?;
     let _lock = ledger::lock(home)?;
-    let log = home.join("blocks.log");
-    if log.exists() {
-        return Err(SnapshotError::Occupied(home.to_owned()));
+    let mut source = File::open(file).map_err(io("opening", file))?;
+    let meta = source.metadata().map_err(io("opening", file))?;
+    if !meta.is_file() {
+        return Err(SnapshotError::File("it is not a file".into()));
     }
-    // The copy is what is checked: the file at hand may change or be somebody else's.
-    let part = home.join("base.hfs.part");
-    copy(file, &part, progress)?;
-    let taken = take_in(home, &part, expected, anchor, now_ms);
-    if taken.is_err() {
-        drop(fs::remove_file(&part));
-        drop(fs::remove_dir_all(store::index_dir(home)));
-    }
-    let (report, first) = taken?;
-    let base = home.join(BASE_FILE);
-    fs::rename(&part, &base).map_err(io("renaming", &part))?;
-    sync_dir(&base).map_err(io("syncing", home))?;
-    // From the rename of the log on there is a chain here.
-    let part = home.join("blocks.log.part");
-    write_synced(&part, &first)?;
-    fs::rename(&part, &log).map_err(io("renaming", &part))?;
-    sync_dir(&log).map_err(io("syncing", home))?;
-    Ok(report)
+    let index = store::index_dir(home);
+    let folder = Folder {
+        vfs: &OsVfs,
+        index: Place::Folder(&index),
+        home,
+    };
+    folder.import(&mut source, expected, anchor, now_ms, progress)
 }
 
-/// Checks the copy and builds the index from it; returns the bytes of the log that begins here.
-fn take_in(
+/// [`import`] on another file system, with the index in memory: for simulators.
+pub fn import_simulated(
+    vfs: &dyn Vfs,
+    index: &MemoryIndex,
     home: &Path,
-    part: &Path,
+    source: &mut dyn Read,
     expected: ChainId,
     anchor: Anchor,
     now_ms: u64,
-) -> Result<(Report, Vec<u8>), SnapshotError> {
-    let (base, bytes) = scan(part)?;
-    let genesis = believe(&base.head, expected, anchor, now_ms)?;
-    let height = base.head.header.height;
-    let record = codec::encode(&base);
-    let (first, mark) = BlockLog::based(expected.0, genesis.bytes(), height, &record)?;
-    let dir = store::index_dir(home);
-    build_index(&dir, part, &base, expected, mark)?;
-    let report = Report {
-        chain_id: expected,
-        height,
-        id: base.head.header.id(),
-        leaves: base.leaves,
-        bytes,
-    };
-    Ok((report, first))
+) -> Result<Report, SnapshotError> {
+    vfs.create_dir(home).map_err(io("creating", home))?;
+    let index = Place::Memory(index);
+    let folder = Folder { vfs, index, home };
+    folder.import(source, expected, anchor, now_ms, &mut |_| ())
+}
+
+/// Where a snapshot is taken in.
+#[derive(Clone, Copy)]
+struct Folder<'a> {
+    vfs: &'a dyn Vfs,
+    index: Place<'a>,
+    home: &'a Path,
+}
+
+impl Folder<'_> {
+    fn import(
+        self,
+        source: &mut dyn Read,
+        expected: ChainId,
+        anchor: Anchor,
+        now_ms: u64,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Report, SnapshotError> {
+        let Self { vfs, index, home } = self;
+        // An empty file is what a node leaves that was started here by mistake, on an import that was cut off.
+        if length(vfs, home, LOG_FILE)?.is_some_and(|len| len > 0) {
+            return Err(SnapshotError::Occupied(home.to_owned()));
+        }
+        // The copy is what is checked: the file at hand may change or be somebody else's.
+        let part = home.join(BASE_PART);
+        copy(source, vfs, &part, progress)?;
+        let taken = self.take_in(expected, anchor, now_ms);
+        if taken.is_err() {
+            drop(vfs.remove(&part));
+            drop(store::clear(index));
+        }
+        let (report, first) = taken?;
+        let base = home.join(BASE_FILE);
+        vfs.rename(&part, &base).map_err(io("renaming", &part))?;
+        vfs.sync_names(&base).map_err(io("syncing", home))?;
+        // From the rename of the log on there is a chain here.
+        let (part, log) = (home.join("blocks.log.part"), home.join(LOG_FILE));
+        vfs.write_synced(&part, &[&first])
+            .map_err(io("writing", &part))?;
+        vfs.rename(&part, &log).map_err(io("renaming", &part))?;
+        vfs.sync_names(&log).map_err(io("syncing", home))?;
+        Ok(report)
+    }
+
+    /// Checks the copy and builds the index from it; returns the bytes of the log that begins here.
+    fn take_in(
+        self,
+        expected: ChainId,
+        anchor: Anchor,
+        now_ms: u64,
+    ) -> Result<(Report, Vec<u8>), SnapshotError> {
+        let (base, bytes) = scan(self.vfs, self.home, BASE_PART)?;
+        let genesis = believe(&base.head, expected, anchor, now_ms)?;
+        let height = base.head.header.height;
+        let record = codec::encode(&base);
+        let (first, mark) = BlockLog::based(expected.0, genesis.bytes(), height, &record)?;
+        self.build_index(BASE_PART, &base, expected, mark)?;
+        let report = Report {
+            chain_id: expected,
+            height,
+            id: base.head.header.id(),
+            leaves: base.leaves,
+            bytes,
+        };
+        Ok((report, first))
+    }
+
+    fn build_index(
+        self,
+        name: &str,
+        base: &Base,
+        chain_id: ChainId,
+        mark: Mark,
+    ) -> Result<Store, SnapshotError> {
+        let (header, next) = (&base.head.header, &base.head.next.header);
+        let meta = Meta {
+            block_id: header.id(),
+            state_root: next.prev_state_root,
+            receipt_root: next.prev_receipt_root,
+            epoch: header.epoch,
+            ..Meta::genesis(chain_id, mark, header.time_ms)
+        };
+        let store = Store::begin(self.index, meta.clone())?;
+        let (mut reader, _) = open_file(self.vfs, self.home, name)?;
+        // The tree takes one version a piece, and ends at the snapshot's height.
+        let size = base.leaves.div_ceil(header.height).max(LEAVES_AT_ONCE);
+        let pieces = base.leaves.div_ceil(size).max(1);
+        let first = header.height - pieces + 1;
+        let empty = TreeUpdate {
+            nodes: vec![tree::empty_root(first - 1)],
+            ..TreeUpdate::default()
+        };
+        store.fill(&WriteSet::new(), &empty)?;
+        let mut root: Hash = [0; 32];
+        for version in first..=header.height {
+            let mut writes = WriteSet::new();
+            while (writes.len() as u64) < size {
+                let Some((key, value)) = reader.next()? else {
+                    break;
+                };
+                writes.insert(key, Some(value));
+            }
+            let update = tree::update(&store, version, &writes)?;
+            root = update.root;
+            store.fill(&writes, &update)?;
+        }
+        if reader.next()?.is_some() || root != next.prev_state_root {
+            return Err(SnapshotError::Root);
+        }
+        let store = std::sync::Arc::new(store);
+        let view = store.view();
+        let indexes = invariants::indexes(&view)?;
+        let sets = governance::sets(&view)?.ok_or(SnapshotError::Root)?;
+        drop(view);
+        let indexes: WriteSet = indexes.into_iter().map(|(k, v)| (k, Some(v))).collect();
+        store.fill(&indexes, &TreeUpdate::default())?;
+        let store = std::sync::Arc::into_inner(store)
+            .ok_or_else(|| StoreError::Io("the new index is still being read".into()))?;
+        Ok(store.finish(meta, [&sets.0, &sets.1])?)
+    }
 }
 
 /// Builds the index of a folder that began with a snapshot again, up to the snapshot.
 pub(crate) fn rebuild(
+    vfs: &dyn Vfs,
+    index: Place<'_>,
     home: &Path,
     base: &Base,
     chain_id: ChainId,
     mark: Mark,
 ) -> Result<Store, SnapshotError> {
-    let path = home.join(BASE_FILE);
-    let (found, _) = scan(&path)?;
+    let (found, _) = scan(vfs, home, BASE_FILE)?;
     if found != *base {
         return Err(SnapshotError::File(format!(
             "{} is not the snapshot with which this chain's log begins",
-            path.display()
+            home.join(BASE_FILE).display()
         )));
     }
-    build_index(&store::index_dir(home), &path, base, chain_id, mark)
+    Folder { vfs, index, home }.build_index(BASE_FILE, base, chain_id, mark)
 }
 
-fn build_index(
-    dir: &Path,
-    path: &Path,
-    base: &Base,
-    chain_id: ChainId,
-    mark: Mark,
-) -> Result<Store, SnapshotError> {
-    let (header, next) = (&base.head.header, &base.head.next.header);
-    let meta = Meta {
-        block_id: header.id(),
-        state_root: next.prev_state_root,
-        receipt_root: next.prev_receipt_root,
-        epoch: header.epoch,
-        ..Meta::genesis(chain_id, mark, header.time_ms)
-    };
-    let store = Store::begin(dir, meta.clone())?;
-    let (mut reader, _) = open_file(path)?;
-    // The tree takes one version a piece, and ends at the snapshot's height.
-    let size = base.leaves.div_ceil(header.height).max(LEAVES_AT_ONCE);
-    let pieces = base.leaves.div_ceil(size).max(1);
-    let first = header.height - pieces + 1;
-    let empty = TreeUpdate {
-        nodes: vec![tree::empty_root(first - 1)],
-        ..TreeUpdate::default()
-    };
-    store.fill(&WriteSet::new(), &empty)?;
-    let mut root: Hash = [0; 32];
-    for version in first..=header.height {
-        let mut writes = WriteSet::new();
-        while (writes.len() as u64) < size {
-            let Some((key, value)) = reader.next()? else {
-                break;
-            };
-            writes.insert(key, Some(value));
-        }
-        let update = tree::update(&store, version, &writes)?;
-        root = update.root;
-        store.fill(&writes, &update)?;
-    }
-    if reader.next()?.is_some() || root != next.prev_state_root {
-        return Err(SnapshotError::Root);
-    }
-    let store = std::sync::Arc::new(store);
-    let view = store.view();
-    let indexes = invariants::indexes(&view)?;
-    let sets = governance::sets(&view)?.ok_or(SnapshotError::Root)?;
-    drop(view);
-    let indexes: WriteSet = indexes.into_iter().map(|(k, v)| (k, Some(v))).collect();
-    store.fill(&indexes, &TreeUpdate::default())?;
-    let store = std::sync::Arc::into_inner(store)
-        .ok_or_else(|| StoreError::Io("the new index is still being read".into()))?;
-    Ok(store.finish(meta, [&sets.0, &sets.1])?)
-}
-
-fn copy(from: &Path, to: &Path, progress: &mut dyn FnMut(u64)) -> Result<(), SnapshotError> {
-    let mut source = File::open(from).map_err(io("opening", from))?;
-    let file = File::create(to).map_err(io("creating", to))?;
-    let mut target = BufWriter::with_capacity(1 << 20, file);
+fn copy(
+    from: &mut dyn Read,
+    vfs: &dyn Vfs,
+    to: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), SnapshotError> {
+    let mut target = DiskWriter::create(vfs, to)?;
     let mut buf = vec![0; 1 << 20];
     let mut done = 0;
     loop {
-        let got = source.read(&mut buf).map_err(io("reading", from))?;
+        let got = from
+            .read(&mut buf)
+            .map_err(io("reading", Path::new("the snapshot")))?;
         if got == 0 {
             break;
         }
@@ -615,15 +765,7 @@ fn copy(from: &Path, to: &Path, progress: &mut dyn FnMut(u64)) -> Result<(), Sna
         done += got as u64;
         progress(done);
     }
-    let file = target.into_inner();
-    let file = file.map_err(|e| io("writing", to)(e.into_error()))?;
-    file.sync_all().map_err(io("syncing", to))
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), SnapshotError> {
-    let mut file = File::create(path).map_err(io("creating", path))?;
-    file.write_all(bytes).map_err(io("writing", path))?;
-    file.sync_all().map_err(io("syncing", path))
+    target.finish(to)
 }
 
 /// Any bytes as a snapshot: refused, or read to its end without a panic and without more memory than the bytes. Body of the fuzz
@@ -958,7 +1100,7 @@ mod tests {
                     },
                     0,
                 );
-                drop(Store::begin(&store::index_dir(&dir), meta).unwrap());
+                drop(Store::begin(Place::Folder(&store::index_dir(&dir)), meta).unwrap());
             }
             run(&dir).unwrap_or_else(|e| panic!("image {n}: {e}"));
             assert_eq!(open(&dir, &genesis).unwrap().tip(), tip, "image {n}");
@@ -978,7 +1120,7 @@ mod tests {
                     },
                     0,
                 );
-                drop(Store::begin(&store::index_dir(&whole), meta).unwrap());
+                drop(Store::begin(Place::Folder(&store::index_dir(&whole)), meta).unwrap());
             }
             assert_eq!(open(&whole, &genesis).unwrap().tip(), tip);
         }

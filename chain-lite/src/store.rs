@@ -297,11 +297,10 @@ impl Store {
     }
 
     fn open_checked(place: Place<'_>, chain_id: ChainId) -> Result<Option<Self>, StoreError> {
-        let entries = match place {
-            Place::Folder(dir) if !dir.exists() => return Ok(None),
-            Place::Folder(dir) => open_sled(dir)?,
-            Place::Memory(index) => Entries::Memory(index.clone()),
-        };
+        if matches!(place, Place::Folder(dir) if !dir.exists()) {
+            return Ok(None);
+        }
+        let entries = open_entries(place)?;
         let found = entries.get(b"m")?;
         let Some(meta) = found.and_then(|bytes| unseal::<Meta>(&bytes)) else {
             return Ok(None);
@@ -333,16 +332,8 @@ impl Store {
         state: &WriteSet,
         tree: &TreeUpdate,
     ) -> Result<Self, StoreError> {
-        let entries = match place {
-            Place::Folder(dir) => {
-                wipe(dir)?;
-                open_sled(dir)?
-            }
-            Place::Memory(index) => {
-                index.write().clear();
-                Entries::Memory(index.clone())
-            }
-        };
+        clear(place)?;
+        let entries = open_entries(place)?;
         let store = Self::with(
             entries,
             Meta {
@@ -393,10 +384,10 @@ impl Store {
         recent.push_back(Arc::new(version));
     }
 
-    /// Wipes `dir` and starts an index that is filled piece by piece; without its [`Store::finish`] it does not open.
-    pub(crate) fn begin(dir: &Path, meta: Meta) -> Result<Self, StoreError> {
-        wipe(dir)?;
-        Ok(Self::with(open_sled(dir)?, Meta { sum: 0, ..meta }))
+    /// Wipes what is there and starts an index that is filled piece by piece; without its [`Store::finish`] it does not open.
+    pub(crate) fn begin(place: Place<'_>, meta: Meta) -> Result<Self, StoreError> {
+        clear(place)?;
+        Ok(Self::with(open_entries(place)?, Meta { sum: 0, ..meta }))
     }
 
     /// Adds values and tree nodes to an index in the making, and takes out nodes that they replace.
@@ -790,6 +781,24 @@ impl KvRead for View {
             }
             return Ok(entries.into_iter().take(limit).collect());
         }
+    }
+}
+
+/// Removes an index.
+pub(crate) fn clear(place: Place<'_>) -> Result<(), StoreError> {
+    match place {
+        Place::Folder(dir) => wipe(dir),
+        Place::Memory(index) => {
+            index.write().clear();
+            Ok(())
+        }
+    }
+}
+
+fn open_entries(place: Place<'_>) -> Result<Entries, StoreError> {
+    match place {
+        Place::Folder(dir) => open_sled(dir),
+        Place::Memory(index) => Ok(Entries::Memory(index.clone())),
     }
 }
 

@@ -92,6 +92,25 @@ impl SimDisk {
         self.state().dead
     }
 
+    /// A whole file; empty where there is none.
+    pub fn read_all(&self, path: &Path) -> Vec<u8> {
+        self.read(path).unwrap_or_default()
+    }
+
+    /// Whether there is a file of this name.
+    pub fn has(&self, path: &Path) -> bool {
+        self.read(path).is_ok()
+    }
+
+    /// A file that was there before, durable.
+    pub fn put(&self, path: &Path, bytes: &[u8]) {
+        let mut state = self.state();
+        let id = state.create(path);
+        state.durable_names.insert(path.to_owned(), id);
+        let (bytes, durable) = (bytes.to_vec(), bytes.to_vec());
+        state.inodes.insert(id, Inode { bytes, durable });
+    }
+
     /// The machine stops and its disk is as a power cut leaves it; it works again.
     pub fn crash(&self, rng: &mut impl Rng) {
         let mut state = self.state();

@@ -726,7 +726,7 @@ impl<'a> World<'a> {
 }
 
 /// A devnet with proofs that come round within the hour.
-fn genesis(validators: &[SigningKey], people: &[SigningKey], beacon: &DevnetSigner) -> Genesis {
+pub fn genesis(validators: &[SigningKey], people: &[SigningKey], beacon: &DevnetSigner) -> Genesis {
     let size = SectorSize::Kib2;
     let mut set: Vec<Validator> = validators
         .iter()

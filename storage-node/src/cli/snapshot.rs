@@ -14,6 +14,7 @@ use chain_lite::audit::{self, Groth16Verifier};
 use chain_lite::block::BlockId;
 use chain_lite::ledger::{Ledger, LedgerError};
 use chain_lite::snapshot::{self, Anchor, Report, SnapshotError};
+use chain_lite::vfs::OsVfs;
 use serde::Serialize;
 
 use super::chain::{Target, audit_error, chain_file, check_target, file_len};
@@ -117,16 +118,14 @@ fn export(args: Export, context: &Context) -> Result<(), CliError> {
         }
         opened => opened.map_err(|e| snapshot_error(home, e.into()))?,
     };
-    let mut target = Target::create(&args.to)?;
     let bar = context.out.bar("writing the state", 0, Unit::Bytes);
     let mut at = 0;
-    let report = snapshot::export(&ledger, target.writer(), &mut |bytes| {
+    let report = snapshot::export_file(&OsVfs, &args.to, &ledger, &mut |bytes| {
         bar.advance(bytes - at);
         at = bytes;
     });
     bar.finish();
     let report = report.map_err(|e| snapshot_error(&args.to, e))?;
-    target.publish(&args.to)?;
     exported(report, args.to, context)
 }
 

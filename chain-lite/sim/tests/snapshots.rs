@@ -1,0 +1,212 @@
+//! Snapshots on a disk whose power fails: export and import are cut at every write, sync and rename, and so is what comes after.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use chain_lite::beacon::DevnetSigner;
+use chain_lite::block::Block;
+use chain_lite::certificate::Certificate;
+use chain_lite::genesis::CheckedGenesis;
+use chain_lite::ledger::{Ledger, Slot, Tip};
+use chain_lite::snapshot::{Anchor, SnapshotError, export_file, import_simulated};
+use chain_lite::store::MemoryIndex;
+use ed25519_dalek::SigningKey;
+use holdfast_sim::disk::SimDisk;
+use holdfast_sim::run::genesis;
+use holdfast_sim::stub::Stub;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+const HOME: &str = "/node";
+/// More than any of these steps changes a disk; a cut beyond the last change strikes after it.
+const MOST_CHANGES: u64 = 24;
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[100; 32])
+}
+
+fn beacon() -> DevnetSigner {
+    DevnetSigner::from_seed(&[9; 32])
+}
+
+fn chain() -> CheckedGenesis {
+    genesis(&[key()], &[key()], &beacon())
+        .check()
+        .expect("a sound genesis")
+}
+
+fn open(disk: &SimDisk, index: &MemoryIndex, genesis: &CheckedGenesis) -> anyhow::Result<Ledger> {
+    let (vfs, verifier) = (Arc::new(disk.clone()), Arc::new(Stub::new([1; 32])));
+    let home = Path::new(HOME);
+    Ok(Ledger::open_simulated(
+        vfs,
+        index,
+        home,
+        genesis.clone(),
+        verifier,
+    )?)
+}
+
+/// Commits the next block; gives it with its certificate.
+fn grow(ledger: &Ledger) -> (Block, Certificate) {
+    let tip = ledger.tip();
+    let (epoch, height) = (tip.epoch.next(), tip.height + 1);
+    let slot = Slot { height, round: 0 };
+    let valid = ledger
+        .build(slot, epoch, 0, vec![beacon().sign(epoch.0)], vec![])
+        .expect("builds");
+    let block = valid.block().clone();
+    let certificate = Certificate::solo(&ledger.chain_id(), height, valid.id(), &key());
+    ledger.commit(valid, certificate.clone()).expect("commits");
+    (block, certificate)
+}
+
+/// A chain of four blocks.
+fn source(genesis: &CheckedGenesis) -> Ledger {
+    let ledger = open(&SimDisk::default(), &MemoryIndex::default(), genesis).expect("opens");
+    for _ in 0..4 {
+        grow(&ledger);
+    }
+    ledger
+}
+
+/// Power comes back: what the disk kept is random in its unsynced parts.
+fn restart(disk: &SimDisk, seed: u64) {
+    disk.crash(&mut ChaCha8Rng::seed_from_u64(seed));
+}
+
+/// Cuts the first try at each of its changes and the second at each of its own; `0` cuts none of the second.
+fn every_two_cuts(mut check: impl FnMut(u64, u64, u64)) {
+    for first in 1..=MOST_CHANGES {
+        for second in 0..=MOST_CHANGES {
+            check(first, second, first * 100 + second);
+        }
+    }
+}
+
+#[test]
+fn tm_h1_an_export_that_is_cut_anywhere_leaves_the_old_file_or_the_new_one() {
+    let genesis = chain();
+    let ledger = source(&genesis);
+    let to = Path::new("/out/chain.hfs");
+    let make = |disk: &SimDisk, ledger: &Ledger| export_file(disk, to, ledger, &mut |_| ());
+    let before = SimDisk::default();
+    make(&before, &ledger).expect("exports");
+    let old = before.read_all(to);
+    grow(&ledger);
+    make(&before, &ledger).expect("exports");
+    let new = before.read_all(to);
+    assert_ne!(old, new);
+    let mut cuts = 0;
+    every_two_cuts(|first, second, seed| {
+        let disk = SimDisk::default();
+        disk.put(to, &old);
+        for (turn, cut) in [first, second].into_iter().enumerate() {
+            if cut > 0 {
+                disk.cut_at(disk.operations() + cut);
+            }
+            let done = make(&disk, &ledger).is_ok();
+            cuts += u64::from(disk.is_dead());
+            restart(&disk, seed + turn as u64);
+            let found = disk.read_all(to);
+            assert!(
+                found == new || (!done && found == old),
+                "cut at {first}, {second}"
+            );
+        }
+        make(&disk, &ledger).expect("exports in the end");
+        assert_eq!(disk.read_all(to), new);
+    });
+    assert!(cuts > 100, "{cuts} cuts: nothing was struck");
+}
+
+/// What an operator does after each restart: start the node if there is a chain, else import again.
+fn go_on(
+    disk: &SimDisk,
+    index: &MemoryIndex,
+    genesis: &CheckedGenesis,
+    file: &[u8],
+    now_ms: u64,
+) -> anyhow::Result<Tip> {
+    let anchor = Anchor::Genesis {
+        trust_period_ms: u64::MAX,
+    };
+    let (home, id) = (Path::new(HOME), genesis.chain_id());
+    match import_simulated(disk, index, home, &mut &file[..], id, anchor, now_ms) {
+        Ok(_) | Err(SnapshotError::Occupied(_)) => Ok(open(disk, index, genesis)?.tip()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[test]
+fn tm_h1_an_import_that_is_cut_anywhere_begins_again_or_is_complete() {
+    let genesis = chain();
+    let ledger = source(&genesis);
+    let (disk, to) = (SimDisk::default(), Path::new("/out/chain.hfs"));
+    let made = export_file(&disk, to, &ledger, &mut |_| ()).expect("exports");
+    let (file, now_ms) = (disk.read_all(to), ledger.tip().time_ms);
+    let next = ledger.block(made.height + 1).expect("the tip");
+    let mut cuts = 0;
+    for lost in [false, true] {
+        every_two_cuts(|first, second, seed| {
+            let (disk, mut index) = (SimDisk::default(), MemoryIndex::default());
+            let mut complete = false;
+            for (turn, cut) in [first, second].into_iter().enumerate() {
+                if cut > 0 {
+                    disk.cut_at(disk.operations() + cut);
+                }
+                let tip = go_on(&disk, &index, &genesis, &file, now_ms);
+                cuts += u64::from(disk.is_dead());
+                assert!(tip.is_ok() || disk.is_dead(), "{first}, {second}: {tip:?}");
+                // What was complete once stays so.
+                assert!(!complete || disk.has(&Path::new(HOME).join("blocks.log")));
+                complete |= tip.is_ok();
+                restart(&disk, seed + turn as u64);
+                if lost {
+                    index = MemoryIndex::default();
+                }
+            }
+            let tip = go_on(&disk, &index, &genesis, &file, now_ms);
+            let tip = tip.unwrap_or_else(|e| panic!("{first}, {second}: {e}"));
+            assert_eq!((tip.height, tip.id), (made.height, made.id));
+            // The chain's own next block follows, and is there after one more power cut.
+            let taken = open(&disk, &index, &genesis).expect("opens");
+            let (block, certificate) = (next.block.clone(), next.certificate.clone());
+            taken.commit_decided(block, certificate).expect("follows");
+            drop(taken);
+            restart(&disk, seed + 7);
+            let again = open(&disk, &index, &genesis).expect("opens");
+            assert_eq!(again.tip(), ledger.tip(), "{first}, {second}");
+        });
+    }
+    assert!(cuts > 200, "{cuts} cuts: nothing was struck");
+}
+
+/// A node that is started on an import that was cut off says so, and is in the way of nothing.
+#[test]
+fn tm_h1_a_node_started_on_half_an_import_does_not_stop_the_next_one() {
+    let genesis = chain();
+    let ledger = source(&genesis);
+    let (disk, to) = (SimDisk::default(), Path::new("/out/chain.hfs"));
+    export_file(&disk, to, &ledger, &mut |_| ()).expect("exports");
+    let (file, now_ms) = (disk.read_all(to), ledger.tip().time_ms);
+    let mut refused = 0;
+    for cut in 1..=MOST_CHANGES {
+        let (disk, index) = (SimDisk::default(), MemoryIndex::default());
+        disk.cut_at(cut);
+        if go_on(&disk, &index, &genesis, &file, now_ms).is_ok() {
+            break;
+        }
+        restart(&disk, cut);
+        let started = open(&disk, &index, &genesis);
+        let log = Path::new(HOME).join("blocks.log");
+        let is_chain = disk.has(&log) && !disk.read_all(&log).is_empty();
+        assert_eq!(started.is_ok(), is_chain, "cut at {cut}");
+        if started.is_err() {
+            refused += 1;
+            let tip = go_on(&disk, &index, &genesis, &file, now_ms);
+            assert!(tip.is_ok(), "cut at {cut}: {tip:?}");
+        }
+    }
+    assert!(refused > 0, "an index without its log was never met");
+}
