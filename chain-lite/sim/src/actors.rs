@@ -192,6 +192,11 @@ impl Actors {
         Ok(())
     }
 
+    /// The first client, who is as good as anybody, brings what validators signed.
+    pub fn bring(&mut self, message: Message) {
+        self.clients[0].wallet.send(message);
+    }
+
     /// Everything that is in no block yet.
     pub fn pending(&self) -> impl Iterator<Item = &SignedTx> {
         let providers = self.providers.iter().flat_map(|p| &p.wallet.pending);

@@ -109,6 +109,8 @@ pub struct Identity {
     pub verifier: Arc<dyn ProofVerifier>,
     /// Gives beacon rounds.
     pub beacon: DevnetSigner,
+    /// Whether it puts before the chain what others do twice, as a running node does.
+    pub reports: bool,
 }
 
 /// Everything but the core, which is lent out while it works.
@@ -118,6 +120,7 @@ struct Host {
     app: App,
     signer: ChainSigner,
     verifier: ChainVerifier,
+    reports: bool,
     journal: Option<Journal>,
     timeouts: LinearTimeouts,
     recovering: bool,
@@ -190,6 +193,7 @@ impl Node {
             app,
             signer,
             verifier: ChainVerifier::new(chain),
+            reports: who.reports,
             journal: None,
             timeouts: first.timeouts,
             recovering: false,
@@ -527,6 +531,12 @@ impl Host {
                 if self.failed.is_none() {
                     let done = self.app.finalized(&certificate);
                     self.durable("keeping a certificate", done);
+                }
+                if self.failed.is_none() && self.reports {
+                    let votes = evidence.votes.iter().flat_map(|(_, pairs)| pairs);
+                    let proposals = evidence.proposals.iter().flat_map(|(_, pairs)| pairs);
+                    let told = self.app.report(votes.cloned(), proposals.cloned());
+                    self.durable("reporting", told);
                 }
                 for (_, votes) in evidence.votes.iter() {
                     for (a, b) in votes {

@@ -17,9 +17,12 @@ use chain_lite::certificate::{Validator, ValidatorId};
 use chain_lite::clock::ClockMode;
 use chain_lite::events::Event as ChainEvent;
 use chain_lite::genesis::{CircuitKey, GENESIS_VERSION, Genesis, NetworkKind};
+use chain_lite::governance::{self, JailReason};
 use chain_lite::invariants;
+use chain_lite::message::Message as Msg;
 use chain_lite::params::ChainParams;
-use chain_lite::store::MemoryIndex;
+use chain_lite::state::StoreError;
+use chain_lite::store::{MemoryIndex, View};
 use chain_lite::units::{EpochCount, TokenAmount};
 use ed25519_dalek::SigningKey;
 use malachite_core_types::Timeout;
@@ -59,6 +62,8 @@ pub struct Scenario {
     pub faults: bool,
     /// Whether the last validator's key runs on two machines at once.
     pub twins: bool,
+    /// Whether validators change their set now and then, a fifth one comes and goes, and who votes twice is jailed.
+    pub governance: bool,
     /// Cuts the power of validator 0 at this operation of its disk.
     pub cut: Option<u64>,
     /// And again so many operations after it came back.
@@ -66,7 +71,8 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Four validators, eight providers, two clients; faults and, in every fourth seed, twins.
+    /// Four validators, eight providers, two clients; faults and, in every fourth seed, twins; set changes in every fourth, half of
+    /// them with twins.
     pub fn of_seed(seed: u64, hours: u64) -> Self {
         let mut providers = vec![Manner::Honest; 5];
         providers.extend([Manner::Unlucky, Manner::Unlucky, Manner::Cheat]);
@@ -77,6 +83,7 @@ impl Scenario {
             span_ms: hours * 3_600_000,
             faults: true,
             twins: seed % 4 == 3,
+            governance: matches!(seed % 8, 5 | 7),
             cut: None,
             cut_again: None,
         }
@@ -104,6 +111,10 @@ pub struct Report {
     pub faults: u64,
     /// Rounds beyond the first in which blocks were decided.
     pub later_rounds: u64,
+    /// Changes of the set by its validators.
+    pub changes: u64,
+    /// Validators that were jailed, one of them as often as it was.
+    pub jailed: u64,
 }
 
 /// A promise that did not hold.
@@ -198,6 +209,8 @@ struct World<'a> {
     actors: Actors,
     /// Transactions that a node was given since it started.
     sent: BTreeSet<(usize, u64, Address, u64)>,
+    /// Keys that may be in the set: those of genesis and a spare one.
+    keys: Vec<SigningKey>,
     chain: BTreeMap<u64, (BlockId, [u8; 32])>,
     seen: u64,
     trace: Sha256,
@@ -232,9 +245,14 @@ impl<'a> World<'a> {
             &scenario.providers,
             scenario.clients,
         );
+        let spare = scenario
+            .governance
+            .then(|| SigningKey::from_bytes(&[99; 32]));
         let twin = scenario.twins.then(|| keys[keys.len() - 1].clone());
+        let keys: Vec<SigningKey> = keys.into_iter().chain(spare).collect();
         let machines: Vec<Machine> = keys
-            .into_iter()
+            .iter()
+            .cloned()
             .chain(twin)
             .enumerate()
             .map(|(index, key)| Machine {
@@ -244,6 +262,7 @@ impl<'a> World<'a> {
                     genesis: genesis.clone(),
                     verifier: Arc::new(stub),
                     beacon: beacon.clone(),
+                    reports: scenario.governance,
                 },
                 disk: SimDisk::default(),
                 index: MemoryIndex::default(),
@@ -269,6 +288,7 @@ impl<'a> World<'a> {
             loss: 0.0,
             actors,
             sent: BTreeSet::new(),
+            keys,
             chain: BTreeMap::new(),
             seen: 0,
             trace: Sha256::new(),
@@ -282,6 +302,8 @@ impl<'a> World<'a> {
                 posts: 0,
                 faults: 0,
                 later_rounds: 0,
+                changes: 0,
+                jailed: 0,
             },
             honest,
         }
@@ -457,15 +479,7 @@ impl<'a> World<'a> {
                 }
                 Out::Decided(height) => self.decided(node, height)?,
                 Out::Evidence(a, b) => {
-                    let twin = ValidatorId(
-                        self.machines[self.machines.len() - 1]
-                            .who
-                            .key
-                            .verifying_key()
-                            .to_bytes(),
-                    );
-                    if a.message.validator.0 != twin
-                        || !self.scenario.twins
+                    if !self.is_twin(&a.message.validator.0)
                         || a.message.validator != b.message.validator
                     {
                         return Err(format!("{} contradicted itself", a.message.validator));
@@ -626,10 +640,69 @@ impl<'a> World<'a> {
                         ));
                     }
                 }
+                ChainEvent::ValidatorsChanged { .. } => self.report.changes += 1,
+                ChainEvent::ValidatorJailed {
+                    validator, reason, ..
+                } => {
+                    self.report.jailed += 1;
+                    if *reason != JailReason::MissedProposals && !self.is_twin(validator) {
+                        return Err(format!("block {height} jails {validator}, for {reason:?}"));
+                    }
+                }
                 _ => {}
             }
         }
+        if self.scenario.governance && self.rng.gen_bool(0.15) {
+            self.govern(&view).map_err(text)?;
+        }
         self.actors.act(&view, &mut self.rng).map_err(text)
+    }
+
+    /// The validators agree on another set: any three of the sound machines or more, with or without the key that has two.
+    fn govern(&mut self, view: &View) -> Result<(), StoreError> {
+        let Some((_, newest)) = governance::sets(view)? else {
+            return Ok(());
+        };
+        let twin = self.scenario.twins.then(|| self.scenario.validators - 1);
+        let mut wanted: Vec<usize> = (0..self.keys.len()).collect();
+        wanted.shuffle(&mut self.rng);
+        // Without it there are always three left, and with it three others are a quorum.
+        let leaves = self.rng.gen_range(0..2 + usize::from(twin.is_none()));
+        let mut gone: Vec<usize> = wanted.into_iter().filter(|n| Some(*n) != twin).collect();
+        gone.truncate(leaves);
+        if twin.is_some() && self.rng.gen_bool(0.3) {
+            gone.extend(twin);
+        }
+        let of = |n: usize| Validator {
+            id: ValidatorId(self.keys[n].verifying_key().to_bytes()),
+            power: 1,
+        };
+        let stays = (0..self.keys.len()).filter(|n| !gone.contains(n));
+        let mut validators: Vec<Validator> = stays.map(of).collect();
+        validators.sort_by_key(|v| v.id);
+        let (chain, number) = (
+            self.machines[0].who.genesis.chain_id(),
+            governance::changes(view)?,
+        );
+        let members = self.keys.iter().filter(|key| {
+            let id = ValidatorId(key.verifying_key().to_bytes());
+            newest.power_of(&id).is_some()
+        });
+        let approvals = members.map(|key| governance::approve(&chain, number, &validators, key));
+        let mut approvals: Vec<_> = approvals.collect();
+        approvals.sort_by_key(|a| a.0);
+        self.actors.bring(Msg::SetValidators {
+            number,
+            validators,
+            approvals,
+        });
+        Ok(())
+    }
+
+    /// Whether this key runs on two machines.
+    fn is_twin(&self, id: &ValidatorId) -> bool {
+        let key = self.machines.last().map(|m| m.who.key.verifying_key());
+        self.scenario.twins && key.is_some_and(|key| key.to_bytes() == id.0)
     }
 
     /// Transactions go to every node that is up, and again after every block.

@@ -17,6 +17,7 @@ fn held(seed: u64, scenario: &Scenario) -> Report {
 fn without_faults_every_epoch_has_its_block() {
     let mut scenario = Scenario::of_seed(0, 1);
     (scenario.faults, scenario.twins) = (false, false);
+    assert!(!scenario.governance);
     scenario.providers = vec![Manner::Honest; 8];
     let report = held(1, &scenario);
     assert!(report.height >= 115, "{report:?}");
@@ -59,6 +60,21 @@ fn tm_v1_tm_n7_tm_h1_tm_h4_tm_h5_tm_h6_an_hour_of_every_seed_holds() {
     assert!(
         crashes > SEEDS,
         "the runs had {crashes} crashes: too quiet to show anything"
+    );
+}
+
+/// Sets that change while machines die: who voted twice is jailed and comes back with a change, and nobody else ever is for that.
+#[test]
+fn tm_v1_tm_v12_seeds_with_set_changes_have_some_and_jail_who_votes_twice() {
+    let (mut changes, mut jailed) = (0, 0);
+    for seed in [5, 7, 13, 15] {
+        let report = held(seed, &Scenario::of_seed(seed, 1));
+        changes += report.changes;
+        jailed += report.jailed;
+    }
+    assert!(
+        changes >= 8 && jailed >= 1,
+        "{changes} changes, {jailed} jailed"
     );
 }
 
