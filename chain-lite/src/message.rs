@@ -1010,6 +1010,7 @@ pub(crate) mod tests {
             "05bf5a255d0e2a26", // grant_data_cap
             "2bc16c4585cd640d", // announce_dispute
             "22b6911277e14a04", // dispute
+            "bd6cacc55887007b", // report_double_proposal
         ];
         assert_eq!(pins, expected);
     }
