@@ -61,8 +61,14 @@ pub const MAX_BUNDLE_BYTES: usize = 64 << 20;
 /// How long a block may be trusted before the next one is seen, if validators come and go.
 pub const TRUST_PERIOD_MS: u64 = 14 * 86_400_000;
 
-/// How long light clients trust a block: [`TRUST_PERIOD_MS`], and without end where there is one validator. The period is there
-/// because validators who left may sell their keys; the only one cannot have left.
+/// How long light clients trust a block: [`TRUST_PERIOD_MS`], and without end where one validator finalised it. The period is there
+/// because validators who left may sell their keys.
+///
+/// The only validator can leave too: a set change hands its chain over to others. Whoever follows across that step trusts those
+/// others for as long as several, because the period is asked of every block anew. Whoever slept through it cannot know, and would
+/// still believe a chain that the old key goes on with, as it believed all that the key said before. A period would not help
+/// there: a chain of one validator may stand for months, and a client without trust could only begin at its genesis. So who hands a
+/// chain over destroys the old key, and clients from before take a checkpoint (`--checkpoint`).
 pub fn trust_period_ms(trusted: &Trusted) -> u64 {
     match trusted.validators() {
         1 => u64::MAX,

@@ -8,6 +8,12 @@
 //! caller's. Cost: one light block in the common case; when validators changed a lot, bisection, at most 64 blocks held at once
 //! and one fetched per height in the worst case. Crash: the store holds the last state saved; what was not saved is fetched again.
 
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use crate::codec;
 use crate::name::ChainId;
 use crate::verify::{Leaf, LightBlock, LightError, StateBatch, Trusted};
 
@@ -41,6 +47,10 @@ pub trait Store {
     /// Replaces it.
     fn save(&mut self, trusted: &Trusted) -> Result<(), Self::Error>;
 }
+
+/// How long a block is trusted, in milliseconds after its time, by who finalised it. Asked at every step: whoever follows a chain
+/// from its only validator into a set of several trusts those for as long as several.
+pub type TrustPeriod = fn(&Trusted) -> u64;
 
 /// Why following stopped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,14 +88,18 @@ pub enum FollowError<P, S> {
 #[derive(Debug)]
 pub struct Follower<S> {
     trusted: Trusted,
-    trust_period_ms: u64,
+    trust_period: TrustPeriod,
     store: S,
 }
 
 impl<S: Store> Follower<S> {
     /// Begins at what the store remembers of the anchor's chain, or at the anchor where that is newer. A remembered block of the
     /// anchor's height that is another block is a fork.
-    pub fn open(anchor: Trusted, store: S, trust_period_ms: u64) -> Result<Self, OpenError<S>> {
+    pub fn open(
+        anchor: Trusted,
+        store: S,
+        trust_period: TrustPeriod,
+    ) -> Result<Self, OpenError<S>> {
         let kept = store
             .load(&anchor.chain_id())
             .map_err(FollowError::Store)?
@@ -106,7 +120,7 @@ impl<S: Store> Follower<S> {
         };
         Ok(Self {
             trusted,
-            trust_period_ms,
+            trust_period,
             store,
         })
     }
@@ -127,7 +141,8 @@ impl<S: Store> Follower<S> {
         if theirs < ours {
             return Err(FollowError::Behind { theirs, ours });
         }
-        let now = follow(&self.trusted, block, provider, now_ms, self.trust_period_ms).await?;
+        let now = Some(now_ms);
+        let now = follow(&self.trusted, block, provider, now, self.trust_period).await?;
         if now != self.trusted {
             self.store.save(&now).map_err(FollowError::Store)?;
             self.trusted = now;
@@ -194,25 +209,31 @@ impl<S: Store> Follower<S> {
 pub type OpenError<S> = FollowError<std::convert::Infallible, <S as Store>::Error>;
 
 /// From what is trusted to `target`, in one step where enough trusted validators signed it, else through the middle.
+///
+/// `now_ms` is Unix time for who wants to know the present. Without it every step is judged as of the time of the block that it
+/// leads to, as for a history that others will read later; a step too long for the trust period then goes through the middle too.
 pub async fn follow<P: Provider, E>(
     from: &Trusted,
     target: LightBlock,
     provider: &P,
-    now_ms: u64,
-    trust_period_ms: u64,
+    now_ms: Option<u64>,
+    trust_period: TrustPeriod,
 ) -> Result<Trusted, FollowError<P::Error, E>> {
     let mut trusted = from.clone();
     // Blocks still ahead, the nearest last. Each is at most half as far away as the one before: never more than 64.
     let mut ahead = vec![target];
     while let Some(next) = ahead.last() {
-        match trusted.step(next, now_ms, trust_period_ms) {
+        let now = now_ms.unwrap_or(next.header.time_ms);
+        let between = next.header.height.saturating_sub(trusted.height()) / 2;
+        match trusted.step(next, now, trust_period(&trusted)) {
             Ok(now) => {
                 trusted = now;
                 ahead.pop();
             }
-            Err(LightError::TooFar { .. }) => {
-                // Only a skip can be too far, so there is a block strictly in between.
-                let between = (next.header.height - trusted.height()) / 2;
+            // Only a skip can be too far, so there is a block strictly in between.
+            Err(error @ (LightError::TooFar { .. } | LightError::Expired))
+                if between > 0 && (error != LightError::Expired || now_ms.is_none()) =>
+            {
                 let asked = trusted.height() + between;
                 let block = provider
                     .light_block(asked)
@@ -230,13 +251,67 @@ pub async fn follow<P: Provider, E>(
     Ok(trusted)
 }
 
+/// Any bytes as the blocks that a node shows: whoever follows them gets somewhere or is refused, in bounded steps, without a panic,
+/// never goes back, and never into a chain that it did not ask for. What decodes is written as it was read. Body of a fuzz target.
+///
+/// Blocks are `length u32le ‖ borsh`; the first is the client's anchor.
+pub fn fuzz_follow(bytes: &[u8]) {
+    if let Ok(trusted) = codec::decode::<Trusted>(bytes, bytes.len()) {
+        assert_eq!(codec::encode(&trusted), bytes, "one encoding per value");
+    }
+    let mut shown = Shown(Vec::new());
+    let mut rest = bytes;
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
+        let Some((block, after)) = after.split_at_checked(length) else {
+            break;
+        };
+        if let Ok(decoded) = codec::decode::<LightBlock>(block, length) {
+            assert_eq!(codec::encode(&decoded), block, "one encoding per value");
+            shown.0.push(decoded);
+        }
+        rest = after;
+    }
+    let Some(first) = shown.0.first() else {
+        return;
+    };
+    let (chain_id, id) = (first.header.chain_id, first.header.id());
+    let Ok(anchor) = Trusted::checkpoint(chain_id, id, first) else {
+        return;
+    };
+    let forever: TrustPeriod = |_| u64::MAX;
+    let mut trusted = anchor;
+    for block in &shown.0 {
+        let from = trusted.clone();
+        let walk = follow::<_, Infallible>(&from, block.clone(), &shown, None, forever);
+        // No future of this provider waits.
+        let mut context = Context::from_waker(Waker::noop());
+        if let Poll::Ready(Ok(now)) = pin!(walk).poll(&mut context) {
+            assert!(now.height() >= trusted.height() && now.chain_id() == chain_id);
+            trusted = now;
+        }
+    }
+}
+
+/// What [`fuzz_follow`]'s node shows.
+struct Shown(Vec<LightBlock>);
+
+impl Provider for Shown {
+    type Error = ();
+
+    async fn light_block(&self, height: u64) -> Result<LightBlock, ()> {
+        let found = self.0.iter().find(|b| b.header.height == height);
+        found.or(self.0.last()).cloned().ok_or(())
+    }
+
+    async fn state(&self, _: &[Vec<u8>]) -> Result<StateBatch, ()> {
+        Err(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::convert::Infallible;
-    use std::future::Future;
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
 
     use ed25519_dalek::{Signer, SigningKey};
 
@@ -244,7 +319,6 @@ mod tests {
     use crate::certificate::{
         BlockId, Certificate, Sig, Validator, ValidatorId, ValidatorSet, vote_bytes,
     };
-    use crate::codec;
     use crate::epoch::Epoch;
     use crate::header::{BLOCK_VERSION, Header};
     use crate::verify::Links;
@@ -289,6 +363,20 @@ mod tests {
         }
     }
 
+    fn period(_: &Trusted) -> u64 {
+        PERIOD_MS
+    }
+
+    const DAY_MS: u64 = 86_400_000;
+
+    /// As clients have it: without end while there is one validator.
+    fn days(trusted: &Trusted) -> u64 {
+        match trusted.validators() {
+            1 => u64::MAX,
+            _ => 14 * DAY_MS,
+        }
+    }
+
     /// Four validators, one of whom is replaced in every `pace`-th block.
     struct Chain {
         blocks: Vec<LightBlock>,
@@ -297,10 +385,14 @@ mod tests {
 
     impl Chain {
         fn of(length: u64, pace: u64) -> (Trusted, Self) {
-            let at = |height: u64| {
+            Self::with(length, 1, |height: u64| {
                 let first = (height - 1) / pace;
-                [first, first + 1, first + 2, first + 3]
-            };
+                vec![first, first + 1, first + 2, first + 3]
+            })
+        }
+
+        /// Blocks `step_ms` apart, of the validators that `at` names for each height.
+        fn with(length: u64, step_ms: u64, at: impl Fn(u64) -> Vec<u64>) -> (Trusted, Self) {
             let mut parent_id = BlockId(CHAIN.0);
             let mut blocks = vec![];
             for height in 1..=length {
@@ -309,7 +401,7 @@ mod tests {
                     chain_id: CHAIN,
                     height,
                     epoch: Epoch(height),
-                    time_ms: 1_000 + height,
+                    time_ms: 1_000 + height * step_ms,
                     parent_id,
                     prev_state_root: [2; 32],
                     tx_root: [3; 32],
@@ -372,7 +464,7 @@ mod tests {
         from: &Trusted,
         to: u64,
     ) -> Result<Trusted, FollowError<Infallible, Infallible>> {
-        now(follow(from, chain.block(to), chain, 1_000, PERIOD_MS))
+        now(follow(from, chain.block(to), chain, Some(1_000), period))
     }
 
     #[test]
@@ -426,7 +518,7 @@ mod tests {
     #[test]
     fn what_was_believed_is_remembered_and_forks_and_old_answers_are_found() {
         let (genesis, chain) = Chain::of(30, 3);
-        let mut follower = Follower::open(genesis.clone(), Memory::default(), PERIOD_MS)
+        let mut follower = Follower::open(genesis.clone(), Memory::default(), period)
             .unwrap_or_else(|_| panic!("nothing is stored"));
         now(follower.state(&chain, &[], 1_000)).unwrap();
         assert_eq!(follower.trusted().height(), 30);
@@ -449,7 +541,7 @@ mod tests {
             FollowError::Light(LightError::Header { height: 13, .. })
         ));
 
-        let again = Follower::open(genesis, Memory(kept.clone()), PERIOD_MS)
+        let again = Follower::open(genesis, Memory(kept.clone()), period)
             .unwrap_or_else(|_| panic!("the store reads back"));
         assert_eq!(again.trusted(), follower.trusted());
         let mut twin = chain.block(30);
@@ -462,7 +554,7 @@ mod tests {
             FollowError::Light(LightError::Fork { height: 30, .. })
         ));
         let anchor = Trusted::checkpoint(CHAIN, twin.header.id(), &twin).unwrap();
-        let error = Follower::open(anchor, Memory(kept), PERIOD_MS).err();
+        let error = Follower::open(anchor, Memory(kept), period).err();
         assert!(matches!(
             error,
             Some(FollowError::Light(LightError::Fork { height: 30, .. }))
@@ -505,5 +597,95 @@ mod tests {
         first.prev_state_root[0] ^= 1;
         links.push(&first).unwrap();
         assert!(links.push(&chain.blocks[1].header).is_err());
+    }
+
+    /// A chain that its only validator hands over to four others at block 4, a block a day.
+    fn handed_over() -> (Trusted, Chain) {
+        Chain::with(60, DAY_MS, |height| match height {
+            1..=3 => vec![9],
+            _ => vec![0, 1, 2, 3],
+        })
+    }
+
+    #[test]
+    fn tm_v12_endless_trust_in_the_only_validator_ends_with_the_first_block_of_several() {
+        let (genesis, chain) = handed_over();
+        let at = |height: u64| chain.blocks[height as usize - 1].clone();
+        let day = |n: u64| 1_000 + n * DAY_MS;
+        // While there is one, its blocks are believed however late.
+        let mut late = Follower::open(genesis.clone(), Memory::default(), days).unwrap();
+        now(late.believe(&chain, at(3), day(3_000))).unwrap();
+        // Who goes on from there in time ends with trust that ends: their keys may be sold when they left.
+        let mut follower = Follower::open(genesis, Memory::default(), days).unwrap();
+        now(follower.believe(&chain, at(3), day(3))).unwrap();
+        now(follower.believe(&chain, at(10), day(10))).unwrap();
+        let expired = FollowError::Light(LightError::Expired);
+        let said = now(follower.believe(&chain, at(30), day(30)));
+        assert_eq!(said, Err(expired.clone()));
+        now(follower.believe(&chain, at(23), day(23))).unwrap();
+        now(follower.believe(&chain, at(37), day(37))).unwrap();
+        // And who slept through the handing over asks somebody for a checkpoint.
+        assert_eq!(now(late.believe(&chain, at(60), day(60))), Err(expired));
+    }
+
+    #[test]
+    fn a_history_is_walked_in_steps_within_the_trust_period() {
+        let (genesis, chain) = handed_over();
+        let target = chain.blocks[59].clone();
+        let reached: Result<_, FollowError<_, Infallible>> =
+            now(follow(&genesis, target, &chain, None, days));
+        assert_eq!(reached.unwrap().height(), 60);
+        // As whoever reads the blocks later walks them.
+        let mut heights: Vec<u64> = chain.asked.borrow().clone();
+        heights.sort_unstable();
+        heights.push(60);
+        let mut trusted = genesis;
+        for height in heights {
+            let block = &chain.blocks[height as usize - 1];
+            trusted = trusted
+                .step(block, block.header.time_ms, days(&trusted))
+                .unwrap();
+        }
+        // One too long for the period, with nothing in between, is refused.
+        let (genesis, chain) = Chain::with(2, 15 * DAY_MS, |_| vec![0, 1, 2, 3]);
+        let target = chain.blocks[1].clone();
+        let reached: Result<_, FollowError<_, Infallible>> =
+            now(follow(&genesis, target, &chain, None, days));
+        assert_eq!(reached.err(), Some(FollowError::Light(LightError::Expired)));
+    }
+
+    /// The fuzz target on real blocks, and on changed, cut and mixed ones.
+    #[test]
+    fn tm_n3_following_is_calm_on_whatever_a_node_shows() {
+        let (trusted, chain) = Chain::of(24, 3);
+        let framed = |block: &LightBlock| {
+            let bytes = codec::encode(block);
+            [
+                &u32::try_from(bytes.len()).unwrap().to_le_bytes()[..],
+                &bytes,
+            ]
+            .concat()
+        };
+        let frames: Vec<Vec<u8>> = chain.blocks.iter().map(framed).collect();
+        fuzz_follow(&codec::encode(&trusted));
+        fuzz_follow(&frames.concat());
+        let mut state = 7u64;
+        let mut random = move |below: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..200 {
+            let mut some: Vec<u8> = (0..4).flat_map(|_| frames[random(24)].clone()).collect();
+            for _ in 0..random(3) {
+                let at = random(some.len());
+                some[at] ^= 1 << random(8);
+            }
+            if random(4) == 0 {
+                some.truncate(random(some.len()));
+            }
+            fuzz_follow(&some);
+        }
     }
 }

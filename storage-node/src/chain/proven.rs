@@ -153,11 +153,11 @@ impl ProvenChain {
             (None, Some(kept)) => kept,
             (None, None) => genesis(&node).await?,
         };
-        let period = trust_period_ms(&begin);
-        let follower = Follower::open(begin, store, period).map_err(|error| match error {
-            FollowError::Store(error) => error,
-            other => lie(&node, &other),
-        })?;
+        let follower =
+            Follower::open(begin, store, trust_period_ms).map_err(|error| match error {
+                FollowError::Store(error) => error,
+                other => lie(&node, &other),
+            })?;
         let mut this = Self {
             node,
             shared: Arc::new(Shared {

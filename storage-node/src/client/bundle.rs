@@ -205,10 +205,15 @@ async fn blocks(
             true => last.clone(),
             false => light_block(chain, height).await?,
         };
-        let (now, period) = (target.header.time_ms, trust_period_ms(&trusted));
-        let reached =
-            follow::<_, std::convert::Infallible>(&trusted, target.clone(), &recorder, now, period)
-                .await;
+        // Who verifies the bundle judges each block as of its own time.
+        let reached = follow::<_, std::convert::Infallible>(
+            &trusted,
+            target.clone(),
+            &recorder,
+            None,
+            trust_period_ms,
+        )
+        .await;
         trusted = reached.map_err(|e| match e {
             FollowError::Provider(error) => error,
             other => lies(&other),
