@@ -339,6 +339,13 @@ pub fn fuzz_messages(bytes: &[u8]) {
     same::<LivenessMsg<ChainContext>>(bytes);
     same::<Part>(bytes);
     same::<ValidatorProof<ChainContext>>(bytes);
+    #[cfg(feature = "net")]
+    {
+        same::<malachite_sync::Status<ChainContext>>(bytes);
+        same::<malachite_sync::Request<ChainContext>>(bytes);
+        same::<malachite_sync::Response<ChainContext>>(bytes);
+        same::<malachite_app_channel::app::streaming::StreamMessage<Part>>(bytes);
+    }
 }
 
 #[cfg(test)]
