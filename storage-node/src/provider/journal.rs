@@ -16,12 +16,14 @@
 //! one; a leftover `*.tmp` is removed at opening. A record that fails its checksum is moved aside as `*.damaged`, reported
 //! and never used.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use chain_lite::vfs::{OsVfs, Vfs};
 
 const MAGIC: &[u8; 4] = b"HFJR";
 /// Version of the record format; a reader refuses later ones.
@@ -30,6 +32,8 @@ const HEADER_BYTES: usize = 4 + 2 + 4;
 const CHECKSUM_BYTES: usize = 32;
 /// Largest payload: a sector with the most deals and its proofs stays far below.
 const MAX_PAYLOAD_BYTES: usize = 1 << 20;
+/// Longest file.
+const MAX_RECORD_BYTES: u64 = (HEADER_BYTES + MAX_PAYLOAD_BYTES + CHECKSUM_BYTES) as u64;
 
 /// Why the journal could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -105,27 +109,41 @@ pub struct Damage {
 pub type Loaded<T> = (Vec<(String, T)>, Damage);
 
 /// A folder of records of one type.
-#[derive(Debug)]
 pub struct Journal {
+    vfs: Arc<dyn Vfs>,
     dir: PathBuf,
     poisoned: AtomicBool,
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut said = f.debug_struct("Journal");
+        said.field("dir", &self.dir)
+            .field("poisoned", &self.poisoned);
+        said.finish_non_exhaustive()
+    }
 }
 
 impl Journal {
     /// Opens the folder, creating it if needed, and removes what an interrupted write left.
     pub fn open(dir: &Path) -> Result<Self, JournalError> {
+        Self::open_on(Arc::new(OsVfs), dir)
+    }
+
+    /// [`Journal::open`] on another file system: one whose power fails at each change (`chain-lite/sim`).
+    pub fn open_on(vfs: Arc<dyn Vfs>, dir: &Path) -> Result<Self, JournalError> {
         let read = |source| JournalError::Read {
             path: dir.to_owned(),
             source,
         };
-        fs::create_dir_all(dir).map_err(read)?;
-        for entry in fs::read_dir(dir).map_err(read)? {
-            let path = entry.map_err(read)?.path();
-            if path.extension().is_some_and(|ext| ext == "tmp") {
-                fs::remove_file(&path).map_err(read)?;
+        vfs.create_dir(dir).map_err(read)?;
+        for (name, _) in vfs.list(dir).map_err(read)? {
+            if name.ends_with(".tmp") {
+                vfs.remove(&dir.join(name)).map_err(read)?;
             }
         }
         Ok(Self {
+            vfs,
             dir: dir.to_owned(),
             poisoned: AtomicBool::new(false),
         })
@@ -142,7 +160,8 @@ impl Journal {
             source,
         })?;
         let bytes = encode(&payload)?;
-        replace_file(&self.dir, name, &bytes).inspect_err(|error| self.poison_on_sync(error))
+        replace_on(&*self.vfs, &self.dir, name, &bytes)
+            .inspect_err(|error| self.poison_on_sync(error))
     }
 
     /// Removes record `name` durably; an absent record is fine.
@@ -151,8 +170,8 @@ impl Journal {
             return Err(JournalError::Poisoned);
         }
         let path = self.dir.join(name);
-        match fs::remove_file(&path) {
-            Ok(()) => sync_dir(&self.dir).inspect_err(|error| self.poison_on_sync(error)),
+        match self.vfs.remove(&path) {
+            Ok(()) => sync_names(&*self.vfs, &path).inspect_err(|error| self.poison_on_sync(error)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(JournalError::Write { path, source }),
         }
@@ -187,21 +206,22 @@ impl Journal {
         };
         let mut records = Vec::new();
         let mut damage = Damage::default();
-        for entry in fs::read_dir(&self.dir).map_err(read(&self.dir))? {
-            let path = entry.map_err(read(&self.dir))?.path();
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-                continue;
-            };
-            if !is_record_name(name) || !wanted(name) {
+        for (name, len) in self.vfs.list(&self.dir).map_err(read(&self.dir))? {
+            if !is_record_name(&name) || !wanted(&name) {
                 continue;
             }
-            let bytes = read_bounded(&path).map_err(read(&path))?;
+            let path = self.dir.join(&name);
+            // Nothing longer than the largest record is read: none was ever written.
+            let bytes = match len <= MAX_RECORD_BYTES {
+                true => self.vfs.read(&path).map_err(read(&path))?,
+                false => Vec::new(),
+            };
             match decode(&bytes) {
                 Ok(payload) => match T::try_from_slice(payload) {
-                    Ok(value) => records.push((name.to_owned(), value)),
+                    Ok(value) => records.push((name, value)),
                     Err(_) => damage
                         .moved_aside
-                        .push(move_aside(&path).map_err(read(&path))?),
+                        .push(self.move_aside(&path).map_err(read(&path))?),
                 },
                 Err(Unreadable::Later(found)) => {
                     return Err(JournalError::Later { path, found });
@@ -209,12 +229,20 @@ impl Journal {
                 Err(Unreadable::Damaged) => {
                     damage
                         .moved_aside
-                        .push(move_aside(&path).map_err(read(&path))?);
+                        .push(self.move_aside(&path).map_err(read(&path))?);
                 }
             }
         }
         records.sort_by(|a, b| a.0.cmp(&b.0));
         Ok((records, damage))
+    }
+
+    fn move_aside(&self, path: &Path) -> io::Result<PathBuf> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".damaged");
+        let aside = PathBuf::from(name);
+        self.vfs.rename(path, &aside)?;
+        Ok(aside)
     }
 
     fn poison_on_sync(&self, error: &JournalError) {
@@ -226,26 +254,47 @@ impl Journal {
 
 /// Writes `bytes` as `dir/name` so that a crash leaves the old file or the new one: write, sync, rename, sync the folder.
 pub fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
+    replace_on(&OsVfs, dir, name, bytes)
+}
+
+fn replace_on(vfs: &dyn Vfs, dir: &Path, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
     let path = dir.join(name);
     let temporary = dir.join(format!("{name}.tmp"));
     let write = |source| JournalError::Write {
         path: path.clone(),
         source,
     };
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&temporary)
-        .map_err(write)?;
-    file.write_all(bytes).map_err(write)?;
-    file.sync_all().map_err(|source| JournalError::Sync {
-        path: temporary.clone(),
+    vfs.write_synced(&temporary, &[bytes])
+        .map_err(|source| match passes(&source) {
+            true => write(source),
+            false => JournalError::Sync {
+                path: temporary.clone(),
+                source,
+            },
+        })?;
+    vfs.rename(&temporary, &path).map_err(write)?;
+    sync_names(vfs, &path)
+}
+
+/// Whether a write failed for a reason outside of the disk: no room, or the folder. Whatever else a disk says of bytes that were to
+/// become durable counts as a failed sync.
+fn passes(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem,
+    };
+    is_disk_full(error)
+        || matches!(
+            error.kind(),
+            NotFound | PermissionDenied | NotADirectory | IsADirectory | ReadOnlyFilesystem
+        )
+}
+
+/// Makes the names in the folder of `path` durable.
+fn sync_names(vfs: &dyn Vfs, path: &Path) -> Result<(), JournalError> {
+    vfs.sync_names(path).map_err(|source| JournalError::Sync {
+        path: path.to_owned(),
         source,
-    })?;
-    drop(file);
-    fs::rename(&temporary, &path).map_err(write)?;
-    sync_dir(dir)
+    })
 }
 
 /// Makes the folder's entries durable (a no-op where folders cannot be opened as files).
@@ -312,22 +361,6 @@ pub fn fuzz_record(bytes: &[u8]) {
     }
 }
 
-/// Reads a file of at most the largest record; a larger one comes back cut, which its checksum then refuses.
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let limit = (HEADER_BYTES + MAX_PAYLOAD_BYTES + CHECKSUM_BYTES) as u64;
-    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn move_aside(path: &Path) -> io::Result<PathBuf> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".damaged");
-    let aside = PathBuf::from(name);
-    fs::rename(path, &aside)?;
-    Ok(aside)
-}
-
 /// Record names are lower-case letters, digits and dashes: no dots, so temporary and damaged files are never records.
 fn is_record_name(name: &str) -> bool {
     !name.is_empty()
@@ -340,6 +373,7 @@ fn is_record_name(name: &str) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
 
     fn journal() -> (tempfile::TempDir, Journal) {
         let dir = tempfile::tempdir().expect("a temporary folder");
