@@ -269,11 +269,12 @@ pub struct Journal {
     pub(crate) fuse: Option<std::sync::Arc<Fuse>>,
 }
 
-/// Lets a test cut the power before or after the n-th durable step.
+/// Lets a test kill the process before or after any change of the disk: a file's making, its bytes, their sync, its rename, the
+/// sync of the folder.
 #[cfg(test)]
 #[derive(Debug)]
 pub(crate) struct Fuse {
-    /// Steps left; even counts stop before a step, odd ones after it.
+    /// Changes left.
     pub left: std::sync::atomic::AtomicI64,
 }
 
@@ -419,18 +420,15 @@ impl Journal {
 
     fn write<T: BorshSerialize>(&self, name: &str, value: &T) -> Result<(), ClientError> {
         let path = self.dir.join(name);
-        #[cfg(test)]
-        if let Some(fuse) = &self.fuse {
-            fuse.burn(&path)?;
-        }
         let mut bytes = borsh::to_vec(value).expect("memory does not fail to be written");
         bytes.extend(blake3::hash(&bytes).as_bytes());
-        replace(&path, &bytes)?;
-        #[cfg(test)]
-        if let Some(fuse) = &self.fuse {
-            fuse.burn(&path)?;
-        }
-        Ok(())
+        replace_in_steps(&path, &bytes, &mut || {
+            #[cfg(test)]
+            if let Some(fuse) = &self.fuse {
+                return fuse.burn(&path);
+            }
+            Ok(())
+        })
     }
 
     fn read<T: BorshDeserialize>(&self, name: &str) -> Result<Option<T>, ClientError> {
@@ -468,16 +466,31 @@ impl Journal {
 
 /// Replaces a file atomically and durably: temporary file, fsync, rename, fsync of the folder.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), ClientError> {
+    replace_in_steps(path, bytes, &mut || Ok(()))
+}
+
+/// [`replace`]; `go_on` is asked before the first of its changes and after each.
+fn replace_in_steps(
+    path: &Path,
+    bytes: &[u8],
+    go_on: &mut dyn FnMut() -> Result<(), ClientError>,
+) -> Result<(), ClientError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let wrap = || ClientError::file("write", path);
+    go_on()?;
     let mut file = tempfile::Builder::new()
         .prefix(".tmp-")
         .tempfile_in(dir)
         .map_err(wrap())?;
+    go_on()?;
     file.write_all(bytes).map_err(wrap())?;
+    go_on()?;
     file.as_file().sync_all().map_err(wrap())?;
+    go_on()?;
     file.persist(path).map_err(|error| wrap()(error.error))?;
-    sync_dir(dir)
+    go_on()?;
+    sync_dir(dir)?;
+    go_on()
 }
 
 fn sync_dir(dir: &Path) -> Result<(), ClientError> {
