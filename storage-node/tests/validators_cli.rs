@@ -252,6 +252,17 @@ fn four_operators_found_join_and_run_a_chain_and_one_is_killed_and_rejoins() {
     nodes.into_iter().for_each(Node::stop);
 }
 
+/// A process that does not outlive its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Ended already, or has to.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// A devnet with the embedded engine, money moved on it, is changed by a transaction and goes on with four validators, the first in the folder
 /// where it was.
 #[test]
@@ -262,7 +273,7 @@ fn a_chain_of_one_embedded_validator_becomes_a_chain_of_four_in_its_folder() {
     let first = owner.join("devnet");
     let devnet = |log: &str| {
         let log = || File::create(folder.path().join(log)).expect("a log");
-        let mut child = holdfast(&owner)
+        let child = holdfast(&owner)
             .args(["devnet", "up", "--providers", "1"])
             .args(["--sector-size", "2KiB", "--epoch-ms", "100"])
             .stdin(Stdio::null())
@@ -270,8 +281,9 @@ fn a_chain_of_one_embedded_validator_becomes_a_chain_of_four_in_its_folder() {
             .stderr(log())
             .spawn()
             .expect("starts");
+        let mut child = Ended(child);
         wait("the devnet", || {
-            let ended = child.try_wait().expect("is ours");
+            let ended = child.0.try_wait().expect("is ours");
             assert_eq!(ended, None, "the devnet ended");
             ask(&owner, &["chain", "status"]).filter(|s| s["running"] == true)
         });
@@ -301,19 +313,17 @@ fn a_chain_of_one_embedded_validator_becomes_a_chain_of_four_in_its_folder() {
     let file = folder.path().join("cards");
     std::fs::write(&file, cards).expect("writes");
     let (file, net) = (text(&file), text(&folder.path().join("net")));
-    let url = ask(&owner, &["devnet", "status"]).expect("answers")["chain_url"]
-        .as_str()
-        .expect("an address")
-        .to_owned();
+    let url = std::fs::read_to_string(owner.join("chain.url")).expect("an address");
+    let url = url.trim();
     said(&run(&owner, &["chain", "invite", &file, "--out", &net]));
     // Who has no vote approves nothing, and a change that nobody approved is refused.
-    let output = run(&homes[1], &["--chain", &url, "chain", "approve", &file]);
+    let output = run(&homes[1], &["--chain", url, "chain", "approve", &file]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.code() == Some(4) && errors.contains("no vote"),
         "{errors}"
     );
-    let approval = said(&run(&first, &["--chain", &url, "chain", "approve", &file]));
+    let approval = said(&run(&first, &["--chain", url, "chain", "approve", &file]));
     let approvals = folder.path().join("approvals");
     std::fs::write(&approvals, approval).expect("writes");
     let told = said(&run(
@@ -323,7 +333,7 @@ fn a_chain_of_one_embedded_validator_becomes_a_chain_of_four_in_its_folder() {
     assert!(told.contains("4 decide"), "{told}");
     // The embedded engine has no quorum any more and says so.
     wait("the end of the embedded engine", || {
-        solo.try_wait().expect("is ours")
+        solo.0.try_wait().expect("is ours")
     });
     let why = std::fs::read_to_string(folder.path().join("solo.log")).expect("a log");
     assert!(why.contains("quorum"), "{why}");

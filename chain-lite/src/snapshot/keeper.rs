@@ -5,11 +5,10 @@
 //!
 //! The state is read from a [view](crate::store::View), so the chain goes on meanwhile; each block made during an export costs memory for
 //! what it overwrote, until the export ends. Disk: [`KEPT`] files and the one being written.
-//! Crash: a file is written beside its name, synced and renamed; a half one is deleted when the node starts again. Failure (a full
+//! Crash: a file is written beside its name, synced and renamed; a half one is overwritten by the next. Failure (a full
 //! disk): a warning and the next try a round later, never an end of the node.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::fs;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,14 +16,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{Report, SnapshotError, io, scan};
+use super::{Report, SnapshotError, export_file, io, scan};
 use crate::ledger::Ledger;
-use crate::log::sync_dir;
+use crate::vfs::{OsVfs, Vfs};
 
 /// Folder in a chain's folder.
 const FOLDER: &str = "snapshots";
-/// Being written.
-const NEW: &str = "new.tmp";
+/// The one being made, until its height is known.
+const NEW: &str = "new";
 const ENDING: &str = "hfs";
 /// How many are kept, the newest ones.
 pub const KEPT: usize = 2;
@@ -52,13 +51,6 @@ impl Drop for Keeper {
 pub fn keep(ledger: Arc<Ledger>, every: NonZeroU64) -> Result<Keeper, SnapshotError> {
     let folder = ledger.home().join(FOLDER);
     fs::create_dir_all(&folder).map_err(io("creating", &folder))?;
-    let half = folder.join(NEW);
-    match fs::remove_file(&half) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(io("deleting", &half)(error));
-        }
-        _ => {}
-    }
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
     let work = move || run(&ledger, &folder, every, &told);
@@ -98,15 +90,14 @@ fn run(ledger: &Ledger, folder: &Path, every: NonZeroU64, stop: &AtomicBool) {
 
 /// Writes one snapshot into `folder` and deletes all but the newest [`KEPT`].
 fn write(ledger: &Ledger, folder: &Path) -> Result<Report, SnapshotError> {
-    let half = folder.join(NEW);
-    let file = File::create(&half).map_err(io("creating", &half))?;
-    let mut out = BufWriter::with_capacity(1 << 20, file);
-    let report = super::export(ledger, &mut out, &mut |_| ())?;
-    out.flush().map_err(io("writing", &half))?;
-    out.get_ref().sync_all().map_err(io("syncing", &half))?;
+    // Which height it is of, the export says when it is done.
+    let new = folder.join(NEW);
+    let report = export_file(&OsVfs, &new, ledger, &mut |_| ())?;
     let name = folder.join(format!("{}.{ENDING}", report.height));
-    fs::rename(&half, &name).map_err(io("renaming", &half))?;
-    sync_dir(folder).map_err(io("syncing", folder))?;
+    OsVfs.rename(&new, &name).map_err(io("renaming", &new))?;
+    OsVfs
+        .sync_names(&name)
+        .map_err(io("syncing the folder of", &name))?;
     for (_, old) in all(folder)?.into_iter().rev().skip(KEPT) {
         fs::remove_file(&old).map_err(io("deleting", &old))?;
     }
@@ -137,10 +128,11 @@ fn all(folder: &Path) -> Result<Vec<(u64, PathBuf)>, SnapshotError> {
 
 /// The newest snapshot that the node of this chain's folder has made, read whole for its form, and what it says of itself.
 pub fn newest(chain_home: &Path) -> Result<Option<(PathBuf, Report)>, SnapshotError> {
-    let Some((_, path)) = all(&chain_home.join(FOLDER))?.pop() else {
+    let folder = chain_home.join(FOLDER);
+    let Some((height, path)) = all(&folder)?.pop() else {
         return Ok(None);
     };
-    let (base, bytes) = scan(&path)?;
+    let (base, bytes) = scan(&OsVfs, &folder, &format!("{height}.{ENDING}"))?;
     let genesis = crate::genesis::Genesis::from_bytes(&base.head.genesis)?;
     let report = Report {
         chain_id: genesis.chain_id(),
@@ -175,9 +167,8 @@ mod tests {
         let ledger = Arc::new(open(home.path(), &genesis(3)).unwrap());
         let folder = home.path().join(FOLDER);
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(NEW), b"cut by a crash").unwrap();
+        fs::write(folder.join("new.part"), b"cut by a crash").unwrap();
         let keeper = keep(Arc::clone(&ledger), NonZeroU64::new(5).unwrap()).unwrap();
-        assert!(!folder.join(NEW).exists());
         assert_eq!(newest(home.path()).unwrap(), None);
         let mut made = vec![];
         for _ in 0..4 {
@@ -188,7 +179,7 @@ mod tests {
         }
         drop(keeper);
         assert_eq!(heights(home.path()), made[2..], "the newest two");
-        assert!(!folder.join(NEW).exists());
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "nothing half");
         let (path, report) = newest(home.path()).unwrap().unwrap();
         let taken = tempfile::tempdir().unwrap();
         let chain = taken.path().join("chain");
@@ -212,10 +203,10 @@ mod tests {
         let keeper = keep(Arc::clone(&ledger), NonZeroU64::new(1).unwrap()).unwrap();
         let folder = home.path().join(FOLDER);
         // A folder stands where the new file is to be written.
-        fs::create_dir(folder.join(NEW)).unwrap();
+        fs::create_dir(folder.join("new.part")).unwrap();
         advance(&ledger, 5);
         assert!(write(&ledger, &folder).is_err());
-        fs::remove_dir(folder.join(NEW)).unwrap();
+        fs::remove_dir(folder.join("new.part")).unwrap();
         advance(&ledger, 1);
         wait(|| !heights(home.path()).is_empty());
         drop(keeper);
