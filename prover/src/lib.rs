@@ -37,6 +37,7 @@ pub mod estimate;
 pub mod fuzz;
 pub mod hash;
 pub mod ids;
+pub mod instructions;
 #[cfg(feature = "prove")]
 pub mod machine;
 pub mod merkle;

@@ -25,6 +25,12 @@ mod kernel;
 pub mod keygen;
 #[cfg(feature = "prove")]
 pub mod keys;
+#[cfg(target_arch = "x86_64")]
+#[allow(
+    unsafe_code,
+    reason = "vector instructions; each block argues its safety"
+)]
+mod lanes;
 #[cfg(feature = "prove")]
 pub mod measure;
 #[cfg(feature = "prove")]

@@ -25,7 +25,7 @@ use blst::{
 /// Lines of a Miller loop: 63 doublings and 5 additions.
 const LINES: usize = 68;
 /// Doublings after each addition, as the ones of |z| = 0xd201000000010000 lie. One doubling comes before the first.
-const DOUBLINGS: [usize; 5] = [2, 3, 9, 32, 16];
+pub const DOUBLINGS: [usize; 5] = [2, 3, 9, 32, 16];
 /// Bits of a window of [`multiples`].
 const WINDOW_BITS: usize = 8;
 /// Points per base in [`multiples`].
@@ -62,12 +62,9 @@ impl From<G1> for G1Affine {
 
 impl From<&G2Affine> for G2 {
     fn from(point: &G2Affine) -> Self {
-        let pair = |value: &Fq2| blst_fp2 {
-            fp: [fp(&value.c0), fp(&value.c1)],
-        };
         Self(blst_p2_affine {
-            x: pair(&point.x),
-            y: pair(&point.y),
+            x: fp2(&point.x),
+            y: fp2(&point.y),
         })
     }
 }
@@ -81,6 +78,12 @@ impl From<G2> for G2Affine {
 
 fn fp(value: &Fq) -> blst_fp {
     blst_fp { l: value.0.0 }
+}
+
+fn fp2(value: &Fq2) -> blst_fp2 {
+    blst_fp2 {
+        fp: [fp(&value.c0), fp(&value.c1)],
+    }
 }
 
 fn fq(value: &blst_fp) -> Fq {
@@ -196,7 +199,7 @@ impl Neg for G1 {
 }
 
 /// The cube root of unity in the base field with `(βx, y) = λ·(x, y)` for `λ = z² − 1`.
-const BETA: Fq = ark_ff::MontFp!(
+pub const BETA: Fq = ark_ff::MontFp!(
     "4002409555221667392624310435006688643935503118305586438271171395842971157480381377015405980053539358417135540939436"
 );
 
@@ -388,6 +391,18 @@ impl Miller {
         unsafe {
             blst::blst_miller_loop_n(&mut product, right.as_ptr(), left.as_ptr(), pairs.len());
         }
+        Self(product)
+    }
+
+    /// From the coefficients of `Σ_{i<3} c[i]·v^i + w·Σ_{i<3} c[3 + i]·v^i` that a loop over `|z|` ends with; `z` is negative.
+    #[cfg(target_arch = "x86_64")]
+    pub fn of_coefficients(coefficients: &[Fq2; 6]) -> Self {
+        let mut product = blst_fp12::default();
+        for (i, value) in coefficients.iter().enumerate() {
+            product.fp6[i / 3].fp2[i % 3] = fp2(value);
+        }
+        // SAFETY: one element in place.
+        unsafe { blst::blst_fp12_conjugate(&mut product) };
         Self(product)
     }
 

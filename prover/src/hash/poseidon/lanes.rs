@@ -58,11 +58,9 @@ pub(crate) fn constant(value: Fr) -> Constant {
 }
 
 impl Ifma {
-    /// Asks the CPU; the answer is cached by the standard library.
+    /// Asks [`crate::instructions`].
     pub(crate) fn detect() -> Option<Self> {
-        let found = std::arch::is_x86_feature_detected!("avx512f")
-            && std::arch::is_x86_feature_detected!("avx512ifma");
-        found.then_some(Self(()))
+        crate::instructions::ifma().then_some(Self(()))
     }
 
     /// Eight canonical elements, four 64-bit words each, as plain integers: below `r`, not yet times 2^260.

@@ -1,6 +1,7 @@
 //! Additions in G1 and G2 eight lanes at a time in AVX-512 registers, 52-bit limbs.
 //!
-//! Plain twin: [`super::portable`]; both run the same tests. A coordinate has one component in G1, two in
+//! Plain twin: [`super::portable`]; both run the same tests. The field's arithmetic is [`crate::snark::lanes::field`]'s. A
+//! coordinate has one component in G1, two in
 //! G2 (`c0 + c1·u`, `u² = −1`), and the code is written once over that number, `D`. Form: a component is
 //! eight limbs of 52 bits, little-endian, standing for `x·2^416 mod q`, and is kept below a multiple of
 //! `q`, its [`Bound`], instead of below `q`. With `q < 2^380.8` there are 35 bits of room:
@@ -25,40 +26,27 @@
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-use ark_bls12_381::{Fq, Fq2, Fr, g1, g2};
+use ark_bls12_381::{Fq, Fr, g1, g2};
 use ark_ec::short_weierstrass::{Affine, SWCurveConfig};
-use ark_ff::{AdditiveGroup, BigInt, BigInteger, Field, PrimeField};
+use ark_ff::{BigInt, PrimeField};
 
-use super::inverse::inverse;
 use super::{Bound, EqualOperands, Kernel, Left, NEGATED, Pair, operand};
+use crate::snark::lanes::field::{
+    Components, Coordinates, LANES, LIMB_BITS, LIMB_MASK, LIMBS, Limbs, all, carry_signed,
+    difference, entering, invert, multiple_of_order, multiply, one, product_of, product_reduced,
+    reduce, register, rows, settle, split, spread, square, sum, transpose, words,
+};
 
-const LIMBS: usize = 8;
-const LANES: usize = 8;
-const LIMB_BITS: usize = 52;
-const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
 /// How many groups before their use operands are asked for.
 const AHEAD: usize = 8;
 /// Bytes of an encoded component.
 const COMPONENT_BYTES: usize = 48;
-const ORDER: Limbs = split(Fq::MODULUS.0);
-/// `−q^−1 mod 2^52`.
-const NEGATED_INVERSE: u64 = negated_inverse(ORDER[0]);
-/// `(k·q + 1) / 2^52` for `k` = [`NEGATED_INVERSE`].
-const FOLD: Limbs = fold();
 const TWICE_ORDER: Limbs = multiple_of_order(2);
 const THRICE_ORDER: Limbs = multiple_of_order(3);
 
-// The products' bound of the front page, and what reduction adds there.
-const _: () = assert!(NEGATED_INVERSE < 1 << (LIMB_BITS - 2));
+// The products' bound of the front page.
 const _: () = assert!(2 * Bound::LIMIT + 2 <= 1 << 30);
 const _: () = assert!(Bound::FRESH.0 == 2);
-
-/// One component.
-type Limbs = [u64; LIMBS];
-/// Eight components, register `i` holding limb `i` of each.
-type Lanes = [__m512i; LIMBS];
-/// Eight coordinates.
-type Coordinates<const D: usize> = [Lanes; D];
 
 /// Evidence that this CPU has AVX-512F and IFMA, for a curve over `D` components.
 #[derive(Debug)]
@@ -118,50 +106,10 @@ impl<const D: usize> Step<D> {
     }
 }
 
-/// A field of arkworks as `D` components, in the order of `c0, c1`.
-pub trait Components<const D: usize>: Field {
-    /// Takes it apart.
-    fn apart(self) -> [Fq; D];
-    /// Puts it together.
-    fn together(components: [Fq; D]) -> Self;
-    /// Its inverse; zero has none.
-    fn inverted(self) -> Option<Self>;
-}
-
-impl Components<1> for Fq {
-    fn apart(self) -> [Fq; 1] {
-        [self]
-    }
-    fn together([value]: [Fq; 1]) -> Self {
-        value
-    }
-    fn inverted(self) -> Option<Self> {
-        inverse(self)
-    }
-}
-
-impl Components<2> for Fq2 {
-    fn apart(self) -> [Fq; 2] {
-        [self.c0, self.c1]
-    }
-    fn together([c0, c1]: [Fq; 2]) -> Self {
-        Fq2 { c0, c1 }
-    }
-    fn inverted(self) -> Option<Self> {
-        let norm = inverse(self.c0.square() + self.c1.square())?;
-        Some(Fq2 {
-            c0: self.c0 * norm,
-            c1: -self.c1 * norm,
-        })
-    }
-}
-
 impl<C, const D: usize> Ifma<C, D> {
-    /// Asks the CPU; the answer is cached by the standard library.
+    /// Asks [`crate::instructions`].
     pub fn detect() -> Option<Self> {
-        let found = std::arch::is_x86_feature_detected!("avx512f")
-            && std::arch::is_x86_feature_detected!("avx512ifma");
-        found.then_some(Self(PhantomData))
+        crate::instructions::ifma().then_some(Self(PhantomData))
     }
 }
 
@@ -483,17 +431,6 @@ fn negate_lanes<const D: usize>(
     }
 }
 
-/// Coordinates as rows, a lane to a register.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn rows<const D: usize>(coordinates: &Coordinates<D>) -> Coordinates<D> {
-    let mut out = *coordinates;
-    for component in &mut out {
-        *component = transpose(*component);
-    }
-    out
-}
-
 /// `λ² − x₁ − x₂ + bound`, given `d = x₂ − x₁` with a bound that `bound` takes back.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
@@ -531,6 +468,29 @@ fn chord_y<const D: usize>(
         }
         out[c] = carry_signed(out[c]);
     }
+    out
+}
+
+/// Montgomery square of a value below `3q`, before the carries.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn square_reduced<const D: usize>(a: &Coordinates<D>) -> Coordinates<D> {
+    let mut out = *a;
+    if D == 1 {
+        out[0] = reduce(square(&a[0]));
+        return out;
+    }
+    // (a₀ + a₁)(a₀ − a₁) and 2·a₀·a₁.
+    let (plus, minus) = (
+        sum(&a[0], &a[D - 1]),
+        difference(&a[0], &a[D - 1], &THRICE_ORDER),
+    );
+    out[0] = reduce(product_of(&plus, &minus));
+    let mut cross = product_of(&a[0], &a[D - 1]);
+    for limb in &mut cross {
+        *limb = _mm512_add_epi64(*limb, *limb);
+    }
+    out[D - 1] = reduce(cross);
     out
 }
 
@@ -584,33 +544,6 @@ fn gather_rows<const D: usize>(
     out
 }
 
-/// Rows to columns: eight registers of eight words.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-pub(in crate::snark) fn transpose(r: [__m512i; 8]) -> [__m512i; 8] {
-    let mut pairs = r;
-    for i in 0..4 {
-        pairs[2 * i] = _mm512_unpacklo_epi64(r[2 * i], r[2 * i + 1]);
-        pairs[2 * i + 1] = _mm512_unpackhi_epi64(r[2 * i], r[2 * i + 1]);
-    }
-    let mut quads = pairs;
-    for half in [0, 4] {
-        for i in [0, 1] {
-            let (low, high) = (pairs[half + i], pairs[half + 2 + i]);
-            quads[half + i] = _mm512_shuffle_i64x2::<0x88>(low, high);
-            quads[half + 2 + i] = _mm512_shuffle_i64x2::<0xdd>(low, high);
-        }
-    }
-    let mut columns = quads;
-    for i in [0, 1] {
-        columns[i] = _mm512_shuffle_i64x2::<0x88>(quads[i], quads[4 + i]);
-        columns[4 + i] = _mm512_shuffle_i64x2::<0xdd>(quads[i], quads[4 + i]);
-        columns[2 + i] = _mm512_shuffle_i64x2::<0x88>(quads[2 + i], quads[6 + i]);
-        columns[6 + i] = _mm512_shuffle_i64x2::<0xdd>(quads[2 + i], quads[6 + i]);
-    }
-    columns
-}
-
 /// `a − b + bound`, where `bound` is a multiple of `q` not below `b`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
@@ -624,237 +557,6 @@ fn subtract<const D: usize>(
         out[c] = difference(&a[c], &b[c], bound);
     }
     out
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn difference(a: &Lanes, b: &Lanes, bound: &Limbs) -> Lanes {
-    let mut limbs = *a;
-    for i in 0..LIMBS {
-        limbs[i] = _mm512_add_epi64(_mm512_sub_epi64(a[i], b[i]), all(bound[i]));
-    }
-    carry_signed(limbs)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn sum(a: &Lanes, b: &Lanes) -> Lanes {
-    let mut limbs = *a;
-    for i in 0..LIMBS {
-        limbs[i] = _mm512_add_epi64(a[i], b[i]);
-    }
-    carry_signed(limbs)
-}
-
-/// Multiplies in place: Montgomery product, normalised, below `3q`.
-///
-/// A call, for inlined products would outgrow the cache of instructions.
-#[inline(never)]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn multiply<const D: usize>(a: &mut Coordinates<D>, b: &Coordinates<D>) {
-    let mut out = product_reduced(a, b);
-    if D == 2 {
-        for i in 0..LIMBS {
-            out[0][i] = _mm512_add_epi64(out[0][i], all(ORDER[i]));
-        }
-    }
-    for c in 0..D {
-        a[c] = carry_signed(out[c]);
-    }
-}
-
-/// Montgomery product before the carries; the real part of two components may be negative, above `−q`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn product_reduced<const D: usize>(a: &Coordinates<D>, b: &Coordinates<D>) -> Coordinates<D> {
-    let mut out = *a;
-    if D == 1 {
-        out[0] = reduce(product_of(&a[0], &b[0]));
-        return out;
-    }
-    // Karatsuba: three products, two reductions.
-    let real = product_of(&a[0], &b[0]);
-    let imaginary = product_of(&a[D - 1], &b[D - 1]);
-    let mut cross = product_of(&sum(&a[0], &a[D - 1]), &sum(&b[0], &b[D - 1]));
-    let mut norm = real;
-    for i in 0..2 * LIMBS {
-        norm[i] = _mm512_sub_epi64(real[i], imaginary[i]);
-        cross[i] = _mm512_sub_epi64(_mm512_sub_epi64(cross[i], real[i]), imaginary[i]);
-    }
-    out[0] = reduce(norm);
-    out[D - 1] = reduce(cross);
-    out
-}
-
-/// Montgomery square of a value below `3q`, before the carries.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn square_reduced<const D: usize>(a: &Coordinates<D>) -> Coordinates<D> {
-    let mut out = *a;
-    if D == 1 {
-        out[0] = reduce(square(&a[0]));
-        return out;
-    }
-    // (a₀ + a₁)(a₀ − a₁) and 2·a₀·a₁.
-    let (plus, minus) = (
-        sum(&a[0], &a[D - 1]),
-        difference(&a[0], &a[D - 1], &THRICE_ORDER),
-    );
-    out[0] = reduce(product_of(&plus, &minus));
-    let mut cross = product_of(&a[0], &a[D - 1]);
-    for limb in &mut cross {
-        *limb = _mm512_add_epi64(*limb, *limb);
-    }
-    out[D - 1] = reduce(cross);
-    out
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn product_of(a: &Lanes, b: &Lanes) -> [__m512i; 2 * LIMBS] {
-    let mut wide = [_mm512_setzero_si512(); 2 * LIMBS];
-    for i in 0..LIMBS {
-        for j in 0..LIMBS {
-            wide[i + j] = _mm512_madd52lo_epu64(wide[i + j], a[i], b[j]);
-            wide[i + j + 1] = _mm512_madd52hi_epu64(wide[i + j + 1], a[i], b[j]);
-        }
-    }
-    wide
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn square(a: &Lanes) -> [__m512i; 2 * LIMBS] {
-    let mut wide = [_mm512_setzero_si512(); 2 * LIMBS];
-    for i in 0..LIMBS {
-        for j in i + 1..LIMBS {
-            wide[i + j] = _mm512_madd52lo_epu64(wide[i + j], a[i], a[j]);
-            wide[i + j + 1] = _mm512_madd52hi_epu64(wide[i + j + 1], a[i], a[j]);
-        }
-    }
-    for limb in &mut wide {
-        *limb = _mm512_add_epi64(*limb, *limb);
-    }
-    for i in 0..LIMBS {
-        wide[2 * i] = _mm512_madd52lo_epu64(wide[2 * i], a[i], a[i]);
-        wide[2 * i + 1] = _mm512_madd52hi_epu64(wide[2 * i + 1], a[i], a[i]);
-    }
-    wide
-}
-
-/// Montgomery reduction of limbs that may be negative; those of the result are not normalised (within
-/// 2^58 of zero). Adds less than `1.25·q` to the quotient by 2^416.
-///
-/// Seven steps add `limb·(k·q)` with `k·q ≡ −1 (mod 2^52)`, which takes the limb away and leaves
-/// `limb·`[`FOLD`] a place higher: no factor has to be computed first, so a step waits for one product only. Together
-/// they add less than `k·q/2^52 < q/4`. The last step adds a multiple of `q` itself, less than `q`; another step of the
-/// first kind would add up to `k·q`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn reduce(mut limbs: [__m512i; 2 * LIMBS]) -> Lanes {
-    const LAST: usize = LIMBS - 1;
-    for i in 0..LAST {
-        // Products see the low 52 bits; what is above them moves on.
-        let up = _mm512_srai_epi64::<{ LIMB_BITS as u32 }>(limbs[i]);
-        limbs[i + 1] = _mm512_add_epi64(limbs[i + 1], up);
-        for j in 0..LIMBS {
-            limbs[i + j + 1] = _mm512_madd52lo_epu64(limbs[i + j + 1], limbs[i], all(FOLD[j]));
-            limbs[i + j + 2] = _mm512_madd52hi_epu64(limbs[i + j + 2], limbs[i], all(FOLD[j]));
-        }
-    }
-    let inverse = all(NEGATED_INVERSE);
-    let factor = _mm512_madd52lo_epu64(_mm512_setzero_si512(), limbs[LAST], inverse);
-    // The low 52 bits and those of `factor·q` add up to zero: to 2^52, unless there are none.
-    let rounded = _mm512_add_epi64(limbs[LAST], all(LIMB_MASK));
-    let up = _mm512_srai_epi64::<{ LIMB_BITS as u32 }>(rounded);
-    limbs[LIMBS] = _mm512_add_epi64(limbs[LIMBS], up);
-    limbs[LIMBS] = _mm512_madd52hi_epu64(limbs[LIMBS], factor, all(ORDER[0]));
-    for j in 1..LIMBS {
-        limbs[LAST + j] = _mm512_madd52lo_epu64(limbs[LAST + j], factor, all(ORDER[j]));
-        limbs[LIMBS + j] = _mm512_madd52hi_epu64(limbs[LIMBS + j], factor, all(ORDER[j]));
-    }
-    let mut high = [_mm512_setzero_si512(); LIMBS];
-    high.copy_from_slice(&limbs[LIMBS..]);
-    high
-}
-
-/// Normalises limbs that may be negative; the value is not.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn carry_signed(mut limbs: Lanes) -> Lanes {
-    for i in 0..LIMBS - 1 {
-        let up = _mm512_srai_epi64::<{ LIMB_BITS as u32 }>(limbs[i]);
-        limbs[i + 1] = _mm512_add_epi64(limbs[i + 1], up);
-        limbs[i] = _mm512_and_si512(limbs[i], all(LIMB_MASK));
-    }
-    limbs
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn all(value: u64) -> __m512i {
-    _mm512_set1_epi64(value.cast_signed())
-}
-
-/// Eight words as a register.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn register(words: &Limbs) -> __m512i {
-    // SAFETY: both are 64 bytes, and any bits are a value of either.
-    unsafe { std::mem::transmute::<Limbs, __m512i>(*words) }
-}
-
-/// A register as eight words.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn words(register: __m512i) -> Limbs {
-    // SAFETY: both are 64 bytes, and any bits are a value of either.
-    unsafe { std::mem::transmute::<__m512i, Limbs>(register) }
-}
-
-/// The same coordinate in all lanes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn spread(value: &Limbs) -> Lanes {
-    let mut lanes = [_mm512_setzero_si512(); LIMBS];
-    for (lane, limb) in lanes.iter_mut().zip(value) {
-        *lane = all(*limb);
-    }
-    lanes
-}
-
-/// Lanes as eight arkworks elements, whatever multiple of `q` they carry.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn settle<F: Components<D>, const D: usize>(coordinates: &Coordinates<D>) -> [F; LANES] {
-    // x·2^416 times 2^384, reduced by 2^416: arkworks' Montgomery form, below 2q.
-    let factor = spread(&split(Fq::ONE.0.0));
-    let mut components = [[Fq::ZERO; D]; LANES];
-    for (c, component) in coordinates.iter().enumerate() {
-        let settled = transpose(carry_signed(reduce(product_of(component, &factor))));
-        for (lane, row) in settled.into_iter().enumerate() {
-            let mut value = BigInt(join(words(row)));
-            if value >= Fq::MODULUS {
-                value.sub_with_borrow(&Fq::MODULUS);
-            }
-            components[lane][c] = Fq::new_unchecked(value);
-        }
-    }
-    components.map(F::together)
-}
-
-/// Eight arkworks elements as lanes, below `q`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn unsettle<F: Components<D>, const D: usize>(values: &[F; LANES]) -> Coordinates<D> {
-    let shift = Fq::from(1u64 << 32);
-    let mut out = [[_mm512_setzero_si512(); LIMBS]; D];
-    for (lane, value) in values.iter().enumerate() {
-        for (c, component) in value.apart().into_iter().enumerate() {
-            out[c][lane] = register(&split((component * shift).0.0));
-        }
-    }
-    rows(&out)
 }
 
 #[target_feature(enable = "avx512f,avx512ifma")]
@@ -874,35 +576,6 @@ where
                 .map(|(x, y)| Affine::new_unchecked(x, y)),
         );
     }
-    out
-}
-
-/// Inverts eight lanes with one inversion; `None` when one of them is zero.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn invert<F: Components<D>, const D: usize>(lanes: &Coordinates<D>) -> Option<Coordinates<D>> {
-    let mut values: [F; LANES] = settle(lanes);
-    let mut before = [F::ONE; LANES];
-    let mut product = F::ONE;
-    for (value, before) in values.iter().zip(&mut before) {
-        *before = product;
-        product *= value;
-    }
-    let mut inverse = product.inverted()?;
-    for (value, before) in values.iter_mut().zip(before).rev() {
-        let next = inverse * *value;
-        *value = inverse * before;
-        inverse = next;
-    }
-    Some(unsettle(&values))
-}
-
-/// One in the kernel's form, in all lanes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn one<const D: usize>() -> Coordinates<D> {
-    let mut out = [[_mm512_setzero_si512(); LIMBS]; D];
-    out[0] = spread(&split(Fq::from(1u64 << 32).0.0));
     out
 }
 
@@ -955,86 +628,6 @@ fn read_component(bytes: &[u8]) -> Option<Limbs> {
     (BigInt(value) < Fq::MODULUS).then(|| split(value))
 }
 
-/// `2^832 mod q`.
-fn entering() -> &'static Limbs {
-    static FACTOR: std::sync::OnceLock<Limbs> = std::sync::OnceLock::new();
-    FACTOR.get_or_init(|| split(Fq::from(2u64).pow([832]).into_bigint().0))
-}
-
-/// Six 64-bit words as eight 52-bit limbs.
-#[inline]
-const fn split(words: [u64; 6]) -> Limbs {
-    let mut limbs = [0; LIMBS];
-    let mut i = 0;
-    while i < LIMBS {
-        let (word, shift) = (i * LIMB_BITS / 64, i * LIMB_BITS % 64);
-        let mut value = words[word] >> shift;
-        if shift > 64 - LIMB_BITS && word + 1 < 6 {
-            value |= words[word + 1] << (64 - shift);
-        }
-        limbs[i] = value & LIMB_MASK;
-        i += 1;
-    }
-    limbs
-}
-
-/// Eight 52-bit limbs of a value below 2^384 as six words.
-#[inline]
-fn join(limbs: Limbs) -> [u64; 6] {
-    let mut words = [0; 6];
-    for (i, limb) in limbs.into_iter().enumerate() {
-        let (word, shift) = (i * LIMB_BITS / 64, i * LIMB_BITS % 64);
-        words[word] |= limb << shift;
-        if shift > 64 - LIMB_BITS && word + 1 < 6 {
-            words[word + 1] |= limb >> (64 - shift);
-        }
-    }
-    words
-}
-
-const fn negated_inverse(low: u64) -> u64 {
-    // Newton's iteration doubles the number of right bits: 1, 2, 4, …, 64.
-    let mut inverse = 1u64;
-    let mut i = 0;
-    while i < 6 {
-        inverse = inverse.wrapping_mul(2u64.wrapping_sub(low.wrapping_mul(inverse)));
-        i += 1;
-    }
-    inverse.wrapping_neg() & LIMB_MASK
-}
-
-const fn fold() -> Limbs {
-    let mut limbs = [0; LIMBS];
-    let mut carry = 1u128;
-    let mut i = 0;
-    while i < LIMBS {
-        carry += ORDER[i] as u128 * NEGATED_INVERSE as u128;
-        if i > 0 {
-            limbs[i - 1] = (carry as u64) & LIMB_MASK;
-        } else {
-            assert!(carry as u64 & LIMB_MASK == 0);
-        }
-        carry >>= LIMB_BITS;
-        i += 1;
-    }
-    limbs[LIMBS - 1] = carry as u64;
-    limbs
-}
-
-const fn multiple_of_order(factor: u64) -> Limbs {
-    let mut limbs = [0; LIMBS];
-    let mut carry = 0u128;
-    let mut i = 0;
-    while i < LIMBS {
-        carry += ORDER[i] as u128 * factor as u128;
-        limbs[i] = (carry as u64) & LIMB_MASK;
-        carry >>= LIMB_BITS;
-        i += 1;
-    }
-    assert!(carry == 0);
-    limbs
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests;
@@ -1064,12 +657,5 @@ mod tests {
     #[test]
     fn decodes_canonical_only() {
         with_kernels(tests::decodes_canonical_only, tests::decodes_canonical_only);
-    }
-
-    #[test]
-    fn limbs_split_and_join() {
-        for words in [[0; 6], [u64::MAX; 6], Fq::MODULUS.0, [1, 2, 3, 4, 5, 6]] {
-            assert_eq!(join(split(words)), words);
-        }
     }
 }

@@ -15,8 +15,6 @@ use ark_ec::short_weierstrass::{Affine, SWCurveConfig};
 
 #[cfg(target_arch = "x86_64")]
 pub mod ifma;
-#[cfg(target_arch = "x86_64")]
-mod inverse;
 pub mod portable;
 
 /// One addition: `out[to] = left[a] + right[b]`.

@@ -26,7 +26,7 @@ use ark_ff::{FftField, Field};
 use rayon::prelude::*;
 
 use crate::hash::poseidon::lanes::{Constant, Ifma, LANES, Lanes, ORDER, all, constant};
-use crate::snark::kernel::ifma::transpose;
+use crate::snark::lanes::field::transpose;
 
 const LIMBS: usize = 5;
 const LIMB_MASK: u64 = (1 << 52) - 1;

@@ -1,7 +1,7 @@
 //! Inverses of Fq by binary division steps on approximations.
 //!
-//! Walk: under [`super::ifma`], where each batch of additions shares one inversion. Plain twin: arkworks' inverse, which
-//! divides whole numbers at every step and takes about five times as long.
+//! Walk: under [`super::field`], where eight lanes, or a batch of additions, share one inversion. Plain twin: arkworks'
+//! inverse, which divides whole numbers at every step and takes about five times as long.
 //! Source: T. Pornin, "Optimized Binary GCD for Modular Inversion", eprint 2020/972, algorithm 2. Which of two numbers is
 //! odd or larger is decided on 64 bits, the lowest 31 and the highest 33, for 31 steps; then the steps are done on the whole
 //! numbers as one linear combination. Time depends on the value: points of a key are public.
@@ -159,10 +159,12 @@ fn negate(words: &mut Words) {
 mod tests {
     use super::*;
     use ark_ff::{AdditiveGroup, Field, UniformRand};
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
 
     #[test]
     fn inverses_are_arks() {
-        let mut rng = crate::snark::testing::rng(11);
+        let mut rng = ChaCha8Rng::seed_from_u64(11);
         assert_eq!(inverse(Fq::ZERO), None);
         let powers = (0..381).map(|i| Fq::from(2u64).pow([i]));
         let raw = [1u64, 2, 3, u64::MAX].map(|word| Fq::new_unchecked(BigInt::from(word)));
