@@ -126,10 +126,22 @@ pub fn bench(c: &mut Criterion) {
         .map(|proof| (Statement::Porep(porep.clone()), proof.as_slice()))
         .collect();
     group.throughput(Throughput::Elements(64));
-    group.bench_function("batch/poreps=64", |b| {
-        let verdicts = || verify::batch(&verifying, &items);
-        b.iter(|| plan.run(|| assert!(verdicts().iter().all(Result::is_ok))));
+    let one = Plan::new(&Machine {
+        cores: 1,
+        ..Machine::detect()
+    })
+    .expect("a thread pool");
+    let verdicts = || assert!(verify::batch(&verifying, &items).iter().all(Result::is_ok));
+    group.bench_function("batch/poreps=64", |b| b.iter(|| plan.run(verdicts)));
+    group.bench_function("batch/one_thread/poreps=64", |b| {
+        b.iter(|| one.run(verdicts));
     });
+    // What CPUs without AVX-512 IFMA get.
+    prover::instructions::portable_only(true);
+    group.bench_function("batch_portable/one_thread/poreps=64", |b| {
+        b.iter(|| one.run(verdicts));
+    });
+    prover::instructions::portable_only(false);
 }
 
 /// The sector again, at the stage that proving consumes.

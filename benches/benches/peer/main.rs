@@ -4,8 +4,11 @@
 //! RUSTFLAGS="-C target-cpu=native" cargo bench -p benches --features filecoin --bench peer
 //! ```
 //! `HOLDFAST_PEER_SIZES=2KiB,8MiB` chooses sizes (8MiB alone by default), `HOLDFAST_PEER_THREADS` the threads of both sides
-//! (all cores), `HOLDFAST_PEER_SAMPLES` takes so many samples of each side in turns instead of criterion's eleven. Both sides
-//! run every stage the way their users do: files and self-checks included. At the end a table gives the medians and their ratio.
+//! (all cores), `HOLDFAST_PEER_SAMPLES` takes so many samples of each side in turns instead of criterion's eleven,
+//! `HOLDFAST_PEER_ROWS=winning_post,c2` takes only the rows of these names (criterion's own filter, `-- winning_post`, does
+//! the same for its eleven samples), and `HOLDFAST_PEER_PORTABLE=1` lets our side act as if the CPU had no AVX-512 IFMA. Both
+//! sides run every stage the way their users do: files and self-checks included. At the end a table gives the medians and
+//! their ratio.
 //!
 //! Cost at 8 MiB: the peer's C2 alone is about 45 s a sample on two cores, eleven samples; the whole takes about a quarter of
 //! an hour; `-- verify` chooses the rows of verification, a minute. At 512MiB only PC1 and PC2 are compared, in few samples,
@@ -35,6 +38,10 @@ const BATCH: u32 = 64;
 const SEED: Seed = Seed([0x43; 32]);
 
 fn bench(c: &mut Criterion) {
+    if std::env::var("HOLDFAST_PEER_PORTABLE").is_ok_and(|yes| yes == "1") {
+        eprintln!("our side without AVX-512 IFMA");
+        prover::instructions::portable_only(true);
+    }
     let sizes = std::env::var("HOLDFAST_PEER_SIZES").unwrap_or_else(|_| "8MiB".into());
     for size in sizes.split(',') {
         match size.parse().expect("2KiB, 8MiB or 512MiB") {
@@ -48,6 +55,11 @@ fn bench(c: &mut Criterion) {
 fn few_samples() -> Option<usize> {
     let text = std::env::var("HOLDFAST_PEER_SAMPLES").ok()?;
     Some(text.parse().expect("a number of samples"))
+}
+
+/// Whether a row is wanted: all are unless some are named.
+fn wanted(row: &str) -> bool {
+    std::env::var("HOLDFAST_PEER_ROWS").map_or(true, |rows| rows.split(',').any(|name| name == row))
 }
 
 /// Seconds of both sides, stage by stage.
@@ -64,6 +76,9 @@ impl Table {
         mut ours: impl FnMut() -> Duration,
         mut theirs: impl FnMut() -> Duration,
     ) {
+        if !wanted(name) {
+            return;
+        }
         if let Some(samples) = few_samples() {
             let (mut a, mut b) = (Vec::new(), Vec::new());
             for _ in 0..samples {
