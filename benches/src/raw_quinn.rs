@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use retrieval::{
     ChainTag, NetSecret, PeerAddr,
     endpoint::tls::{client_config, server_config},
+    wire::alpn,
 };
 
 const CHAIN: ChainTag = ChainTag([0xbe, 0xac, 0x5e, 0x02]);
@@ -12,7 +13,7 @@ const CHAIN: ChainTag = ChainTag([0xbe, 0xac, 0x5e, 0x02]);
 /// A server that answers each stream's 8-byte little-endian request with so many bytes, and the key it proves.
 pub fn server(addr: SocketAddr) -> (quinn::Endpoint, PeerAddr) {
     let secret = NetSecret::generate();
-    let tls = server_config(&secret, CHAIN).expect("a cipher suite");
+    let tls = server_config(&secret, &alpn(CHAIN)).expect("a cipher suite");
     let config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     let endpoint = quinn::Endpoint::server(config, addr).expect("a free port");
     let accepting = endpoint.clone();
@@ -52,7 +53,7 @@ pub fn server(addr: SocketAddr) -> (quinn::Endpoint, PeerAddr) {
 
 /// A connection to such a server.
 pub async fn connect(client: &quinn::Endpoint, to: PeerAddr) -> quinn::Connection {
-    let tls = client_config(&NetSecret::generate(), CHAIN, to.peer).expect("a cipher suite");
+    let tls = client_config(&NetSecret::generate(), &alpn(CHAIN), to.peer).expect("a cipher suite");
     let config = quinn::ClientConfig::new(Arc::new(tls));
     let connecting = client.connect_with(config, to.addr, "raw").expect("valid");
     connecting.await.expect("connected")

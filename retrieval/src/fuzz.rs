@@ -27,21 +27,29 @@ pub fn frame(bytes: &[u8]) {
     }
 }
 
-/// A stream of frames in any cut never holds more than a frame.
+/// A stream of frames in any cut never holds more than a frame, whatever the protocol's limit is.
 pub fn frame_stream(bytes: &[u8]) {
+    frame_stream_within(bytes, MAX_FRAME_BYTES, &mut |_| {});
+}
+
+/// The same for frames of at most `limit` bytes, each handed to `take`. The first byte says how the stream is cut.
+pub fn frame_stream_within(bytes: &[u8], limit: usize, take: &mut dyn FnMut(&[u8])) {
     let (cut, mut rest) = match bytes.split_first() {
         Some((cut, rest)) => (usize::from(*cut) + 1, rest),
         None => return,
     };
-    let mut reader = FrameReader::default();
+    let mut reader = FrameReader::within(limit);
     while !rest.is_empty() {
         let space = reader.space();
-        assert!(!space.is_empty() && space.len() <= MAX_FRAME_BYTES);
+        assert!(!space.is_empty() && space.len() <= limit.max(LENGTH_BYTES));
         let n = space.len().min(cut).min(rest.len());
         space[..n].copy_from_slice(&rest[..n]);
         rest = &rest[n..];
         match reader.advance(n) {
-            Ok(Some(frame)) => assert!((1..=MAX_FRAME_BYTES).contains(&frame.len())),
+            Ok(Some(frame)) => {
+                assert!((1..=limit).contains(&frame.len()));
+                take(&frame);
+            }
             Ok(None) => {}
             Err(_) => return,
         }

@@ -17,6 +17,8 @@
 //! | back | [`fetch`]: ranges from several providers at once; [`resume`]: what a crash does not lose |
 //! | checked | [`verify`]: BLAKE3 trees over 16 KiB groups, both directions |
 //!
+//! Beside the walk, [`endpoint::line`] carries frames one way between peers: `storage_node`'s transactions between chain nodes.
+//!
 //! [`fuzz`] has the bodies of the fuzz targets. Spec: `network.md` §2, encoding borsh (`DESIGN.md`). Pure: [`peer`], [`wire`], [`range`], [`session`], [`verify`],
 //! [`limits`], [`fetch::plan`], [`fetch::score`].
 

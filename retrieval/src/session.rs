@@ -10,22 +10,39 @@ use crate::{
     range::Ranges,
     verify::{Block, BlockReader, VerifyError},
     wire::{
-        self, ChainTag, End, FailureCode, Hello, LENGTH_BYTES, Request, Response, WireError,
-        frame_length,
+        self, ChainTag, End, FailureCode, Hello, LENGTH_BYTES, MAX_FRAME_BYTES, Request, Response,
+        WireError, frame_length,
     },
 };
 
 /// Assembles one frame from any cut of bytes. Holds no more than the frame, and allocates for it only after its
 /// length passed the limit.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FrameReader {
     prefix: [u8; LENGTH_BYTES],
     body: Vec<u8>,
     /// Bytes of prefix and body that are here.
     have: usize,
+    limit: usize,
+}
+
+impl Default for FrameReader {
+    fn default() -> Self {
+        Self::within(MAX_FRAME_BYTES)
+    }
 }
 
 impl FrameReader {
+    /// A reader of frames of at most `limit` bytes.
+    pub fn within(limit: usize) -> Self {
+        Self {
+            prefix: [0; LENGTH_BYTES],
+            body: Vec::new(),
+            have: 0,
+            limit,
+        }
+    }
+
     /// Where the next bytes belong; never empty before the frame is out.
     pub fn space(&mut self) -> &mut [u8] {
         match self.have.checked_sub(LENGTH_BYTES) {
@@ -39,7 +56,7 @@ impl FrameReader {
     pub fn advance(&mut self, n: usize) -> Result<Option<Vec<u8>>, WireError> {
         self.have += n;
         if self.have == LENGTH_BYTES {
-            self.body = vec![0; frame_length(self.prefix)?];
+            self.body = vec![0; frame_length(self.prefix, self.limit)?];
         }
         if self.have < LENGTH_BYTES || self.have - LENGTH_BYTES < self.body.len() {
             return Ok(None);

@@ -56,7 +56,13 @@ fn tm_n5_other_chain_or_version_is_not_greeted() {
 fn tm_n3_a_declared_4_gib_frame_allocates_nothing() {
     let mut reader = FrameReader::default();
     reader.space().copy_from_slice(&u32::MAX.to_le_bytes());
-    assert_eq!(reader.advance(4), Err(WireError::TooLong(u32::MAX)));
+    assert_eq!(
+        reader.advance(4),
+        Err(WireError::TooLong {
+            length: u32::MAX,
+            limit: MAX_FRAME_BYTES
+        })
+    );
     assert_eq!(reader.body.capacity(), 0);
 }
 

@@ -149,8 +149,13 @@ impl CloseCode {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// A frame says it is longer than any may be.
-    #[error("frame of {0} bytes announced; the limit is {MAX_FRAME_BYTES}")]
-    TooLong(u32),
+    #[error("frame of {length} bytes announced; the limit is {limit}")]
+    TooLong {
+        /// What it says.
+        length: u32,
+        /// Most bytes of a frame here.
+        limit: usize,
+    },
     /// A frame without a type byte.
     #[error("empty frame")]
     EmptyFrame,
@@ -170,11 +175,11 @@ pub enum WireError {
     Truncated,
 }
 
-/// Checks a length prefix before anything is allocated for it.
-pub fn frame_length(prefix: [u8; LENGTH_BYTES]) -> Result<usize, WireError> {
+/// Checks a length prefix before anything is allocated for it: at most `limit` bytes, [`MAX_FRAME_BYTES`] in this protocol.
+pub fn frame_length(prefix: [u8; LENGTH_BYTES], limit: usize) -> Result<usize, WireError> {
     match u32::from_le_bytes(prefix) {
         0 => Err(WireError::EmptyFrame),
-        length if length as usize > MAX_FRAME_BYTES => Err(WireError::TooLong(length)),
+        length if length as usize > limit => Err(WireError::TooLong { length, limit }),
         length => Ok(length as usize),
     }
 }
@@ -512,9 +517,10 @@ fn frame<T: BorshSerialize>(kind: u8, body: &T, check: Check<T>) -> Result<Vec<u
         .map_err(|error| malformed(error.to_string()))?;
     let length = out.len() - LENGTH_BYTES;
     if length > MAX_FRAME_BYTES {
-        return Err(WireError::TooLong(
-            u32::try_from(length).unwrap_or(u32::MAX),
-        ));
+        return Err(WireError::TooLong {
+            length: u32::try_from(length).unwrap_or(u32::MAX),
+            limit: MAX_FRAME_BYTES,
+        });
     }
     let prefix = u32::try_from(length)
         .expect("checked against the frame limit")

@@ -83,7 +83,7 @@ fn frames_round_trip() {
     for request in requests() {
         let bytes = request.encode().expect("within bounds");
         assert_eq!(
-            frame_length(bytes[..4].try_into().expect("4 bytes")),
+            frame_length(bytes[..4].try_into().expect("4 bytes"), MAX_FRAME_BYTES),
             Ok(bytes.len() - 4)
         );
         assert_eq!(Request::decode(&bytes[4..]), Ok(request));
@@ -91,7 +91,7 @@ fn frames_round_trip() {
     for response in responses() {
         let bytes = response.encode().expect("within bounds");
         assert_eq!(
-            frame_length(bytes[..4].try_into().expect("4 bytes")),
+            frame_length(bytes[..4].try_into().expect("4 bytes"), MAX_FRAME_BYTES),
             Ok(bytes.len() - 4)
         );
         assert_eq!(Response::decode(&bytes[4..]), Ok(response));
@@ -136,15 +136,27 @@ fn type_bytes_are_the_specs() {
 #[test]
 fn tm_n3_a_lying_length_is_refused_before_allocation() {
     assert_eq!(
-        frame_length(u32::MAX.to_le_bytes()),
-        Err(WireError::TooLong(u32::MAX))
+        frame_length(u32::MAX.to_le_bytes(), MAX_FRAME_BYTES),
+        Err(WireError::TooLong {
+            length: u32::MAX,
+            limit: MAX_FRAME_BYTES
+        })
     );
     assert_eq!(
-        frame_length(65_537u32.to_le_bytes()),
-        Err(WireError::TooLong(65_537))
+        frame_length(65_537u32.to_le_bytes(), MAX_FRAME_BYTES),
+        Err(WireError::TooLong {
+            length: 65_537,
+            limit: MAX_FRAME_BYTES
+        })
     );
-    assert_eq!(frame_length([0; 4]), Err(WireError::EmptyFrame));
-    assert_eq!(frame_length(65_536u32.to_le_bytes()), Ok(65_536));
+    assert_eq!(
+        frame_length([0; 4], MAX_FRAME_BYTES),
+        Err(WireError::EmptyFrame)
+    );
+    assert_eq!(
+        frame_length(65_536u32.to_le_bytes(), MAX_FRAME_BYTES),
+        Ok(65_536)
+    );
 }
 
 /// Element counts that promise gigabytes inside a small frame.

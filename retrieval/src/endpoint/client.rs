@@ -368,7 +368,7 @@ fn closed(error: &ConnectionError) -> Error {
 }
 
 /// TLS alerts come as transport errors 0x100 to 0x1ff (RFC 9001 §4.8): the peer is another one, or on another chain.
-fn handshake_error(peer: PeerAddr, error: ConnectionError) -> Error {
+pub(super) fn handshake_error(peer: PeerAddr, error: ConnectionError) -> Error {
     let code = match &error {
         ConnectionError::TransportError(error) => Some(u64::from(error.code)),
         ConnectionError::ConnectionClosed(close) => Some(u64::from(close.error_code)),

@@ -14,6 +14,7 @@
 //! ```
 
 mod client;
+pub mod line;
 pub mod tls;
 
 use std::{
@@ -32,7 +33,7 @@ use crate::{
     error::Error,
     limits::{LOOPBACK_DATAGRAM_BYTES, Limits},
     peer::{NetSecret, PeerAddr, PeerId},
-    wire::{ChainTag, CloseCode, PieceRoot},
+    wire::{ChainTag, CloseCode, PieceRoot, alpn},
 };
 
 /// A piece as a reader must know it: root and size, both from the signed deal.
@@ -75,10 +76,7 @@ impl Endpoint {
 
     /// A socket that only connects: any free port, a throw-away key.
     pub fn client(chain: ChainTag, limits: Limits) -> Result<Self, Error> {
-        let socket = open_socket((Ipv6Addr::UNSPECIFIED, 0).into())
-            .or_else(|_| open_socket((Ipv4Addr::UNSPECIFIED, 0).into()))
-            .map_err(Error::io("binding a UDP socket"))?;
-        Self::on_socket(socket, NetSecret::generate(), chain, limits)
+        Self::on_socket(client_socket()?, NetSecret::generate(), chain, limits)
     }
 
     fn on_socket(
@@ -87,18 +85,7 @@ impl Endpoint {
         chain: ChainTag,
         limits: Limits,
     ) -> Result<Self, Error> {
-        let local = socket
-            .local_addr()
-            .map_err(Error::io("reading the socket's address"))?;
-        let mut config = EndpointConfig::default();
-        // What we accept; what others send on a real network stays what their path discovery finds.
-        let accepted = limits.max_datagram_bytes.max(LOOPBACK_DATAGRAM_BYTES);
-        config
-            .max_udp_payload_size(accepted)
-            .map_err(|error| Error::Invalid(error.to_string()))?;
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let quinn = quinn::Endpoint::new(config, None, socket, runtime)
-            .map_err(Error::io("starting QUIC"))?;
+        let (quinn, local) = start_quinn(socket, &limits)?;
         Ok(Self(Arc::new(Inner {
             quinn,
             secret,
@@ -165,18 +152,9 @@ impl Endpoint {
     /// A new session of the caller's own, whatever is kept warm.
     pub async fn connect(&self, to: PeerAddr) -> Result<Session, Error> {
         let inner = &self.0;
-        let tls = tls::client_config(&inner.secret, inner.chain, to.peer)
-            .map_err(|error| Error::Invalid(format!("TLS setup: {error}")))?;
-        let mut config = quinn::ClientConfig::new(Arc::new(tls));
-        config.transport_config(Arc::new(transport(&inner.limits, Role::Client, to.addr)));
-        // The name is not sent and not checked: the pinned key is the name.
-        let connecting = inner
-            .quinn
-            .connect_with(config, to.addr, "holdfast")
-            .map_err(|error| Error::Unreachable {
-                peer: to,
-                why: error.to_string(),
-            })?;
+        let protocol = alpn(inner.chain);
+        let transport = transport(&inner.limits, Role::Client, to.addr);
+        let connecting = start_connecting(&inner.quinn, &inner.secret, &protocol, transport, to)?;
         Session::open(to, connecting, inner.chain, &inner.limits).await
     }
 
@@ -197,33 +175,80 @@ impl Endpoint {
         Ok(self.0.quinn.clone())
     }
 
-    /// Stops accepting new connections.
-    pub(crate) fn stop_listening(&self) {
-        self.0.quinn.set_server_config(None);
-    }
-
     /// How to serve a client: on this machine with large datagrams, elsewhere with what the path carries.
     pub(crate) fn server_config(&self, loopback: bool) -> Result<quinn::ServerConfig, Error> {
         let inner = &self.0;
-        let tls = tls::server_config(&inner.secret, inner.chain)
-            .map_err(|error| Error::Invalid(format!("TLS setup: {error}")))?;
-        let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-        let peer = if loopback {
-            Ipv4Addr::LOCALHOST
-        } else {
-            Ipv4Addr::UNSPECIFIED
-        };
-        config.transport_config(Arc::new(transport(
-            &inner.limits,
-            Role::Server,
-            (peer, 0).into(),
-        )));
-        // We answer each first packet at once (accept, Retry or drop), so little waits.
-        config.max_incoming(inner.limits.max_handshakes.max(16));
-        config.incoming_buffer_size(16 * 1024);
-        config.incoming_buffer_size_total(4 * 1024 * 1024);
-        Ok(config)
+        let (protocol, limits) = (alpn(inner.chain), &inner.limits);
+        server_config(&inner.secret, &protocol, limits, Role::Server, loopback)
     }
+}
+
+/// Begins a handshake with the one peer whose key is pinned.
+fn start_connecting(
+    quinn: &quinn::Endpoint,
+    secret: &NetSecret,
+    protocol: &[u8],
+    transport: TransportConfig,
+    to: PeerAddr,
+) -> Result<quinn::Connecting, Error> {
+    let tls = tls::client_config(secret, protocol, to.peer)
+        .map_err(|error| Error::Invalid(format!("TLS setup: {error}")))?;
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
+    config.transport_config(Arc::new(transport));
+    // The name is not sent and not checked: the pinned key is the name.
+    quinn
+        .connect_with(config, to.addr, "holdfast")
+        .map_err(|error| Error::Unreachable {
+            peer: to,
+            why: error.to_string(),
+        })
+}
+
+fn server_config(
+    secret: &NetSecret,
+    protocol: &[u8],
+    limits: &Limits,
+    role: Role,
+    loopback: bool,
+) -> Result<quinn::ServerConfig, Error> {
+    let tls = tls::server_config(secret, protocol)
+        .map_err(|error| Error::Invalid(format!("TLS setup: {error}")))?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+    let peer = if loopback {
+        Ipv4Addr::LOCALHOST
+    } else {
+        Ipv4Addr::UNSPECIFIED
+    };
+    config.transport_config(Arc::new(transport(limits, role, (peer, 0).into())));
+    // We answer each first packet at once (accept, Retry or drop), so little waits.
+    config.max_incoming(limits.max_handshakes.max(16));
+    config.incoming_buffer_size(16 * 1024);
+    config.incoming_buffer_size_total(4 * 1024 * 1024);
+    Ok(config)
+}
+
+/// QUIC on a socket, and where that listens.
+fn start_quinn(socket: UdpSocket, limits: &Limits) -> Result<(quinn::Endpoint, SocketAddr), Error> {
+    let local = socket
+        .local_addr()
+        .map_err(Error::io("reading the socket's address"))?;
+    let mut config = EndpointConfig::default();
+    // What we accept; what others send on a real network stays what their path discovery finds.
+    let accepted = limits.max_datagram_bytes.max(LOOPBACK_DATAGRAM_BYTES);
+    config
+        .max_udp_payload_size(accepted)
+        .map_err(|error| Error::Invalid(error.to_string()))?;
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let quinn =
+        quinn::Endpoint::new(config, None, socket, runtime).map_err(Error::io("starting QUIC"))?;
+    Ok((quinn, local))
+}
+
+/// A socket that only connects.
+fn client_socket() -> Result<UdpSocket, Error> {
+    open_socket((Ipv6Addr::UNSPECIFIED, 0).into())
+        .or_else(|_| open_socket((Ipv4Addr::UNSPECIFIED, 0).into()))
+        .map_err(Error::io("binding a UDP socket"))
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -264,6 +289,10 @@ fn open_socket(addr: SocketAddr) -> io::Result<UdpSocket> {
 enum Role {
     Client,
     Server,
+    /// The sending end of a line, which dialled.
+    LineOut,
+    /// The hearing end of a line.
+    LineIn,
 }
 
 fn transport(limits: &Limits, role: Role, remote: SocketAddr) -> TransportConfig {
@@ -274,14 +303,15 @@ fn transport(limits: &Limits, role: Role, remote: SocketAddr) -> TransportConfig
         limits.idle_window_bytes
     };
     // Providers never open streams: a client needs to offer none.
-    let streams = if role == Role::Client {
-        0
-    } else {
+    let streams = if role == Role::Server {
         u32::from(limits.max_streams)
+    } else {
+        0
     };
+    let lines = u32::from(role == Role::LineIn);
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(streams))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(lines))
         .datagram_receive_buffer_size(None)
         .receive_window(var_int(window))
         .stream_receive_window(var_int(limits.stream_window_bytes))
@@ -290,8 +320,8 @@ fn transport(limits: &Limits, role: Role, remote: SocketAddr) -> TransportConfig
         .send_fairness(false)
         .max_idle_timeout(quinn::IdleTimeout::try_from(limits.idle_timeout).ok())
         .ack_frequency_config(Some(quinn::AckFrequencyConfig::default()));
-    if role == Role::Client {
-        // A put's answer may take longer than the idle timeout; the provider ends idle sessions by its own rule.
+    if matches!(role, Role::Client | Role::LineOut) {
+        // A put's answer may take longer than the idle timeout; the other end ends idle sessions by its own rule.
         config.keep_alive_interval(Some(limits.idle_timeout / 3));
     }
     let mut discovery = MtuDiscoveryConfig::default();

@@ -24,10 +24,7 @@ use rustls::{
     version::TLS13,
 };
 
-use crate::{
-    peer::{NetSecret, PeerId},
-    wire::{ChainTag, alpn},
-};
+use crate::peer::{NetSecret, PeerId};
 
 /// DER in front of the 32 key bytes: SEQUENCE { SEQUENCE { OID 1.3.101.112 }, BIT STRING }.
 const SPKI_PREFIX: [u8; 12] = [
@@ -64,8 +61,8 @@ fn certified_key(secret: &NetSecret) -> Result<Arc<CertifiedKey>, Error> {
     )))
 }
 
-/// What a server of this chain speaks: its key, and any client that proves one.
-pub fn server_config(secret: &NetSecret, chain: ChainTag) -> Result<QuicServerConfig, Error> {
+/// What a server speaks: one protocol (its ALPN name, which names the chain), its key, and any client that proves one.
+pub fn server_config(secret: &NetSecret, protocol: &[u8]) -> Result<QuicServerConfig, Error> {
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(AnyPeer(
@@ -74,17 +71,17 @@ pub fn server_config(secret: &NetSecret, chain: ChainTag) -> Result<QuicServerCo
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(
             certified_key(secret)?,
         )));
-    config.alpn_protocols = vec![alpn(chain)];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     QuicServerConfig::try_from(config).map_err(|error| Error::General(error.to_string()))
 }
 
-/// What a client of this chain speaks to the one server whose key it knows.
+/// What a client speaks to the one server whose key it knows.
 pub fn client_config(
     secret: &NetSecret,
-    chain: ChainTag,
+    protocol: &[u8],
     pin: PeerId,
 ) -> Result<QuicClientConfig, Error> {
     let verifier = PinnedPeer {
@@ -98,7 +95,7 @@ pub fn client_config(
         .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(
             certified_key(secret)?,
         )));
-    config.alpn_protocols = vec![alpn(chain)];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;

@@ -25,7 +25,7 @@ const MIN_EGRESS_BURST_KIB: u32 = 512;
 
 /// What to do with a first packet.
 #[derive(Debug)]
-pub(super) enum Admission {
+pub(crate) enum Admission {
     /// Shake hands, holding this place.
     Handshake(Place),
     /// Answer with Retry and keep nothing.
@@ -38,8 +38,8 @@ pub(super) enum Admission {
 
 /// The caps and the counters of one service.
 #[derive(Debug)]
-pub(super) struct Gate {
-    pub(super) limits: Limits,
+pub(crate) struct Gate {
+    pub(crate) limits: Limits,
     counts: Mutex<Counts>,
     serving: Arc<Semaphore>,
     puts: Arc<Semaphore>,
@@ -64,7 +64,7 @@ struct PeerCount {
 }
 
 impl Gate {
-    pub(super) fn new(limits: Limits) -> Arc<Self> {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
         let per_second = |n: u32, burst: u32| {
             let n = NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
             Quota::per_second(n).allow_burst(NonZeroU32::new(burst).unwrap_or(n).max(n))
@@ -90,7 +90,7 @@ impl Gate {
 
     /// Judges a first packet from `ip`. Only proven addresses are counted against their caps: a spoofed packet must not
     /// use up the share of its victim.
-    pub(super) fn admit(self: &Arc<Self>, ip: IpAddr, proven: bool) -> Admission {
+    pub(crate) fn admit(self: &Arc<Self>, ip: IpAddr, proven: bool) -> Admission {
         let mut counts = lock(&self.counts);
         let must_prove = self.limits.prove_first && !ip.is_loopback();
         if !proven && (must_prove || counts.handshakes >= self.limits.retry_above) {
@@ -119,7 +119,7 @@ impl Gate {
     }
 
     /// A finished handshake: the peer is known now.
-    pub(super) fn enter(self: &Arc<Self>, peer: PeerId, mut place: Place) -> Option<Visit> {
+    pub(crate) fn enter(self: &Arc<Self>, peer: PeerId, mut place: Place) -> Option<Visit> {
         place.end_handshake();
         let mut counts = lock(&self.counts);
         let count = counts.per_peer.entry(peer).or_insert_with(|| PeerCount {
@@ -142,7 +142,7 @@ impl Gate {
     }
 
     /// Drops rate cells that are full again.
-    pub(super) fn forget_idle_peers(&self) {
+    pub(crate) fn forget_idle_peers(&self) {
         self.requests.retain_recent();
         self.connections.retain_recent();
         if let Some(egress) = &self.egress {
@@ -153,7 +153,7 @@ impl Gate {
 
 /// A counted connection; gives its place back when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     gate: Arc<Gate>,
     ip: IpAddr,
     shaking: bool,
@@ -183,9 +183,9 @@ impl Drop for Place {
 
 /// One connection of a known peer.
 #[derive(Debug)]
-pub(super) struct Visit {
+pub(crate) struct Visit {
     gate: Arc<Gate>,
-    pub(super) peer: PeerId,
+    pub(crate) peer: PeerId,
     serving: Arc<Semaphore>,
     puts: Arc<Semaphore>,
     _place: Place,
@@ -193,30 +193,30 @@ pub(super) struct Visit {
 
 /// Room to work on one request.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     _own: OwnedSemaphorePermit,
     _shared: OwnedSemaphorePermit,
 }
 
 impl Visit {
     /// Counts a request; `false` when the peer asks too often.
-    pub(super) fn may_ask(&self) -> bool {
+    pub(crate) fn may_ask(&self) -> bool {
         self.gate.requests.check_key(&self.peer).is_ok()
     }
 
     /// Waits for a place to serve from. First the peer's own share, then the service's, both first come first served:
     /// so at most its share of one peer's requests stands in the common queue, and everybody's turn comes.
-    pub(super) async fn serving_turn(&self, patience: Duration) -> Option<Turn> {
+    pub(crate) async fn serving_turn(&self, patience: Duration) -> Option<Turn> {
         turn(&self.serving, &self.gate.serving, patience).await
     }
 
     /// Waits for a place to receive a put.
-    pub(super) async fn put_turn(&self, patience: Duration) -> Option<Turn> {
+    pub(crate) async fn put_turn(&self, patience: Duration) -> Option<Turn> {
         turn(&self.puts, &self.gate.puts, patience).await
     }
 
     /// Waits until this many bytes may be sent.
-    pub(super) async fn pace(&self, bytes: usize) {
+    pub(crate) async fn pace(&self, bytes: usize) {
         let Some(egress) = &self.gate.egress else {
             return;
         };

@@ -5,7 +5,7 @@
 //! Spec: `network.md` §2.4. Threats C4 (both roots are recomputed here, before the store may acknowledge), N2, N4, R4.
 
 mod connection;
-mod gate;
+pub(crate) mod gate;
 mod get;
 mod put;
 
@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use gate::{Admission, Gate};
+use gate::{Admission, Gate, Place};
 use prover::commitment::CommP;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -229,13 +229,24 @@ pub fn spawn(
         network: Arc::new(endpoint.server_config(false)?),
     };
     let stats = Arc::new(ServeStats::default());
+    let gate = Gate::new(endpoint.limits().clone());
     let service = Arc::new(Service {
         endpoint: endpoint.clone(),
         store,
-        gate: Gate::new(endpoint.limits().clone()),
+        gate: gate.clone(),
         stats: stats.clone(),
     });
-    let task = tokio::spawn(accept_loop(quinn, service, configs, shutdown));
+    let door = Door {
+        quinn,
+        gate,
+        configs,
+        stats: stats.clone(),
+    };
+    let ending = shutdown.clone();
+    let run = move |connecting, place| {
+        connection::run(connecting, place, service.clone(), ending.clone())
+    };
+    let task = tokio::spawn(accept_loop(door, shutdown, run));
     Ok(ServeHandle { task, stats })
 }
 
@@ -252,31 +263,46 @@ struct Service {
     stats: Arc<ServeStats>,
 }
 
-struct ServerConfigs {
-    loopback: Arc<quinn::ServerConfig>,
-    network: Arc<quinn::ServerConfig>,
+pub(crate) struct ServerConfigs {
+    pub(crate) loopback: Arc<quinn::ServerConfig>,
+    pub(crate) network: Arc<quinn::ServerConfig>,
 }
 
-async fn accept_loop(
-    quinn: quinn::Endpoint,
-    service: Arc<Service>,
-    configs: ServerConfigs,
+/// Where connections come in.
+pub(crate) struct Door {
+    pub(crate) quinn: quinn::Endpoint,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) configs: ServerConfigs,
+    pub(crate) stats: Arc<ServeStats>,
+}
+
+/// Runs each admitted connection in a task of its own, until the token is cancelled.
+pub(crate) async fn accept_loop<F>(
+    door: Door,
     shutdown: CancellationToken,
-) {
+    run: impl Fn(quinn::Connecting, Place) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut connections = JoinSet::new();
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
-            _ = sweep.tick() => service.gate.forget_idle_peers(),
+            _ = sweep.tick() => door.gate.forget_idle_peers(),
             Some(ended) = connections.join_next() => log_panic(ended),
-            incoming = quinn.accept() => match incoming {
-                Some(incoming) => admit(incoming, &service, &configs, &mut connections, &shutdown),
+            incoming = door.quinn.accept() => match incoming {
+                Some(incoming) => {
+                    if let Some((connecting, place)) = admit(incoming, &door) {
+                        connections.spawn(run(connecting, place));
+                    }
+                }
                 None => break,
             },
         }
     }
-    service.endpoint.stop_listening();
+    // No new connections.
+    door.quinn.set_server_config(None);
     let drain = async {
         while let Some(ended) = connections.join_next().await {
             log_panic(ended)
@@ -287,44 +313,33 @@ async fn accept_loop(
 }
 
 /// Decides about a first packet at once, so that nothing piles up before the decision (threats N1, N4).
-fn admit(
-    incoming: quinn::Incoming,
-    service: &Arc<Service>,
-    configs: &ServerConfigs,
-    connections: &mut JoinSet<()>,
-    shutdown: &CancellationToken,
-) {
+fn admit(incoming: quinn::Incoming, door: &Door) -> Option<(quinn::Connecting, Place)> {
     let ip = incoming.remote_address().ip().to_canonical();
-    match service.gate.admit(ip, incoming.remote_address_validated()) {
+    match door.gate.admit(ip, incoming.remote_address_validated()) {
         Admission::Handshake(place) => {
             let config = if ip.is_loopback() {
-                &configs.loopback
+                &door.configs.loopback
             } else {
-                &configs.network
+                &door.configs.network
             };
-            if let Ok(connecting) = incoming.accept_with(config.clone()) {
-                connections.spawn(connection::run(
-                    connecting,
-                    place,
-                    service.clone(),
-                    shutdown.clone(),
-                ));
-            }
+            let connecting = incoming.accept_with(config.clone()).ok()?;
+            return Some((connecting, place));
         }
         Admission::ProveAddress => {
-            ServeStats::add(&service.stats.retries, 1);
+            ServeStats::add(&door.stats.retries, 1);
             // Fails only for validated addresses, which are never asked to prove themselves.
             let _ = incoming.retry();
         }
         Admission::Drop => {
-            ServeStats::add(&service.stats.turned_away, 1);
+            ServeStats::add(&door.stats.turned_away, 1);
             incoming.ignore();
         }
         Admission::Refuse => {
-            ServeStats::add(&service.stats.turned_away, 1);
+            ServeStats::add(&door.stats.turned_away, 1);
             incoming.refuse();
         }
     }
+    None
 }
 
 /// A panic in one task is a bug of ours and the end of that task only (threat N2).
