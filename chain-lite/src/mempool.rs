@@ -219,7 +219,8 @@ impl Candidate {
 #[derive(Default)]
 struct Pool {
     senders: BTreeMap<Address, Queue>,
-    ids: BTreeSet<TxId>,
+    /// Where each one waits.
+    ids: BTreeMap<TxId, (Address, u64)>,
     bytes: u64,
     lane_bytes: u64,
     arrivals: u64,
@@ -250,7 +251,7 @@ impl Mempool {
     pub fn submit(&self, tx: SignedTx, tip: u64, state: &dyn KvRead) -> Result<TxId, SubmitError> {
         let id = tx.id();
         let (sender, nonce) = (tx.tx.sender, tx.tx.nonce);
-        if self.pool().ids.contains(&id) {
+        if self.pool().ids.contains_key(&id) {
             // The id does not cover the signature, so a stranger learns only that the transaction waits.
             return Ok(id);
         }
@@ -383,7 +384,19 @@ impl Mempool {
 
     /// Whether a transaction waits here.
     pub fn contains(&self, id: &TxId) -> bool {
-        self.pool().ids.contains(id)
+        self.pool().ids.contains_key(id)
+    }
+
+    /// A transaction that waits here.
+    pub fn get(&self, id: &TxId) -> Option<SignedTx> {
+        let pool = self.pool();
+        pool.waiting(id).map(|w| w.tx.signed().clone())
+    }
+
+    /// Whether a transaction waits in the lane of window PoSts and declarations.
+    pub fn is_in_lane(&self, id: &TxId) -> bool {
+        let pool = self.pool();
+        pool.waiting(id).is_some_and(Waiting::in_lane)
     }
 
     /// The nonce after the sender's last waiting transaction without a gap: what a wallet should use next.
@@ -399,6 +412,11 @@ impl Mempool {
 }
 
 impl Pool {
+    fn waiting(&self, id: &TxId) -> Option<&Waiting> {
+        let (sender, nonce) = self.ids.get(id)?;
+        self.senders.get(sender)?.by_nonce.get(nonce)
+    }
+
     fn room_for_sender(&self, sender: &Address, nonce: u64) -> Result<(), SubmitError> {
         match self.senders.get(sender) {
             Some(q)
@@ -418,7 +436,7 @@ impl Pool {
         purse: TokenAmount,
     ) -> Result<(), SubmitError> {
         let (sender, nonce, len) = (new.tx.tx().sender, new.tx.tx().nonce, new.tx.len_bytes());
-        if self.ids.contains(&new.tx.id()) {
+        if self.ids.contains_key(&new.tx.id()) {
             return Ok(());
         }
         self.room_for_sender(&sender, nonce)?;
@@ -458,7 +476,7 @@ impl Pool {
         self.arrivals += 1;
         new.arrival = self.arrivals;
         self.bytes += len;
-        self.ids.insert(new.tx.id());
+        self.ids.insert(new.tx.id(), (sender, nonce));
         let queue = self.senders.entry(sender).or_default();
         queue.next = next;
         queue.bytes += len;
@@ -749,6 +767,21 @@ mod tests {
             pool.submit(tx(2, 0, 0, 2), 0, &s).is_err(),
             "free transactions do not replace each other"
         );
+    }
+
+    #[test]
+    fn what_waits_is_found_by_its_id_and_what_was_replaced_is_not() {
+        let pool = Mempool::new(CHAIN);
+        let s = with_provider(1);
+        let (first, proof) = (tx(2, 0, 100, 1), post(1, 0, 0));
+        let id = pool.submit(first.clone(), 0, &s).unwrap();
+        let urgent = pool.submit(proof.clone(), 0, &s).unwrap();
+        assert_eq!(pool.get(&id), Some(first));
+        assert_eq!(pool.get(&urgent), Some(proof));
+        assert!(pool.is_in_lane(&urgent) && !pool.is_in_lane(&id));
+        let better = tx(2, 0, 110, 1);
+        let other = pool.submit(better.clone(), 0, &s).unwrap();
+        assert_eq!((pool.get(&id), pool.get(&other)), (None, Some(better)));
     }
 
     #[test]
