@@ -363,12 +363,20 @@ impl Devnet {
         let told = rpc::fellows::Fellows::at(fellows.iter().flat_map(validators::Fellows::urls));
         #[cfg(not(feature = "bft"))]
         let told = rpc::fellows::Fellows::default();
+        #[cfg(feature = "bft")]
+        let gossip = match &several {
+            Some(places) => Some(places.gossip(&secrets, &ledger, &mempool)?),
+            None => None,
+        };
+        #[cfg(not(feature = "bft"))]
+        let gossip = None;
         let node = || rpc::Node {
             ledger: Arc::clone(&ledger),
             mempool: Arc::clone(&mempool),
             engine: Arc::clone(&engine),
             faucet: Some(secrets.faucet.signing_key().clone()),
             fellows: told.clone(),
+            gossip: gossip.clone(),
         };
         let rpc = serve_rpc(node, &dir, config.rpc_port).await?;
         let chain = ChainClient::connect(&rpc.url()).await?;

@@ -6,6 +6,7 @@
 
 use prover::verify::VerifyingKeys;
 
+pub use crate::chain::gossip::fuzz_stream as fuzz_gossip_stream;
 pub use crate::client::get::fuzz_safe_name;
 pub use crate::identity::fuzz_key_text;
 pub use crate::object::ack::fuzz_verify as fuzz_ack;
@@ -62,7 +63,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const BODIES: [fn(&[u8]); 8] = [
+    const BODIES: [fn(&[u8]); 9] = [
+        fuzz_gossip_stream,
         fuzz_key_text,
         fuzz_ack,
         fuzz_manifest,

@@ -1,7 +1,8 @@
 //! A chain that several operators run together: found it, join it, run a validator of it.
 //!
 //! Place in the walk: in the place of [`crate::devnet`]'s embedded chain; providers and clients meet it through the same JSON-RPC.
-//! Spec: `consensus.md` §10. Consensus is `chain_lite_bft` over libp2p on a port of its own; everything else stays on ours.
+//! Spec: `consensus.md` §§8, 10. Consensus is `chain_lite_bft` over libp2p on a port of its own; transactions travel over
+//! [`crate::chain::gossip`] on another.
 //!
 //! ```text
 //! <home>/validator.key    signs votes and names the node to its peers; secret, 0600, and on one machine only:
@@ -34,8 +35,10 @@ use chain_lite_bft::app::{Parts, Timing};
 use chain_lite_bft::net::{self, StartError};
 use chain_lite_bft::signing::ChainSigner;
 use prover::SectorSize;
+use retrieval::{NetSecret, PeerAddr, PeerId};
 use serde::{Deserialize, Serialize};
 
+use crate::chain::gossip::{self, Gossip, GossipError, HostPort, Peer};
 use crate::config::Home;
 use crate::identity::{KeyError, Wallet};
 use crate::provider::journal::{JournalError, replace_file};
@@ -57,8 +60,36 @@ pub struct Card {
     pub id: ValidatorId,
     /// Its share of the votes.
     pub power: u64,
-    /// Where it listens, such as `/ip4/10.0.0.1/tcp/26600/p2p/12D3Koo…`.
+    /// Where it listens for consensus, such as `/ip4/10.0.0.1/tcp/26600/p2p/12D3Koo…`.
     pub address: String,
+    /// Where it listens for transactions (UDP), such as `10.0.0.1:26601`. Cards of versions without gossip have none and are refused.
+    #[serde(default)]
+    pub gossip: String,
+}
+
+impl Card {
+    /// Refuses addresses that nobody could dial.
+    pub fn check(&self) -> Result<(), ValidatorError> {
+        net::check_peer(&self.address)?;
+        self.peer().map(drop)
+    }
+
+    /// It as a peer that is told of transactions; its validator key is the key that its handshakes prove.
+    pub fn peer(&self) -> Result<Peer, ValidatorError> {
+        if self.gossip.is_empty() {
+            let text = format!(
+                "the card of {} is of an older version and says not where it takes transactions; \
+                 make it again with `holdfast chain card`",
+                self.id
+            );
+            return Err(ValidatorError::Content(text));
+        }
+        let at = self.gossip.parse().map_err(ValidatorError::Content)?;
+        Ok(Peer {
+            key: PeerId(self.id.0),
+            at,
+        })
+    }
 }
 
 /// What all operators of a chain have in common.
@@ -106,6 +137,9 @@ pub enum ValidatorError {
     /// Consensus.
     #[error(transparent)]
     Engine(#[from] StartError),
+    /// The port for transactions.
+    #[error(transparent)]
+    Gossip(#[from] GossipError),
     /// The RPC port.
     #[error(transparent)]
     Rpc(#[from] RpcError),
@@ -131,8 +165,14 @@ pub fn existing_key(home: &Home) -> Result<Wallet, ValidatorError> {
     Ok(Wallet::open(&home.root().join(VALIDATOR_FILE), || None)?)
 }
 
-/// This home's card: its key, made at first use, and where peers reach it.
-pub fn card(home: &Home, listen: &str, power: u64) -> Result<Card, ValidatorError> {
+/// This home's card: its key, made at first use, and where peers reach it; for transactions at `gossip`, or else on the same
+/// host at the port after the one for consensus.
+pub fn card(
+    home: &Home,
+    listen: &str,
+    gossip: Option<&HostPort>,
+    power: u64,
+) -> Result<Card, ValidatorError> {
     let key = validator_key(home)?;
     let secret = key.signing_key().to_bytes();
     let address = format!(
@@ -141,11 +181,30 @@ pub fn card(home: &Home, listen: &str, power: u64) -> Result<Card, ValidatorErro
         net::peer_id(&secret)?
     );
     net::check_peer(&address)?;
+    let gossip = match gossip {
+        Some(at) => at.to_string(),
+        None => beside(listen)?.to_string(),
+    };
     Ok(Card {
         id: ValidatorId(key.address().0),
         power,
         address,
+        gossip,
     })
+}
+
+/// The host of a multiaddr with the port after its own.
+fn beside(listen: &str) -> Result<HostPort, ValidatorError> {
+    let mut parts = listen.split('/').skip(1);
+    let (kind, host) = (parts.next(), parts.next().unwrap_or_default());
+    let port = parts.nth(1).and_then(|port| port.parse::<u16>().ok());
+    let text = match (kind, port.and_then(|port| port.checked_add(1))) {
+        (Some("ip6"), Some(port)) => format!("[{host}]:{port}"),
+        (_, Some(port)) => format!("{host}:{port}"),
+        (_, None) => listen.to_owned(),
+    };
+    text.parse()
+        .map_err(|error| ValidatorError::Content(format!("{error}; say it with `--gossip`")))
 }
 
 /// What a network is founded with.
@@ -176,9 +235,7 @@ pub fn found(
         return Err(ValidatorError::OtherNetwork(path));
     }
     cards.sort_by_key(|card| card.id);
-    for card in &cards {
-        net::check_peer(&card.address)?;
-    }
+    cards.iter().try_for_each(Card::check)?;
     let beacon = beacon_of(&open_or_create(&folder.join(BEACON_FILE))?);
     let seconds = i64::try_from(founding.time_ms / 1000).unwrap_or(i64::MAX);
     let validator = |card: &Card| Validator {
@@ -237,6 +294,13 @@ fn beacon_of(key: &Wallet) -> DevnetSigner {
 
 /// Reads and checks a network file.
 pub fn read_network(path: &Path) -> Result<Network, ValidatorError> {
+    let network = parse_network(path)?;
+    network.validators.iter().try_for_each(Card::check)?;
+    Ok(network)
+}
+
+/// Reads a network file whose addresses may be of no use.
+fn parse_network(path: &Path) -> Result<Network, ValidatorError> {
     let file = |source| ValidatorError::File {
         path: path.to_owned(),
         source,
@@ -251,9 +315,6 @@ pub fn read_network(path: &Path) -> Result<Network, ValidatorError> {
     let network: Network = serde_json::from_slice(&text)
         .map_err(|error| ValidatorError::Content(format!("{}: {error}", path.display())))?;
     network.genesis.clone().check()?;
-    for card in &network.validators {
-        net::check_peer(&card.address)?;
-    }
     let distinct: BTreeSet<ValidatorId> = network.validators.iter().map(|card| card.id).collect();
     if distinct.len() != network.validators.len() {
         let text = format!("{} names a validator twice", path.display());
@@ -284,7 +345,7 @@ pub fn join(home: &Home, file: &Path, beacon: Option<&Path>) -> Result<Joined, V
         source,
     })?;
     let kept = root.join(NETWORK_FILE);
-    if kept.exists() && read_network(&kept)?.genesis != network.genesis {
+    if kept.exists() && parse_network(&kept)?.genesis != network.genesis {
         return Err(ValidatorError::OtherNetwork(root.to_owned()));
     }
     if let Some(path) = beacon {
@@ -341,6 +402,10 @@ pub struct RunConfig {
     pub listen: Option<String>,
     /// Peers beyond those of the network file: validators that came later.
     pub more_peers: Vec<String>,
+    /// Where transactions are listened for, if not at the address of its card.
+    pub gossip_listen: Option<SocketAddr>,
+    /// Nodes beyond those of the network file that are told of transactions, and are no strangers.
+    pub gossip_peers: Vec<Peer>,
     /// Where JSON-RPC listens.
     pub rpc: SocketAddr,
     /// How patient consensus is.
@@ -352,6 +417,7 @@ pub struct Node {
     ledger: Arc<Ledger>,
     mempool: Arc<Mempool>,
     engine: Arc<EngineHandle>,
+    gossip: Gossip,
     rpc: RpcHandle,
 }
 
@@ -374,9 +440,17 @@ pub async fn run(home: &Home, config: RunConfig) -> Result<Node, ValidatorError>
     let own = network.validators.iter().find(|card| card.id == me);
     let announced = own.and_then(|card| card.address.rsplit_once("/p2p/").map(|(at, _)| at));
     let listen = config.listen.or_else(|| announced.map(str::to_owned));
+    let bind = own.map(Card::peer).transpose()?.map(|p| p.at.bind_addr());
     let others = network.validators.iter().filter(|card| card.id != me);
-    let mut peers: Vec<String> = others.map(|card| card.address.clone()).collect();
+    let mut peers: Vec<String> = others.clone().map(|card| card.address.clone()).collect();
     peers.extend(config.more_peers);
+    let mut told = others.map(Card::peer).collect::<Result<Vec<_>, _>>()?;
+    told.extend(config.gossip_peers);
+    let gossip_config = gossip::Config {
+        listen: config.gossip_listen.or(bind),
+        secret: NetSecret::from_seed(&secret),
+        peers: told,
+    };
     let dir = home.chain_dir();
     let engine_config = net::Config {
         listen: listen.unwrap_or_else(|| "/ip4/127.0.0.1/tcp/0".into()),
@@ -403,12 +477,14 @@ pub async fn run(home: &Home, config: RunConfig) -> Result<Node, ValidatorError>
     };
     let started = tokio::task::spawn_blocking(start).await;
     let (ledger, mempool, engine) = started.map_err(|e| ValidatorError::Task(e.to_string()))??;
+    let gossip = Gossip::start(gossip_config, Arc::clone(&ledger), Arc::clone(&mempool))?;
     let node = rpc::Node {
         ledger: Arc::clone(&ledger),
         mempool: Arc::clone(&mempool),
         engine: Arc::clone(&engine),
         faucet: None,
         fellows: rpc::fellows::Fellows::default(),
+        gossip: Some(gossip.clone()),
     };
     let rpc = rpc::serve(node, config.rpc).await?;
     replace_file(root, "chain.url", format!("{}\n", rpc.url()).as_bytes())?;
@@ -416,6 +492,7 @@ pub async fn run(home: &Home, config: RunConfig) -> Result<Node, ValidatorError>
         ledger,
         mempool,
         engine,
+        gossip,
         rpc,
     })
 }
@@ -424,6 +501,11 @@ impl Node {
     /// Its JSON-RPC address.
     pub fn url(&self) -> String {
         self.rpc.url()
+    }
+
+    /// Its key, and where it listens for transactions; a follower does not, unless it is told to.
+    pub fn gossip_addr(&self) -> Option<PeerAddr> {
+        self.gossip.peer_addr()
     }
 
     /// Whether consensus goes on.
@@ -441,9 +523,10 @@ impl Node {
         &self.mempool
     }
 
-    /// Stops RPC, then consensus.
+    /// Stops RPC, then gossip, then consensus.
     pub async fn shutdown(self) -> Result<(), ValidatorError> {
         self.rpc.stop().await;
+        self.gossip.stop().await;
         let engine = self.engine;
         tokio::task::spawn_blocking(move || engine.stop())
             .await

@@ -10,6 +10,7 @@
 //!
 //! Cost: one socket and one task per client; clones share them. Bounds: answers of at most [`MAX_ANSWER_BYTES`].
 
+pub mod gossip;
 pub mod proven;
 pub mod wire;
 

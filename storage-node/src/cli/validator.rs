@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use super::output::BarProgress;
 use super::{Class, CliError, Context};
+use crate::chain::gossip::{HostPort, Peer};
 use crate::chain::{ChainClient, ValidatorView};
 use crate::provider::prover::Workshop;
 use crate::validator::{self, Card, Founding, Joined, RunConfig, ValidatorError};
@@ -34,6 +35,9 @@ pub struct CardArgs {
     /// Where the other validators reach this one, such as /ip4/10.0.0.1/tcp/26600 or /dns4/a.example/tcp/26600
     #[arg(long, value_name = "MULTIADDR")]
     listen: String,
+    /// Where other nodes bring transactions (UDP) [default: the same host, the next port]
+    #[arg(long, value_name = "HOST:PORT")]
+    gossip: Option<HostPort>,
     /// This validator's share of the votes
     #[arg(long, default_value_t = 1, value_name = "N")]
     power: u64,
@@ -85,6 +89,12 @@ pub struct RunArgs {
     /// A peer that network.json does not name, with its /p2p/ id; may be repeated
     #[arg(long, value_name = "MULTIADDR")]
     peer: Vec<String>,
+    /// Where transactions are listened for (UDP), if not at the address of this validator's card
+    #[arg(long, value_name = "IP:PORT")]
+    gossip_listen: Option<SocketAddr>,
+    /// A node that network.json does not name, to be told of transactions and to be no stranger; may be repeated
+    #[arg(long, value_name = "KEY@HOST:PORT")]
+    gossip_peer: Vec<Peer>,
     /// Stop when standard input ends: for a process that starts this one and must not be outlived
     #[arg(long)]
     stop_with_stdin: bool,
@@ -105,7 +115,12 @@ fn parse_fund(text: &str) -> Result<(Address, TokenAmount), String> {
 
 /// `chain card`.
 pub fn card(args: &CardArgs, context: &Context) -> Result<(), CliError> {
-    let card = validator::card(&context.config.home, &args.listen, args.power)?;
+    let card = validator::card(
+        &context.config.home,
+        &args.listen,
+        args.gossip.as_ref(),
+        args.power,
+    )?;
     // One line, so that the founder can gather them in a file.
     context.out.result(&card, |card| {
         serde_json::to_string(card).expect("plain fields serialise")
@@ -123,6 +138,7 @@ struct Founded {
 /// `chain init`.
 pub async fn init(args: InitArgs, context: &Context) -> Result<(), CliError> {
     let cards = read_cards(&args.validators)?;
+    cards.iter().try_for_each(Card::check)?;
     let folder = args
         .out
         .unwrap_or_else(|| context.config.home.root().to_owned());
@@ -201,6 +217,8 @@ pub fn join(args: &JoinArgs, context: &Context) -> Result<(), CliError> {
 struct Started {
     chain_id: chain_lite::account::ChainId,
     chain_url: String,
+    /// `KEY@IP:PORT`, for another node's `--gossip-peer`; a follower listens only if it is told where.
+    gossip: Option<String>,
     height: u64,
 }
 
@@ -213,6 +231,8 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
     let config = RunConfig {
         listen: args.listen,
         more_peers: args.peer,
+        gossip_listen: args.gossip_listen,
+        gossip_peers: args.gossip_peer,
         rpc: args.rpc,
         timing,
     };
@@ -224,12 +244,18 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
     let started = Started {
         chain_id: node.ledger().chain_id(),
         chain_url: node.url(),
+        gossip: node.gossip_addr().map(|addr| addr.to_string()),
         height: node.ledger().tip().height,
     };
     context.out.result(&started, |s| {
         format!(
-            "chain {}\nrpc   {}\nblock {}",
-            s.chain_id, s.chain_url, s.height
+            "chain  {}\nrpc    {}\ngossip {}\nblock  {}",
+            s.chain_id,
+            s.chain_url,
+            s.gossip
+                .as_deref()
+                .unwrap_or("brings transactions, listens for none"),
+            s.height
         )
     })?;
     let ended = async {
@@ -297,9 +323,9 @@ impl From<ValidatorError> for CliError {
             ValidatorError::NotJoined(_) => {
                 (Class::Input, "get network.json from the network's founder")
             }
-            ValidatorError::Engine(_) => (
+            ValidatorError::Engine(_) | ValidatorError::Gossip(_) => (
                 Class::Input,
-                "check the addresses, and that the port is free",
+                "check the addresses, and that the port is free; --listen and --gossip-listen name others",
             ),
             ValidatorError::Task(_) => (Class::Bug, "-v says more"),
             ValidatorError::Journal(_) | ValidatorError::Ledger(_) | ValidatorError::Rpc(_) => {

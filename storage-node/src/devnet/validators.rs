@@ -10,7 +10,7 @@
 //! ```
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
@@ -24,9 +24,11 @@ use chain_lite::mempool::Mempool;
 use chain_lite_bft::app::{Parts, Timing};
 use chain_lite_bft::net;
 use chain_lite_bft::signing::ChainSigner;
+use retrieval::NetSecret;
 use serde::{Deserialize, Serialize};
 
 use super::{DevnetError, FellowEndpoint, Secrets, file_error, read_json};
+use crate::chain::gossip::{self, Gossip, HostPort};
 use crate::config::Home;
 use crate::provider::journal::replace_file;
 use crate::validator::{self, Card, Network};
@@ -58,6 +60,26 @@ impl Places {
         set.sort_by_key(|v| v.id);
         set
     }
+
+    /// Tells the fellows of transactions, and hears of theirs.
+    pub(super) fn gossip(
+        &self,
+        secrets: &Secrets,
+        ledger: &Arc<Ledger>,
+        mempool: &Arc<Mempool>,
+    ) -> Result<Gossip, DevnetError> {
+        let peers: Result<Vec<_>, _> = self.cards.iter().map(Card::peer).collect();
+        let peers = peers.map_err(failed)?;
+        let secret = NetSecret::from_seed(&secrets.validator.signing_key().to_bytes());
+        let own = peers.iter().find(|peer| peer.key == secret.peer_id());
+        let config = gossip::Config {
+            listen: own.map(|peer| peer.at.bind_addr()),
+            secret,
+            peers,
+        };
+        let started = Gossip::start(config, Arc::clone(ledger), Arc::clone(mempool));
+        started.map_err(|e| DevnetError::Validator(e.to_string()))
+    }
 }
 
 struct Process {
@@ -80,13 +102,16 @@ pub(super) fn places(dir: &Path, count: u16) -> Result<Places, DevnetError> {
         return read_json(&path);
     }
     let ports = |n| free_ports(n).map_err(file_error(&path));
+    let gossip = free_udp_ports(count).map_err(file_error(&path))?;
     let own = Home::new(dir);
     let fellows = (2..=count).map(|n| fellow_home(dir, usize::from(n)));
     let homes = std::iter::once(own).chain(fellows);
-    let card = |(home, port): (Home, u16)| {
-        validator::card(&home, &format!("/ip4/127.0.0.1/tcp/{port}"), 1).map_err(failed)
+    let card = |((home, port), gossip): ((Home, u16), HostPort)| {
+        let listen = format!("/ip4/127.0.0.1/tcp/{port}");
+        validator::card(&home, &listen, Some(&gossip), 1).map_err(failed)
     };
-    let cards: Result<Vec<Card>, _> = homes.zip(ports(count)?).map(card).collect();
+    let cards = homes.zip(ports(count)?).zip(gossip).map(card);
+    let cards: Result<Vec<Card>, _> = cards.collect();
     let places = Places {
         cards: cards?,
         rpc: ports(count - 1)?,
@@ -109,6 +134,13 @@ fn free_ports(count: u16) -> std::io::Result<Vec<u16>> {
     let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let held: Vec<TcpListener> = (0..count).map(bind).collect::<Result<_, _>>()?;
     held.iter().map(|l| Ok(l.local_addr()?.port())).collect()
+}
+
+/// The same for gossip, which is on UDP.
+fn free_udp_ports(count: u16) -> std::io::Result<Vec<HostPort>> {
+    let bind = |_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+    let held: Vec<UdpSocket> = (0..count).map(bind).collect::<Result<_, _>>()?;
+    held.iter().map(|s| Ok(s.local_addr()?.into())).collect()
 }
 
 /// Starts the devnet's own validator, in this process.

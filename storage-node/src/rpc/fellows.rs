@@ -1,14 +1,12 @@
-//! Telling a devnet's other validators what this one was told: transactions, and leases of the clock.
+//! Telling a devnet's other validators of the leases of the clock that this one was told of.
 //!
-//! Walk: [`super`]'s handlers answer for their own node and then [`Fellows::tell`] the others, so that any validator's next
-//! block carries a transaction, and a lease makes enough validators wait. Between operators transactions travel over the
-//! network's own gossip, not here: JSON-RPC is for one machine.
+//! Walk: [`super`]'s handlers answer for their own node and then [`Fellows::tell`] the others, so that a lease makes enough
+//! validators wait. Leases exist on devnets only; transactions travel over [`crate::chain::gossip`].
 //!
 //! Bounds: [`QUEUE`] messages a fellow; more are dropped, as are those for a fellow that is away. Nothing is lost by that: a
-//! transaction waits in this node's own pool, a lease is renewed while the proof runs.
+//! lease is renewed while the proof runs.
 
 use chain_lite::account::ProviderId;
-use chain_lite::message::SignedTx;
 use chain_lite::units::Epoch;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -21,8 +19,6 @@ const QUEUE: usize = 1024;
 /// What a fellow is told.
 #[derive(Clone, Debug)]
 pub enum Told {
-    /// A transaction that we took.
-    Tx(Box<SignedTx>),
     /// A lease that we gave.
     Hold(ProviderId, Epoch, Duration),
     /// A lease given back.
@@ -64,7 +60,6 @@ async fn pass_on(url: String, mut receiver: mpsc::Receiver<Told>) {
             continue;
         };
         let done = match told {
-            Told::Tx(tx) => chain.submit(&tx).await.map(drop),
             Told::Hold(provider, before, ttl) => chain.hold_clock(provider, before, ttl).await,
             Told::Release(provider) => chain.release_clock(provider).await,
         };

@@ -50,6 +50,7 @@ use prover::SectorNumber;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::chain::gossip::Gossip;
 use crate::chain::wire::{
     BlockEvents, ChainInfo, DealsOf, Head, LeaseView, PictureQuery, Submitted, TxStatus,
     ValidatorView,
@@ -113,8 +114,10 @@ pub struct Node {
     pub engine: Arc<EngineHandle>,
     /// Devnets: the account that gives away test money.
     pub faucet: Option<SigningKey>,
-    /// Devnets of several validators: who else is told of transactions and leases.
+    /// Devnets of several validators: who else is told of leases.
     pub fellows: Fellows,
+    /// Chains of several nodes: tells the others of transactions.
+    pub gossip: Option<Gossip>,
 }
 
 /// A running server. [`RpcHandle::stop`] ends it; dropping it ends it without waiting.
@@ -549,13 +552,14 @@ impl Shared {
             return Ok(Submitted { tx: id });
         }
         let view = self.node.ledger.view();
-        let told = Told::Tx(Box::new(tx.clone()));
         let tx = self
             .node
             .mempool
             .submit(tx, view.height(), &view)
             .map_err(refused)?;
-        self.node.fellows.tell(&told);
+        if let Some(gossip) = &self.node.gossip {
+            gossip.push(tx);
+        }
         Ok(Submitted { tx })
     }
 

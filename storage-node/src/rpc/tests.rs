@@ -52,7 +52,7 @@ pub(crate) fn bed() -> Bed {
 }
 
 /// A chain of 20 ms blocks in which account 1 is rich.
-pub(crate) fn bed_named(name: &str) -> Bed {
+fn genesis_named(name: &str) -> Genesis {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let params = ParamStore::open(dir.path().join("params")).expect("opens");
     let size = SectorSize::Kib2;
@@ -67,9 +67,7 @@ pub(crate) fn bed_named(name: &str) -> Bed {
         })
         .collect();
     keys.sort_by_key(|key| key.circuit);
-    let beacon = DevnetSigner::from_seed(&[9; 32]);
-    let validator = key(200);
-    let genesis = Genesis {
+    Genesis {
         version: GENESIS_VERSION,
         chain_name: name.to_owned(),
         kind: NetworkKind::Devnet,
@@ -81,19 +79,38 @@ pub(crate) fn bed_named(name: &str) -> Bed {
         },
         accounts: [(address(1), TokenAmount::from_tokens(100_000_000))].into(),
         validators: vec![Validator {
-            id: ValidatorId(validator.verifying_key().to_bytes()),
+            id: ValidatorId(key(200).verifying_key().to_bytes()),
             power: 1,
         }],
-        beacons: vec![BeaconParams::devnet(&beacon, 1_700_000_000)],
+        beacons: vec![BeaconParams::devnet(&beacon(), 1_700_000_000)],
         keys,
-    };
-    let ledger = Arc::new(
-        Ledger::open(&dir.path().join("chain"), &genesis, Arc::new(NoProofs)).expect("opens"),
-    );
+    }
+}
+
+fn beacon() -> DevnetSigner {
+    DevnetSigner::from_seed(&[9; 32])
+}
+
+fn open(genesis: &Genesis) -> (tempfile::TempDir, Arc<Ledger>, Arc<Mempool>) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let ledger = Ledger::open(&dir.path().join("chain"), genesis, Arc::new(NoProofs));
+    let ledger = Arc::new(ledger.expect("opens"));
     let mempool = Arc::new(Mempool::new(ledger.chain_id()));
+    (dir, ledger, mempool)
+}
+
+/// Nodes of one chain that make no blocks, so that what their pools take stays there.
+pub(crate) fn still_nodes(count: usize) -> Vec<(tempfile::TempDir, Arc<Ledger>, Arc<Mempool>)> {
+    let genesis = genesis_named("still");
+    (0..count).map(|_| open(&genesis)).collect()
+}
+
+/// A chain that makes blocks.
+pub(crate) fn bed_named(name: &str) -> Bed {
+    let (dir, ledger, mempool) = open(&genesis_named(name));
     let keys = solo::Keys {
-        validator,
-        beacon: Box::new(beacon),
+        validator: key(200),
+        beacon: Box::new(beacon()),
     };
     let engine = solo::start(Arc::clone(&ledger), Arc::clone(&mempool), keys).expect("starts");
     Bed {
@@ -112,6 +129,7 @@ impl Bed {
             engine: Arc::clone(&self.engine),
             faucet,
             fellows: fellows::Fellows::default(),
+            gossip: None,
         };
         serve(node, SocketAddr::from(([127, 0, 0, 1], port)))
             .await
