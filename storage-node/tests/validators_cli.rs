@@ -136,28 +136,29 @@ impl Drop for Node {
     }
 }
 
+/// Cards of these homes, each at free ports.
+fn cards_of(homes: &[PathBuf]) -> String {
+    let consensus = || TcpListener::bind("127.0.0.1:0").expect("a port");
+    // Transactions travel over UDP.
+    let gossip = || UdpSocket::bind("127.0.0.1:0").expect("a port");
+    // Held together, so that they differ.
+    let free: Vec<_> = homes.iter().map(|_| (consensus(), gossip())).collect();
+    let card = |(home, (tcp, udp)): (&PathBuf, &(TcpListener, UdpSocket))| {
+        let port = tcp.local_addr().expect("bound").port();
+        let listen = format!("/ip4/127.0.0.1/tcp/{port}");
+        let gossip = udp.local_addr().expect("bound").to_string();
+        let words = ["chain", "card", "--listen", &listen, "--gossip", &gossip];
+        said(&run(home, &words))
+    };
+    homes.iter().zip(&free).map(card).collect()
+}
+
 #[test]
 fn four_operators_found_join_and_run_a_chain_and_one_is_killed_and_rejoins() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = |n: usize| folder.path().join(format!("home-{n}"));
-    let free: Vec<TcpListener> = (0..4)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
-        .collect();
-    // Transactions travel over UDP.
-    let udp: Vec<UdpSocket> = (0..4)
-        .map(|_| UdpSocket::bind("127.0.0.1:0").expect("a port"))
-        .collect();
-    let mut cards = String::new();
-    for (n, (listener, udp)) in free.iter().zip(&udp).enumerate() {
-        let port = listener.local_addr().expect("bound").port();
-        let listen = format!("/ip4/127.0.0.1/tcp/{port}");
-        let gossip = udp.local_addr().expect("bound").to_string();
-        cards.push_str(&said(&run(
-            &home(n),
-            &["chain", "card", "--listen", &listen, "--gossip", &gossip],
-        )));
-    }
-    drop((free, udp));
+    let homes: Vec<PathBuf> = (0..4).map(home).collect();
+    let cards = cards_of(&homes);
     // Without an address for transactions it is the next port; a card of an older version has none.
     let listen = ["chain", "card", "--listen", "/ip6/::1/tcp/26600"];
     let beside = ask(&home(0), &listen).expect("a card");
@@ -326,16 +327,7 @@ fn a_chain_of_one_embedded_validator_becomes_a_chain_of_four_in_its_folder() {
         .map(|n| folder.path().join(format!("home-{n}")))
         .collect();
     let homes = [vec![first.clone()], homes].concat();
-    let free: Vec<TcpListener> = (0..4)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
-        .collect();
-    let mut cards = String::new();
-    for (home, listener) in homes.iter().zip(&free) {
-        let port = listener.local_addr().expect("bound").port();
-        let listen = format!("/ip4/127.0.0.1/tcp/{port}");
-        cards.push_str(&said(&run(home, &["chain", "card", "--listen", &listen])));
-    }
-    drop(free);
+    let cards = cards_of(&homes);
     let file = folder.path().join("cards");
     std::fs::write(&file, cards).expect("writes");
     let (file, net) = (text(&file), text(&folder.path().join("net")));
