@@ -16,6 +16,10 @@
 //! ```
 //! Anybody who can open these files can forge this chain's randomness and, because its proving keys come from a published
 //! seed, its proofs. It is for trying out, and says so.
+//!
+//! Slowness is never a fault here: while a proof is unfinished its provider holds the clock. With several validators a lease is
+//! passed on to all of them ([`crate::rpc::fellows`]), because one alone makes nobody wait, and their clocks go on only a few
+//! epochs beyond what this process has seen (`devnet::validators`), however little of the processor it gets.
 //! Memory: the chain, and each provider's idle need; one sector is sealed at a time on the whole machine.
 
 #[cfg(feature = "bft")]
@@ -52,6 +56,7 @@ use crate::provider::prover::{Workshop, WorkshopError};
 use crate::provider::{
     self, ProviderConfig, ProviderError, ProviderHandle, ProviderSettings, enrol,
 };
+use crate::rpc::fellows::{self as told, Told};
 use crate::rpc::{self, RpcError, RpcHandle};
 
 /// Most validators of one devnet: each beyond the first is a process with its own copy of the chain.
@@ -73,9 +78,6 @@ const STOP_POLL: Duration = Duration::from_millis(200);
 /// Looks at a taken lock before it counts as taken, and the pause between them.
 const LOCK_ATTEMPTS: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
-
-/// The name of the owner's own lease of the clock; the chain gives no provider this id.
-const OWNER_LEASE: ProviderId = ProviderId(0);
 
 const STATE_FILE: &str = "devnet.json";
 const GENESIS_FILE: &str = "genesis.bin";
@@ -235,6 +237,8 @@ pub struct FellowEndpoint {
     pub number: usize,
     /// The process, while it runs.
     pub pid: Option<u32>,
+    /// The key that signs its votes.
+    pub id: ValidatorId,
     /// Its JSON-RPC.
     pub chain_url: String,
     /// Its home.
@@ -264,11 +268,15 @@ struct Place {
 }
 
 /// While it lives, the devnet's clock stands; see [`Devnet::pause_after`].
-pub struct ClockPause(Arc<EngineHandle>);
+pub struct ClockPause {
+    engine: Arc<EngineHandle>,
+    told: told::Fellows,
+}
 
 impl Drop for ClockPause {
     fn drop(&mut self) {
-        self.0.release(OWNER_LEASE);
+        self.engine.release(told::OWNER);
+        self.told.tell(&Told::Release(told::OWNER));
     }
 }
 
@@ -282,8 +290,11 @@ pub struct Devnet {
     chain: ChainClient,
     shop: Arc<Workshop>,
     places: Vec<Place>,
+    told: told::Fellows,
     #[cfg(feature = "bft")]
     fellows: Option<validators::Fellows>,
+    #[cfg(feature = "bft")]
+    _pace: Option<validators::Pace>,
     progress: Arc<dyn Progress>,
     _lock: File,
 }
@@ -360,9 +371,9 @@ impl Devnet {
             )?,
         });
         #[cfg(feature = "bft")]
-        let told = rpc::fellows::Fellows::at(fellows.iter().flat_map(validators::Fellows::urls));
+        let told = told::Fellows::at(fellows.iter().flat_map(validators::Fellows::urls));
         #[cfg(not(feature = "bft"))]
-        let told = rpc::fellows::Fellows::default();
+        let told = told::Fellows::default();
         #[cfg(feature = "bft")]
         let gossip = match &several {
             Some(places) => Some(places.gossip(&secrets, &ledger, &mempool)?),
@@ -386,6 +397,8 @@ impl Devnet {
             format!("{}\n", rpc.url()).as_bytes(),
         )?;
 
+        #[cfg(feature = "bft")]
+        let _pace = several.map(|_| validators::Pace::keep(&chain, told.clone()));
         let mut devnet = Self {
             dir,
             config,
@@ -395,8 +408,11 @@ impl Devnet {
             chain,
             shop,
             places: Vec::new(),
+            told,
             #[cfg(feature = "bft")]
             fellows,
+            #[cfg(feature = "bft")]
+            _pace,
             progress,
             _lock: lock,
         };
@@ -459,12 +475,25 @@ impl Devnet {
     }
 
     /// Lets the clock go on for `epochs` more at most, until the guard is dropped or ten minutes are over. For whoever owns
-    /// the devnet and switches providers off on purpose: that is no fault of theirs.
-    pub fn pause_after(&self, epochs: EpochCount) -> Result<ClockPause, DevnetError> {
+    /// the devnet and switches providers off on purpose: that is no fault of theirs. When this returns, so many validators hold
+    /// it that the others cannot go on without them.
+    pub async fn pause_after(&self, epochs: EpochCount) -> Result<ClockPause, DevnetError> {
         let before = self.ledger.tip().epoch.after(epochs).next();
-        self.engine
-            .hold_before(OWNER_LEASE, before, Duration::from_millis(MAX_LEASE_MS))?;
-        Ok(ClockPause(Arc::clone(&self.engine)))
+        let ttl = Duration::from_millis(MAX_LEASE_MS);
+        self.engine.hold_before(told::OWNER, before, ttl)?;
+        let pause = ClockPause {
+            engine: Arc::clone(&self.engine),
+            told: self.told.clone(),
+        };
+        let holders = 1 + self.told.ask(&Told::Hold(told::OWNER, before, ttl)).await;
+        // Each has one vote, and a block takes more than two thirds of them.
+        let all = usize::from(self.config.validators);
+        match 3 * holders >= all {
+            true => Ok(pause),
+            false => Err(DevnetError::Validator(format!(
+                "{holders} of {all} hold the clock, and that makes nobody wait"
+            ))),
+        }
     }
 
     /// Whether the chain moves.
@@ -555,23 +584,45 @@ impl Devnet {
     }
 
     /// Ends validator `number` (from 2) at once, as if its machine had failed.
-    #[cfg(feature = "bft")]
     pub fn kill_validator(&mut self, number: usize) -> Result<(), DevnetError> {
-        let fellows = self.fellows.as_mut();
-        fellows
-            .ok_or(DevnetError::NoValidator(number))?
-            .kill_one(number)?;
-        self.write_endpoints()
+        self.change_validator(number, false)
     }
 
     /// Starts validator `number` (from 2) again; it fetches what it missed.
-    #[cfg(feature = "bft")]
     pub fn start_validator(&mut self, number: usize) -> Result<(), DevnetError> {
-        let fellows = self.fellows.as_mut();
-        fellows
-            .ok_or(DevnetError::NoValidator(number))?
-            .start_one(number)?;
-        self.write_endpoints()
+        self.change_validator(number, true)
+    }
+
+    fn change_validator(&mut self, number: usize, run: bool) -> Result<(), DevnetError> {
+        #[cfg(feature = "bft")]
+        if let Some(fellows) = &self.fellows {
+            match run {
+                true => fellows.start_one(number)?,
+                false => fellows.kill_one(number)?,
+            }
+            return self.write_endpoints();
+        }
+        tracing::debug!(number, run, "no such validator");
+        Err(DevnetError::NoValidator(number))
+    }
+
+    /// Comes when a validator ends that nobody stopped: which one, and why. Never comes otherwise.
+    pub fn validator_lost(&self) -> impl Future<Output = String> + Send + use<> {
+        #[cfg(feature = "bft")]
+        let fellows = self.fellows.as_ref().map(validators::Fellows::watch);
+        let engine = Arc::clone(&self.engine);
+        async move {
+            loop {
+                if let EngineStatus::Failed { why } = engine.status() {
+                    return format!("validator 1, in this process, stopped: {why}");
+                }
+                #[cfg(feature = "bft")]
+                if let Some(ended) = fellows.as_ref().and_then(validators::Watch::look) {
+                    return ended;
+                }
+                tokio::time::sleep(STOP_POLL).await;
+            }
+        }
     }
 
     /// Waits until another process asks this one to stop, or the chain stops by itself.
@@ -603,11 +654,11 @@ impl Devnet {
         self.rpc.stop().await;
         let engine = Arc::clone(&self.engine);
         #[cfg(feature = "bft")]
-        let mut fellows = self.fellows.take();
+        let fellows = self.fellows.take();
         let stopped = tokio::task::spawn_blocking(move || {
             engine.stop();
             #[cfg(feature = "bft")]
-            if let Some(fellows) = &mut fellows {
+            if let Some(fellows) = &fellows {
                 fellows.stop();
             }
         })
@@ -667,6 +718,22 @@ pub async fn stop(home: &Home, patience: Duration) -> Result<(), DevnetError> {
     Ok(())
 }
 
+/// Whether this program can run a devnet of so many validators.
+pub fn check_validators(count: u16) -> Result<(), DevnetError> {
+    if count == 0 || count > MAX_VALIDATORS {
+        return Err(DevnetError::Config(format!(
+            "{count} validators; a devnet has 1 to {MAX_VALIDATORS}"
+        )));
+    }
+    if count > 1 && cfg!(not(feature = "bft")) {
+        return Err(DevnetError::Config(
+            "this program was built without the bft engine; build it with `--features bft` for more than one validator"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
 fn check(config: &DevnetConfig) -> Result<(), DevnetError> {
     let bad = |text: String| Err(DevnetError::Config(text));
     if config.providers == 0 || config.providers > MAX_PROVIDERS {
@@ -675,18 +742,7 @@ fn check(config: &DevnetConfig) -> Result<(), DevnetError> {
             config.providers
         ));
     }
-    if config.validators == 0 || config.validators > MAX_VALIDATORS {
-        return bad(format!(
-            "{} validators; a devnet has 1 to {MAX_VALIDATORS}",
-            config.validators
-        ));
-    }
-    if config.validators > 1 && cfg!(not(feature = "bft")) {
-        return bad(
-            "this program was built without the bft engine; build it with `--features bft` for more than one validator"
-                .to_owned(),
-        );
-    }
+    check_validators(config.validators)?;
     if !(20..=60_000).contains(&config.epoch_ms) {
         return bad(format!(
             "an epoch of {} ms; choose 20 to 60000",

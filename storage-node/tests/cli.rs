@@ -527,3 +527,11 @@ fn tm_v12_a_chain_is_joined_by_snapshot_only_with_trust_from_outside() {
         "begins at a snapshot",
     );
 }
+
+#[cfg(not(feature = "bft"))]
+#[test]
+fn several_validators_need_a_program_with_their_engine() {
+    let home = home();
+    let outcome = run(holdfast(home.path()).args(["demo", "--validators", "4"]));
+    refused(&outcome, 2, "--features bft");
+}

@@ -17,6 +17,7 @@ use super::account::connect_chain;
 use super::args::TrustArgs;
 use super::audit::{Chosen, GroupReport, groups_text, read_bounded, reports};
 use super::{Class, CliError, Context};
+use crate::chain::ChainClient;
 use crate::client::bundle::{CollectError, TRIES, collect, deals, samples};
 use crate::client::journal::replace;
 use crate::client::live::Quic;
@@ -75,15 +76,30 @@ pub(super) async fn make(args: Make, context: &Context) -> Result<(), CliError> 
     }
     let anchor = args.trust.anchor();
     let chain = connect_chain(context).await?;
-    let all = deals(&chain, args.client).await?;
+    let file = gather(&chain, &args.id, args.client, !args.no_samples, &anchor).await?;
+    let output = std::path::absolute(&args.output)
+        .map_err(|e| CliError::io("cannot write", &args.output, &e))?;
+    replace(&output, &file)?;
+    judged(&args.output, &file, &anchor, context)
+}
+
+/// Collects what is about `id`, an object, a group or a deal, among `client`'s deals or all, and verifies it: the file's bytes.
+pub(crate) async fn gather(
+    chain: &ChainClient,
+    id: &str,
+    client: Option<Address>,
+    read_back: bool,
+    anchor: &Anchor,
+) -> Result<Vec<u8>, CliError> {
+    let all = deals(chain, client).await?;
     let unknown = || {
         CliError::new(
             Class::Input,
-            format!("no deal on this chain belongs to {:?}", args.id),
+            format!("no deal on this chain belongs to {id:?}"),
         )
         .hint("give an object id from `holdfast ls`, a deal group's root or a deal id")
     };
-    let subject = args.id.trim().to_ascii_lowercase();
+    let subject = id.trim().to_ascii_lowercase();
     let mut bytes = [0; 32];
     ::hex::decode_to_slice(&subject, &mut bytes).map_err(|_| unknown())?;
     let chosen = Chosen::find(&subject, &all).ok_or_else(unknown)?;
@@ -91,21 +107,21 @@ pub(super) async fn make(args: Make, context: &Context) -> Result<(), CliError> 
         .into_iter()
         .filter(|(id, deal)| chosen.has(id, deal))
         .collect();
-    let samples = match args.no_samples {
-        true => vec![],
-        false => {
-            let network = Quic::new(&chain)?;
-            let samples = samples(&chain, &network, &mine).await;
+    let samples = match read_back {
+        false => vec![],
+        true => {
+            let network = Quic::new(chain)?;
+            let samples = samples(chain, &network, &mine).await;
             network.close().await;
             samples?
         }
     };
-    let bundle = collected(&chain, bytes, &mine, &anchor, samples).await?;
+    let bundle = collected(chain, bytes, &mine, anchor, samples).await?;
     let file = bundle.to_bytes().map_err(|e| {
         CliError::caused(Class::Input, "the object is too large for one bundle", &e)
     })?;
     // A node that lied is found out before anybody is handed the file.
-    check_quietly(&file, &anchor).map_err(|refused| {
+    sentences(&file, anchor).map_err(|refused| {
         CliError::caused(
             Class::BadData,
             "what the node showed does not hold",
@@ -113,15 +129,12 @@ pub(super) async fn make(args: Make, context: &Context) -> Result<(), CliError> 
         )
         .hint("ask another node with --chain, and tell its operator")
     })?;
-    let output = std::path::absolute(&args.output)
-        .map_err(|e| CliError::io("cannot write", &args.output, &e))?;
-    replace(&output, &file)?;
-    judged(&args.output, &file, &anchor, context)
+    Ok(file)
 }
 
 /// The chain moves on while it is read; a bundle is made of one moment.
 async fn collected(
-    chain: &crate::chain::ChainClient,
+    chain: &ChainClient,
     subject: [u8; 32],
     deals: &[(chain_lite::account::DealId, chain_lite::deal::Deal)],
     anchor: &Anchor,
@@ -157,20 +170,37 @@ pub(super) fn verify(args: &Verify, context: &Context) -> Result<(), CliError> {
 
 /// Why a bundle is not believed.
 #[derive(Debug, thiserror::Error)]
-enum NotSound {
+pub(crate) enum NotSound {
+    /// The file's bytes.
     #[error(transparent)]
     File(#[from] BundleError),
+    /// What the chain binds.
     #[error(transparent)]
     Chain(#[from] Refused),
+    /// What the object's labels say.
     #[error("{0}")]
     Object(String),
 }
 
-fn check_quietly(bytes: &[u8], anchor: &Anchor) -> Result<(), NotSound> {
+/// Verifies a file's bytes without printing: a sentence for each check, or the first that does not hold.
+pub(crate) fn sentences(bytes: &[u8], anchor: &Anchor) -> Result<Vec<Check>, NotSound> {
     let bundle = Bundle::from_bytes(bytes)?;
     let believed = bundle.verify(anchor)?;
-    let (_, failed) = object_checks(&bundle, &believed, &audit_of(&bundle, &believed)?);
-    failed.map_or(Ok(()), |failed| Err(NotSound::Object(failed.says)))
+    let (of_object, failed) = object_checks(&bundle, &believed, &audit_of(&bundle, &believed)?);
+    if let Some(failed) = failed {
+        return Err(NotSound::Object(failed.says));
+    }
+    let mut checks = vec![whole(bytes)];
+    checks.extend(believed.checks);
+    checks.extend(of_object);
+    Ok(checks)
+}
+
+fn whole(bytes: &[u8]) -> Check {
+    Check {
+        what: "file".into(),
+        says: format!("{} bytes, whole and canonical", bytes.len()),
+    }
 }
 
 /// Verifies, prints a sentence for each check, and makes an error of what does not hold.
@@ -193,10 +223,7 @@ fn judged(file: &Path, bytes: &[u8], anchor: &Anchor, context: &Context) -> Resu
         epoch: None,
         time_ms: None,
         readable: false,
-        checks: vec![Check {
-            what: "file".into(),
-            says: format!("{} bytes, whole and canonical", bytes.len()),
-        }],
+        checks: vec![whole(bytes)],
         failed: None,
         groups: vec![],
     };

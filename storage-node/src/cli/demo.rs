@@ -18,18 +18,21 @@ use crate::object::erasure::Scheme;
 pub struct Args {
     /// The file to store [default: a built-in sample]
     file: Option<PathBuf>,
-    /// Providers that are enough to read it back
-    #[arg(short, long, default_value_t = 2, value_name = "N")]
-    k: usize,
+    /// Providers that are enough to read it back [default: 2; 4 with several validators]
+    #[arg(short, long, value_name = "N")]
+    k: Option<usize>,
     /// Further providers, any of which may be lost
     #[arg(short, long, default_value_t = 2, value_name = "N")]
     m: usize,
     /// Size of the sectors: 2KiB or 8MiB (Filecoin's test proof types)
     #[arg(long, default_value = "8MiB", value_name = "SIZE")]
     sector_size: SectorSize,
-    /// How many providers [default: k + m, at least 4]
+    /// How many providers [default: k + m, at least 4; at least 6 with several validators]
     #[arg(long, value_name = "N")]
     providers: Option<usize>,
+    /// How many validators, each a process; 1, or at least 4 so that one may be killed. More than 1 needs a binary with feature `bft`
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    validators: u16,
     /// Length of an epoch of the demo's chain, in milliseconds
     #[arg(long, default_value_t = 100, value_name = "MS", value_parser = clap::value_parser!(u64).range(20..=60_000))]
     epoch_ms: u64,
@@ -61,9 +64,24 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
 }
 
 fn resolve(args: &Args, context: &Context) -> Result<DemoConfig, CliError> {
-    let scheme = Scheme::new(args.k, args.m)
+    crate::devnet::check_validators(args.validators)?;
+    if (2..4).contains(&args.validators) {
+        return Err(CliError::new(
+            Class::Usage,
+            format!(
+                "a chain of {} validators stands still when one is lost",
+                args.validators
+            ),
+        )
+        .hint("choose --validators 1, or at least 4"));
+    }
+    let (k, least) = match args.validators {
+        1 => (2, 4),
+        _ => (4, 6),
+    };
+    let scheme = Scheme::new(args.k.unwrap_or(k), args.m)
         .map_err(|error| CliError::new(Class::Usage, error).hint("try -k 2 -m 2"))?;
-    let providers = args.providers.unwrap_or(scheme.n().max(4));
+    let providers = args.providers.unwrap_or(scheme.n().max(least));
     if providers < scheme.n() {
         return Err(CliError::new(
             Class::Usage,
@@ -94,6 +112,7 @@ fn resolve(args: &Args, context: &Context) -> Result<DemoConfig, CliError> {
         scheme,
         sector_size: args.sector_size,
         providers,
+        validators: args.validators,
         epoch_ms: args.epoch_ms,
         // The process id keeps two demos apart, and a demo apart from a devnet of the same home.
         home: context

@@ -25,7 +25,7 @@ use crate::config::Config;
 pub mod account;
 pub mod args;
 pub mod audit;
-mod bundle;
+pub(crate) mod bundle;
 pub mod chain;
 pub mod demo;
 pub mod devnet;

@@ -4,11 +4,16 @@
 //! with their own keys, homes and QUIC endpoints, a client, an auditor who sees nothing but the exported chain. Nothing
 //! is told to a part that it could not know: the damaged replica is found by its provider or by its deadline.
 //!
+//! With several validators (feature `bft`) the chain is run by as many processes; one is killed and comes back, and the object's
+//! audit bundle is verified by a light client. Slowness is still no fault: see `crate::devnet`, whose leases hold every
+//! validator's clock.
+//!
 //! | module | what |
 //! |---|---|
 //! | [`story`] | the steps, in order; one function per step |
 //! | [`chronicle`] | everything the chain said, as it said it |
 //! | [`estimate`] | how many sectors a file needs, and whether this machine seals them within an hour |
+//! | [`validators`] | the steps that only a chain of several validators has |
 //! | [`report`] | the figures, for people and as JSON |
 //!
 //! Cost: four sectors of 8 MiB take about four PoRep proofs; the estimate's table has the figures. Memory: one proof at a
@@ -18,6 +23,7 @@ pub mod chronicle;
 pub mod estimate;
 pub mod report;
 pub mod story;
+pub mod validators;
 
 use std::path::PathBuf;
 
@@ -47,6 +53,8 @@ pub struct DemoConfig {
     pub sector_size: SectorSize,
     /// Providers; at least k + m.
     pub providers: usize,
+    /// Validators; 1, or at least 4, of which one may be lost.
+    pub validators: u16,
     /// Length of an epoch, in milliseconds.
     pub epoch_ms: u64,
     /// Where everything of this run lies.

@@ -4,8 +4,11 @@
 //! `tests/walk.rs` read them. Amounts are decimal strings, roots lower-case hex, times seconds.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use chain_lite::account::{Address, DealId, ProviderId};
+use chain_lite::block::BlockId;
+use chain_lite::bundle::Check;
 use chain_lite::units::{Epoch, TokenAmount};
 use prover::{CommD, CommR, SectorNumber};
 use serde::Serialize;
@@ -43,6 +46,12 @@ pub struct Report {
     pub audit: AuditSummary,
     /// The client's money.
     pub client: ClientReport,
+    /// The validators, where the chain has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validators: Option<ValidatorsReport>,
+    /// The object's audit bundle, where the chain has several validators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<BundleReport>,
     /// Seconds by phase, in the order of the story.
     pub seconds: BTreeMap<&'static str, f64>,
     /// Largest resident memory of this process, in bytes, where the platform tells.
@@ -155,6 +164,81 @@ pub struct AuditSummary {
     pub state_root: String,
 }
 
+/// The validators at the end of the run: all had this block.
+#[derive(Clone, Debug, Serialize)]
+pub struct ValidatorsReport {
+    /// Each of them.
+    pub nodes: Vec<NodeReport>,
+    /// The block's height.
+    pub height: u64,
+    /// Its id, the same at all.
+    pub block: BlockId,
+    /// The state root in its header, hex, the same at all.
+    pub state_root: String,
+    /// The one that was killed and came back.
+    pub killed: KilledReport,
+}
+
+/// One validator.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeReport {
+    /// Its number; 1 is the demo's own process.
+    pub number: usize,
+    /// Its process.
+    pub pid: u32,
+    /// Its newest block, by its own word.
+    pub height: u64,
+}
+
+/// The validator that was killed, and how it came back.
+#[derive(Clone, Debug, Serialize)]
+pub struct KilledReport {
+    /// Its number.
+    pub number: usize,
+    /// The process that was killed.
+    pub killed_pid: u32,
+    /// Where the chain was when it was killed.
+    pub killed_height: u64,
+    /// Where the others took it, before it was started again.
+    pub without_it_height: u64,
+    /// The process that it runs in since.
+    pub pid: u32,
+    /// The newest block when it was started again, which it then had.
+    pub rejoined_height: u64,
+    /// That block's id, the same at all validators.
+    pub block: BlockId,
+    /// The state root in that block's header, hex, the same at all.
+    pub state_root: String,
+    /// Seconds from its start until it had that block.
+    pub seconds: f64,
+    /// The first block since then that carries its signature.
+    pub voted_height: u64,
+}
+
+/// The audit bundle of the stored object, as a verifier without a network found it.
+#[derive(Clone, Debug, Serialize)]
+pub struct BundleReport {
+    /// Where it was written; kept with `--keep`.
+    pub file: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// What was checked and holds, a sentence each.
+    pub checks: Vec<Check>,
+    /// Seconds that the verification took.
+    pub seconds: f64,
+    /// Changed files that were not believed.
+    pub refused: Vec<RefusedReport>,
+}
+
+/// A changed bundle that was refused.
+#[derive(Clone, Debug, Serialize)]
+pub struct RefusedReport {
+    /// What was changed.
+    pub changed: String,
+    /// What the verifier said.
+    pub why: String,
+}
+
 /// The client's money at the end of the run.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClientReport {
@@ -228,6 +312,34 @@ impl Report {
             },
             a.state_root
         ));
+        if let Some(v) = &self.validators {
+            let k = &v.killed;
+            line(format!(
+                "chain   {} validators at block {} {}, state root {}",
+                v.nodes.len(),
+                v.height,
+                v.block,
+                v.state_root
+            ));
+            line(format!(
+                "killed  validator {} at block {}; without it the chain went on to {}; started again it had block {} after {:.1} s and signed block {}",
+                k.number,
+                k.killed_height,
+                k.without_it_height,
+                k.rejoined_height,
+                k.seconds,
+                k.voted_height
+            ));
+        }
+        if let Some(b) = &self.bundle {
+            line(format!(
+                "bundle  {} bytes, {} checks hold, verified offline in {:.2} s; {} changed files refused",
+                b.bytes,
+                b.checks.len(),
+                b.seconds,
+                b.refused.len()
+            ));
+        }
         for (phase, seconds) in &self.seconds {
             line(format!("time    {phase}: {seconds:.1} s"));
         }

@@ -1,7 +1,8 @@
 //! The steps of the demo, in order, one function each; every step says one plain sentence and leaves a figure behind.
 //!
 //! Walk: all of it, forward in [`put_file`] to [`wait_for_pay`], back in [`read_ranges`] and [`restore_without`], then the
-//! cheat in [`damage`] and [`wait_for_charge`], and [`audit`] over the exported chain.
+//! cheat in [`damage`] and [`wait_for_charge`], and [`audit`] over the exported chain. [`validators`] has the steps of a chain that
+//! several run.
 //!
 //! Nothing below tells a provider or the chain what the step expects of it. The clock is the devnet's: providers hold it
 //! while a proof of theirs is unfinished; the demo stops it only while providers are switched off on purpose.
@@ -29,7 +30,7 @@ use super::report::{
     AuditSummary, ClientReport, DealReport, FaultReport, ProviderReport, Report, SectorReport,
     StageSeconds,
 };
-use super::{DemoConfig, DemoError, SAMPLE, TINY_SAMPLE};
+use super::{DemoConfig, DemoError, SAMPLE, TINY_SAMPLE, validators};
 use crate::cli::output::{BarProgress, Output, Unit, human_bytes};
 use crate::client::get::{GetRequest, Target, get};
 use crate::client::live::{self, LiveClient};
@@ -44,12 +45,23 @@ const RANGES: usize = 8;
 const MAX_RANGE_BYTES: u64 = 64 << 10;
 /// How long one wait on the chain may take. Providers hold the clock while they prove, so this only ends a run that is stuck.
 const PATIENCE: Duration = Duration::from_secs(3600);
+/// Blocks that other validators had already when the clock was held, or had begun.
+const IN_FLIGHT_EPOCHS: EpochCount = EpochCount(7);
 /// Chain time that one provider may take to come back: far less than a deadline is open.
 const RESTART_EPOCHS: EpochCount = EpochCount(3);
+/// The same where its transaction may have to wait for a validator's turn.
+const RESTART_EPOCHS_SEVERAL: EpochCount = EpochCount(8);
+
+/// What is known before the network starts.
+struct Plan {
+    home: Home,
+    source: PathBuf,
+    original: Vec<u8>,
+    sectors: u64,
+}
 
 /// Tells the whole story.
 pub async fn tell(config: DemoConfig, out: Output) -> Result<Report, DemoError> {
-    let begun = Instant::now();
     let mut clock = Clock::new();
     let home = Home::new(&config.home);
     let (source, estimate) = source_file(&config, &home)?;
@@ -64,33 +76,70 @@ pub async fn tell(config: DemoConfig, out: Output) -> Result<Report, DemoError> 
         estimate.seconds.div_ceil(60),
         estimate.cores,
     ));
-
-    let mut devnet = start(&config, estimate.sectors, &home, &out).await?;
+    let plan = Plan {
+        home,
+        source,
+        original,
+        sectors: estimate.sectors,
+    };
+    let devnet = start(&config, &plan, &out).await?;
     clock.lap("keys and start");
-    let chronicle = Chronicle::listen(devnet.chain(), narrator(out.clone()));
-    let client = connect(&devnet, &home).await?;
+    let lost = devnet.validator_lost();
+    tokio::select! {
+        report = walk(&config, &plan, devnet, clock, &out) => report,
+        what = lost => Err(DemoError::DoesNotHold { step: "the chain", what }),
+    }
+}
 
-    let stored = put_file(&client, &config, &source, &out).await?;
+/// From the running network to the report.
+async fn walk(
+    config: &DemoConfig,
+    plan: &Plan,
+    mut devnet: Devnet,
+    mut clock: Clock,
+    out: &Output,
+) -> Result<Report, DemoError> {
+    let several = config.validators > 1;
+    let chronicle = Chronicle::listen(devnet.chain(), narrator(out.clone()));
+    if several {
+        validators::found(&devnet, out).await?;
+    }
+    let client = connect(&devnet, &plan.home).await?;
+
+    let stored = put_file(&client, config, &plan.source, out).await?;
     clock.lap("put");
-    wait_for_seals(&devnet, &chronicle, estimate.sectors, &out).await?;
+    let mut killed = None;
+    if several {
+        killed = Some(validators::lose_one(&mut devnet, out).await?);
+        clock.lap("lose a validator");
+    }
+    wait_for_seals(&devnet, &chronicle, plan.sectors, out).await?;
     clock.lap("seal and activate");
-    wait_for_pay(&client, &devnet, &chronicle, &out).await?;
+    wait_for_pay(&client, &devnet, &chronicle, out).await?;
     clock.lap("prove and pay");
-    let ranges = read_ranges(&client, &stored, &original, &out).await?;
-    restore_without(&mut devnet, &client, &stored, &config, &original, &out).await?;
+    let ranges = read_ranges(&client, &stored, &plan.original, out).await?;
+    restore_without(&mut devnet, &client, &stored, config, &plan.original, out).await?;
     clock.lap("read back");
-    let damage = damage(&devnet, &client, &out).await?;
-    let fault = wait_for_charge(&chronicle, damage, &out).await?;
+    let damage = damage(&devnet, &client, out).await?;
+    let fault = wait_for_charge(&chronicle, damage, out).await?;
     clock.lap("catch the cheat");
+    let (mut shown, mut chain) = (None, None);
+    if let Some(killed) = killed {
+        // From the one that was away: what it fetched is as good as what the others have.
+        let from = killed.number;
+        shown = Some(validators::bundle(&devnet, &plan.home, &stored, from, out).await?);
+        chain = Some(validators::agree(&devnet, killed).await?);
+        clock.lap("bundle");
+    }
     // Counted before the export: the chain goes on meanwhile, and the auditor must find at least this much.
     let providers = providers(&devnet, &client, &chronicle).await?;
     let window_posts = providers.iter().map(|p| p.window_posts).sum();
-    let audit = audit(&devnet, &home, window_posts, &out).await?;
+    let audit = audit(&devnet, &plan.home, window_posts, out).await?;
     clock.lap("audit");
 
     let report = Report {
-        file_bytes: original.len() as u64,
-        file_sha256: hex::encode(Sha256::digest(&original)),
+        file_bytes: plan.original.len() as u64,
+        file_sha256: hex::encode(Sha256::digest(&plan.original)),
         object: stored.object.to_string(),
         k: config.scheme.k() as u16,
         m: config.scheme.m() as u16,
@@ -104,9 +153,11 @@ pub async fn tell(config: DemoConfig, out: Output) -> Result<Report, DemoError> 
         fault,
         audit,
         client: client_report(&client).await?,
+        validators: chain,
+        bundle: shown,
         seconds: clock.laps,
         peak_memory_bytes: prover::machine::peak_memory(),
-        seconds_total: begun.elapsed().as_secs_f64(),
+        seconds_total: clock.begun.elapsed().as_secs_f64(),
     };
     drop(chronicle);
     client.network.close().await;
@@ -120,14 +171,17 @@ pub async fn tell(config: DemoConfig, out: Output) -> Result<Report, DemoError> 
 /// Time by phase.
 struct Clock {
     laps: BTreeMap<&'static str, f64>,
+    begun: Instant,
     last: Instant,
 }
 
 impl Clock {
     fn new() -> Self {
+        let now = Instant::now();
         Self {
             laps: BTreeMap::new(),
-            last: Instant::now(),
+            begun: now,
+            last: now,
         }
     }
 
@@ -165,12 +219,7 @@ fn source_file(config: &DemoConfig, home: &Home) -> Result<(PathBuf, Estimate), 
     Ok((named.clone(), judge(meta.len())?))
 }
 
-async fn start(
-    config: &DemoConfig,
-    sectors: u64,
-    home: &Home,
-    out: &Output,
-) -> Result<Devnet, DemoError> {
+async fn start(config: &DemoConfig, plan: &Plan, out: &Output) -> Result<Devnet, DemoError> {
     out.say("Proving keys: made once per machine from a published seed, so good for a demo and for nothing else.");
     let devnet = DevnetConfig {
         providers: u16::try_from(config.providers).unwrap_or(u16::MAX),
@@ -180,15 +229,19 @@ async fn start(
         // The story wants to see what damage costs when nobody mends it.
         auto_repair: false,
         // Known here, so that a small file's deals begin, and are paid, early.
-        burst_sectors: (sectors / config.scheme.n() as u64).saturating_sub(1),
-        validators: 1,
+        burst_sectors: (plan.sectors / config.scheme.n() as u64).saturating_sub(1),
+        validators: config.validators,
     };
     let bars = Arc::new(BarProgress::new(out));
-    let devnet = Devnet::start(home, devnet, &config.params_dir, bars)
+    let devnet = Devnet::start(&plan.home, devnet, &config.params_dir, bars)
         .await
         .map_err(DemoError::at("starting the network"))?;
+    let engine = match config.validators {
+        1 => "engine solo".to_owned(),
+        n => format!("engine bft and {n} validators, each a process,"),
+    };
     out.say(format_args!(
-        "A chain with engine solo at {}, and {} providers, each with its own keys, home and QUIC endpoint.",
+        "A chain with {engine} at {}, and {} providers, each with its own keys, home and QUIC endpoint.",
         devnet.chain_url(),
         devnet.providers().len()
     ));
@@ -387,7 +440,9 @@ async fn restore_without(
     // They are switched off by us, not by their own fault: time stands still from before the first one goes.
     let pause = devnet
         .pause_after(EpochCount(0))
+        .await
         .map_err(DemoError::at(step))?;
+    let stood = devnet.ledger().tip().epoch;
     for index in &off {
         devnet
             .stop_provider(*index)
@@ -413,11 +468,22 @@ async fn restore_without(
             what: "the restored file differs from the original".to_owned(),
         });
     }
+    let passed = devnet.ledger().tip().epoch.since(stood);
+    if passed > IN_FLIGHT_EPOCHS {
+        return Err(DemoError::DoesNotHold {
+            step,
+            what: format!("the clock was held and went on for {passed} epochs"),
+        });
+    }
     drop(pause);
     for index in &off {
         // A provider whose port was taken meanwhile tells the chain its new address, and that takes a block.
         let pause = devnet
-            .pause_after(RESTART_EPOCHS)
+            .pause_after(match config.validators {
+                1 => RESTART_EPOCHS,
+                _ => RESTART_EPOCHS_SEVERAL,
+            })
+            .await
             .map_err(DemoError::at(step))?;
         devnet
             .start_provider(*index)
@@ -569,6 +635,10 @@ async fn audit(
     let path = home.root().join("chain.export");
     let ledger = Arc::clone(devnet.ledger());
     out.say("The auditor gets the exported chain and nothing else: every block is executed again, every proof verified again.");
+    let signers = match devnet.config().validators {
+        1 => String::new(),
+        n => format!("each block signed by more than two thirds of {n} validators, "),
+    };
     let work = move || -> Result<_, String> {
         let mut file = File::create(&path).map_err(|e| e.to_string())?;
         let (height, _) = ledger
@@ -607,7 +677,7 @@ async fn audit(
         ),
     )?;
     out.say(format_args!(
-        "Audit: {} blocks, {} transactions, {} proofs verified, every state root equal, the supply adds up.",
+        "Audit: {} blocks, {} transactions, {} proofs verified, {signers}every state root equal, the supply adds up.",
         report.blocks, report.txs, report.proofs_verified
     ));
     Ok(AuditSummary {
@@ -739,7 +809,7 @@ async fn client_report(client: &LiveClient) -> Result<ClientReport, DemoError> {
 }
 
 /// Waits, but not for ever; `None` means that the chain's events ended.
-async fn patient<T>(
+pub(super) async fn patient<T>(
     step: &'static str,
     wait: impl Future<Output = Option<T>>,
 ) -> Result<T, DemoError> {

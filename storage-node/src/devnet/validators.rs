@@ -4,6 +4,11 @@
 //! home in the devnet's folder; it ends when its standard input does, so that no fellow outlives its devnet, however that ended.
 //! Spec: `consensus.md` §10.
 //!
+//! Time: providers live in the devnet's own process, and fellows could decide blocks without it: three of four are enough. So each
+//! fellow's clock is held ([`Pace`]) at most [`AHEAD`] epochs beyond the newest block that this process has seen. If it gets no
+//! processor, or is suspended, the chain stands soon after, and no deadline passes that its providers could not see. It costs two
+//! small calls a fellow and block, and it is the devnet's alone: operators' chains wait for nobody.
+//!
 //! ```text
 //! <home>/devnet/validators.json      ports and cards, made once      network.json  what the fellows join
 //!               validator-2/ …       one home per fellow, log in node.log
@@ -11,26 +16,32 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use chain_lite::certificate::Validator;
+use chain_lite::certificate::{Validator, ValidatorId};
+use chain_lite::clock::MAX_LEASE_MS;
 use chain_lite::engine::EngineHandle;
 use chain_lite::genesis::Genesis;
 use chain_lite::ledger::Ledger;
 use chain_lite::mempool::Mempool;
+use chain_lite::units::EpochCount;
 use chain_lite_bft::app::{Parts, Timing};
 use chain_lite_bft::net;
 use chain_lite_bft::signing::ChainSigner;
 use retrieval::NetSecret;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 
 use super::{DevnetError, FellowEndpoint, Secrets, file_error, read_json};
+use crate::chain::ChainClient;
 use crate::chain::gossip::{self, Gossip, HostPort};
 use crate::config::Home;
+use crate::provider::HOLD_RESERVE;
 use crate::provider::journal::replace_file;
+use crate::rpc::fellows::{self as told, Told};
 use crate::validator::{self, Card, Network};
 
 const PLACES_FILE: &str = "validators.json";
@@ -38,6 +49,12 @@ const NETWORK_FILE: &str = "network.json";
 /// How long a fellow may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
+/// How far fellows may go on beyond what this process has seen, in epochs: less than providers keep in hand when they hold the
+/// clock before a deadline.
+const AHEAD: EpochCount = EpochCount(6);
+const _: () = assert!(AHEAD.0 < HOLD_RESERVE.0);
+/// A fellow that started again learns within this how far it may go.
+const PACE_RENEWAL: Duration = Duration::from_secs(1);
 
 /// Where the validators of a devnet are; made once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -88,11 +105,19 @@ struct Process {
     stdin: Option<ChildStdin>,
 }
 
+/// The fellows' processes, in order of number, shared with whoever watches them.
+type Running = Arc<Mutex<Vec<Option<Process>>>>;
+
+fn lock(running: &Running) -> MutexGuard<'_, Vec<Option<Process>>> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The fellows of a devnet.
 pub(super) struct Fellows {
     homes: Vec<Home>,
+    ids: Vec<ValidatorId>,
     rpc: Vec<u16>,
-    running: Vec<Option<Process>>,
+    running: Running,
 }
 
 /// The places of `count` validators: as written, or chosen and written.
@@ -123,6 +148,10 @@ pub(super) fn places(dir: &Path, count: u16) -> Result<Places, DevnetError> {
 
 fn fellow_home(dir: &Path, number: usize) -> Home {
     Home::new(dir.join(format!("validator-{number}")))
+}
+
+fn log_of(home: &Home) -> PathBuf {
+    home.root().join("node.log")
 }
 
 fn failed(error: validator::ValidatorError) -> DevnetError {
@@ -197,8 +226,9 @@ impl Fellows {
             let (file, beacon) = (dir.join(NETWORK_FILE), dir.join("beacon.key"));
             validator::join(home, &file, Some(&beacon)).map_err(failed)?;
         }
-        let mut fellows = Self {
-            running: homes.iter().map(|_| None).collect(),
+        let fellows = Self {
+            running: Arc::new(Mutex::new(homes.iter().map(|_| None).collect())),
+            ids: places.cards.iter().skip(1).map(|card| card.id).collect(),
             rpc: places.rpc.clone(),
             homes,
         };
@@ -214,16 +244,17 @@ impl Fellows {
     }
 
     /// Starts a fellow that does not run.
-    pub(super) fn start_one(&mut self, number: usize) -> Result<(), DevnetError> {
+    pub(super) fn start_one(&self, number: usize) -> Result<(), DevnetError> {
         let index = self.at(number)?;
+        let mut running = lock(&self.running);
         // One that ended by itself is started again like one that was killed.
-        if let Some(process) = &mut self.running[index]
+        if let Some(process) = &mut running[index]
             && matches!(process.child.try_wait(), Ok(None))
         {
             return Ok(());
         }
         let home = &self.homes[index];
-        let path = home.root().join("node.log");
+        let path = log_of(home);
         let open = || File::options().create(true).append(true).open(&path);
         let (log, errors) = (
             open().map_err(file_error(&path))?,
@@ -247,7 +278,7 @@ impl Fellows {
         }
         let mut child = command.spawn().map_err(file_error(&path))?;
         let stdin = child.stdin.take();
-        self.running[index] = Some(Process { child, stdin });
+        running[index] = Some(Process { child, stdin });
         Ok(())
     }
 
@@ -256,9 +287,9 @@ impl Fellows {
     }
 
     /// Ends a fellow at once, as a failing machine would (SIGKILL).
-    pub(super) fn kill_one(&mut self, number: usize) -> Result<(), DevnetError> {
+    pub(super) fn kill_one(&self, number: usize) -> Result<(), DevnetError> {
         let index = self.at(number)?;
-        if let Some(mut process) = self.running[index].take() {
+        if let Some(mut process) = lock(&self.running)[index].take() {
             let path = self.homes[index].root();
             process.child.kill().map_err(file_error(path))?;
             process.child.wait().map_err(file_error(path))?;
@@ -267,12 +298,17 @@ impl Fellows {
     }
 
     /// Asks all to end, and ends those that do not.
-    pub(super) fn stop(&mut self) {
-        for process in self.running.iter_mut().flatten() {
+    pub(super) fn stop(&self) {
+        // Taken first: a process that ends now ends on purpose.
+        let mut running: Vec<Process> = lock(&self.running)
+            .iter_mut()
+            .filter_map(Option::take)
+            .collect();
+        for process in &mut running {
             drop(process.stdin.take());
         }
         let until = Instant::now() + PATIENCE;
-        for mut process in self.running.iter_mut().filter_map(Option::take) {
+        for mut process in running {
             while matches!(process.child.try_wait(), Ok(None)) && Instant::now() < until {
                 std::thread::sleep(LOOK);
             }
@@ -289,11 +325,21 @@ impl Fellows {
             .collect()
     }
 
+    /// For a look at whether one ended by itself.
+    pub(super) fn watch(&self) -> Watch {
+        Watch {
+            running: Arc::clone(&self.running),
+            logs: self.homes.iter().map(log_of).collect(),
+        }
+    }
+
     /// Who runs where.
     pub(super) fn endpoints(&self) -> Vec<FellowEndpoint> {
+        let running = lock(&self.running);
         let one = |(i, home): (usize, &Home)| FellowEndpoint {
             number: i + 2,
-            pid: self.running[i].as_ref().map(|p| p.child.id()),
+            pid: running[i].as_ref().map(|p| p.child.id()),
+            id: self.ids[i],
             chain_url: format!("ws://{}", self.rpc_at(i)),
             home: home.root().to_owned(),
         };
@@ -304,5 +350,60 @@ impl Fellows {
 impl Drop for Fellows {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Sees fellows that ended although nobody ended them.
+pub(super) struct Watch {
+    running: Running,
+    logs: Vec<PathBuf>,
+}
+
+impl Watch {
+    /// The first such fellow, as a sentence.
+    pub(super) fn look(&self) -> Option<String> {
+        let mut running = lock(&self.running);
+        let mut each = running.iter_mut().zip(&self.logs).enumerate();
+        each.find_map(|(i, (process, log))| {
+            let child = &mut process.as_mut()?.child;
+            let status: ExitStatus = child.try_wait().ok().flatten()?;
+            let (number, pid) = (i + 2, child.id());
+            let log = log.display();
+            Some(format!(
+                "validator {number} (process {pid}) ended by itself, {status}; its log: {log}"
+            ))
+        })
+    }
+}
+
+/// Keeps the fellows' clocks near what this process has seen, while it lives.
+pub(super) struct Pace(JoinHandle<()>);
+
+impl Pace {
+    /// Follows the heads that `chain`, a client of the devnet's own node, is told: what its providers see too.
+    pub(super) fn keep(chain: &ChainClient, fellows: told::Fellows) -> Self {
+        let mut heads = chain.subscribe_heads();
+        Self(tokio::spawn(async move {
+            let [mut now, mut before] = told::PACE;
+            loop {
+                let seen = heads.borrow_and_update().map(|head| head.epoch);
+                if let Some(epoch) = seen {
+                    let ttl = Duration::from_millis(MAX_LEASE_MS);
+                    fellows.tell(&Told::Hold(now, epoch.after(AHEAD).next(), ttl));
+                    fellows.tell(&Told::Release(before));
+                    std::mem::swap(&mut now, &mut before);
+                }
+                // The renewal comes in any case.
+                if let Ok(Err(_)) = tokio::time::timeout(PACE_RENEWAL, heads.changed()).await {
+                    return;
+                }
+            }
+        }))
+    }
+}
+
+impl Drop for Pace {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

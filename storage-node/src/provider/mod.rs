@@ -78,7 +78,7 @@ const FULL_SCRUB_EVERY: u32 = 8;
 /// Attempts before a sector or deal is given up.
 const MAX_ATTEMPTS: u32 = 5;
 /// Epochs that must remain before a window closes or a ticket ages while the clock runs.
-const HOLD_RESERVE: EpochCount = EpochCount(8);
+pub(crate) const HOLD_RESERVE: EpochCount = EpochCount(8);
 /// Wait before something refused is tried again.
 const BACKOFF: EpochCount = EpochCount(5);
 

@@ -4,17 +4,29 @@
 //! validators wait. Leases exist on devnets only; transactions travel over [`crate::chain::gossip`].
 //!
 //! Bounds: [`QUEUE`] messages a fellow; more are dropped, as are those for a fellow that is away. Nothing is lost by that: a
-//! lease is renewed while the proof runs.
+//! lease is renewed while the proof runs. Who must know that a lease is held asks with [`Fellows::ask`], in the same queue, so
+//! that an older release never comes after it.
 
 use chain_lite::account::ProviderId;
 use chain_lite::units::Epoch;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::chain::ChainClient;
 
 /// Messages that wait for one fellow.
 const QUEUE: usize = 1024;
+
+/// The name of the devnet's owner's own lease of the clock; the chain gives no provider this id.
+pub const OWNER: ProviderId = ProviderId(0);
+/// Names of the lease that lets fellows go on only as far as the devnet's own process follows; see `devnet::validators`. Two,
+/// because a lease can be replaced by a later one only under another name. The chain gives no provider these ids.
+pub const PACE: [ProviderId; 2] = [ProviderId(u64::MAX), ProviderId(u64::MAX - 1)];
+
+/// Whether a lease of this name is the devnet's owner's and no provider's.
+pub fn is_owners(name: ProviderId) -> bool {
+    name == OWNER || PACE.contains(&name)
+}
 
 /// What a fellow is told.
 #[derive(Clone, Debug)]
@@ -25,9 +37,12 @@ pub enum Told {
     Release(ProviderId),
 }
 
+/// What a fellow is told, and who waits until it was taken.
+type Message = (Told, Option<oneshot::Sender<()>>);
+
 /// The other validators.
 #[derive(Clone, Debug, Default)]
-pub struct Fellows(Vec<mpsc::Sender<Told>>);
+pub struct Fellows(Vec<mpsc::Sender<Message>>);
 
 impl Fellows {
     /// Nodes at these JSON-RPC addresses, each with a task of its own that ends with the last clone. Needs a tokio runtime.
@@ -43,16 +58,32 @@ impl Fellows {
     /// Tells all of them, without waiting.
     pub fn tell(&self, told: &Told) {
         for fellow in &self.0 {
-            if fellow.try_send(told.clone()).is_err() {
+            if fellow.try_send((told.clone(), None)).is_err() {
                 tracing::debug!("a fellow validator is slow or away; it is told no more for now");
             }
         }
     }
+
+    /// Tells all of them and waits for each: how many took it.
+    pub async fn ask(&self, told: &Told) -> usize {
+        let mut answers = Vec::new();
+        for fellow in &self.0 {
+            let (done, answer) = oneshot::channel();
+            if fellow.try_send((told.clone(), Some(done))).is_ok() {
+                answers.push(answer);
+            }
+        }
+        let mut took = 0;
+        for answer in answers {
+            took += usize::from(answer.await.is_ok());
+        }
+        took
+    }
 }
 
-async fn pass_on(url: String, mut receiver: mpsc::Receiver<Told>) {
+async fn pass_on(url: String, mut receiver: mpsc::Receiver<Message>) {
     let mut client: Option<ChainClient> = None;
-    while let Some(told) = receiver.recv().await {
+    while let Some((told, waits)) = receiver.recv().await {
         if client.is_none() {
             client = ChainClient::connect(&url).await.ok();
         }
@@ -63,8 +94,13 @@ async fn pass_on(url: String, mut receiver: mpsc::Receiver<Told>) {
             Told::Hold(provider, before, ttl) => chain.hold_clock(provider, before, ttl).await,
             Told::Release(provider) => chain.release_clock(provider).await,
         };
-        if let Err(error) = done {
-            tracing::debug!(%error, url, "a fellow validator did not take it");
+        match (done, waits) {
+            // Whoever waited may have gone.
+            (Ok(()), Some(waits)) => drop(waits.send(())),
+            (Ok(()), None) => {}
+            (Err(error), _) => {
+                tracing::debug!(%error, url, "a fellow validator did not take it");
+            }
         }
     }
 }

@@ -389,9 +389,11 @@ fn proven<T: BorshSerialize>(found: Result<Option<T>, LedgerError>) -> Answer<Op
 fn register_clock(module: &mut RpcModule<Shared>) -> Result<(), RpcError> {
     method(module, "hf_holdClock", |shared, params| {
         let (provider, before, ttl_ms): (ProviderId, Epoch, u64) = params.parse()?;
-        // Only a registered provider has proofs to finish; this also bounds the names that leases can have.
-        let known = reads::provider(&shared.node.ledger.view(), provider).map_err(read_failed)?;
-        if known.is_none() {
+        // Only a registered provider has proofs to finish, or the devnet's owner a reason; this also bounds the names that
+        // leases can have.
+        let registered = || reads::provider(&shared.node.ledger.view(), provider);
+        let known = fellows::is_owners(provider) || registered().map_err(read_failed)?.is_some();
+        if !known {
             return Err(error(
                 code::NOT_FOUND,
                 format!("there is no provider {provider}"),
