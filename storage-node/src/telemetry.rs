@@ -22,14 +22,16 @@ pub fn init(verbose: u8, quiet: bool) {
         .try_init();
 }
 
-/// The filter of a verbosity. Without flags a command's own output is enough, so only warnings are shown.
+/// The filter of a verbosity. Without flags a command's own output is enough, so only warnings are shown; that another validator
+/// is away is news for its operator, and is told from -v on.
 fn default_filter(verbose: u8, quiet: bool) -> &'static str {
+    const WARNINGS: &str = "warn,arc_malachitebft_network=off,arc_malachitebft_discovery=off";
     const OURS_INFO: &str = "warn,storage_node=info,chain_lite=info,retrieval=info,prover=info";
     const OURS_DEBUG: &str =
         "info,storage_node=debug,chain_lite=debug,retrieval=debug,prover=debug";
     match (quiet, verbose) {
         (true, _) => "error",
-        (false, 0) => "warn",
+        (false, 0) => WARNINGS,
         (false, 1) => OURS_INFO,
         (false, 2) => OURS_DEBUG,
         (false, _) => "trace",

@@ -2,7 +2,8 @@
 //! with a devnet of several processes: a validator that dies by itself is told, and a devnet that gets no processor lets no
 //! deadline pass. Built with feature `bft` only: `cargo test -p storage-node --features bft --test validators_demo`.
 //!
-//! Cost: two PoRep proofs (`-k 1 -m 1`; six providers, of which two hold a shard) and about ten window proofs.
+//! Cost: four PoRep proofs and about twenty window proofs. `-k 1 -m 1` on six providers: two hold a shard, two the manifest, or
+//! fewer hold both.
 #![cfg(feature = "bft")]
 
 use std::collections::BTreeSet;
@@ -95,7 +96,8 @@ fn one_of_four_is_killed_and_rejoins_a_cheat_pays_and_the_bundle_holds() {
             "{provider}\n{said}"
         );
     }
-    assert_eq!(report["sectors"].as_array().map(Vec::len), Some(2));
+    let sectors = report["sectors"].as_array().expect("a list").len();
+    assert!((2..=4).contains(&sectors), "{sectors} sectors");
     assert_eq!(report["restored_equal"], true);
 
     // The auditor's two ways: the object's file alone, and the whole chain again.
@@ -112,7 +114,7 @@ fn one_of_four_is_killed_and_rejoins_a_cheat_pays_and_the_bundle_holds() {
     );
     let audit = &report["audit"];
     assert!(number(&audit["blocks"]) >= number(&chain["height"]));
-    assert!(number(&audit["proofs_verified"]) >= 2 + number(&report["window_posts"]));
+    assert!(number(&audit["proofs_verified"]) >= sectors as u64 + number(&report["window_posts"]));
     assert_eq!(audit["supply_ok"], true);
 
     // Nothing stays: no folder, no process.

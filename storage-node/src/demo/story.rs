@@ -113,7 +113,7 @@ async fn walk(
         killed = Some(validators::lose_one(&mut devnet, out).await?);
         clock.lap("lose a validator");
     }
-    wait_for_seals(&devnet, &chronicle, plan.sectors, out).await?;
+    wait_for_seals(&client, &devnet, &chronicle, plan.sectors, out).await?;
     clock.lap("seal and activate");
     wait_for_pay(&client, &devnet, &chronicle, out).await?;
     clock.lap("prove and pay");
@@ -297,12 +297,24 @@ async fn put_file(
 
 /// Waits until every open deal of the client is in a proven sector.
 async fn wait_for_seals(
+    client: &LiveClient,
     devnet: &Devnet,
     chronicle: &Chronicle,
     sectors: u64,
     out: &Output,
 ) -> Result<(), DemoError> {
     out.say("Providers seal: labels, columns, encoding, trees; pre-commit; then a seed that nobody could know, and a Groth16 proof of replication.");
+    let step = "sealing";
+    let all = client
+        .chain
+        .node()
+        .deals_by_client(&client.wallet.address())
+        .await
+        .map_err(DemoError::at(step))?;
+    let holders: BTreeSet<ProviderId> =
+        all.iter().map(|view| view.deal.proposal.provider).collect();
+    // With more providers than shards, the manifest may lie with others than the data.
+    let sectors = sectors.max(holders.len() as u64);
     let bar = out.bar("sectors proven", sectors, Unit::Items);
     let mut published = BTreeSet::new();
     let mut active = BTreeSet::new();
@@ -321,11 +333,11 @@ async fn wait_for_seals(
         }
         (slashed.is_some() || (!published.is_empty() && active == published)).then_some(())
     });
-    patient("sealing", wait).await?;
+    patient(step, wait).await?;
     bar.finish();
     if let Some(deal) = slashed {
         return Err(DemoError::DoesNotHold {
-            step: "sealing",
+            step,
             what: format!("deal {deal} was not in a sector in time; {}", notes(devnet)),
         });
     }
