@@ -12,6 +12,7 @@ use crate::{
     resume::Bitmap,
     session::{FrameReader, GetReply, GetStep},
     verify::{BlockReader, Encoder, outboard_of},
+    voucher::SignedVoucher,
     wire::{DataHead, End, LENGTH_BYTES, MAX_FRAME_BYTES, PieceRoot, Request, Response},
 };
 
@@ -181,6 +182,14 @@ pub fn bitmap(bytes: &[u8]) {
     }
 }
 
+/// Any bytes that decode as a voucher encode to those very bytes; whoever's it is, checking it is calm.
+pub fn voucher(bytes: &[u8]) {
+    if let Ok(signed) = SignedVoucher::from_bytes(bytes) {
+        assert_eq!(signed.to_bytes(), bytes);
+        let _ = signed.is_from(&signed.voucher.chain_id);
+    }
+}
+
 /// Any text that reads as a peer, a peer's address or a root is written as text that reads the same.
 pub fn names(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
@@ -202,6 +211,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::voucher::SIGNED_BYTES;
 
     #[test]
     fn honest_examples_pass_whole() {
@@ -223,6 +233,9 @@ mod tests {
             piece_stream(&bytes);
             bitmap(&bytes);
             names(&bytes);
+            let long = bytes.iter().copied().cycle().take(SIGNED_BYTES);
+            voucher(&long.collect::<Vec<u8>>());
+            voucher(&bytes);
         }
 
         /// Small numbers and valid heads get deeper than random bytes.

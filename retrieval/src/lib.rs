@@ -4,8 +4,8 @@
 //! peer can make us hold more than a stated amount of memory ([`limits`]), panic or hang; an honest provider with a bad
 //! disk is told apart from a liar.
 //! Non-goals: finding providers (the chain does), confidentiality of content (the client encrypts before it comes here),
-//! payment. **Retrieval is free of charge in this version**: vouchers and receipts are not built, their frame types are
-//! reserved and refused.
+//! payment. **Retrieval is free of charge in this version**: [`voucher`] has what a payer signs and a payee checks, but no
+//! session asks for one; the frame types of vouchers and receipts are reserved and refused.
 //!
 //! # The walk
 //! | step | module |
@@ -16,11 +16,12 @@
 //! | kept | [`serve`]: the provider's service over a [`serve::PieceStore`] |
 //! | back | [`fetch`]: ranges from several providers at once; [`resume`]: what a crash does not lose |
 //! | checked | [`verify`]: BLAKE3 trees over 16 KiB groups, both directions |
+//! | paid | [`voucher`]: promises out of a payment channel of the chain; handed over by people so far |
 //!
 //! Beside the walk, [`endpoint::line`] carries frames one way between peers: `storage_node`'s transactions between chain nodes.
 //!
 //! [`fuzz`] has the bodies of the fuzz targets. Spec: `network.md` §2, encoding borsh (`DESIGN.md`). Pure: [`peer`], [`wire`], [`range`], [`session`], [`verify`],
-//! [`limits`], [`fetch::plan`], [`fetch::score`].
+//! [`voucher`], [`limits`], [`fetch::plan`], [`fetch::score`].
 
 #![forbid(unsafe_code)]
 
@@ -36,6 +37,7 @@ pub mod resume;
 pub mod serve;
 pub mod session;
 pub mod verify;
+pub mod voucher;
 pub mod wire;
 
 pub use endpoint::{Endpoint, GetStream, PieceKey, Session};

@@ -18,7 +18,8 @@
 //! The bao bytes are the BLAKE3 tree of the rounded-out ranges in pre-order: 64-byte parents and leaves of up to
 //! 16 KiB, without any header of their own; both sides know the size, so they know how many bytes come
 //! ([`crate::verify`]).
-//! Types 8 and 10 (vouchers, receipts) and error code 3 belong to paid retrieval and are refused until it exists.
+//! Types 8 and 10 (vouchers, receipts) and error code 3 belong to paid retrieval and are refused until it exists; what a voucher
+//! is stands in [`crate::voucher`].
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use prover::commitment::CommP;
