@@ -951,6 +951,8 @@ fn open_genesis(
         },
         params: ChainParams {
             sector_sizes: vec![config.sector_size],
+            // The home's wallet: whoever tries the network can try verified deals too.
+            datacap_root: Some(client),
             ..ChainParams::devnet()
         },
         accounts,

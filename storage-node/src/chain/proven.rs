@@ -328,8 +328,8 @@ impl ProvenChain {
         Ok(deals)
     }
 
-    /// Proves that a transaction is in a final block and succeeded; waits for the block after it.
-    pub async fn confirm(&self, tx: &SignedTx) -> Result<(), ProvenError> {
+    /// Proves that a transaction is in a final block and succeeded; waits for the block after it. Gives its receipt.
+    pub async fn confirm(&self, tx: &SignedTx) -> Result<Receipt, ProvenError> {
         let id = tx.id();
         loop {
             let Some(bundle) = self.node.light_receipt(&id).await? else {
@@ -349,7 +349,7 @@ impl ProvenChain {
             let believed = follower.confirm(&node, bundle.light, now_ms()).await;
             believed.map_err(|e| self.unbelieved(e))?;
             return match receipt.error() {
-                None => Ok(()),
+                None => Ok(receipt),
                 Some(error) => Err(ChainError::Failed {
                     tx: id,
                     error: error.clone(),

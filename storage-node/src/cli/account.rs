@@ -1,16 +1,19 @@
-//! Shared by the client's commands: open this home's wallet, connect to its chain.
+//! Shared by the client's commands: open this home's wallet, connect to its chain, send a transaction once.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chain_lite::message::Message;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::args::{KeyArgs, TrustArgs};
+use super::args::{KeyArgs, TrustArgs, WhoArgs};
 use super::{Class, CliError, Context};
 use crate::chain::ChainClient;
-use crate::chain::proven::ProvenChain;
+use crate::chain::proven::{ProvenChain, ProvenError};
+use crate::client::ClientError;
 use crate::client::live::{self, LiveClient};
+use crate::client::outbox::{Outbox, Sent};
 use crate::identity::Wallet;
 
 /// Variable that names a file with the wallet's passphrase.
@@ -107,6 +110,50 @@ fn say_first_use(context: &Context, chain: &ProvenChain) {
             chain.node().chain_id()
         ));
     }
+}
+
+/// This home's wallet, and its chain of which only proofs are believed.
+pub async fn wallet_and_chain(
+    context: &Context,
+    who: &WhoArgs,
+) -> Result<(Wallet, ProvenChain), CliError> {
+    let wallet = open_wallet(context, &who.keys)?;
+    let chain = connect_proven(context, &who.trust).await?;
+    Ok((wallet, chain))
+}
+
+/// Why a fact of the chain is not known, as a person meets it.
+pub fn proven(error: ProvenError) -> CliError {
+    ClientError::from(live::disbelief(error)).into()
+}
+
+/// Sends one message of the wallet, once, and waits for the proof that it took effect. The outbox is told when the result is
+/// printed: a command that is killed before goes on when it is run again.
+pub async fn send_once(
+    context: &Context,
+    chain: &ProvenChain,
+    wallet: &Wallet,
+    message: Message,
+) -> Result<(Outbox, Sent), CliError> {
+    let outbox = Outbox::open(&context.config.home, &chain.node().chain_id())?;
+    let tell = |text: String| context.out.say(text);
+    let sent = outbox.send(chain, wallet, vec![message], tell).await?;
+    Ok((outbox, sent))
+}
+
+/// Whether an interrupted command has left this very message: what it changed is then no reason to refuse it.
+pub fn is_left(
+    context: &Context,
+    chain: &ProvenChain,
+    message: &Message,
+) -> Result<bool, CliError> {
+    let home = &context.config.home;
+    let chain = chain.node().chain_id();
+    Ok(Outbox::is_left(
+        home,
+        &chain,
+        std::slice::from_ref(message),
+    )?)
 }
 
 /// Opens the wallet and connects to chain and providers. Of the chain, only proofs are believed.

@@ -58,6 +58,17 @@ impl TrustArgs {
     }
 }
 
+/// Whose key signs, and what is trusted: the options of commands that send a transaction.
+#[derive(Clone, Debug, Default, Args)]
+pub struct WhoArgs {
+    /// How the key is opened.
+    #[command(flatten)]
+    pub keys: KeyArgs,
+    /// What is trusted of the chain.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+}
+
 /// A final block, `HEIGHT:BLOCK_ID`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckpointArg {

@@ -251,6 +251,12 @@ impl From<ClientError> for CliError {
                 Class::BadData,
                 "restore the file from a copy; without it the interrupted put cannot go on",
             ),
+            ClientError::Unclear { path, .. } => {
+                return Self::new(Class::Refused, &error).hint(format_args!(
+                    "ask another node with --chain; if you know that it took effect, or that another transaction of this account did instead, remove {}",
+                    path.display()
+                ));
+            }
             ClientError::Busy(_) => (Class::Refused, "wait until it is done"),
             ClientError::UnknownObject(_) => (
                 Class::Input,

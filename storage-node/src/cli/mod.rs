@@ -27,6 +27,8 @@ pub mod args;
 pub mod audit;
 pub(crate) mod bundle;
 pub mod chain;
+pub mod channel;
+pub mod datacap;
 pub mod demo;
 pub mod devnet;
 pub mod error;
@@ -79,6 +81,10 @@ pub enum Command {
     Repair(repair::Args),
     /// Keys, balance and transfers of this home's account
     Wallet(wallet::Args),
+    /// Payment channels: open, sign and redeem vouchers, settle, collect
+    Channel(channel::Args),
+    /// Bytes of verified deals: show, allow a notary, grant a client
+    Datacap(datacap::Args),
     /// The prover alone, on files: seal, unseal, prove, verify
     Prover(prover::Args),
     /// A storage provider's life: init, run, status, withdraw, declare-fault, stop
@@ -118,6 +124,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Status(args) => status::run(args, &context).await,
         Command::Repair(args) => repair::run(args, &context).await,
         Command::Wallet(args) => wallet::run(args, &context).await,
+        Command::Channel(args) => channel::run(args, &context).await,
+        Command::Datacap(args) => datacap::run(args, &context).await,
         Command::Prover(args) => prover::run(args, &context).await,
         Command::Provider(args) => provider::run(args, &context).await,
         Command::Devnet(args) => devnet::run(args, &context).await,

@@ -8,10 +8,10 @@ use chain_lite::message::Message;
 use chain_lite::units::TokenAmount;
 use serde::Serialize;
 
-use super::account::{connect_chain, connect_proven, open_wallet, passphrase};
+use super::account::{connect_chain, connect_proven, open_wallet, passphrase, send_once};
 use super::args::{KeyArgs, TrustArgs};
 use super::{Class, CliError, Context};
-use crate::client::journal::WalletLock;
+use crate::chain::proven::ProvenChain;
 use crate::client::{Chain, ClientError};
 use crate::identity::Wallet;
 
@@ -49,12 +49,16 @@ enum Action {
         /// How much, in tokens, for example 1.5
         #[arg(value_parser = tokens)]
         amount: TokenAmount,
+        #[command(flatten)]
+        trust: TrustArgs,
     },
     /// Move escrow that no deal holds back to free money
     Release {
         /// How much, in tokens; everything that is unlocked if absent
         #[arg(value_parser = tokens)]
         amount: Option<TokenAmount>,
+        #[command(flatten)]
+        trust: TrustArgs,
     },
     /// Ask a devnet's faucet for test money
     Faucet {
@@ -110,19 +114,21 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
             };
             balance(context, address, &trust).await
         }
-        Action::Transfer { to, amount } => {
+        Action::Transfer { to, amount, trust } => {
             let wallet = open_wallet(context, &args.keys)?;
+            let chain = connect_proven(context, &trust).await?;
             let transfer = Message::Transfer { to, amount };
-            send(context, &wallet, to, amount, transfer).await
+            send(context, &chain, &wallet, to, amount, transfer).await
         }
-        Action::Release { amount } => {
+        Action::Release { amount, trust } => {
             let wallet = open_wallet(context, &args.keys)?;
+            let chain = connect_proven(context, &trust).await?;
             let amount = match amount {
                 Some(amount) => amount,
-                None => unlocked(context, &wallet).await?,
+                None => unlocked(&chain, &wallet).await?,
             };
             let release = Message::MarketWithdraw { amount };
-            send(context, &wallet, wallet.address(), amount, release).await
+            send(context, &chain, &wallet, wallet.address(), amount, release).await
         }
         Action::Faucet { amount } => {
             let address = open_wallet(context, &args.keys)?.address();
@@ -179,10 +185,9 @@ async fn balance(context: &Context, address: Address, trust: &TrustArgs) -> Resu
     })
 }
 
-async fn unlocked(context: &Context, wallet: &Wallet) -> Result<TokenAmount, CliError> {
-    let chain = connect_chain(context).await?;
-    let account = chain.account(&wallet.address()).await?;
-    let amount = account.escrow.escrow.minus_or_zero(account.escrow.locked);
+async fn unlocked(chain: &ProvenChain, wallet: &Wallet) -> Result<TokenAmount, CliError> {
+    let money = chain.money(&wallet.address()).await;
+    let amount = money.map_err(ClientError::from)?.unlocked();
     if amount.is_zero() {
         return Err(CliError::new(Class::Refused, "no escrow is unlocked")
             .hint("`holdfast ls` shows which deals hold it and until when"));
@@ -192,20 +197,18 @@ async fn unlocked(context: &Context, wallet: &Wallet) -> Result<TokenAmount, Cli
 
 async fn send(
     context: &Context,
+    chain: &ProvenChain,
     wallet: &Wallet,
     to: Address,
     amount: TokenAmount,
     message: Message,
 ) -> Result<(), CliError> {
-    // Two commands of one wallet at a time would take the same nonce.
-    let _lock = WalletLock::take(&context.config.home)?;
-    let chain = connect_chain(context).await?;
-    let receipt = chain.execute(wallet.signing_key(), vec![message]).await?;
+    let (outbox, sent) = send_once(context, chain, wallet, message).await?;
     let moved = Moved {
         address: wallet.address(),
         to,
         amount,
-        tx: receipt.tx.to_string(),
+        tx: sent.receipt.tx.to_string(),
     };
     context.out.result(&moved, |moved| {
         format!(
@@ -214,7 +217,8 @@ async fn send(
             moved.to,
             moved.tx
         )
-    })
+    })?;
+    Ok(outbox.told()?)
 }
 
 async fn faucet(context: &Context, to: Address, amount: TokenAmount) -> Result<(), CliError> {

@@ -420,9 +420,7 @@ impl Journal {
 
     fn write<T: BorshSerialize>(&self, name: &str, value: &T) -> Result<(), ClientError> {
         let path = self.dir.join(name);
-        let mut bytes = borsh::to_vec(value).expect("memory does not fail to be written");
-        bytes.extend(blake3::hash(&bytes).as_bytes());
-        replace_in_steps(&path, &bytes, &mut || {
+        replace_in_steps(&path, &record(value), &mut || {
             #[cfg(test)]
             if let Some(fuse) = &self.fuse {
                 return fuse.burn(&path);
@@ -432,35 +430,65 @@ impl Journal {
     }
 
     fn read<T: BorshDeserialize>(&self, name: &str) -> Result<Option<T>, ClientError> {
-        let path = self.dir.join(name);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(ClientError::file("read", path)(error)),
-        };
-        let mut bytes = Vec::new();
-        file.take(MAX_RECORD_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .map_err(ClientError::file("read", &path))?;
-        if bytes.len() as u64 > MAX_RECORD_BYTES {
-            return Err(self.damaged(name, "it is too long"));
-        }
-        let (value, checksum) = bytes
-            .split_last_chunk::<32>()
-            .ok_or_else(|| self.damaged(name, "it is too short"))?;
-        if blake3::hash(value).as_bytes() != checksum {
-            return Err(self.damaged(name, "its checksum does not match"));
-        }
-        borsh::from_slice(value)
-            .map(Some)
-            .map_err(|_| self.damaged(name, "it was written by another version"))
+        read_record(&self.dir.join(name))
     }
 
     fn damaged(&self, name: &str, reason: &str) -> ClientError {
-        ClientError::Journal {
-            path: self.dir.join(name),
-            reason: reason.to_owned(),
+        damaged(&self.dir.join(name), reason)
+    }
+}
+
+/// Makes a record durable: its value and the BLAKE3 of it.
+pub(crate) fn write_record<T: BorshSerialize>(path: &Path, value: &T) -> Result<(), ClientError> {
+    replace(path, &record(value))
+}
+
+/// A record's bytes.
+fn record<T: BorshSerialize>(value: &T) -> Vec<u8> {
+    let mut bytes = borsh::to_vec(value).expect("memory does not fail to be written");
+    bytes.extend(blake3::hash(&bytes).as_bytes());
+    bytes
+}
+
+/// Reads what [`write_record`] wrote; nothing if it was never written.
+pub(crate) fn read_record<T: BorshDeserialize>(path: &Path) -> Result<Option<T>, ClientError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(ClientError::file("read", path)(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_RECORD_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(ClientError::file("read", path))?;
+    if bytes.len() as u64 > MAX_RECORD_BYTES {
+        return Err(damaged(path, "it is too long"));
+    }
+    let (value, checksum) = bytes
+        .split_last_chunk::<32>()
+        .ok_or_else(|| damaged(path, "it is too short"))?;
+    if blake3::hash(value).as_bytes() != checksum {
+        return Err(damaged(path, "its checksum does not match"));
+    }
+    borsh::from_slice(value)
+        .map(Some)
+        .map_err(|_| damaged(path, "it was written by another version"))
+}
+
+/// Removes a record durably, if it is there.
+pub(crate) fn remove_record(path: &Path) -> Result<(), ClientError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(ClientError::file("remove", path)(error))
         }
+        _ => sync_dir(path.parent().unwrap_or(Path::new("."))),
+    }
+}
+
+fn damaged(path: &Path, reason: &str) -> ClientError {
+    ClientError::Journal {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
     }
 }
 

@@ -67,14 +67,15 @@ pub async fn proven(url: &str, home: &Home, anchor: &Anchor) -> Result<ProvenCha
     Ok(chain.map_err(disbelief)?)
 }
 
-fn failure(error: ChainError) -> ChainFailure {
+/// The transport's words in the client's.
+pub(crate) fn failure(error: ChainError) -> ChainFailure {
     match error {
         ChainError::Unreachable { .. } => ChainFailure::Unreachable(error.to_string()),
         _ => ChainFailure::Refused(error.to_string()),
     }
 }
 
-/// What a client makes of it.
+/// The prover's words in the client's.
 pub(crate) fn disbelief(error: ProvenError) -> ChainFailure {
     match error {
         ProvenError::Chain(error) => failure(error),
@@ -196,7 +197,7 @@ impl Chain for ProvenChain {
     async fn execute(&self, tx: &SignedTx) -> Result<(), ChainFailure> {
         self.node().submit(tx).await.map_err(failure)?;
         self.node().wait_tx(tx).await.map_err(failure)?;
-        self.confirm(tx).await.map_err(disbelief)
+        self.confirm(tx).await.map(drop).map_err(disbelief)
     }
 
     async fn pause(&self) {

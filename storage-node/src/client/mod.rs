@@ -8,6 +8,8 @@
 //! | [`put`] | encrypt, code, place, push, publish, read back, and only then say *stored* |
 //! | [`encode`] | a file as a stream of coded segments, in bounded memory |
 //! | [`journal`] | what a put must remember to resume without a second charge |
+//! | [`outbox`] | one transaction of any other command, sent once |
+//! | [`promise`] | vouchers that were given away |
 //! | [`catalog`] | which objects an account has, from the chain alone |
 //! | [`get`] | any k of n, verified, decrypted, written |
 //! | [`health`] | k-of-n health, rungs, deadlines and money of an object |
@@ -25,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chain_lite::account::{Address, ChainId, DealId, NetKey, ProviderId};
+use chain_lite::account::{Address, ChainId, DealId, NetKey, ProviderId, TxId};
 use chain_lite::deal::Deal;
 use chain_lite::message::{Message, SignedTx};
 use chain_lite::params::ChainParams;
@@ -51,7 +53,9 @@ pub mod get;
 pub mod health;
 pub mod journal;
 pub mod live;
+pub mod outbox;
 pub mod possession;
+pub mod promise;
 pub mod put;
 
 #[cfg(test)]
@@ -321,6 +325,16 @@ pub enum ClientError {
         path: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// Nobody can say what became of an interrupted command's transaction.
+    #[error(
+        "an interrupted command sent transaction {tx}; its nonce is used, but the node shows no receipt for it"
+    )]
+    Unclear {
+        /// Which.
+        tx: TxId,
+        /// Where it is remembered.
+        path: PathBuf,
     },
     /// Another put, repair or transfer is running in this home.
     #[error("another command is using this wallet (lock {})", .0.display())]

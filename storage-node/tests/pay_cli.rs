@@ -1,0 +1,282 @@
+//! Payment channels, vouchers and DataCap with the real binary against a real node: a devnet with one provider, two homes.
+//! Every refusal ends with the exit code of its class and a hint; a command killed after it sent charges once.
+//!
+//! No proof is made. Cost: a devnet's start, and a minute of blocks of half a second.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const TOKEN: u128 = 1_000_000_000_000_000_000;
+
+fn holdfast(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command.arg("--home").arg(home).arg("--json");
+    command
+}
+
+fn run(home: &Path, words: &[&str]) -> Output {
+    holdfast(home).args(words).output().expect("starts")
+}
+
+fn read(output: &Output) -> Value {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    serde_json::from_slice(&output.stdout).expect("stdout is one JSON value")
+}
+
+fn ask(home: &Path, words: &[&str]) -> Value {
+    read(&run(home, words))
+}
+
+#[track_caller]
+fn refused(home: &Path, words: &[&str], code: i32, says: &str) {
+    let output = run(home, words);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {said}");
+    assert!(said.contains(says), "no {says:?} in {said}");
+    assert!(code == 2 || said.contains("hint: "), "no hint in {said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+fn text(value: &Value, key: &str) -> String {
+    let found = value[key].as_str();
+    found
+        .unwrap_or_else(|| panic!("no text {key} in {value}"))
+        .to_owned()
+}
+
+fn units(value: &Value, key: &str) -> u128 {
+    text(value, key).parse().expect("a decimal")
+}
+
+/// A detached devnet, ended with the test whatever happens.
+struct Network {
+    home: PathBuf,
+    pid: u64,
+}
+
+impl Network {
+    fn up(home: &Path) -> Self {
+        let words = [
+            "devnet",
+            "up",
+            "--detach",
+            "--providers",
+            "1",
+            "--sector-size",
+            "2KiB",
+            "--epoch-ms",
+            "500",
+        ];
+        let endpoints = ask(home, &words);
+        Self {
+            home: home.to_owned(),
+            pid: endpoints["pid"].as_u64().expect("a process"),
+        }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if !run(&self.home, &["devnet", "down"]).status.success() {
+            let _ = Command::new("kill")
+                .args(["-9", &self.pid.to_string()])
+                .status();
+        }
+    }
+}
+
+/// Two homes on one chain.
+struct Setup {
+    _network: Network,
+    payer: PathBuf,
+    payee: PathBuf,
+    payer_address: String,
+    payee_address: String,
+}
+
+fn setup(dir: &Path) -> Setup {
+    let (payer, payee) = (dir.join("payer"), dir.join("payee"));
+    let network = Network::up(&payer);
+    ask(&payee, &["wallet", "new"]);
+    std::fs::copy(payer.join("chain.url"), payee.join("chain.url")).expect("copies");
+    Setup {
+        _network: network,
+        payer_address: text(&ask(&payer, &["wallet", "address"]), "address"),
+        payee_address: text(&ask(&payee, &["wallet", "address"]), "address"),
+        payer,
+        payee,
+    }
+}
+
+fn free(home: &Path) -> u128 {
+    units(&ask(home, &["wallet", "balance"]), "free")
+}
+
+/// Runs the command, kills it as soon as what it signed is on disk, and runs it again.
+fn killed_and_again(home: &Path, words: &[&str]) -> Value {
+    let outbox = || {
+        let entries = std::fs::read_dir(home.join("client")).into_iter().flatten();
+        let mut names = entries.flatten().map(|entry| entry.file_name());
+        names.any(|name| name.to_string_lossy().starts_with("outbox-"))
+    };
+    let mut child = holdfast(home)
+        .args(words)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("starts");
+    let begun = Instant::now();
+    while !outbox() {
+        assert!(begun.elapsed() < PATIENCE, "{words:?} never signed");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().expect("a child");
+    let ended = child.wait().expect("a child");
+    assert!(!ended.success(), "{words:?} was killed too late");
+    let again = ask(home, words);
+    assert!(!outbox(), "told, and forgotten");
+    again
+}
+
+#[test]
+fn money_goes_through_a_channel_and_every_refusal_is_clear() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let net = setup(dir.path());
+    let (payer, payee) = (&net.payer, &net.payee);
+    let begun_with = free(payer);
+
+    // Open, with a kill in the middle: one channel, charged once.
+    refused(
+        payer,
+        &["channel", "open", &net.payer_address, "5"],
+        4,
+        "oneself",
+    );
+    refused(payer, &["channel", "open", "7", "5"], 3, "no provider 7");
+    refused(payer, &["channel", "open", "nobody", "5"], 2, "nobody");
+    refused(payer, &["channel", "open", &net.payee_address, "0"], 4, "");
+    let opened = killed_and_again(payer, &["channel", "open", &net.payee_address, "5"]);
+    assert_eq!(
+        (&opened["channel"], &opened["resumed"]),
+        (&1.into(), &true.into())
+    );
+    assert_eq!(free(payer), begun_with - 5 * TOKEN);
+    let by_number = ask(payer, &["channel", "open", "1000", "1"]);
+    assert_eq!(by_number["channel"], 2, "to a provider's owner");
+
+    // Vouchers: totals, durable, never more than the channel holds; nothing is sent.
+    refused(
+        payer,
+        &["channel", "voucher", "1", "9"],
+        4,
+        "holds 5 tokens",
+    );
+    let first = text(&ask(payer, &["channel", "voucher", "1", "2"]), "voucher");
+    assert_eq!(first.len(), 272);
+    let again = text(&ask(payer, &["channel", "voucher", "1", "2"]), "voucher");
+    assert_eq!(again, first, "the same total is the same voucher");
+    refused(
+        payer,
+        &["channel", "voucher", "1", "1"],
+        4,
+        "promised before",
+    );
+    refused(
+        payee,
+        &["channel", "voucher", "1", "3"],
+        4,
+        "not by this home",
+    );
+    refused(payer, &["channel", "voucher", "9", "1"], 3, "no channel 9");
+    let second = text(&ask(payer, &["channel", "voucher", "1", "3.5"]), "voucher");
+    refused(
+        payer,
+        &["channel", "voucher", "1", "2", "--lane", "1"],
+        4,
+        "promise 5.5 together",
+    );
+
+    // Redeemed by the payee alone, the newest of each lane, once.
+    let mut forged = second.clone().into_bytes();
+    forged[130] = if forged[130] == b'0' { b'1' } else { b'0' };
+    let forged = String::from_utf8(forged).expect("hex");
+    refused(payee, &["channel", "redeem", &forged], 6, "signature");
+    refused(
+        payee,
+        &["channel", "redeem", &second[1..]],
+        2,
+        "272 hex digits",
+    );
+    refused(payer, &["channel", "redeem", &second], 4, "only the payee");
+    let redeemed = killed_and_again(payee, &["channel", "redeem", &second]);
+    assert_eq!(units(&redeemed, "due"), 35 * TOKEN / 10);
+    refused(payee, &["channel", "redeem", &second], 4, "worth nothing");
+    refused(payee, &["channel", "redeem", &first], 4, "worth nothing");
+    let shown = ask(payee, &["channel", "show", "1"]);
+    assert_eq!(units(&shown, "due"), 35 * TOKEN / 10);
+    assert_eq!(shown["lanes"][0]["nonce"], 2);
+
+    // Settled, then collected by anybody.
+    refused(payee, &["channel", "collect", "1"], 4, "is open");
+    let closes = ask(payer, &["channel", "settle", "1"])["closes"].clone();
+    assert!(closes.as_u64() > Some(30), "{closes}");
+    refused(payer, &["channel", "settle", "1"], 4, "already");
+    refused(payee, &["channel", "collect", "1"], 4, "closes at epoch");
+    let begun = Instant::now();
+    let collected = loop {
+        let output = run(payee, &["channel", "collect", "1"]);
+        if output.status.success() {
+            break read(&output);
+        }
+        assert!(begun.elapsed() < PATIENCE, "it never closed");
+        std::thread::sleep(Duration::from_millis(500));
+    };
+    assert_eq!(units(&collected, "to_payee"), 35 * TOKEN / 10);
+    assert_eq!(units(&collected, "to_payer"), 15 * TOKEN / 10);
+    assert_eq!(free(payee), 35 * TOKEN / 10);
+    assert_eq!(free(payer), begun_with - 35 * TOKEN / 10 - TOKEN);
+    refused(payee, &["channel", "show", "1"], 3, "no channel 1");
+    let left = ask(payer, &["channel", "ls"]);
+    assert_eq!(left.as_array().map(Vec::len), Some(1));
+    assert_eq!(left[0]["channel"], 2);
+    assert_eq!(ask(payee, &["channel", "ls"]), Value::Array(Vec::new()));
+
+    // A transfer is one payment too.
+    let before = free(payee);
+    killed_and_again(payee, &["wallet", "transfer", &net.payer_address, "0.5"]);
+    assert_eq!(free(payee), before - TOKEN / 2);
+
+    // DataCap: the root key allows a notary, the notary grants a client.
+    let shown = ask(payer, &["datacap", "show"]);
+    assert_eq!(text(&shown, "root"), net.payer_address);
+    refused(
+        payee,
+        &["datacap", "allow", &net.payee_address, "1MiB"],
+        4,
+        "only the root key",
+    );
+    refused(
+        payee,
+        &["datacap", "grant", &net.payer_address, "1MiB"],
+        4,
+        "DataCap",
+    );
+    killed_and_again(payer, &["datacap", "allow", &net.payee_address, "1MiB"]);
+    ask(payee, &["datacap", "grant", &net.payer_address, "64KiB"]);
+    refused(
+        payee,
+        &["datacap", "grant", &net.payer_address, "1MiB"],
+        4,
+        "DataCap",
+    );
+    refused(payer, &["datacap", "grant", "x", "1"], 2, "x");
+    let notary = ask(payee, &["datacap", "show"]);
+    assert_eq!(notary["may_grant"], ((1u64 << 20) - (64 << 10)).to_string());
+    let client = ask(payee, &["datacap", "show", &net.payer_address]);
+    assert_eq!(client["may_store"], (64u64 << 10).to_string());
+}
