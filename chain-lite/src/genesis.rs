@@ -254,7 +254,7 @@ impl Genesis {
         }
         if self.params.verification != VerificationMode::Eager {
             return refuse(
-                "optimistic verification, because the nodes of this version do not dispute by themselves".into(),
+                "optimistic verification, because nobody is bound to run a watcher and a wrong proof that nobody disputes stands".into(),
                 "use eager",
             );
         }

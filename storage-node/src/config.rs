@@ -155,6 +155,11 @@ impl Home {
         self.root.join("client")
     }
 
+    /// A watcher's book.
+    pub fn watch_dir(&self) -> PathBuf {
+        self.root.join("watch")
+    }
+
     /// Block log, index and genesis of an embedded or full node.
     pub fn chain_dir(&self) -> PathBuf {
         self.root.join("chain")

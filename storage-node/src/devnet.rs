@@ -41,7 +41,7 @@ use chain_lite::engine::{EngineHandle, EngineStatus, solo};
 use chain_lite::genesis::{CircuitKey, GENESIS_VERSION, Genesis, NetworkKind};
 use chain_lite::ledger::{Ledger, LedgerError};
 use chain_lite::mempool::Mempool;
-use chain_lite::params::ChainParams;
+use chain_lite::params::{ChainParams, VerificationMode};
 use chain_lite::units::{EpochCount, TokenAmount};
 use prover::snark::CircuitId;
 use prover::snark::keys::KeyError as ProvingKeyError;
@@ -106,6 +106,9 @@ pub struct DevnetConfig {
     /// How many validators. 1 is the embedded solo engine; more are processes of their own, except the first.
     #[serde(default = "default_validators")]
     pub validators: u16,
+    /// Whether the chain takes window PoSts unverified where it may; then somebody has to watch ([`crate::watch`]).
+    #[serde(default)]
+    pub optimistic: bool,
 }
 
 fn default_burst() -> u64 {
@@ -126,6 +129,7 @@ impl Default for DevnetConfig {
             auto_repair: true,
             burst_sectors: default_burst(),
             validators: default_validators(),
+            optimistic: false,
         }
     }
 }
@@ -803,14 +807,19 @@ fn settle_config(dir: &Path, wanted: DevnetConfig) -> Result<DevnetConfig, Devne
     check(&written)?;
     let same_chain = written.sector_size == wanted.sector_size
         && written.providers == wanted.providers
-        && written.validators == wanted.validators;
+        && written.validators == wanted.validators
+        && written.optimistic == wanted.optimistic;
     if !same_chain {
         return Err(DevnetError::Config(format!(
-            "the devnet in {} has {} providers with {} sectors and {} validators; use those, or another --home",
+            "the devnet in {} has {} providers with {} sectors and {} validators, and verifies {}; use those, or another --home",
             dir.display(),
             written.providers,
             written.sector_size,
-            written.validators
+            written.validators,
+            match written.optimistic {
+                true => "optimistically",
+                false => "eagerly",
+            }
         )));
     }
     Ok(written)
@@ -953,6 +962,10 @@ fn open_genesis(
             sector_sizes: vec![config.sector_size],
             // The home's wallet: whoever tries the network can try verified deals too.
             datacap_root: Some(client),
+            verification: match config.optimistic {
+                true => VerificationMode::Optimistic,
+                false => VerificationMode::Eager,
+            },
             ..ChainParams::devnet()
         },
         accounts,

@@ -9,6 +9,7 @@
 //! | place, push, publish, read back | [`client`] |
 //! | take in, pack, seal, prove | [`provider`] |
 //! | speak with the chain | [`chain`] (client side), [`rpc`] (server side) |
+//! | dispute what an optimistic chain took unverified | [`watch`] |
 //! | commands, output, exit codes | [`cli`] |
 //!
 //! The world is read once: [`config`] resolves flags, environment and platform folders at the edge and passes values on;
@@ -30,3 +31,4 @@ pub mod rpc;
 pub mod telemetry;
 #[cfg(feature = "bft")]
 pub mod validator;
+pub mod watch;

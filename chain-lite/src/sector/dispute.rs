@@ -17,7 +17,8 @@
 //! has announced somebody else's. The reward is taken from the provider's loose money and unvested rewards; where it has
 //! neither there is none, and the fault and the debt stand all the same.
 //!
-//! Every validator runs [`wrong_posts`] over each block and disputes what it names (P21).
+//! Who watches runs [`wrong_posts`] over each block, or the same over proven leaves (`storage_node::watch`), and disputes what is
+//! wrong; one honest watcher is enough (P21).
 //! Cost: one proof in a dispute; a stored post is its list of sectors and 192 bytes, for one window.
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::window_post::statement;
 use super::{SectorLeaf, SectorState};
-use crate::account::{Address, DisputeDigest, ProviderId};
+use crate::account::{Address, DisputeDigest, NameError, ProviderId};
 use crate::codec::{encode, tagged_hash};
 use crate::error::{ChainError, Rule, Stop, StoreError, Subject};
 use crate::events::{Event, EventRecord, FaultReason};
@@ -88,6 +89,40 @@ impl PostId {
     pub fn digest(&self, sender: &Address, salt: &[u8; 32]) -> DisputeDigest {
         let parts = [sender.0.as_slice(), &encode(self), salt];
         DisputeDigest(tagged_hash(DISPUTE_DOMAIN, &parts))
+    }
+}
+
+impl std::fmt::Display for PostId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            provider,
+            deadline,
+            partition,
+            close,
+        } = self;
+        write!(f, "{provider}/{deadline}/{partition}@{close}")
+    }
+}
+
+impl std::str::FromStr for PostId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let bad = || NameError::new("post", text, "PROVIDER/DEADLINE/PARTITION@CLOSE");
+        let (place, close) = text.split_once('@').ok_or_else(bad)?;
+        let mut fields = place.split('/');
+        let mut field = || fields.next().ok_or_else(bad);
+        let id = Self {
+            provider: field()?.parse().map_err(|_| bad())?,
+            deadline: field()?.parse().map_err(|_| bad())?,
+            partition: field()?.parse().map_err(|_| bad())?,
+            close: Epoch(close.parse().map_err(|_| bad())?),
+        };
+        // One text for each post: no signs, no leading zeros, nothing left over.
+        match id.to_string() == text {
+            true => Ok(id),
+            false => Err(bad()),
+        }
     }
 }
 
@@ -302,7 +337,7 @@ pub fn all_stored(state: &dyn KvRead) -> Result<Vec<(PostId, StoredPost)>, Store
     scan(state, &key::posts())?.into_iter().map(entry).collect()
 }
 
-/// Those of a block's newly stored posts that do not verify: what a validator disputes. `state` is the one after the block.
+/// Those of a block's newly stored posts that do not verify: what a watcher disputes. `state` is the one after the block.
 /// Costs a proof for each post that the block stored.
 pub fn wrong_posts(
     state: &dyn KvRead,
@@ -326,5 +361,33 @@ pub(super) fn comm_r_of(leaf: SectorLeaf) -> prover::CommR {
         SectorLeaf::PreCommitted(leaf) => leaf.comm_r,
         SectorLeaf::Committed(leaf) => leaf.comm_r,
         SectorLeaf::Ended(leaf) => leaf.comm_r,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_post_has_one_text() {
+        let post = PostId {
+            provider: ProviderId(1001),
+            deadline: 5,
+            partition: 0,
+            close: Epoch(360),
+        };
+        assert_eq!(post.to_string(), "1001/5/0@360");
+        assert_eq!("1001/5/0@360".parse(), Ok(post));
+        for bad in [
+            "",
+            "1001/5/0",
+            "1001/5@360",
+            "1001/5/0/1@360",
+            "1001/05/0@360",
+            "1001/5/0@+360",
+            "1001/70000/0@360",
+        ] {
+            assert!(bad.parse::<PostId>().is_err(), "{bad}");
+        }
     }
 }

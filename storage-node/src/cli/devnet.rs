@@ -64,6 +64,9 @@ struct UpArgs {
     /// How many validators; more than one needs a binary with feature `bft` [default: 1, or as many as it was made with]
     #[arg(long, value_name = "N")]
     validators: Option<u16>,
+    /// Let the chain take window PoSts unverified where it may: `holdfast dispute watch` is then what finds wrong ones
+    #[arg(long)]
+    optimistic: bool,
     /// Port of the chain's JSON-RPC [default: a free one, kept]
     #[arg(long, value_name = "PORT")]
     rpc_port: Option<u16>,
@@ -96,6 +99,7 @@ fn config_of(args: &UpArgs, home: &Home) -> Result<DevnetConfig, CliError> {
     if let Some(validators) = args.validators {
         config.validators = validators;
     }
+    config.optimistic |= args.optimistic;
     Ok(config)
 }
 
@@ -175,6 +179,7 @@ async fn up_detached(args: UpArgs, context: &Context) -> Result<(), CliError> {
         .args(["--epoch-ms", &config.epoch_ms.to_string()])
         .args(["--rpc-port", &config.rpc_port.to_string()])
         .args(["--validators", &config.validators.to_string()])
+        .args(config.optimistic.then_some("--optimistic"))
         .env(crate::config::PARAMS_VARIABLE, &context.config.params_dir)
         .stdin(Stdio::null())
         .stdout(log)

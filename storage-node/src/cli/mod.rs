@@ -31,6 +31,7 @@ pub mod channel;
 pub mod datacap;
 pub mod demo;
 pub mod devnet;
+pub mod dispute;
 pub mod error;
 pub mod explain;
 pub mod get;
@@ -85,6 +86,8 @@ pub enum Command {
     Channel(channel::Args),
     /// Bytes of verified deals: show, allow a notary, grant a client
     Datacap(datacap::Args),
+    /// Verify what an optimistic chain took unverified, and dispute what is wrong: watch, check, send
+    Dispute(dispute::Args),
     /// The prover alone, on files: seal, unseal, prove, verify
     Prover(prover::Args),
     /// A storage provider's life: init, run, status, withdraw, declare-fault, stop
@@ -126,6 +129,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Wallet(args) => wallet::run(args, &context).await,
         Command::Channel(args) => channel::run(args, &context).await,
         Command::Datacap(args) => datacap::run(args, &context).await,
+        Command::Dispute(args) => dispute::run(args, &context).await,
         Command::Prover(args) => prover::run(args, &context).await,
         Command::Provider(args) => provider::run(args, &context).await,
         Command::Devnet(args) => devnet::run(args, &context).await,

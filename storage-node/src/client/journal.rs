@@ -243,8 +243,12 @@ pub struct WalletLock(#[expect(dead_code, reason = "held for its lock")] File);
 impl WalletLock {
     /// Takes the lock, or says that somebody else has it.
     pub fn take(home: &Home) -> Result<Self, ClientError> {
-        let dir = home.client_dir();
-        create_private_dir(&dir).map_err(ClientError::file("create", &dir))?;
+        Self::take_in(&home.client_dir())
+    }
+
+    /// The same for another part of a home: the lock lies in `dir`, which is made.
+    pub fn take_in(dir: &Path) -> Result<Self, ClientError> {
+        create_private_dir(dir).map_err(ClientError::file("create", dir))?;
         let path = dir.join("lock");
         let file = File::options()
             .create(true)

@@ -1,6 +1,6 @@
-//! The worker's transactions: one account, several under way, each followed to its end.
+//! The worker's transactions (and a watcher's): one account, several under way, each followed to its end.
 //!
-//! Place: between [`super::worker`], which hands in messages, and the chain's pool. Spec: `chain.md` §20 (strictly
+//! Place: between [`super::worker`] or [`crate::watch`], which hand in messages, and the chain's pool. Spec: `chain.md` §20 (strictly
 //! sequential nonces), `consensus.md` §6.
 //!
 //! A nonce is given out once and belongs to its transaction until the chain has used it or the transaction can no longer
@@ -11,6 +11,7 @@
 //! Cost: one status query for each transaction under way and each new block.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 use chain_lite::account::{Address, TxId};
 use chain_lite::execute;
@@ -23,24 +24,24 @@ use crate::chain::{ChainClient, ChainError, TxStatus};
 /// Blocks that a transaction may wait. Short: a deadline's window is, and what is lost is decided anew.
 const LIFE_BLOCKS: u64 = 15;
 
-/// Sends the worker's messages.
-pub struct TxSender {
+/// Sends the worker's messages; `K` names what each is for.
+pub struct TxSender<K = OpKey> {
     chain: ChainClient,
     key: SigningKey,
     address: Address,
     next_nonce: u64,
     /// Nonces below `next_nonce` whose transactions can no longer be included.
     free: BTreeSet<u64>,
-    under_way: BTreeMap<u64, Sent>,
+    under_way: BTreeMap<u64, Sent<K>>,
 }
 
-struct Sent {
-    op: OpKey,
+struct Sent<K> {
+    op: K,
     tx: SignedTx,
     id: TxId,
 }
 
-impl TxSender {
+impl<K: Copy + Display> TxSender<K> {
     /// Starts from the chain's nonce. Call before the first picture of the chain is taken; see the front page.
     pub async fn new(chain: ChainClient, key: SigningKey) -> Result<Self, ChainError> {
         let address = Address::of(&key.verifying_key());
@@ -61,7 +62,7 @@ impl TxSender {
     }
 
     /// Signs and sends messages for `op`. `Some` if they came to their end at once: the pool refused them.
-    pub async fn submit(&mut self, op: OpKey, msgs: Vec<Message>, height: u64) -> Option<Outcome> {
+    pub async fn submit(&mut self, op: K, msgs: Vec<Message>, height: u64) -> Option<Outcome> {
         for attempt in 0..2 {
             let nonce = self.take_nonce();
             let mut tx = self.chain.tx(self.address, nonce, height, msgs.clone());
@@ -87,7 +88,7 @@ impl TxSender {
     }
 
     /// What has come to its end by now. The caller shows the machine a newer picture of the chain before it tells it.
-    pub async fn poll(&mut self, height: u64) -> Vec<(OpKey, Outcome)> {
+    pub async fn poll(&mut self, height: u64) -> Vec<(K, Outcome)> {
         let mut ended = Vec::new();
         let nonces: Vec<u64> = self.under_way.keys().copied().collect();
         for nonce in nonces {
@@ -115,7 +116,7 @@ impl TxSender {
     }
 
     /// A transaction that neither pool nor chain knows: send it again, or give it up when it is too old or its nonce is gone.
-    async fn chase(&self, sent: &Sent, height: u64) -> Option<(Outcome, bool)> {
+    async fn chase(&self, sent: &Sent<K>, height: u64) -> Option<(Outcome, bool)> {
         if height >= sent.tx.tx.valid_until_height {
             // It may have been included in the last block it was valid for, after we asked.
             return match self.chain.tx_status(&sent.id).await {

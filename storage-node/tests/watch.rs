@@ -1,0 +1,346 @@
+//! An optimistic devnet with real proofs: a provider stops proving and posts an old proof again; the chain takes it, the watcher —
+//! the real binary, killed with its case open and started again — disputes it, once. The provider is charged, the watcher paid,
+//! and the honest provider's posts are left alone.
+//!
+//! Cost: two PoRep proofs and some window proofs on 2 KiB sectors: a minute on two quiet cores.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chain_lite::account::ProviderId;
+use chain_lite::block::FinalBlock;
+use chain_lite::events::{Event, FaultReason};
+use chain_lite::message::Message;
+use chain_lite::sector::SectorState;
+use chain_lite::sector::dispute::PostId;
+use chain_lite::units::TokenAmount;
+use prover::{NoProgress, SectorSize};
+use serde_json::Value;
+use storage_node::chain::{ChainClient, PartitionView};
+use storage_node::config::{Config, Home};
+use storage_node::devnet::{Devnet, DevnetConfig};
+use storage_node::identity::Wallet;
+
+/// How long one wait may take: proofs of other tests may stand before ours on this machine.
+const PATIENCE: Duration = Duration::from_secs(600);
+const LOOK: Duration = Duration::from_millis(20);
+
+fn holdfast(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command.arg("--home").arg(home).arg("--json");
+    command
+}
+
+fn run(home: &Path, words: &[&str]) -> Output {
+    holdfast(home).args(words).output().expect("starts")
+}
+
+fn ask(home: &Path, words: &[&str]) -> Value {
+    let output = run(home, words);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words:?}: {said}");
+    serde_json::from_slice(&output.stdout).expect("stdout is one JSON value")
+}
+
+/// Looks until it finds.
+async fn wait<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "never came: {what}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// A running `holdfast dispute watch`, ended with the test whatever happens.
+struct Watching {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Watching {
+    fn start(home: &Path) -> Self {
+        let log = home.join("watch.log");
+        let open = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&log);
+        let child = holdfast(home)
+            .args(["dispute", "watch"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(open.expect("a log"))
+            .spawn()
+            .expect("starts");
+        Self { child, log }
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn kill(mut self) {
+        self.child.kill().expect("a child");
+        self.child.wait().expect("a child");
+    }
+
+    /// Asks it to end, as a service manager does, and gives its summary.
+    fn end(mut self) -> Value {
+        let asked = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status();
+        assert!(asked.expect("kill runs").success());
+        let mut text = String::new();
+        let mut stdout = self.child.stdout.take().expect("piped");
+        std::io::Read::read_to_string(&mut stdout, &mut text).expect("text");
+        assert!(
+            self.child.wait().expect("a child").success(),
+            "{}",
+            self.said()
+        );
+        serde_json::from_str(&text).expect("stdout is one JSON value")
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        // It may have ended long ago.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The provider's first partition with sectors.
+async fn partition(chain: &ChainClient, id: ProviderId) -> Option<PartitionView> {
+    let all = chain.deadlines(id).await.expect("reads");
+    all.into_iter().find(|view| !view.sectors.is_empty())
+}
+
+/// Any window proof of the provider that the chain took.
+async fn old_proof(chain: &ChainClient, id: ProviderId) -> Vec<u8> {
+    for height in (1..=chain.head().await.expect("reads").height).rev() {
+        let bytes = chain.block_bytes(height).await.expect("reads");
+        let block = FinalBlock::from_bytes(&bytes.expect("it is there")).expect("a block");
+        for signed in &block.block.body.txs {
+            for message in &signed.tx.msgs {
+                if let Message::SubmitPost {
+                    provider, proof, ..
+                } = message
+                    && *provider == id
+                {
+                    return proof.clone();
+                }
+            }
+        }
+    }
+    panic!("provider {id} never posted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tm_p21_a_watcher_process_disputes_a_wrong_post_once_through_a_kill() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let home = Home::new(dir.path().join("net"));
+    let config = Config::resolve(None, None, |name| std::env::var_os(name)).expect("a platform");
+    let settings = DevnetConfig {
+        providers: 2,
+        sector_size: SectorSize::Kib2,
+        epoch_ms: 100,
+        optimistic: true,
+        ..DevnetConfig::default()
+    };
+    let mut devnet = Devnet::start(&home, settings, &config.params_dir, Arc::new(NoProgress))
+        .await
+        .expect("starts");
+    let chain = devnet.chain().clone();
+    let file = dir.path().join("sample");
+    std::fs::write(&file, b"kept by two, until one of them stops").expect("writes");
+    let net = home.root().to_owned();
+    let stored = tokio::task::spawn_blocking(move || {
+        ask(
+            &net,
+            &["put", file.to_str().expect("text"), "-k", "1", "-m", "1"],
+        )
+    });
+    stored.await.expect("stored");
+
+    // The watcher has a home and some money of its own.
+    let own = dir.path().join("watcher");
+    let address = ask(&own, &["wallet", "new"])["address"].clone();
+    let address = address.as_str().expect("text").parse().expect("an address");
+    std::fs::copy(home.chain_url(), own.join("chain.url")).expect("copies");
+    let money = TokenAmount::from_tokens(10);
+    chain.faucet(&address, money).await.expect("given");
+
+    let places = devnet.providers();
+    let (cheat, honest) = (places[0].id, places[1].id);
+    for id in [cheat, honest] {
+        wait("an active sector", async || {
+            let view = partition(&chain, id).await?;
+            let active = view.sectors.iter().all(|s| s.state == SectorState::Active);
+            active.then_some(())
+        })
+        .await;
+    }
+    // Honest posts are taken unverified by now, and the watcher finds them sound.
+    let watching = Watching::start(&own);
+    let begin = chain.head().await.expect("reads").height;
+    chain
+        .wait_event(begin, |record| {
+            PostId::of(&record.event).is_some_and(|post| post.provider == honest)
+        })
+        .await
+        .expect("a post of the honest one");
+
+    // The cheat's machine is switched off, and its key posts an old proof.
+    devnet.stop_provider(0).await.expect("stops");
+    let worker = places[0].home.join("provider").join("worker.key");
+    let worker = Wallet::open(&worker, || None).expect("an own file");
+    let proof = old_proof(&chain, cheat).await;
+    let before = chain.head().await.expect("reads").height;
+    let posted = wait("an open window", async || {
+        let view = partition(&chain, cheat).await?;
+        let now = chain.head().await.expect("reads").epoch;
+        let open = view.open <= now.next() && now.next() < view.close && !view.posted;
+        if !open {
+            return None;
+        }
+        let message = Message::SubmitPost {
+            provider: cheat,
+            deadline: view.deadline,
+            partition: view.partition,
+            skipped: Vec::new(),
+            proof: proof.clone(),
+        };
+        let receipt = chain.execute(worker.signing_key(), vec![message]).await;
+        receipt.expect("an optimistic chain takes it");
+        Some(PostId {
+            provider: cheat,
+            deadline: view.deadline,
+            partition: view.partition,
+            close: view.close,
+        })
+    })
+    .await;
+
+    // Killed with its case in the book, and started again.
+    let book = own.join("watch");
+    wait("a case in the book", async || {
+        let entries = std::fs::read_dir(&book).ok()?;
+        let mut books = entries
+            .flatten()
+            .filter(|e| e.file_name().to_string_lossy().starts_with("book-"));
+        let length = books.next()?.metadata().ok()?.len();
+        // Without a case the book is a version, a height, a count and a checksum.
+        (length > 2 + 8 + 4 + 32).then_some(())
+    })
+    .await;
+    watching.kill();
+    let watching = Watching::start(&own);
+    let disputed = async {
+        chain
+            .wait_event(before, |record| {
+                matches!(record.event, Event::PostDisputed { .. })
+            })
+            .await
+    };
+    let disputed = tokio::time::timeout(PATIENCE, disputed).await;
+    let Ok(Some(record)) = disputed else {
+        panic!("never disputed: {}", watching.said());
+    };
+    let Event::PostDisputed {
+        provider,
+        deadline,
+        partition: index,
+        close,
+        disputer,
+        charged,
+        reward,
+    } = record.event
+    else {
+        unreachable!("that is what was waited for");
+    };
+    let found = PostId {
+        provider,
+        deadline,
+        partition: index,
+        close,
+    };
+    assert_eq!((found, disputer), (posted, address));
+    assert!(
+        charged.0 > 0 && reward.0 == charged.0 / 10,
+        "{charged} {reward}"
+    );
+
+    // Some blocks later it is still one announcement and one dispute, and the money is where it belongs.
+    let at = chain.head().await.expect("reads").height;
+    wait("blocks", async || {
+        (chain.head().await.expect("reads").height > at + 20).then_some(())
+    })
+    .await;
+    let account = chain.account(&address).await.expect("reads");
+    assert_eq!(
+        account.nonce,
+        2,
+        "an announcement and a dispute: {}",
+        watching.said()
+    );
+    assert_eq!(account.free.0, money.0 + reward.0);
+    let mut faulted = Vec::new();
+    let mut blocks = chain.subscribe_events(1);
+    while let Some(block) = blocks.recv().await {
+        for record in &block.events {
+            match record.event {
+                Event::SectorFaulted {
+                    provider,
+                    reason: FaultReason::Disputed,
+                    ..
+                } => faulted.push(provider),
+                Event::PostDisputed { provider, .. } => assert_eq!(provider, cheat),
+                _ => {}
+            }
+        }
+        if block.head.height > at {
+            break;
+        }
+    }
+    assert_eq!(faulted, [cheat], "nobody else's sector is disputed");
+
+    // The command of one post: it is gone by now, and an honest one verifies.
+    let check = |post: PostId| {
+        let own = dir.path().join("checker");
+        if !own.exists() {
+            ask(&own, &["wallet", "new"]);
+            std::fs::copy(home.chain_url(), own.join("chain.url")).expect("copies");
+        }
+        let output = run(&own, &["dispute", "check", &post.to_string()]);
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let gone = tokio::task::block_in_place(|| check(posted));
+    assert_eq!(gone.0, Some(3), "{}", gone.1);
+    assert!(gone.1.contains("no stored post"), "{}", gone.1);
+    let begin = chain.head().await.expect("reads").height;
+    let sound = chain
+        .wait_event(begin, |record| PostId::of(&record.event).is_some())
+        .await
+        .and_then(|record| PostId::of(&record.event))
+        .expect("an honest post");
+    // Provable one block later.
+    let verdict = wait("a verdict", async || {
+        let verdict = tokio::task::block_in_place(|| check(sound));
+        (verdict.0 != Some(3)).then_some(verdict)
+    })
+    .await;
+    assert_eq!(verdict.0, Some(0), "{}", verdict.1);
+
+    let summary = watching.end();
+    assert_eq!(summary["disputes"], 1, "{summary}");
+    assert_eq!(summary["open"], 0, "{summary}");
+    devnet.shutdown().await.expect("stops in order");
+}
