@@ -367,10 +367,13 @@ pub enum ChainError {
         /// What.
         what: Subject,
         /// Its value.
+        #[serde(with = "crate::events::decimal")]
         value: u128,
         /// Least allowed.
+        #[serde(with = "crate::events::decimal")]
         min: u128,
         /// Most allowed.
+        #[serde(with = "crate::events::decimal")]
         max: u128,
     },
     /// Code 12.
@@ -472,6 +475,31 @@ pub(crate) type Rule<T> = Result<T, Stop>;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::TxId;
+    use crate::execute::{Outcome, Receipt};
+
+    /// A receipt's outcome is flattened into its JSON, through which numbers of 128 bits do not come: they are text.
+    #[test]
+    fn a_refusal_of_any_size_comes_back_from_a_receipts_json() {
+        let receipt = Receipt {
+            tx: TxId([1; 32]),
+            fee: TokenAmount(2),
+            outcome: Outcome::Failed {
+                message: 0,
+                error: ChainError::OutOfBounds {
+                    what: Subject::DataCap,
+                    value: 3,
+                    min: 1,
+                    max: u128::MAX,
+                },
+            },
+        };
+        let text = serde_json::to_string(&receipt).expect("writes");
+        assert_eq!(
+            serde_json::from_str::<Receipt>(&text).expect("reads"),
+            receipt
+        );
+    }
 
     #[test]
     fn numbers_of_the_codes_are_pinned() {
