@@ -58,6 +58,8 @@ use crate::rpc::reads;
 pub const MAX_CASES: usize = 1024;
 /// Pause between looks at what is to do.
 const LOOK: Duration = Duration::from_millis(200);
+/// Pause after the node did not answer.
+const RETRY: Duration = Duration::from_secs(2);
 /// Blocks that a case rests after the chain or its pool refused a transaction of it.
 const REST_BLOCKS: u64 = 10;
 /// Blocks without a post after which the place in the chain is noted all the same.
@@ -206,6 +208,8 @@ pub struct Watcher {
     under_way: Vec<PostId>,
     /// The proven height below which a case rests.
     rests: BTreeMap<PostId, u64>,
+    /// Height of the proven state that showed the end of a case, the last one.
+    over_at: u64,
     summary: Summary,
     _lock: WalletLock,
 }
@@ -252,6 +256,7 @@ impl Watcher {
             path,
             under_way: Vec::new(),
             rests,
+            over_at: 0,
             summary: Summary::default(),
             _lock: lock,
         })
@@ -320,16 +325,19 @@ impl Watcher {
                 }
                 self.go_on(tell).await
             };
-            let proven = match step.await {
-                Ok(proven) => proven,
+            match step.await {
+                Ok(()) => {}
                 Err(error) if is_transient(&error) => {
                     tell(Told::Problem(error.to_string()));
-                    continue;
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = tokio::time::sleep(RETRY) => {}
+                    }
                 }
                 Err(error) => return Err(error),
-            };
-            // The news of its end comes with a block that was heard, or is the next one.
-            if until == Until::Settled && self.book.cases.is_empty() && heard >= proven {
+            }
+            // The news of a case's end comes with a block at or below the state that showed it.
+            if until == Until::Settled && self.book.cases.is_empty() && heard >= self.over_at {
                 break;
             }
         }
@@ -408,10 +416,10 @@ impl Watcher {
         }
     }
 
-    /// Takes every open case one step further, as the proven state says. Gives that state's height.
-    async fn go_on(&mut self, tell: &mut (dyn FnMut(Told) + Send)) -> Result<u64, WatchError> {
+    /// Takes every open case one step further, as the proven state says.
+    async fn go_on(&mut self, tell: &mut (dyn FnMut(Told) + Send)) -> Result<(), WatchError> {
         if self.book.cases.is_empty() {
-            return Ok(self.chain.read(reads::network).await?.height);
+            return Ok(());
         }
         let head = self.chain.node().head().await?.height;
         for (step, outcome) in self.sender.poll(head).await {
@@ -453,6 +461,7 @@ impl Watcher {
             if !there {
                 self.book.cases.retain(|open| open.post != case.post);
                 self.rests.remove(&case.post);
+                self.over_at = proven;
                 self.note()?;
                 tell(Told::Over(case.post));
                 continue;
@@ -489,7 +498,7 @@ impl Watcher {
                 }
             }
         }
-        Ok(proven)
+        Ok(())
     }
 
     fn note(&self) -> Result<(), WatchError> {
