@@ -160,11 +160,6 @@ fn validator_key(home: &Home) -> Result<Wallet, ValidatorError> {
     open_or_create(&home.root().join(VALIDATOR_FILE))
 }
 
-/// The key of a home that has one.
-pub fn existing_key(home: &Home) -> Result<Wallet, ValidatorError> {
-    Ok(Wallet::open(&home.root().join(VALIDATOR_FILE), || None)?)
-}
-
 /// This home's card: its key, made at first use, and where peers reach it; for transactions at `gossip`, or else on the same
 /// host at the port after the one for consensus.
 pub fn card(

@@ -280,3 +280,120 @@ fn money_goes_through_a_channel_and_every_refusal_is_clear() {
     let client = ask(payee, &["datacap", "show", &net.payer_address]);
     assert_eq!(client["may_store"], (64u64 << 10).to_string());
 }
+
+#[test]
+fn who_decides_is_changed_by_who_decides_now() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let net = setup(dir.path());
+    let payer = &net.payer;
+    let at = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
+    let key = payer.join("devnet").join("validator.key");
+    let validator = storage_node::identity::Wallet::open(&key, || None).expect("an own file");
+    let id = hex::encode(validator.address().0);
+    let key = key.to_str().expect("text");
+    let card = |power: u64| {
+        format!("{{\"id\":\"{id}\",\"power\":{power},\"address\":\"/ip4/127.0.0.1/tcp/1\"}}\n")
+    };
+    std::fs::write(at("cards"), card(7)).expect("writes");
+    std::fs::write(at("twice"), card(7) + &card(8)).expect("writes");
+    std::fs::write(at("none"), "").expect("writes");
+    std::fs::write(at("text"), "no card\n").expect("writes");
+
+    // Approved by a key that decides now, for this list and this change.
+    let wallet = payer.join("wallet.key");
+    let wallet = wallet.to_str().expect("text");
+    let approve = ["chain", "approve", "--validators"];
+    refused(
+        payer,
+        &[&approve[..], &[&at("cards"), "--key", wallet]].concat(),
+        4,
+        "no validator",
+    );
+    refused(
+        payer,
+        &[&approve[..], &[&at("cards")]].concat(),
+        3,
+        "validator.key",
+    );
+    refused(
+        payer,
+        &[&approve[..], &[&at("twice"), "--key", key]].concat(),
+        3,
+        "twice",
+    );
+    refused(
+        payer,
+        &[&approve[..], &[&at("none"), "--key", key]].concat(),
+        3,
+        "1 to",
+    );
+    refused(
+        payer,
+        &[&approve[..], &[&at("text"), "--key", key]].concat(),
+        3,
+        "text",
+    );
+    refused(
+        payer,
+        &[&approve[..], &[&at("absent"), "--key", key]].concat(),
+        3,
+        "absent",
+    );
+    let line = |list: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+        command
+            .arg("--home")
+            .arg(payer)
+            .args(approve)
+            .arg(at(list))
+            .args(["--key", key]);
+        let output = command.output().expect("starts");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        // The sentence about a chain that is believed from now on stands before it.
+        let text = String::from_utf8(output.stdout).expect("text");
+        text.lines().last().expect("an approval").to_owned() + "\n"
+    };
+    std::fs::write(at("approvals"), line("cards")).expect("writes");
+    let set = |list: &str, approvals: &str| {
+        let list = at(list);
+        let approvals = at(approvals);
+        [
+            "chain",
+            "set-validators",
+            "--validators",
+            &list,
+            "--approvals",
+            &approvals,
+        ]
+        .map(str::to_owned)
+    };
+    let words = |line: &[String; 6]| line.clone();
+    let refuse = |list: &str, approvals: &str, code: i32, says: &str| {
+        let line = words(&set(list, approvals));
+        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        refused(payer, &line, code, says);
+    };
+    refuse("cards", "none", 4, "0 of 1 votes");
+    refuse("cards", "text", 3, "text");
+    std::fs::write(at("other"), card(9)).expect("writes");
+    refuse("other", "approvals", 4, "not for this list");
+
+    let line_of = words(&set("cards", "approvals"));
+    let line_of: Vec<&str> = line_of.iter().map(String::as_str).collect();
+    let changed = killed_and_again(payer, &line_of);
+    assert_eq!(
+        (&changed["number"], &changed["validators"]),
+        (&0.into(), &1.into())
+    );
+    refuse("cards", "approvals", 4, "change 0, and the next one is 1");
+    // The chain goes on with the new set, and that set approves the next change.
+    std::fs::write(at("approvals"), line("other")).expect("writes");
+    refuse("other", "none", 4, "0 of 7 votes");
+    let line_of = words(&set("other", "approvals"));
+    let line_of: Vec<&str> = line_of.iter().map(String::as_str).collect();
+    assert_eq!(ask(payer, &line_of)["of"], 7);
+}

@@ -331,24 +331,23 @@ fn a_chain_of_one_embedded_validator_becomes_a_chain_of_four_in_its_folder() {
     let file = folder.path().join("cards");
     std::fs::write(&file, cards).expect("writes");
     let (file, net) = (text(&file), text(&folder.path().join("net")));
-    let url = std::fs::read_to_string(owner.join("chain.url")).expect("an address");
-    let url = url.trim();
-    said(&run(&owner, &["chain", "invite", &file, "--out", &net]));
-    // Who has no vote approves nothing, and a change that nobody approved is refused.
-    let output = run(&homes[1], &["--chain", url, "chain", "approve", &file]);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.code() == Some(4) && errors.contains("no vote"),
-        "{errors}"
-    );
-    let approval = said(&run(&first, &["--chain", url, "chain", "approve", &file]));
-    let approvals = folder.path().join("approvals");
+    said(&run(
+        &owner,
+        &["chain", "invite", "--validators", &file, "--out", &net],
+    ));
+    let key = text(&first.join("validator.key"));
+    let words = ["chain", "approve", "--validators", &file, "--key", &key];
+    let approval = said(&run(&owner, &words));
+    // The sentence about a chain that is believed from now on stands before it.
+    let approval = approval.lines().last().expect("an approval");
+    let approvals = text(&folder.path().join("approvals"));
     std::fs::write(&approvals, approval).expect("writes");
+    let words = ["chain", "set-validators", "--validators", &file];
     let told = said(&run(
         &owner,
-        &["chain", "set-validators", &text(&approvals)],
+        &[&words[..], &["--approvals", &approvals]].concat(),
     ));
-    assert!(told.contains("4 decide"), "{told}");
+    assert!(told.contains("4 validators decide"), "{told}");
     // The embedded engine has no quorum any more and says so.
     wait("the end of the embedded engine", || {
         solo.0.try_wait().expect("is ours")

@@ -6,8 +6,8 @@
 //! * `status` says where the chain is, and what its last epochs minted and burnt;
 //! * `explain-reward` and `issuance` say where money comes from and goes to, epoch by epoch ([`super::explain`]);
 //! * `snapshot` carries the state without the blocks, see [`super::snapshot`].
-//! * `card`, `init`, `join`, `run`, `validators` are [`super::validator`]'s, `approve`, `set-validators`, `invite`
-//!   [`super::governance`]'s, in binaries with feature `bft`.
+//! * `approve` and `set-validators` change who decides blocks ([`super::governance`]);
+//! * `card`, `init`, `join`, `run`, `invite`, `validators` are [`super::validator`]'s, in binaries with feature `bft`.
 //!
 //! An export is written beside its name and renamed when it is complete and synced, so a half one is never mistaken for
 //! a whole one.
@@ -49,6 +49,10 @@ enum Action {
     Issuance(super::explain::IssuanceArgs),
     /// Carry a chain's state in one file, to join without its history
     Snapshot(super::snapshot::Args),
+    /// With a validator's key: approve a new list of validators
+    Approve(super::governance::ApproveArgs),
+    /// Send a new list of validators that more than two thirds of the present votes approve
+    SetValidators(super::governance::SetArgs),
     /// Make this validator's key and print its card, for the network's founder
     #[cfg(feature = "bft")]
     Card(super::validator::CardArgs),
@@ -64,15 +68,9 @@ enum Action {
     /// List who decides the next block
     #[cfg(feature = "bft")]
     Validators,
-    /// Approve other validators with this validator's key; prints a line for `set-validators`
-    #[cfg(feature = "bft")]
-    Approve(super::governance::ApproveArgs),
-    /// Change the validators, once more than two thirds of the votes have approved
-    #[cfg(feature = "bft")]
-    SetValidators(super::governance::SetArgs),
     /// Write network.json of a running chain, for those who join it
     #[cfg(feature = "bft")]
-    Invite(super::governance::InviteArgs),
+    Invite(super::validator::InviteArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -110,6 +108,8 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         Action::ExplainReward(args) => super::explain::reward(args, context),
         Action::Issuance(args) => super::explain::issuance(args, context),
         Action::Snapshot(args) => super::snapshot::run(args, context),
+        Action::Approve(args) => super::governance::approve(&args, context).await,
+        Action::SetValidators(args) => super::governance::set_validators(&args, context).await,
         #[cfg(feature = "bft")]
         Action::Card(args) => super::validator::card(&args, context),
         #[cfg(feature = "bft")]
@@ -121,11 +121,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         #[cfg(feature = "bft")]
         Action::Validators => super::validator::validators(context).await,
         #[cfg(feature = "bft")]
-        Action::Approve(args) => super::governance::approve(args, context).await,
-        #[cfg(feature = "bft")]
-        Action::SetValidators(args) => super::governance::set_validators(args, context).await,
-        #[cfg(feature = "bft")]
-        Action::Invite(args) => super::governance::invite(args, context).await,
+        Action::Invite(args) => super::validator::invite(args, context).await,
     }
 }
 

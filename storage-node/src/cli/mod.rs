@@ -35,7 +35,6 @@ pub mod dispute;
 pub mod error;
 pub mod explain;
 pub mod get;
-#[cfg(feature = "bft")]
 mod governance;
 pub mod ls;
 pub mod output;

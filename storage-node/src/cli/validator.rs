@@ -17,6 +17,8 @@ use chain_lite_bft::app::Timing;
 use prover::SectorSize;
 use serde::Serialize;
 
+use super::account::connect_proven;
+use super::args::TrustArgs;
 use super::output::BarProgress;
 use super::{Class, CliError, Context};
 use crate::chain::gossip::{HostPort, Peer};
@@ -75,6 +77,19 @@ pub struct JoinArgs {
     /// The founder's beacon.key; validators need it, followers do not
     #[arg(long, value_name = "FILE")]
     beacon_key: Option<PathBuf>,
+}
+
+/// Arguments of `chain invite`.
+#[derive(Debug, clap::Args)]
+pub struct InviteArgs {
+    /// File with every validator's card, one per line
+    #[arg(long, value_name = "FILE")]
+    validators: PathBuf,
+    /// Folder for network.json
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Arguments of `chain run`.
@@ -187,14 +202,11 @@ pub async fn init(args: InitArgs, context: &Context) -> Result<(), CliError> {
     })
 }
 
-pub(super) fn read_cards(path: &Path) -> Result<Vec<Card>, CliError> {
-    let text = std::fs::read_to_string(path).map_err(|e| CliError::io("cannot read", path, &e))?;
-    let lines = text.lines().filter(|line| !line.trim().is_empty());
-    let cards: Result<Vec<Card>, _> = lines.map(serde_json::from_str).collect();
-    cards.map_err(|error| {
-        CliError::new(Class::Input, format!("{}: {error}", path.display()))
-            .hint("gather the lines that `holdfast chain card` prints at every validator")
-    })
+fn read_cards(path: &Path) -> Result<Vec<Card>, CliError> {
+    super::governance::lines(
+        path,
+        "the lines that `holdfast chain card` prints at every validator",
+    )
 }
 
 /// `chain join`.
@@ -210,6 +222,34 @@ pub fn join(args: &JoinArgs, context: &Context) -> Result<(), CliError> {
             "joined chain {} as a follower ({} is none of its validators); start it with `holdfast chain run`",
             j.chain_id, j.id
         ),
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct Invited {
+    chain_id: chain_lite::account::ChainId,
+    network: PathBuf,
+}
+
+/// `chain invite`.
+pub async fn invite(args: InviteArgs, context: &Context) -> Result<(), CliError> {
+    let cards = read_cards(&args.validators)?;
+    // Settles which chain this is; the genesis hashes to its id.
+    let chain = connect_proven(context, &args.trust).await?;
+    let genesis = chain.node().genesis().await?;
+    let failed = |error: std::io::Error| CliError::io("cannot create", &args.out, &error);
+    crate::identity::create_private_dir(&args.out).map_err(failed)?;
+    let network = validator::invite(&args.out, cards, genesis)?;
+    let invited = Invited {
+        chain_id: network.genesis.chain_id(),
+        network: args.out.join("network.json"),
+    };
+    context.out.result(&invited, |i| {
+        format!(
+            "wrote {} of chain {}\ngive it to every operator; validators also need the network's beacon.key, over a private way",
+            i.network.display(),
+            i.chain_id
+        )
     })
 }
 
