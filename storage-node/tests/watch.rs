@@ -1,6 +1,7 @@
 //! An optimistic devnet with real proofs: a provider stops proving and posts an old proof again; the chain takes it, the watcher —
 //! the real binary, killed with its case open and started again — disputes it, once. The provider is charged, the watcher paid,
-//! and the honest provider's posts are left alone.
+//! and the honest provider's posts are left alone. The deals are verified ones, so that their sectors' power and pledges are
+//! seen with real proofs too.
 //!
 //! Cost: two PoRep proofs and some window proofs on 2 KiB sectors: a minute on two quiet cores.
 
@@ -13,8 +14,8 @@ use chain_lite::account::ProviderId;
 use chain_lite::block::FinalBlock;
 use chain_lite::events::{Event, FaultReason};
 use chain_lite::message::Message;
-use chain_lite::sector::SectorState;
 use chain_lite::sector::dispute::PostId;
+use chain_lite::sector::{SectorLeaf, SectorState};
 use chain_lite::units::TokenAmount;
 use prover::{NoProgress, SectorSize};
 use serde_json::Value;
@@ -160,12 +161,22 @@ async fn tm_p21_a_watcher_process_disputes_a_wrong_post_once_through_a_kill() {
     std::fs::write(&file, b"kept by two, until one of them stops").expect("writes");
     let net = home.root().to_owned();
     let stored = tokio::task::spawn_blocking(move || {
-        ask(
-            &net,
-            &["put", file.to_str().expect("text"), "-k", "1", "-m", "1"],
-        )
+        let put = ["put", file.to_str().expect("text"), "-k", "1", "-m", "1"];
+        let verified = [&put[..], &["--verified"]].concat();
+        let short = run(&net, &verified);
+        assert_eq!(short.status.code(), Some(4), "no DataCap yet");
+        // On a devnet the home's wallet is the root key; here it is notary and client as well.
+        let own = ask(&net, &["wallet", "address"])["address"].clone();
+        let own = own.as_str().expect("text").to_owned();
+        ask(&net, &["datacap", "allow", &own, "1MiB"]);
+        ask(&net, &["datacap", "grant", &own, "8KiB"]);
+        ask(&net, &verified);
+        ask(&net, &["datacap", "show"])
     });
-    stored.await.expect("stored");
+    let left = stored.await.expect("stored");
+    let held = left["may_store"].as_str().expect("text");
+    let held: u64 = held.parse().expect("a number");
+    assert!(held < 8 << 10, "nothing was taken: {left}");
 
     // The watcher has a home and some money of its own.
     let own = dir.path().join("watcher");
@@ -184,6 +195,16 @@ async fn tm_p21_a_watcher_process_disputes_a_wrong_post_once_through_a_kill() {
             active.then_some(())
         })
         .await;
+    }
+    for id in [cheat, honest] {
+        let sectors = chain.sectors(id).await.expect("reads");
+        let SectorLeaf::Committed(sector) = &sectors[0].leaf else {
+            panic!("no committed sector: {sectors:?}");
+        };
+        assert!(
+            sector.power.0 > 2048,
+            "verified bytes count more: {sector:?}"
+        );
     }
     // Honest posts are taken unverified by now, and the watcher finds them sound.
     let watching = Watching::start(&own);
@@ -204,7 +225,8 @@ async fn tm_p21_a_watcher_process_disputes_a_wrong_post_once_through_a_kill() {
     let posted = wait("an open window", async || {
         let view = partition(&chain, cheat).await?;
         let now = chain.head().await.expect("reads").epoch;
-        let open = view.open <= now.next() && now.next() < view.close && !view.posted;
+        // Early enough in the window, whatever this machine is busy with.
+        let open = view.open <= now.next() && now.0 + 10 < view.close.0 && !view.posted;
         if !open {
             return None;
         }

@@ -107,6 +107,7 @@ async fn put_file(home: &str, chain_url: &str, file: &str) -> Value {
         duration: None,
         max_price_per_gib: None,
         again: false,
+        verified: false,
     };
     let begin = Instant::now();
     let stored = put(client, request, Arc::new(|_| ()))

@@ -20,6 +20,7 @@ use std::time::Duration;
 use borsh::{BorshDeserialize, BorshSerialize};
 use chain_lite::account::{Address, ChainId, DealId, ProviderId, TxId};
 use chain_lite::codec;
+use chain_lite::datacap::DataCap;
 use chain_lite::events::EventRecord;
 use chain_lite::execute::Receipt;
 use chain_lite::genesis::Genesis;
@@ -195,6 +196,11 @@ impl ChainClient {
     /// Money, nonce and escrow of an account; zeros for one that never had any.
     pub async fn account(&self, address: &Address) -> Result<AccountView, ChainError> {
         self.call("hf_account", rpc_params![address]).await
+    }
+
+    /// What an account may grant and may store as verified deals.
+    pub async fn datacap(&self, address: &Address) -> Result<DataCap, ChainError> {
+        self.call("hf_datacap", rpc_params![address]).await
     }
 
     /// One provider.

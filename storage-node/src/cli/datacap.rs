@@ -5,16 +5,16 @@
 
 use chain_lite::account::Address;
 use chain_lite::message::Message;
-use chain_lite::query;
 use chain_lite::units::StoragePower;
 use serde::Serialize;
 
-use super::account::{connect_proven, open_wallet, proven, send_once, wallet_and_chain};
+use super::account::{connect_proven, is_left, open_wallet, proven, send_once, wallet_and_chain};
 use super::args::{WhoArgs, parse_bytes};
 use super::output::human_bytes;
 use super::{Class, CliError, Context};
 use crate::chain::proven::ProvenChain;
 use crate::identity::Wallet;
+use crate::rpc::reads;
 
 /// Arguments of `datacap`.
 #[derive(Debug, clap::Args)]
@@ -70,6 +70,9 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
             let bytes = StoragePower(bytes.into());
             let (wallet, chain) = wallet_and_chain(context, &who).await?;
             let message = Message::GrantDataCap { client, bytes };
+            if !is_left(context, &chain, &message)? {
+                require_allowance(&chain, &wallet, bytes).await?;
+            }
             send(context, &chain, &wallet, client, bytes, message).await
         }
     }
@@ -84,6 +87,26 @@ fn require_root(chain: &ProvenChain, wallet: &Wallet) -> Result<(), CliError> {
         None => "this chain has no DataCap: its genesis names no root key".to_owned(),
     };
     Err(CliError::new(Class::Refused, text).hint("use the home that has the root key"))
+}
+
+async fn require_allowance(
+    chain: &ProvenChain,
+    wallet: &Wallet,
+    bytes: StoragePower,
+) -> Result<(), CliError> {
+    let address = wallet.address();
+    let own = chain.read(|state| reads::datacap(state, &address)).await;
+    let own = own.map_err(proven)?.allowance;
+    if bytes <= own {
+        return Ok(());
+    }
+    let text = format!(
+        "this account may grant {} of DataCap, not {}",
+        power(own),
+        power(bytes)
+    );
+    Err(CliError::new(Class::Refused, text)
+        .hint("the root key lets notaries grant more: `holdfast datacap allow`"))
 }
 
 #[derive(Debug, Serialize)]
@@ -103,7 +126,7 @@ async fn show(context: &Context, who: &WhoArgs, of: Option<Address>) -> Result<(
     };
     let chain = connect_proven(context, &who.trust).await?;
     let cap = chain
-        .read(|state| Ok(query::datacap(state, &address)?))
+        .read(|state| reads::datacap(state, &address))
         .await
         .map_err(proven)?;
     let shown = Shown {

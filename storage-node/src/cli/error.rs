@@ -232,6 +232,10 @@ impl From<ClientError> for CliError {
                 Class::Refused,
                 "send money to `holdfast wallet address`; on a devnet: `holdfast wallet faucet`",
             ),
+            ClientError::DataCap { .. } => (
+                Class::Refused,
+                "ask a notary for more (`holdfast datacap show`), or put it without --verified",
+            ),
             ClientError::Chain(ChainFailure::Unreachable(_)) => (
                 Class::Unreachable,
                 "start it with `holdfast devnet up`, or name another with --chain ws://HOST:PORT",

@@ -39,6 +39,9 @@ pub struct Args {
     /// Store another copy even if this very file is stored already
     #[arg(long)]
     again: bool,
+    /// Take the pieces' padded bytes from this account's DataCap: providers earn more for such deals
+    #[arg(long)]
+    verified: bool,
     #[command(flatten)]
     keys: KeyArgs,
     #[command(flatten)]
@@ -58,6 +61,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         duration: args.epochs.map(EpochCount),
         max_price_per_gib: args.max_price,
         again: args.again,
+        verified: args.verified,
     };
     drop(probe);
     let client = connect(context, &args.keys, &args.trust).await?;

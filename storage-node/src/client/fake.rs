@@ -13,7 +13,7 @@ use chain_lite::codec;
 use chain_lite::deal::{Deal, DealStatus};
 use chain_lite::message::{Message, SignedProposal, SignedTx, Tx, sign};
 use chain_lite::params::ChainParams;
-use chain_lite::units::{Epoch, EpochCount, TokenAmount};
+use chain_lite::units::{Epoch, EpochCount, StoragePower, TokenAmount};
 use ed25519_dalek::SigningKey;
 use prover::piece::inclusion::LeafProof;
 use prover::{CommP, PaddedPieceSize, PieceInfo, SectorSize};
@@ -90,6 +90,8 @@ pub(crate) struct World {
     /// Calls left before the process "dies": every later call fails.
     pub fuse: Option<i64>,
     pub pauses: u64,
+    /// Bytes of verified deals that the client may publish.
+    pub datacap: u128,
 }
 
 /// A handle on the world; one for the chain, one for the network.
@@ -134,6 +136,7 @@ impl Fake {
             executed: BTreeSet::new(),
             fuse: None,
             pauses: 0,
+            datacap: 0,
         })))
     }
 
@@ -286,6 +289,10 @@ impl Chain for Fake {
 
     async fn collateral(&self, padded: u64) -> Result<TokenAmount, ChainFailure> {
         Ok(TokenAmount(u128::from(padded)))
+    }
+
+    async fn datacap(&self, _of: &Address) -> Result<StoragePower, ChainFailure> {
+        Ok(StoragePower(self.world().datacap))
     }
 
     async fn deadlines(&self, _of: ProviderId) -> Result<Vec<PartitionView>, ChainFailure> {

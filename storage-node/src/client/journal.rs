@@ -7,6 +7,7 @@
 //!                              /d-000000  one record per segment: roots, signed proposals, acknowledgements, stored?
 //!                              /manifest  the sealed manifest, once all segments are stored
 //!                              /m-000000  one record per part of the manifest
+//!                              /verified  only where the deals are verified ones: written before the head
 //!                              /done      object id and cost: the put is complete
 //!                              /staged-…  shards on their way (not part of the journal: coded anew after a crash)
 //! record = borsh value ‖ BLAKE3 of it, 32 bytes
@@ -301,10 +302,18 @@ impl Journal {
         home.client_dir().join("puts")
     }
 
-    /// Starts a journal: afterwards the put can be resumed.
-    pub fn create(home: &Home, file_tag: FileTag, head: &Head) -> Result<Self, ClientError> {
+    /// Starts a journal: afterwards the put can be resumed. `verified`: its deals are verified ones.
+    pub fn create(
+        home: &Home,
+        file_tag: FileTag,
+        head: &Head,
+        verified: bool,
+    ) -> Result<Self, ClientError> {
         let journal = Self::at(home, file_tag);
         create_private_dir(&journal.dir).map_err(ClientError::file("create", &journal.dir))?;
+        if verified {
+            journal.write("verified", &VERSION)?;
+        }
         journal.write("head", head)?;
         sync_dir(&Self::root(home))?;
         Ok(journal)
@@ -348,6 +357,11 @@ impl Journal {
     /// The tag that links the put's deals.
     pub fn file_tag(&self) -> FileTag {
         self.file_tag
+    }
+
+    /// Whether the put's deals are verified ones.
+    pub fn verified(&self) -> Result<bool, ClientError> {
+        Ok(self.read::<u16>("verified")?.is_some())
     }
 
     /// Where shards are staged.
@@ -563,7 +577,7 @@ mod tests {
     fn a_journal_comes_back_and_unfinished_folders_are_ignored() {
         let dir = tempfile::tempdir().expect("a folder");
         let home = Home::new(dir.path());
-        let journal = Journal::create(&home, FileTag([1; 16]), &head()).expect("creates");
+        let journal = Journal::create(&home, FileTag([1; 16]), &head(), false).expect("creates");
         assert!(journal.done().expect("reads").is_none());
         std::fs::create_dir(Journal::root(&home).join("00".repeat(16))).expect("an empty folder");
         std::fs::create_dir(Journal::root(&home).join("unrelated")).expect("a foreign folder");
@@ -583,7 +597,7 @@ mod tests {
     fn damage_is_named_never_guessed_around() {
         let dir = tempfile::tempdir().expect("a folder");
         let home = Home::new(dir.path());
-        let journal = Journal::create(&home, FileTag([1; 16]), &head()).expect("creates");
+        let journal = Journal::create(&home, FileTag([1; 16]), &head(), false).expect("creates");
         let path = journal.dir().join("head");
         let good = std::fs::read(&path).expect("reads");
         for at in [0, good.len() / 2, good.len() - 1] {

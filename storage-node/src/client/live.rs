@@ -13,7 +13,7 @@ use chain_lite::message::{Message, SignedTx, sign};
 use chain_lite::params::ChainParams;
 use chain_lite::possession::beacon_of;
 use chain_lite::state::{key, read};
-use chain_lite::units::{Epoch, TokenAmount};
+use chain_lite::units::{Epoch, StoragePower, TokenAmount};
 use prover::CommP;
 use retrieval::fetch::{Fetch, FetchRequest, Unit};
 use retrieval::push::{PutSource, put};
@@ -173,6 +173,11 @@ impl Chain for ProvenChain {
             .await
             .map_err(disbelief)?;
         Ok(quote.deal_collateral)
+    }
+
+    async fn datacap(&self, of: &Address) -> Result<StoragePower, ChainFailure> {
+        let cap = self.read(|state| reads::datacap(state, of)).await;
+        Ok(cap.map_err(disbelief)?.held)
     }
 
     async fn deadlines(&self, provider: ProviderId) -> Result<Vec<PartitionView>, ChainFailure> {

@@ -31,7 +31,7 @@ use chain_lite::account::{Address, ChainId, DealId, NetKey, ProviderId, TxId};
 use chain_lite::deal::Deal;
 use chain_lite::message::{Message, SignedTx};
 use chain_lite::params::ChainParams;
-use chain_lite::units::{Epoch, TokenAmount};
+use chain_lite::units::{Epoch, StoragePower, TokenAmount};
 use prover::{CommP, SectorSize};
 use retrieval::fetch::{FetchRequest, Unit};
 use retrieval::verify::ReadAt;
@@ -197,6 +197,11 @@ pub trait Chain: Clone + Send + Sync + 'static {
         &self,
         padded: u64,
     ) -> impl Future<Output = Result<TokenAmount, ChainFailure>> + Send;
+    /// Bytes of verified deals that an account may still publish.
+    fn datacap(
+        &self,
+        of: &Address,
+    ) -> impl Future<Output = Result<StoragePower, ChainFailure>> + Send;
     /// A provider's partitions and when each is proven next.
     fn deadlines(
         &self,
@@ -306,6 +311,16 @@ pub enum ClientError {
         need: TokenAmount,
         /// Free money.
         have: TokenAmount,
+    },
+    /// Not enough DataCap for verified deals.
+    #[error(
+        "verified deals of {} padded bytes are more than the {} bytes of DataCap that this account holds", .need.0, .have.0
+    )]
+    DataCap {
+        /// What the unpublished deals of the put take.
+        need: StoragePower,
+        /// What the account holds.
+        have: StoragePower,
     },
     /// The chain did not answer or said no.
     #[error(transparent)]

@@ -60,6 +60,7 @@ impl Desk {
             duration: Some(EpochCount(600)),
             max_price_per_gib: None,
             again: false,
+            verified: false,
         }
     }
 
@@ -488,6 +489,7 @@ async fn the_same_file_again_is_found_and_another_copy_is_a_choice() {
     assert_eq!(fake.world().deals.len() as u64, first.deals);
     let request = PutRequest {
         again: true,
+        verified: false,
         ..desk.request(2, 2)
     };
     let third = put(fake.client(&desk.home()), request, Arc::new(|_| ()))
@@ -1353,4 +1355,52 @@ async fn another_chain_knows_nothing_of_this_ones_puts() {
     let first = desk.put(&fake, 2, 2).await.expect("the first goes on");
     assert!(first.resumed);
     assert_charged_once(&fake, &first);
+}
+
+#[tokio::test]
+async fn a_verified_put_takes_datacap_or_sends_nothing() {
+    let fake = Fake::new(&[Honest; 4]);
+    let desk = Desk::new(3_000);
+    let verified = PutRequest {
+        verified: true,
+        ..desk.request(2, 2)
+    };
+    let ask = async || {
+        put(
+            fake.client(&desk.home()),
+            verified.clone(),
+            Arc::new(|_| ()),
+        )
+        .await
+    };
+    let short = ask().await.expect_err("there is none");
+    let ClientError::DataCap { need, have } = short else {
+        panic!("refused for another reason: {short}");
+    };
+    assert_eq!(have.0, 0);
+    assert!(fake.world().executed.is_empty() && fake.world().deals.is_empty());
+
+    // Exactly enough; and the put that was refused goes on.
+    fake.world().datacap = need.0;
+    let stored = ask().await.expect("stored");
+    let taken: u64 = {
+        let world = fake.world();
+        assert!(world.deals.values().all(|deal| deal.proposal.verified));
+        let sizes = world.deals.values().map(|d| d.proposal.piece_size.bytes());
+        sizes.sum()
+    };
+    assert_eq!(u128::from(taken), need.0);
+    desk.assert_restores(&fake, &stored).await;
+
+    // Stored is stored: without the flag nothing is done again. Another file without it has ordinary deals.
+    assert!(desk.put(&fake, 2, 2).await.expect("known").already);
+    let other = Desk::new(2_000);
+    other.put(&fake, 2, 2).await.expect("stored");
+    let ordinary = fake
+        .world()
+        .deals
+        .values()
+        .filter(|d| !d.proposal.verified)
+        .count();
+    assert!(ordinary >= 8, "{ordinary}");
 }

@@ -272,6 +272,7 @@ async fn put_file(
         duration: None,
         max_price_per_gib: None,
         again: false,
+        verified: false,
     };
     let say = out.clone();
     let hear = move |event: PutEvent| match event {

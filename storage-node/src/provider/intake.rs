@@ -27,7 +27,7 @@ use chain_lite::account::{Address, Blake3Root, DealId};
 use chain_lite::codec;
 use chain_lite::message::{DealProposal, SignedProposal};
 use chain_lite::params::ChainParams;
-use chain_lite::units::{Epoch, TokenAmount};
+use chain_lite::units::{Epoch, StoragePower, TokenAmount};
 use ed25519_dalek::SigningKey;
 use prover::piece::inclusion::LeafProof;
 use prover::{CommP, PaddedPieceSize, PieceInfo};
@@ -57,8 +57,9 @@ pub trait Market: Send + Sync {
     fn now(&self) -> Epoch;
     /// The rules' numbers.
     fn params(&self) -> &ChainParams;
-    /// Unlocked escrow of a client and of ourselves, and the chain's least collateral for a piece of this padded size.
-    fn funds(&self, client: &Address, piece_bytes: u64) -> Result<Funds, String>;
+    /// The money behind an offer: unlocked escrow of its client and of ourselves, the chain's least collateral for its piece.
+    /// `full`: pledges are those of sectors full of verified deals.
+    fn funds(&self, proposal: &DealProposal, full: bool) -> Result<Funds, String>;
     /// Our escrow is short: asks for more. False if none will come.
     fn fill_escrow(&self) -> bool;
 }
@@ -76,6 +77,8 @@ pub struct Funds {
     pub pledges: TokenAmount,
     /// What we can put up for them, the owner's account included where it may be used.
     pub for_pledges: TokenAmount,
+    /// Bytes of verified deals that the client may still publish.
+    pub verified: StoragePower,
 }
 
 /// Bounds of what one provider takes in.
@@ -160,6 +163,7 @@ struct Held {
     padded: u64,
     cost: u128,
     collateral: u128,
+    verified: bool,
     published: bool,
 }
 
@@ -272,6 +276,11 @@ impl Store {
         TokenAmount(self.inner.promised())
     }
 
+    /// Whether a verified deal is here: its sector pledges more (`chain.md` §8).
+    pub fn keeps_verified(&self) -> bool {
+        self.inner.read().keeps_verified()
+    }
+
     /// The terms of this moment.
     pub fn ask(&self) -> Ask {
         self.inner.ask()
@@ -309,6 +318,7 @@ impl Index {
                 padded: record.piece.size.bytes(),
                 cost: cost_of(record),
                 collateral: collateral_of(record),
+                verified: is_verified(record),
                 published,
             },
         );
@@ -327,6 +337,10 @@ impl Index {
         self.pieces.remove(&held.root);
         self.by_commp.remove(&comm_p);
         Some(held.root)
+    }
+
+    fn keeps_verified(&self) -> bool {
+        self.deals.values().any(|held| held.verified)
     }
 
     /// What a client has here that no chain secures yet.
@@ -396,15 +410,13 @@ impl Inner {
         loop {
             // Before the chain is asked: what is published meanwhile then counts twice, never not at all.
             let others = self.promised().saturating_sub(reservation.collateral);
-            let mut funds = self
-                .market
-                .funds(&proposal.client, proposal.piece_size.bytes())
-                .map_err(|reason| {
-                    tracing::warn!(%reason, "cannot ask the chain about an offer");
-                    Refusal::Busy {
-                        retry_after_ms: 1000,
-                    }
-                })?;
+            let full = proposal.verified || self.read().keeps_verified();
+            let mut funds = self.market.funds(proposal, full).map_err(|reason| {
+                tracing::warn!(%reason, "cannot ask the chain about an offer");
+                Refusal::Busy {
+                    retry_after_ms: 1000,
+                }
+            })?;
             funds.client = TokenAmount(funds.client.0.saturating_sub(reservation.promised));
             funds.provider = TokenAmount(funds.provider.0.saturating_sub(others));
             judge_funds(proposal, &funds, self.limits.collateral_multiple)
@@ -555,8 +567,8 @@ pub fn judge_terms(
             proposal.price
         ));
     }
-    if proposal.verified {
-        return Err("verified deals are not offered on this network".to_owned());
+    if proposal.verified && params.datacap_root.is_none() {
+        return Err("this chain has no verified deals".to_owned());
     }
     if proposal.label.len() > chain_lite::message::MAX_LABEL_BYTES {
         return Err("the label is too long".to_owned());
@@ -620,6 +632,13 @@ pub fn judge_funds(proposal: &DealProposal, funds: &Funds, multiple: u128) -> Re
     if collateral > funds.least_collateral.0.saturating_mul(multiple).max(1) {
         return Err(format!(
             "the collateral {collateral} is above what this provider puts up, {multiple} times the chain's least"
+        ));
+    }
+    if proposal.verified && funds.verified.0 < proposal.piece_size.bytes().into() {
+        return Err(format!(
+            "a verified piece of {} padded bytes is more than the client's DataCap of {} bytes",
+            proposal.piece_size.bytes(),
+            funds.verified.0
         ));
     }
     if funds.pledges > funds.for_pledges {
@@ -739,6 +758,11 @@ impl PieceStore for Store {
 fn collateral_of(record: &DealRecord) -> u128 {
     codec::decode::<SignedProposal>(&record.proposal, MAX_PROPOSAL_BYTES)
         .map_or(0, |signed| signed.proposal.provider_collateral.0)
+}
+
+fn is_verified(record: &DealRecord) -> bool {
+    codec::decode::<SignedProposal>(&record.proposal, MAX_PROPOSAL_BYTES)
+        .is_ok_and(|signed| signed.proposal.verified)
 }
 
 /// Price of the whole deal; a record of ours always decodes, another costs nothing.

@@ -46,6 +46,7 @@ use std::sync::Arc;
 
 use ::prover::{Progress, SectorNumber, SectorSize};
 use chain_lite::account::{Address, ChainId, ProviderId};
+use chain_lite::message::DealProposal;
 use chain_lite::params::ChainParams;
 use chain_lite::units::{Epoch, EpochCount, TokenAmount};
 use ed25519_dalek::SigningKey;
@@ -625,13 +626,20 @@ impl Market for ChainMarket {
         self.chain.params()
     }
 
-    fn funds(&self, client: &Address, piece_bytes: u64) -> Result<Funds, String> {
-        let size = self.settings.sector_size;
+    fn funds(&self, proposal: &DealProposal, full: bool) -> Result<Funds, String> {
+        let (size, piece_bytes) = (self.settings.sector_size, proposal.piece_size.bytes());
         let ask = async {
-            let client = self.chain.account(client).await?.escrow.unlocked();
+            let client = self
+                .chain
+                .account(&proposal.client)
+                .await?
+                .escrow
+                .unlocked();
+            let verified = self.chain.datacap(&proposal.client).await?.held;
             let owner = self.chain.account(&self.owner).await?;
             let least_collateral = self.chain.quote(piece_bytes).await?.deal_collateral;
-            let pledge = self.chain.quote(size.bytes()).await?.pledge;
+            let power = treasury::power_of_sector(size, self.chain.params(), full);
+            let pledge = self.chain.quote(power).await?.pledge;
             let sectors = self.backlog.sectors(piece_bytes, size);
             let view = self.chain.provider(self.provider).await?;
             let own = view.map_or(0, |view| {
@@ -651,6 +659,7 @@ impl Market for ChainMarket {
                 least_collateral,
                 pledges: TokenAmount(pledge.0.saturating_mul(sectors.into())),
                 for_pledges: TokenAmount(own.saturating_add(behind)),
+                verified,
             })
         };
         self.runtime

@@ -12,6 +12,7 @@
 //! | balance | debt and the pledges of the next [`PLEDGES_AHEAD`] accepted sectors | one pledge more |
 //! | escrow | collateral of one full piece beyond what is promised | of [`PIECES_AHEAD`] |
 //!
+//! A pledge is that of an ordinary sector, or, while a verified deal is kept here, of one that is full of them.
 //! Not more, because both rates fall as the network grows: money for sectors that wait would be locked for nothing.
 //! Bounds: one round at a time; at most [`MAX_PORTIONS`] payments of the faucet and one transaction in each; after a failed
 //! round a pause that doubles up to [`MAX_PAUSE`]. Nothing is durable: each round starts from the chain's numbers, so a crash
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use chain_lite::account::{Address, ProviderId};
 use chain_lite::message::Message;
+use chain_lite::params::ChainParams;
 use chain_lite::units::TokenAmount;
 use ed25519_dalek::SigningKey;
 use prover::SectorSize;
@@ -100,6 +102,17 @@ pub fn missing(purses: &Purses, rates: &Rates, sectors: u64) -> Missing {
         found.escrow = TokenAmount(high.saturating_sub(purses.escrow.0));
     }
     found
+}
+
+/// The most power that a sector can have: its bytes, or with verified deals all over it so many times as much (`chain.md` §8).
+pub fn power_of_sector(size: SectorSize, params: &ChainParams, verified: bool) -> u64 {
+    match verified {
+        // Tenths in the parameters; what is rounded up is a little more pledge than needed.
+        true => size
+            .bytes()
+            .saturating_mul(params.quality_verified.div_ceil(10).max(1)),
+        false => size.bytes(),
+    }
 }
 
 impl Missing {
@@ -299,6 +312,9 @@ impl Keeper {
     async fn measure(&self) -> Result<(Purses, Rates), ChainError> {
         let account = self.chain.account(&self.owner).await?;
         let quote = self.chain.quote(self.sector_size.bytes()).await?;
+        let verified = self.store.keeps_verified();
+        let power = power_of_sector(self.sector_size, self.chain.params(), verified);
+        let pledge = self.chain.quote(power).await?.pledge;
         let view = self.chain.provider(self.provider).await?;
         let (balance, debt) = view.map_or((TokenAmount::ZERO, TokenAmount::ZERO), |view| {
             let provider = &view.provider;
@@ -315,7 +331,7 @@ impl Keeper {
                 .minus_or_zero(self.store.promised_collateral()),
         };
         let rates = Rates {
-            pledge: with_slack(quote.pledge),
+            pledge: with_slack(pledge),
             collateral: with_slack(quote.deal_collateral),
         };
         Ok((purses, rates))
@@ -468,5 +484,12 @@ mod tests {
         assert_eq!(wants.within(TokenAmount(500)), wants);
         assert_eq!(wants.within(TokenAmount(120)), lacks(100, 20));
         assert_eq!(wants.within(TokenAmount(60)), lacks(60, 0));
+    }
+
+    #[test]
+    fn a_sector_of_verified_deals_pledges_for_all_its_power() {
+        let params = ChainParams::devnet();
+        let power = |verified| power_of_sector(SectorSize::Kib2, &params, verified);
+        assert_eq!((power(false), power(true)), (2048, 20_480));
     }
 }

@@ -6,7 +6,7 @@
 //! | method | answers |
 //! |---|---|
 //! | `hf_info`, `chain_genesis`, `chain_head`, `chain_block`, `chain_validators` | what the chain is, its newest and any block, who decides the next |
-//! | `hf_account`, `hf_network`, `hf_quote`, `hf_randomness` | money, totals, prices, randomness |
+//! | `hf_account`, `hf_datacap`, `hf_network`, `hf_quote`, `hf_randomness` | money, DataCap, totals, prices, randomness |
 //! | `hf_provider(s)`, `hf_sector(s)`, `hf_deadlines`, `hf_providerPicture`, `hf_deal(s)` | providers, sectors, deals |
 //! | `hf_submit`, `hf_txStatus` | transactions |
 //! | `light_block`, `light_state`, `light_receipt` | the same with proofs, for clients that believe no node |
@@ -271,6 +271,10 @@ fn register_state(module: &mut RpcModule<Shared>) -> Result<(), RpcError> {
             .next_nonce(&view, &address)
             .map_err(internal)?;
         reads::account(&view, &address, Some(next)).map_err(read_failed)
+    })?;
+    method(module, "hf_datacap", |shared, params| {
+        let address: Address = params.one()?;
+        reads::datacap(&shared.node.ledger.view(), &address).map_err(read_failed)
     })?;
     method(module, "hf_network", |shared, _| {
         reads::network_view(&shared.node.ledger.view()).map_err(read_failed)

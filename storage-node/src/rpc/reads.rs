@@ -4,6 +4,7 @@
 //! size and the time it takes do not depend on how long the chain has been running.
 
 use chain_lite::account::{Account, Address, DealId, ProviderId};
+use chain_lite::datacap::DataCap;
 use chain_lite::deal::Deal;
 use chain_lite::error::StoreError;
 use chain_lite::market::Escrow;
@@ -13,7 +14,7 @@ use chain_lite::sector::deadline::Schedule;
 use chain_lite::sector::{Partition, SectorLeaf, SectorState};
 use chain_lite::state::{KvRead, Network, key, read};
 use chain_lite::units::{Epoch, StoragePower};
-use chain_lite::{reward, slash};
+use chain_lite::{query, reward, slash};
 use prover::SectorNumber;
 
 use crate::chain::wire::{
@@ -85,6 +86,11 @@ pub fn account(
 
 fn escrow(state: &dyn KvRead, address: &Address) -> Result<Escrow, ReadError> {
     Ok(read(state, &key::market(address))?.unwrap_or_default())
+}
+
+/// What an account may grant and may store as verified deals.
+pub fn datacap(state: &dyn KvRead, address: &Address) -> Result<DataCap, ReadError> {
+    Ok(query::datacap(state, address)?)
 }
 
 /// A provider with its derived numbers.

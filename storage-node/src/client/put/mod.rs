@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use chain_lite::account::ProviderId;
 use chain_lite::message::{DealProposal, Message};
-use chain_lite::units::{Epoch, EpochCount, TokenAmount};
+use chain_lite::units::{Epoch, EpochCount, StoragePower, TokenAmount};
 use rand::Rng;
 use rand::rngs::OsRng;
 use sha2::{Digest, Sha256};
@@ -76,6 +76,8 @@ pub struct PutRequest {
     pub max_price_per_gib: Option<TokenAmount>,
     /// Store another copy even if this very file is stored already.
     pub again: bool,
+    /// Whether the deals are verified ones, which take the account's DataCap (`chain.md` §12).
+    pub verified: bool,
 }
 
 /// What a put tells while it runs.
@@ -217,7 +219,15 @@ pub(crate) async fn put_with<C: Chain, N: Network>(
             (journal, head, false)
         }
     };
-    let run = Run::new(client, journal_hook(journal), head, survey, observer)?;
+    let verified = journal.verified()?;
+    let run = Run::new(
+        client,
+        journal_hook(journal),
+        head,
+        survey,
+        observer,
+        verified,
+    )?;
     Arc::new(run).store(source, resumed).await
 }
 
@@ -238,7 +248,13 @@ fn find<C: Chain, N: Network>(
             && request.name.as_ref().is_none_or(|name| *name == head.name)
             && request.duration.is_none_or(|d| d == head.duration);
         if same {
-            match journal.done()? {
+            let done = journal.done()?;
+            // What goes on must be what was asked for; what is stored may be more than that.
+            let more = done.is_some() && !request.verified;
+            if journal.verified()? != request.verified && !more {
+                continue;
+            }
+            match done {
                 None => return Ok(Some((journal, head, None))),
                 Some(done) => finished = Some((journal, head, Some(done))),
             }
@@ -323,7 +339,7 @@ async fn begin<C: Chain, N: Network>(
             .manifest_key()
             .wrap(&key, &file_tag, &mut OsRng),
     );
-    let journal = Journal::create(&client.home, file_tag, &head)?;
+    let journal = Journal::create(&client.home, file_tag, &head, request.verified)?;
     Ok((journal, head))
 }
 
@@ -368,6 +384,8 @@ struct Run<C, N> {
     /// Cost of deals that are planned or signed and not yet seen on chain. Held while money moves.
     unpublished: Mutex<TokenAmount>,
     observer: Observer,
+    /// Whether its deals are verified ones.
+    verified: bool,
 }
 
 impl<C: Chain, N: Network> Run<C, N> {
@@ -377,6 +395,7 @@ impl<C: Chain, N: Network> Run<C, N> {
         head: Head,
         survey: Survey,
         observer: Observer,
+        verified: bool,
     ) -> Result<Self, ClientError> {
         let scheme = head.scheme()?;
         let plan = SegmentPlan {
@@ -393,6 +412,7 @@ impl<C: Chain, N: Network> Run<C, N> {
             unpublished: Mutex::new(TokenAmount::ZERO),
             observer,
             head,
+            verified,
         })
     }
 
@@ -420,6 +440,7 @@ impl<C: Chain, N: Network> Run<C, N> {
     /// Computes what all deals can cost at most, and sees to it that escrow covers what is not yet published.
     async fn plan_and_fund(&self, resumed: bool) -> Result<(), ClientError> {
         let (mut unpublished, mut total, mut stored) = (0u128, 0u128, 0);
+        let mut verified = 0u128;
         let manifest_len = encoded_len(
             &self.head.name,
             self.plan.plain_len,
@@ -453,6 +474,7 @@ impl<C: Chain, N: Network> Run<C, N> {
                             && self.client.chain.deal(&attempt.deal()).await?.is_none()
                         {
                             unpublished = unpublished.saturating_add(cost);
+                            verified += verified_bytes(&attempt.proposal.proposal);
                         }
                     }
                 }
@@ -460,9 +482,14 @@ impl<C: Chain, N: Network> Run<C, N> {
                     let cost = self.dearest(bytes).await;
                     total = total.saturating_add(cost);
                     unpublished = unpublished.saturating_add(cost);
+                    if self.verified {
+                        let size = u128::from(padded_size(bytes).bytes());
+                        verified += size * self.scheme.n() as u128;
+                    }
                 }
             }
         }
+        self.require_datacap(StoragePower(verified)).await?;
         if resumed {
             (self.observer)(PutEvent::Resumed { stored });
         }
@@ -477,6 +504,18 @@ impl<C: Chain, N: Network> Run<C, N> {
         let mut money = self.unpublished.lock().await;
         *money = TokenAmount(unpublished);
         self.fund(*money).await
+    }
+
+    /// Whether the account holds what the verified deals will take. The chain skips those that it does not.
+    async fn require_datacap(&self, need: StoragePower) -> Result<(), ClientError> {
+        if need.is_zero() {
+            return Ok(());
+        }
+        let have = self.client.chain.datacap(&self.head.account).await?;
+        match have < need {
+            true => Err(ClientError::DataCap { need, have }),
+            false => Ok(()),
+        }
     }
 
     /// What proposals of other, unfinished puts may still lock: their providers can publish until the start, and would
@@ -811,6 +850,14 @@ impl<C: Chain, N: Network> Run<C, N> {
             resumed,
             already: false,
         })
+    }
+}
+
+/// DataCap that a proposal takes when it is published.
+fn verified_bytes(proposal: &DealProposal) -> u128 {
+    match proposal.verified {
+        true => proposal.piece_size.bytes().into(),
+        false => 0,
     }
 }
 

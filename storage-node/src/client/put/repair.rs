@@ -74,6 +74,7 @@ pub async fn repair<C: Chain, N: Network>(
         duration,
         max_price_per_gib: None,
         again: false,
+        verified: false,
     };
     let duration = duration_of(&client.chain, &request)?;
     let survey = Survey::take(&client, &request, duration).await?;
@@ -82,7 +83,8 @@ pub async fn repair<C: Chain, N: Network>(
         journal.write_manifest(entry.object, &sealed)?;
     }
     let providers = catalog::by_id(client.chain.providers().await?);
-    let run = Run::new(Arc::clone(&client), journal, head, survey, observer)?;
+    // Its deals are ordinary ones, whatever the put's were: DataCap was spent on the shard once.
+    let run = Run::new(Arc::clone(&client), journal, head, survey, observer, false)?;
     let mut repaired = Repaired {
         object: entry.object,
         moved: Vec::new(),
@@ -172,7 +174,7 @@ async fn journal_of<C: Chain, N: Network>(
     let journal = Journal::at(&client.home, manifest.file_tag);
     if !journal.dir().join("head").exists() {
         return Ok((
-            Journal::create(&client.home, manifest.file_tag, &head)?,
+            Journal::create(&client.home, manifest.file_tag, &head, false)?,
             head,
         ));
     }

@@ -171,7 +171,7 @@ impl<C: Chain, N: Network> Run<C, N> {
             end: start.after(self.head.duration),
             price: offer.ask.price(piece_size),
             provider_collateral,
-            verified: false,
+            verified: self.verified,
             label: self.label(part, index, shard.bytes)?.to_string(),
             client_nonce,
         })

@@ -63,7 +63,8 @@ impl Market for TestMarket {
         &self.params
     }
 
-    fn funds(&self, _client: &Address, piece_bytes: u64) -> Result<Funds, String> {
+    fn funds(&self, proposal: &DealProposal, _full: bool) -> Result<Funds, String> {
+        let piece_bytes = proposal.piece_size.bytes();
         let own = *self.money.lock().expect("no panic");
         Ok(Funds {
             client: self.client_escrow,
@@ -71,6 +72,7 @@ impl Market for TestMarket {
             least_collateral: TokenAmount(u128::from(piece_bytes) / 100),
             pledges: TokenAmount(own.pledges),
             for_pledges: TokenAmount(own.for_pledges),
+            verified: StoragePower(1024),
         })
     }
 
@@ -571,4 +573,41 @@ fn tm_h4_a_full_disk_is_told_to_the_client_and_any_other_failure_is_not() {
     let other = full_or_failed(&io::Error::other("/home/somebody/secret"));
     assert!(matches!(other, Refusal::Internal(_)));
     assert!(other.to_failure().detail.is_empty(), "paths stay here");
+}
+
+#[test]
+fn a_verified_piece_needs_a_chain_with_datacap_and_a_client_that_holds_enough() {
+    let (key, data) = (client(1), bytes(0, 1000));
+    let header = offer(&key, &data, 0, |p| p.verified = true);
+    let signed: SignedProposal =
+        codec::decode(&header.proposal, MAX_PROPOSAL_BYTES).expect("just made");
+    let proposal = signed.proposal;
+    let rich = OwnMoney {
+        escrow: 1_000_000,
+        pledges: 0,
+        for_pledges: 0,
+        filled_to: None,
+    };
+    let market = TestMarket {
+        params: ChainParams::devnet(),
+        client_escrow: TokenAmount(10_000_000),
+        money: Arc::new(Mutex::new(rich)),
+    };
+    let ask = market.ask(1 << 20);
+    let judge = |params: &ChainParams| judge_terms(&header, &proposal, &ask, Epoch(10), params);
+    let without = judge(market.params()).expect_err("no root key");
+    assert!(without.contains("no verified deals"), "{without}");
+    let params = ChainParams {
+        datacap_root: Some(Address([1; 32])),
+        ..ChainParams::devnet()
+    };
+    assert_eq!(judge(&params), Ok(()));
+    let holds = |bytes| {
+        let funds = market.funds(&proposal, true).expect("told");
+        let verified = StoragePower(bytes);
+        judge_funds(&proposal, &Funds { verified, ..funds }, 4)
+    };
+    let short = holds(1023).expect_err("a byte is missing");
+    assert!(short.contains("DataCap"), "{short}");
+    assert_eq!(holds(1024), Ok(()));
 }
