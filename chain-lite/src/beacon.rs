@@ -307,11 +307,15 @@ pub struct BeaconSchedule {
 /// The last entries whose signatures held, under which network's key: a validator judges a block when it is proposed, when its
 /// round begins and when it is decided, and a pairing takes longer than all the rest. Shared by clones.
 #[derive(Debug, Default)]
-struct Verified(Mutex<VecDeque<(u64, Entry)>>);
+struct Verified {
+    held: Mutex<VecDeque<(u64, Entry)>>,
+    /// The last entry of our own source that did not hold: it is asked for again many times a second.
+    refused: Mutex<Option<(u64, Entry)>>,
+}
 
 impl Verified {
     fn lock(&self) -> MutexGuard<'_, VecDeque<(u64, Entry)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Verifies an entry under a network's key, unless it just was.
@@ -335,7 +339,8 @@ impl Verified {
 }
 
 impl BeaconSchedule {
-    /// Checks every network. `epoch_ms` is given when epochs follow the beacon's clock, and must then match.
+    /// Checks every network. `epoch_ms` is given when epochs follow the beacon's clock: it must then match, and T must go on
+    /// evenly from one network to the next.
     pub fn new(networks: &[BeaconParams], epoch_ms: Option<u64>) -> Result<Self, BeaconError> {
         if networks.is_empty() || networks[0].from_epoch != 0 {
             return Err(BeaconError::Params(
@@ -352,8 +357,10 @@ impl BeaconSchedule {
             ));
         }
         let checked = networks.iter().map(|p| Ok((p.clone(), p.check(epoch_ms)?)));
+        let checked = checked.collect::<Result<_, BeaconError>>()?;
+        check_joints(networks, epoch_ms.is_some())?;
         Ok(Self {
-            networks: checked.collect::<Result<_, BeaconError>>()?,
+            networks: checked,
             verified: Arc::default(),
         })
     }
@@ -381,6 +388,65 @@ impl BeaconSchedule {
     pub fn time_ms_of(&self, epoch: Epoch) -> Option<u64> {
         let seconds = self.params(epoch).time_of_round(self.round_of(epoch)?)?;
         u64::try_from(seconds).ok()?.checked_mul(1000)
+    }
+
+    /// Verifies one round as that of `epoch`.
+    pub fn check_entry(&self, epoch: Epoch, entry: &Entry) -> Result<(), BeaconError> {
+        let expected = self.round_of(epoch).unwrap_or(0);
+        if entry.round != expected || expected == 0 {
+            return Err(BeaconError::WrongRound {
+                index: 0,
+                expected,
+                found: entry.round,
+            });
+        }
+        self.verified.check(self.network(epoch), entry)
+    }
+
+    /// The entries that a block of `epoch` can carry on a chain whose newest beacon is that of epoch `tip`: what `source` knows
+    /// and what verifies, up to the first gap.
+    ///
+    /// All rounds that are due are asked for, also those behind a gap, so that a source can fetch them together. One that is not
+    /// the round asked for, or does not verify, counts as missing: a source at fault delays its proposer and does not stop it.
+    pub fn gather(&self, source: &mut dyn BeaconSource, tip: Epoch, epoch: Epoch) -> Vec<Entry> {
+        source.settled(tip);
+        let last = epoch.0.min(tip.0.saturating_add(MAX_ENTRIES as u64));
+        let (mut entries, mut gap) = (Vec::new(), false);
+        for of in (tip.0.saturating_add(1)..=last).map(Epoch) {
+            let Some(round) = self.round_of(of) else {
+                break;
+            };
+            let found = source.round(of, round);
+            if gap {
+                continue;
+            }
+            match found.filter(|entry| self.is_sound(of, entry)) {
+                Some(entry) => entries.push(entry),
+                None => gap = true,
+            }
+        }
+        entries
+    }
+
+    /// Whether our own source's entry holds; says so once if it does not.
+    fn is_sound(&self, epoch: Epoch, entry: &Entry) -> bool {
+        let mut refused = self
+            .verified
+            .refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if refused
+            .as_ref()
+            .is_some_and(|(e, last)| *e == epoch.0 && last == entry)
+        {
+            return false;
+        }
+        let Err(error) = self.check_entry(epoch, entry) else {
+            return true;
+        };
+        tracing::warn!(%error, %epoch, "the source of beacon rounds gave one that does not hold; check its key");
+        *refused = Some((epoch.0, entry.clone()));
+        false
     }
 
     /// Judges the entries of a block at `epoch` on a chain whose newest beacon is that of epoch `tip`.
@@ -464,10 +530,45 @@ impl BeaconSchedule {
     }
 }
 
-/// Where a proposer gets rounds from.
+/// What must hold between the networks of one schedule, which ascend by `from_epoch`.
+///
+/// Under the beacon's clock a network begins where the one before it would have gone on: otherwise epochs would overlap or jump.
+/// And one key signs one round once, so the same round must not serve two epochs: the second would be known from the first on.
+fn check_joints(networks: &[BeaconParams], follows_beacon: bool) -> Result<(), BeaconError> {
+    let fail = |why: String| Err(BeaconError::Params(why));
+    for (index, two) in networks.windows(2).enumerate() {
+        let (before, after) = (&two[0], &two[1]);
+        let at = Epoch(after.from_epoch);
+        let due = before.round_of(at).and_then(|r| before.time_of_round(r));
+        let begins = after.time_of_round(after.round0);
+        if follows_beacon && (due.is_none() || due != begins) {
+            return fail(format!(
+                "epoch {at} begins at {due:?} by network {:?} and at {begins:?} by {:?}, which takes over there",
+                before.beacon_id, after.beacon_id
+            ));
+        }
+        let last = before.round_of(Epoch(after.from_epoch - 1));
+        let again = |later: &&BeaconParams| later.pk == before.pk && Some(later.round0) <= last;
+        if let Some(later) = networks[index + 1..].iter().find(again) {
+            return fail(format!(
+                "round {} of one key would serve two epochs",
+                later.round0
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Where a proposer gets rounds from. Not believed: [`BeaconSchedule::gather`] verifies what it gives.
 pub trait BeaconSource: Send {
-    /// The signature of `round`, or `None` while it is not known. Called only for rounds that are due.
-    fn round(&mut self, round: u64) -> Option<Entry>;
+    /// The signature of `round`, which is R(`epoch`), or `None` while it is not known here. Called only for rounds that are due,
+    /// again and again until they come. Must not wait: the engine's thread asks.
+    fn round(&mut self, epoch: Epoch, round: u64) -> Option<Entry>;
+
+    /// The rounds of all epochs up to `tip` are on chain: nobody will ask for them again.
+    fn settled(&mut self, tip: Epoch) {
+        let _ = tip;
+    }
 }
 
 /// A devnet's group key, held by its one node. Whoever holds it can predict every value.
@@ -523,7 +624,7 @@ impl DevnetSigner {
 }
 
 impl BeaconSource for DevnetSigner {
-    fn round(&mut self, round: u64) -> Option<Entry> {
+    fn round(&mut self, _: Epoch, round: u64) -> Option<Entry> {
         Some(self.sign(round))
     }
 }
@@ -837,6 +938,41 @@ mod tests {
         refused(&|p| p.from_epoch = 1, None);
         refused(&|_| (), Some(2_000));
         assert!(BeaconSchedule::new(&[], None).is_err());
+    }
+
+    /// A second network takes over without a jump in time, and no key's round serves twice.
+    #[test]
+    fn tm_v5_networks_follow_each_other_without_a_jump_and_no_round_serves_twice() {
+        let (key, first) = spec_devnet();
+        let other = DevnetSigner::from_seed(&[7; 32]);
+        // Epoch 50 begins at round 50 of the first: 98 s after its round 1.
+        let second = |from_epoch: u64, round0: u64, genesis_time: i64, key: &DevnetSigner| {
+            let mut params = BeaconParams::devnet(key, genesis_time);
+            (params.from_epoch, params.round0) = (from_epoch, round0);
+            params.chain_hash = params.compute_chain_hash();
+            params
+        };
+        let both =
+            |then: BeaconParams, epoch_ms| BeaconSchedule::new(&[first.clone(), then], epoch_ms);
+        let even = second(50, 10, first.genesis_time + 98 - 18, &other);
+        let schedule = both(even.clone(), Some(2_000)).unwrap();
+        let time = |e| schedule.time_ms_of(Epoch(e)).unwrap();
+        assert_eq!(time(50) - time(49), 2_000);
+        assert_eq!(schedule.check_entry(Epoch(50), &other.sign(10)), Ok(()));
+        assert!(schedule.check_entry(Epoch(49), &other.sign(10)).is_err());
+        for wrong in [
+            second(50, 10, first.genesis_time + 98 - 17, &other),
+            second(50, 11, first.genesis_time + 98 - 18, &other),
+            second(51, 10, first.genesis_time + 98 - 18, &other),
+            second(50, 0, first.genesis_time + 98, &other),
+        ] {
+            assert!(both(wrong.clone(), Some(2_000)).is_err(), "{wrong:?}");
+            assert!(both(wrong, None).is_ok(), "a logical clock has no times");
+        }
+        // The same key again, from a round that was used: known in advance.
+        for (round0, sound) in [(10, false), (49, false), (50, true)] {
+            assert_eq!(both(second(50, round0, 7, &key), None).is_ok(), sound);
+        }
     }
 
     #[test]

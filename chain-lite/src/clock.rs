@@ -1,6 +1,6 @@
 //! Which epoch the next block belongs to, and when it may be made. Pure: milliseconds come in, a decision goes out.
 //!
-//! Walk: [`crate::engine::solo`] asks before every block. Two modes, fixed in genesis (`DESIGN.md` §5):
+//! Walk: every engine asks [`due`] before every block. Two modes, fixed in genesis (`DESIGN.md` §5):
 //! * **logical** (devnet, demo): one block per epoch, epoch = parent + 1, the next one `epoch_ms` later. It stands still
 //!   while the node is down, and providers of the devnet hold it by short leases while a proof of theirs is
 //!   unfinished, so that a slow laptop never turns slowness into a fault;
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::account::ProviderId;
-use crate::beacon::BeaconSchedule;
+use crate::beacon::{BeaconSchedule, BeaconSource, Entry, MAX_ENTRIES};
 use crate::units::Epoch;
 
 /// Longest lease: 10 minutes (`DESIGN.md` §5). A longer proof renews it.
@@ -234,10 +234,45 @@ pub fn beacon_tick(schedule: &BeaconSchedule, parent: Epoch, unix_ms: u64) -> Ti
     }
 }
 
+/// Epoch and beacon entries of the block that a proposer makes at `unix_ms`, for every engine; `None` while it has to wait.
+///
+/// `tips` are the epochs of the newest block and of the newest beacon on chain. A logical epoch waits for its own round, because
+/// its rules need the value. Under the beacon's clock a proposer waits for R(e) until a quarter of the epoch is over, then goes on
+/// with what is there (`beacon.md` §3): a missing round delays, it stops nobody. Nothing here depends on what the clock said
+/// before, so one that steps back only delays.
+pub fn due(
+    mode: ClockMode,
+    schedule: &BeaconSchedule,
+    source: &mut dyn BeaconSource,
+    tips: (Epoch, Epoch),
+    unix_ms: u64,
+) -> Option<(Epoch, Vec<Entry>)> {
+    let (parent, beacon_tip) = tips;
+    let epoch = match mode {
+        ClockMode::Logical { .. } => parent.next(),
+        ClockMode::Beacon { .. } => match beacon_tick(schedule, parent, unix_ms) {
+            Tick::Due(epoch) => epoch,
+            Tick::Wait(_) | Tick::Held(_) => return None,
+        },
+    };
+    let entries = schedule.gather(source, beacon_tip, epoch);
+    let complete = beacon_tip.0 + entries.len() as u64 >= epoch.0;
+    let ready = match mode {
+        ClockMode::Logical { .. } => complete,
+        ClockMode::Beacon { epoch_ms } => {
+            let patience = schedule
+                .time_ms_of(epoch)
+                .map_or(0, |start| start.saturating_add(epoch_ms / 4));
+            complete || entries.len() == MAX_ENTRIES || unix_ms >= patience
+        }
+    };
+    ready.then_some((epoch, entries))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::beacon::BeaconParams;
+    use crate::beacon::{BeaconParams, DevnetSigner};
 
     fn p(id: u64) -> ProviderId {
         ProviderId(id)
@@ -350,5 +385,113 @@ mod tests {
             beacon_tick(&schedule, Epoch(121), start(1)),
             Tick::Wait(_)
         ));
+    }
+
+    /// Knows rounds up to one; answers another with a wrong signature; remembers what it was asked.
+    struct Source {
+        key: DevnetSigner,
+        newest: u64,
+        wrong: Option<u64>,
+        asked: Vec<u64>,
+        settled: Epoch,
+    }
+
+    impl BeaconSource for Source {
+        fn round(&mut self, epoch: Epoch, round: u64) -> Option<Entry> {
+            assert_eq!(epoch.0, round, "of a devnet");
+            self.asked.push(round);
+            let mut entry = self.key.sign(round);
+            if self.wrong == Some(round) {
+                entry.sig = self.key.sign(round + 1).sig;
+            }
+            (round <= self.newest).then_some(entry)
+        }
+        fn settled(&mut self, tip: Epoch) {
+            self.settled = tip;
+        }
+    }
+
+    /// A schedule with epochs of 2 s, the first beginning at 1,000 s, and its source.
+    fn devnet() -> (BeaconSchedule, Source) {
+        let key = DevnetSigner::from_seed(&[3; 32]);
+        let schedule = BeaconSchedule::new(&[BeaconParams::devnet(&key, 1_000)], None).unwrap();
+        let source = Source {
+            key,
+            newest: u64::MAX,
+            wrong: None,
+            asked: vec![],
+            settled: Epoch(0),
+        };
+        (schedule, source)
+    }
+
+    const BEACON: ClockMode = ClockMode::Beacon { epoch_ms: 2_000 };
+    const LOGICAL: ClockMode = ClockMode::Logical { epoch_ms: 2_000 };
+
+    fn rounds(due: Option<(Epoch, Vec<Entry>)>) -> Option<(u64, Vec<u64>)> {
+        due.map(|(epoch, entries)| (epoch.0, entries.iter().map(|e| e.round).collect()))
+    }
+
+    #[test]
+    fn a_proposer_waits_a_quarter_of_an_epoch_for_its_round_and_a_logical_one_for_ever() {
+        let (schedule, mut source) = devnet();
+        let start = |epoch: u64| 1_000_000 + (epoch - 1) * 2_000;
+        let at = |source: &mut Source, mode, ms| {
+            rounds(due(mode, &schedule, source, (Epoch(4), Epoch(3)), ms))
+        };
+        // Round 5 is late.
+        source.newest = 4;
+        assert_eq!(at(&mut source, BEACON, start(5) - 1), None, "not due");
+        assert_eq!(at(&mut source, BEACON, start(5)), None);
+        assert_eq!(at(&mut source, BEACON, start(5) + 499), None);
+        assert_eq!(at(&mut source, BEACON, start(5) + 500), Some((5, vec![4])));
+        assert_eq!(at(&mut source, LOGICAL, start(9)), None);
+        assert_eq!(source.settled, Epoch(3));
+        // It comes in time.
+        source.newest = 5;
+        assert_eq!(at(&mut source, BEACON, start(5) + 1), Some((5, vec![4, 5])));
+        assert_eq!(at(&mut source, LOGICAL, 0), Some((5, vec![4, 5])));
+    }
+
+    #[test]
+    fn tm_h6_a_clock_that_steps_back_between_two_looks_only_delays() {
+        let (schedule, mut source) = devnet();
+        let mut at = |ms| {
+            rounds(due(
+                BEACON,
+                &schedule,
+                &mut source,
+                (Epoch(4), Epoch(4)),
+                ms,
+            ))
+        };
+        assert_eq!(at(1_010_000), Some((6, vec![5, 6])));
+        assert_eq!(at(1_008_000), Some((5, vec![5])));
+        assert_eq!(at(1_007_999), None);
+        assert_eq!(at(0), None);
+    }
+
+    #[test]
+    fn tm_v5_a_source_that_lies_counts_as_one_that_does_not_know() {
+        let (schedule, mut source) = devnet();
+        let at = |source: &mut Source, ms| {
+            rounds(due(BEACON, &schedule, source, (Epoch(4), Epoch(2)), ms))
+        };
+        source.wrong = Some(4);
+        assert_eq!(at(&mut source, 1_008_000), None, "it may come yet");
+        assert_eq!(source.asked, [3, 4, 5], "behind the gap too");
+        assert_eq!(at(&mut source, 1_008_500), Some((5, vec![3])));
+        source.wrong = None;
+        assert_eq!(at(&mut source, 1_008_500), Some((5, vec![3, 4, 5])));
+    }
+
+    #[test]
+    fn after_a_long_outage_a_block_carries_as_many_rounds_as_it_may() {
+        let (schedule, mut source) = devnet();
+        let at = 1_000_000 + 2_000 * 999;
+        let (epoch, entries) =
+            due(BEACON, &schedule, &mut source, (Epoch(1), Epoch(1)), at).unwrap();
+        assert_eq!((epoch, entries.len()), (Epoch(1_000), MAX_ENTRIES));
+        assert_eq!(source.asked.len(), MAX_ENTRIES, "and asks for no more");
     }
 }

@@ -26,7 +26,7 @@ use crate::codec::{self, CodecError};
 use crate::execute;
 use crate::params::{ChainParams, ParamsError, VerificationMode};
 use crate::state::{WriteSet, key};
-use crate::units::TokenAmount;
+use crate::units::{Epoch, TokenAmount};
 
 /// The only genesis version.
 pub const GENESIS_VERSION: u16 = 2;
@@ -198,6 +198,9 @@ impl Genesis {
         }
         let from_beacon = matches!(self.clock, ClockMode::Beacon { .. });
         let beacons = BeaconSchedule::new(&self.beacons, from_beacon.then_some(epoch_ms))?;
+        if from_beacon {
+            self.check_time(&beacons, epoch_ms)?;
+        }
         let keys = self.check_keys()?;
         if self.kind == NetworkKind::Public {
             self.check_public()?;
@@ -219,6 +222,19 @@ impl Genesis {
             beacons,
             keys,
         })
+    }
+
+    /// Genesis lies in epoch 0 of the beacon's clock: were it later, the first epochs' values would be known when it is written.
+    fn check_time(&self, beacons: &BeaconSchedule, epoch_ms: u64) -> Result<(), GenesisError> {
+        let first = beacons.time_ms_of(Epoch(1)).unwrap_or(0);
+        let zero = first.saturating_sub(epoch_ms);
+        if (zero..=first).contains(&self.time_ms) && first > 0 {
+            return Ok(());
+        }
+        Err(GenesisError::Content(format!(
+            "its time is {} ms, and epoch 0 by the beacon's clock is from {zero} to {first} ms; choose round0 or the time to fit",
+            self.time_ms
+        )))
     }
 
     /// Every sector size needs both keys: a block whose proof a node cannot judge would stop that node.
@@ -464,6 +480,14 @@ pub(crate) mod tests {
             ("is not 1 rounds", |g| {
                 g.clock = ClockMode::Beacon { epoch_ms: 1_000 }
             }),
+            ("epoch 0 by the beacon's clock", |g| {
+                g.clock = ClockMode::Beacon { epoch_ms: 2_000 };
+                g.time_ms += 1;
+            }),
+            ("epoch 0 by the beacon's clock", |g| {
+                g.clock = ClockMode::Beacon { epoch_ms: 2_000 };
+                g.time_ms -= 2_001;
+            }),
         ];
         for (word, change) in changes {
             let mut broken = devnet();
@@ -484,6 +508,8 @@ pub(crate) mod tests {
             kind: NetworkKind::Public,
             clock: ClockMode::Beacon { epoch_ms: 30_000 },
             params: ChainParams::production(),
+            // The time of quicknet's round 30,000,000.
+            time_ms: 1_782_803_364_000,
             beacons: vec![BeaconParams::quicknet(0, 30_000_000)],
             ..devnet()
         }

@@ -30,7 +30,7 @@ use chain_lite::genesis::{CircuitKey, GENESIS_VERSION, Genesis, GenesisError, Ne
 use chain_lite::ledger::{Ledger, LedgerError};
 use chain_lite::mempool::Mempool;
 use chain_lite::params::ChainParams;
-use chain_lite::units::TokenAmount;
+use chain_lite::units::{Epoch, TokenAmount};
 use chain_lite_bft::app::{Parts, Timing};
 use chain_lite_bft::net::{self, StartError};
 use chain_lite_bft::signing::ChainSigner;
@@ -385,7 +385,7 @@ fn role(home: &Home, network: &Network) -> Result<Joined, ValidatorError> {
 struct NoBeacon;
 
 impl BeaconSource for NoBeacon {
-    fn round(&mut self, _: u64) -> Option<Entry> {
+    fn round(&mut self, _: Epoch, _: u64) -> Option<Entry> {
         None
     }
 }

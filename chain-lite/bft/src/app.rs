@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chain_lite::account::{self, Account};
-use chain_lite::beacon::{BeaconSource, Entry, MAX_ENTRIES};
+use chain_lite::beacon::{BeaconSource, Entry};
 use chain_lite::block::{Block, BlockId, MAX_BLOCK_PROOFS, MAX_BLOCK_TXS, MAX_BODY_BYTES};
 use chain_lite::certificate::{Sig, ValidatorId};
-use chain_lite::clock::{self, ClockMode, Tick};
+use chain_lite::clock;
 use chain_lite::codec;
 use chain_lite::governance::{self, CastProposal, CastVote, DoubleProposal, DoubleVote};
 use chain_lite::ledger::{CommitOutcome, Front, Ledger, LedgerError, Slot, ValidBlock, Verdict};
@@ -186,7 +186,7 @@ impl App {
         self.synced > 0 && self.synced == self.parts.ledger.tip().height
     }
 
-    /// Whether a proposer could make the next block now. A logical epoch waits for its beacon round.
+    /// Whether a proposer could make the next block now: its beacon round is here, or was waited for long enough ([`clock::due`]).
     pub fn is_due(&mut self, now_ms: u64) -> bool {
         let front = self.parts.ledger.front();
         self.due(&front, now_ms).is_some()
@@ -220,7 +220,7 @@ impl App {
     }
 
     /// Our turn: the block that we proposed in this round before a restart, or a new one, saved. `None` if none can be made
-    /// now; the round then passes.
+    /// now: asking again in a moment may help, and if it does not, the round passes.
     pub fn get_value(
         &mut self,
         height: Height,
@@ -281,26 +281,10 @@ impl App {
 
     /// Epoch and beacon entries of a block made now.
     fn due(&mut self, front: &Front, now_ms: u64) -> Option<(Epoch, Vec<Entry>)> {
-        let genesis = self.parts.ledger.genesis();
-        let logical = matches!(genesis.genesis().clock, ClockMode::Logical { .. });
-        let epoch = match logical {
-            true => front.tip.epoch.next(),
-            false => match clock::beacon_tick(genesis.beacons(), front.tip.epoch, now_ms) {
-                Tick::Due(epoch) => epoch,
-                Tick::Wait(_) | Tick::Held(_) => return None,
-            },
-        };
-        let mut entries = Vec::new();
-        let mut next = front.beacon_tip.next();
-        while next <= epoch && entries.len() < MAX_ENTRIES {
-            let round = genesis.beacons().round_of(next);
-            let Some(entry) = round.and_then(|r| self.parts.beacon.round(r)) else {
-                break;
-            };
-            entries.push(entry);
-            next = next.next();
-        }
-        (!logical || next > epoch).then_some((epoch, entries))
+        let Parts { ledger, beacon, .. } = &mut self.parts;
+        let (genesis, tips) = (ledger.genesis(), (front.tip.epoch, front.beacon_tip));
+        let (mode, schedule) = (genesis.genesis().clock, genesis.beacons());
+        clock::due(mode, schedule, beacon.as_mut(), tips, now_ms)
     }
 
     /// A part of a proposed block from `publisher`. A whole block is judged, kept, and its value returned; `None` while

@@ -38,14 +38,15 @@ use malachite_app_channel::{
     NetworkIdentity, NetworkMsg, Reply, RequestContext, SyncContext, WalContext,
 };
 use malachite_codec::Codec as _;
-use malachite_core_types::SigningScheme as _;
+use malachite_core_consensus::LocallyProposedValue;
+use malachite_core_types::{Round, SigningScheme as _};
 use malachite_signing::Signer as _;
 use malachite_sync::RawDecidedValue;
 use sha2::{Digest, Sha256};
 
 use crate::app::{App, Parts, Synced};
 use crate::codec::{Codec, MAX_PART_BYTES, MAX_RESPONSE_BYTES, MAX_VOTES_BYTES};
-use crate::context::{ChainContext, Ed25519};
+use crate::context::{ChainContext, Ed25519, Height};
 use crate::parts::Part;
 use crate::signing::ChainVerifier;
 
@@ -285,6 +286,7 @@ fn run(
         app,
         network: channels.network.clone(),
         control,
+        asked: None,
         finalized: None,
         streams: Streams::new(),
     };
@@ -321,6 +323,7 @@ fn run(
             }
             Err(_) => Ok(()),
         };
+        let done = done.and_then(|()| driver.propose());
         if let Err(error) = done.and_then(|()| driver.pace()) {
             tracing::error!(%error, "the chain stops");
             let why = error.to_string();
@@ -364,6 +367,8 @@ struct Driver<'a> {
     app: App,
     network: tokio::sync::mpsc::Sender<NetworkMsg<ChainContext>>,
     control: &'a Control,
+    /// The core waits for our block of this height and round.
+    asked: Option<(Height, Round, Reply<LocallyProposedValue<ChainContext>>)>,
     /// Who waits to be told the next height.
     finalized: Option<Reply<Next<ChainContext>>>,
     streams: Streams,
@@ -388,6 +393,7 @@ impl Driver<'_> {
                 reply_value,
                 ..
             } => {
+                self.asked = None;
                 if round.as_u32().is_some_and(|r| r > 0) {
                     tracing::info!(%height, %round, %proposer, "another round begins");
                 }
@@ -400,11 +406,8 @@ impl Driver<'_> {
                 reply: to,
                 ..
             } => {
-                // Without an answer the round passes after its timeout.
-                if let Some(ours) = self.app.get_value(height, round, unix_ms())? {
-                    reply(to, ours.value);
-                    self.publish(ours.parts);
-                }
+                self.asked = Some((height, round, to));
+                self.propose()?;
             }
             AppMsg::ReceivedProposalPart {
                 from,
@@ -478,6 +481,22 @@ impl Driver<'_> {
             // There are no vote extensions, so neither is asked; an answer is due all the same.
             AppMsg::ExtendVote { reply: to, .. } => reply(to, None),
             AppMsg::VerifyVoteExtensions { reply: to, .. } => reply(to, Vec::new()),
+        }
+        Ok(())
+    }
+
+    /// Answers the core's question for our block as soon as one can be made: a node that catches up begins a height before its
+    /// beacon round is here. Without an answer the round passes after its timeout.
+    fn propose(&mut self) -> Result<(), LedgerError> {
+        let Some((height, round, to)) = self.asked.take_if(|(.., to)| !to.is_closed()) else {
+            return Ok(());
+        };
+        match self.app.get_value(height, round, unix_ms())? {
+            Some(ours) => {
+                reply(to, ours.value);
+                self.publish(ours.parts);
+            }
+            None => self.asked = Some((height, round, to)),
         }
         Ok(())
     }

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use chain_lite::beacon::{BeaconSource, Entry};
 use chain_lite::block::{Block, BlockId};
 use chain_lite::certificate::Certificate;
+use chain_lite::clock::ClockMode;
 use chain_lite::codec;
 use chain_lite::mempool::Mempool;
+use chain_lite::units::Epoch;
 use chain_lite_bft::app::{App, Ours, Parts, Synced, Timing};
 use chain_lite_bft::context::{ChainContext, Height, Proposal, Value, Vote};
 use chain_lite_bft::malachite_core_consensus::ProposedValue;
@@ -580,4 +583,58 @@ fn tm_v1_who_proposes_twice_is_reported_jailed_and_out_of_the_set() {
         let set = node.app.ledger().validators();
         assert_eq!(set.power_of(&signer.address().0), None);
     }
+}
+
+/// Rounds that come when the test says so.
+struct Late(Arc<std::sync::atomic::AtomicU64>);
+
+impl BeaconSource for Late {
+    fn round(&mut self, _: Epoch, round: u64) -> Option<Entry> {
+        let newest = self.0.load(std::sync::atomic::Ordering::Relaxed);
+        (round <= newest).then(|| beacon().sign(round))
+    }
+}
+
+/// Under the beacon's clock a proposer waits for its epoch's round, but for no more than a quarter of the epoch (`beacon.md` §3).
+#[test]
+fn a_proposer_waits_a_quarter_of_an_epoch_for_its_round() {
+    let home = tempfile::tempdir().unwrap();
+    let mut genesis = common::genesis();
+    genesis.clock = ClockMode::Beacon { epoch_ms: 2_000 };
+    genesis.time_ms = 1_000;
+    let ledger = Arc::new(common::open_with(home.path(), &genesis));
+    let newest = Arc::default();
+    let first = ledger.validators().proposer(1, 0);
+    let key = (0..4)
+        .map(validator_key)
+        .find(|key| key.verifying_key().to_bytes() == first.0)
+        .unwrap();
+    let mut app = App::new(Parts {
+        mempool: Arc::new(Mempool::new(ledger.chain_id())),
+        signer: ChainSigner::new(ledger.chain_id(), key),
+        beacon: Box::new(Late(Arc::clone(&newest))),
+        timing: Timing::default(),
+        ledger,
+    });
+    // Epoch 5 begins at 9 s.
+    let proposes = |app: &mut App, now_ms| {
+        let (height, round) = (Height(1), Round::new(0));
+        let due = app.is_due(now_ms);
+        let ours = app.get_value(height, round, now_ms).unwrap();
+        assert_eq!(due, ours.is_some());
+        ours.map(|ours| {
+            let id = ours.value.value.0;
+            let block = app.ledger().undecided_block(&id).unwrap().unwrap();
+            (block.header.epoch, block.body.beacons.len())
+        })
+    };
+    newest.store(4, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(proposes(&mut app, 9_000), None);
+    assert_eq!(proposes(&mut app, 9_499), None);
+    newest.store(5, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(proposes(&mut app, 9_499), Some((Epoch(5), 5)));
+    assert!(app.is_due(9_500));
+    newest.store(3, std::sync::atomic::Ordering::Relaxed);
+    assert!(!app.is_due(9_499));
+    assert!(app.is_due(9_500), "with what there is");
 }

@@ -83,7 +83,7 @@ pub enum Out {
 struct Rounds(DevnetSigner);
 
 impl BeaconSource for Rounds {
-    fn round(&mut self, round: u64) -> Option<Entry> {
+    fn round(&mut self, _: chain_lite::units::Epoch, round: u64) -> Option<Entry> {
         static SIGNED: Mutex<BTreeMap<([u8; 96], u64), Entry>> = Mutex::new(BTreeMap::new());
         let mut signed = SIGNED.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (self.0.public_key(), round);

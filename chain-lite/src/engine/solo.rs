@@ -2,7 +2,7 @@
 //!
 //! Walk: [`start`] after [`Ledger::open`]; RPC and provider talk to the [`EngineHandle`] (clock leases, status, stop) and to
 //! the ledger. Spec: `consensus.md` §10 `solo`; clock: [`crate::clock`].
-//! One round: wait for the clock → fetch the beacon rounds that are due → select transactions → build → sign the precommit of
+//! One round: wait for the clock and for the beacon rounds that are due ([`clock::due`]) → select transactions → build → sign the precommit of
 //! (height, round 0, id) → commit. The certificate has one signature and is verified by the same code as any other.
 //!
 //! Crash: the vote is written with the block in one fsynced record, and the folder lock keeps a second engine away, so the key
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ed25519_dalek::SigningKey;
 
 use crate::account::ProviderId;
-use crate::beacon::{BeaconSource, Entry, MAX_ENTRIES};
+use crate::beacon::BeaconSource;
 use crate::block::{MAX_BLOCK_PROOFS, MAX_BLOCK_TXS, MAX_BODY_BYTES};
 use crate::certificate::{Certificate, ValidatorId};
 use crate::clock::{self, ClockError, ClockMode, LogicalClock, Tick};
@@ -130,6 +130,11 @@ impl Control {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Sleeps a moment, or until somebody wants something.
+    fn pause(&self) {
+        const MOMENT: Duration = Duration::from_millis(50);
+        drop(self.wake.wait_timeout(self.lock(), MOMENT));
     }
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
@@ -272,10 +277,10 @@ impl Drop for StatusGuard<'_> {
 fn run(shared: &Control, mut maker: Maker) {
     let _guard = shared.guard();
     while let Some(epoch) = next_epoch(shared, &maker) {
-        match maker.make_block(epoch, shared) {
+        match maker.make_block() {
             Ok(true) => shared.made_block(),
-            // A round that is not there yet: ask again. `due_rounds` has waited, so this does not spin.
-            Ok(false) => {}
+            // A round that is not there yet, or a clock that stepped back: look again in a moment.
+            Ok(false) => shared.pause(),
             Err(error) => {
                 tracing::error!(%error, epoch = epoch.0, "the chain stops");
                 let why = error.to_string();
@@ -319,14 +324,16 @@ struct Maker {
 }
 
 impl Maker {
-    /// Whether a block was made: a logical epoch waits for its round, because its rules need the value.
-    fn make_block(&mut self, epoch: Epoch, shared: &Control) -> Result<bool, EngineError> {
+    /// Whether a block was made: its beacon round may be worth waiting for.
+    fn make_block(&mut self) -> Result<bool, EngineError> {
         let slot = self.slot()?;
-        let beacons = self.due_rounds(epoch, shared);
-        let newest = self.ledger.front().beacon_tip.0 + beacons.len() as u64;
-        if shared.logical && newest < epoch.0 {
+        let (front, genesis, now) = (self.ledger.front(), self.ledger.genesis(), unix_ms());
+        let tips = (front.tip.epoch, front.beacon_tip);
+        let (mode, schedule) = (genesis.genesis().clock, genesis.beacons());
+        let due = clock::due(mode, schedule, self.keys.beacon.as_mut(), tips, now);
+        let Some((epoch, beacons)) = due else {
             return Ok(false);
-        }
+        };
         let view = self.ledger.view();
         let txs = self.mempool.select(
             &view,
@@ -335,13 +342,6 @@ impl Maker {
             MAX_BLOCK_PROOFS,
         );
         let txs = txs.map_err(LedgerError::from)?;
-        let now = unix_ms();
-        // Waiting for the round may have taken the beacon's clock into the next epoch, and a header's epoch is that of its time.
-        let schedule = self.ledger.genesis().beacons();
-        let epoch = match shared.logical {
-            true => epoch,
-            false => clock::beacon_epoch(schedule, now).map_or(epoch, |at| at.max(epoch)),
-        };
         let block = self.ledger.build(slot, epoch, now, beacons, txs)?;
         let height = slot.height;
         let certificate = Certificate::single(
@@ -374,31 +374,6 @@ impl Maker {
         })?;
         Ok(Slot { height, round })
     }
-
-    /// The beacon entries that this block can carry. Waits up to a quarter of an epoch for the newest round, then
-    /// goes on with what is there: a missing round delays, it stops nobody.
-    fn due_rounds(&mut self, epoch: Epoch, shared: &Control) -> Vec<Entry> {
-        const POLL: Duration = Duration::from_millis(50);
-        let tip = self.ledger.front().beacon_tip;
-        let patience = Duration::from_millis(self.ledger.genesis().genesis().clock.epoch_ms() / 4);
-        let until = Instant::now() + patience;
-        let mut entries = Vec::new();
-        let mut next = tip.next();
-        while next <= epoch && entries.len() < MAX_ENTRIES {
-            let Some(round) = self.ledger.genesis().beacons().round_of(next) else {
-                break;
-            };
-            match self.keys.beacon.round(round) {
-                Some(entry) => {
-                    entries.push(entry);
-                    next = next.next();
-                }
-                None if Instant::now() >= until || shared.lock().stop => break,
-                None => std::thread::sleep(POLL),
-            }
-        }
-        entries
-    }
 }
 
 /// Unix milliseconds by this machine's clock; a clock before 1970 counts as 1970.
@@ -411,6 +386,7 @@ fn unix_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::beacon::Entry;
     use crate::genesis::Genesis;
     use crate::ledger::tests::{beacon, genesis, open, transfer, user, validator};
 
@@ -524,9 +500,42 @@ mod tests {
     /// A source that never knows a round.
     struct Silent;
     impl BeaconSource for Silent {
-        fn round(&mut self, _: u64) -> Option<Entry> {
+        fn round(&mut self, _: Epoch, _: u64) -> Option<Entry> {
             None
         }
+    }
+
+    /// A source that answers wrongly for a while: another round's signature, then another round.
+    struct Liar(u32);
+    impl BeaconSource for Liar {
+        fn round(&mut self, _: Epoch, round: u64) -> Option<Entry> {
+            self.0 += 1;
+            let other = beacon().sign(round + 1);
+            Some(match self.0 {
+                1..=2 => Entry { round, ..other },
+                3..=4 => other,
+                _ => beacon().sign(round),
+            })
+        }
+    }
+
+    #[test]
+    fn tm_v5_a_source_that_lies_delays_the_chain_and_does_not_end_it() {
+        let home = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(open(home.path(), &genesis(1)).unwrap());
+        let pool = Arc::new(Mempool::new(ledger.chain_id()));
+        let liar = Keys {
+            beacon: Box::new(Liar(0)),
+            ..keys()
+        };
+        let engine = start(ledger.clone(), pool, liar).unwrap();
+        assert!(
+            ledger.wait_beyond(2, LONG).height > 2,
+            "{:?}",
+            engine.status()
+        );
+        assert_eq!(engine.status(), EngineStatus::Running);
+        engine.stop();
     }
 
     /// Under the beacon's clock the engine begins at the present epoch, however long ago genesis was, and carries the rounds.
@@ -539,6 +548,7 @@ mod tests {
         (params.period, params.genesis_time) = (1, i64::try_from(ago).unwrap());
         params.chain_hash = params.compute_chain_hash();
         genesis.clock = ClockMode::Beacon { epoch_ms: 1_000 };
+        genesis.time_ms = ago * 1_000;
         let (ledger, _pool, engine) = started(home.path(), &genesis);
         let first = ledger.wait_beyond(0, LONG);
         assert!(
