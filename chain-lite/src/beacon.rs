@@ -244,6 +244,14 @@ impl BeaconParams {
             .checked_add(self.round0)
     }
 
+    /// The epoch whose round is `round`, as if this network served for ever.
+    fn epoch_of(&self, round: u64) -> Option<Epoch> {
+        let since = round.checked_sub(self.round0)?;
+        let whole = since.checked_rem(self.rounds_per_epoch)? == 0;
+        let of = self.from_epoch.checked_add(since / self.rounds_per_epoch)?;
+        whole.then_some(Epoch(of))
+    }
+
     /// Unix seconds at which round `r` is published; `None` for round 0 and beyond i64.
     pub fn time_of_round(&self, round: u64) -> Option<i64> {
         let steps = i64::try_from(round.checked_sub(1)?).ok()?;
@@ -495,6 +503,44 @@ impl BeaconSchedule {
             values.push((of, entry.randomness()));
         }
         Ok(values)
+    }
+
+    /// The epochs and values of entries that a block of `epoch` carried, told from their rounds: a block after an outage carries
+    /// those of older epochs, perhaps not up to its own. Leaves the signatures to [`Self::first_bad`].
+    pub fn epochs_of(
+        &self,
+        epoch: Epoch,
+        entries: &[Entry],
+    ) -> Result<Vec<(Epoch, [u8; 32])>, BeaconError> {
+        let Some(first) = entries.first() else {
+            return Ok(Vec::new());
+        };
+        let at = |index: usize| self.networks.get(index).map(|(p, _)| p.from_epoch);
+        let mut fits = Vec::new();
+        for (index, (params, _)) in self.networks.iter().enumerate() {
+            let of = params.epoch_of(first.round).filter(|of| of.0 > 0);
+            let Some(of) = of.filter(|of| at(index + 1).is_none_or(|next| of.0 < next)) else {
+                continue;
+            };
+            fits.extend(self.check_rounds(Epoch(of.0 - 1), epoch, entries).ok());
+        }
+        // Rounds of two networks may have one number, and then the key decides: no key's round serves two epochs.
+        let mut fits = fits.into_iter();
+        match (fits.next(), fits.len()) {
+            (Some(only), 0) => Ok(only),
+            (first_fit, _) => first_fit
+                .into_iter()
+                .chain(fits)
+                .find(|values| {
+                    let of = values.first().map(|(of, _)| *of);
+                    of.is_some_and(|of| self.check_entry(of, first).is_ok())
+                })
+                .ok_or(BeaconError::WrongRound {
+                    index: 0,
+                    expected: self.round_of(epoch).unwrap_or(0),
+                    found: first.round,
+                }),
+        }
     }
 
     /// The position and fault of the first entry whose signature does not verify, among entries of ascending epochs.
@@ -938,6 +984,44 @@ mod tests {
         refused(&|p| p.from_epoch = 1, None);
         refused(&|_| (), Some(2_000));
         assert!(BeaconSchedule::new(&[], None).is_err());
+    }
+
+    #[test]
+    fn a_blocks_entries_say_themselves_which_epochs_they_are_of() {
+        let (key, first) = spec_devnet();
+        let other = DevnetSigner::from_seed(&[7; 32]);
+        // From epoch 50 on another network, whose rounds 10, 12, 14… the first had too.
+        let mut second = BeaconParams::devnet(&other, first.genesis_time);
+        (second.from_epoch, second.round0, second.rounds_per_epoch) = (50, 10, 2);
+        let schedule = BeaconSchedule::new(&[first, second], None).unwrap();
+        let of = |epoch, entries: &[Entry]| {
+            let values = schedule.epochs_of(Epoch(epoch), entries).ok()?;
+            Some(values.iter().map(|(of, _)| of.0).collect::<Vec<_>>())
+        };
+        let run = |key: &DevnetSigner, rounds: &[u64]| -> Vec<Entry> {
+            rounds.iter().map(|r| key.sign(*r)).collect()
+        };
+        assert_eq!(of(40, &[]), Some(vec![]));
+        assert_eq!(of(40, &run(&key, &[40])), Some(vec![40]));
+        assert_eq!(
+            of(40, &run(&key, &[7, 8, 9])),
+            Some(vec![7, 8, 9]),
+            "older than the block"
+        );
+        assert_eq!(of(40, &run(&key, &[41])), None, "from the future");
+        assert_eq!(of(40, &run(&key, &[7, 9])), None, "a gap");
+        assert_eq!(of(40, &run(&key, &[0])), None);
+        // The same number under two keys.
+        assert_eq!(of(60, &run(&key, &[10])), Some(vec![10]));
+        assert_eq!(of(60, &run(&other, &[10])), Some(vec![50]));
+        assert_eq!(of(60, &run(&other, &[10, 12])), Some(vec![50, 51]));
+        let joint = [run(&key, &[49]), run(&other, &[10])].concat();
+        assert_eq!(of(60, &joint), Some(vec![49, 50]));
+        assert_eq!(
+            of(60, &run(&other, &[11])),
+            Some(vec![11]),
+            "and the key refuses it"
+        );
     }
 
     /// A second network takes over without a jump in time, and no key's round serves twice.

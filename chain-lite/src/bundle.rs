@@ -7,10 +7,10 @@
 //! ```text
 //! file     = "HFAUDIT" 0 ‖ version u16 ‖ borsh(Bundle) ‖ SHA-256("holdfast/audit-bundle/v1" ‖ everything before)
 //! genesis ──adjacent or skipping steps──> light blocks ──> the newest header
-//! newest header's state root  <── leaves: parameters, totals, deals, providers, sectors, partitions
+//! newest header's state root  <── leaves: parameters, totals, deals, providers, sectors, partitions, outages
 //! a sector's leaf ──> statement of its PoRep  <── the proof
 //! block h's tx root, block h+1's receipt root  <── transactions with a window PoSt, and their receipts
-//! block of epoch e's tx root  <── the beacon's round of e ──> challenges of window PoSts and of read-back samples
+//! tx root of the block that carried it  <── the beacon's round of epoch e ──> challenges of window PoSts and of read-back samples
 //! ```
 //! The digest finds accidents; against a liar every byte is bound by the chain's own hashes and signatures: the genesis by the
 //! chain id that the verifier pins, blocks by certificates, all else by a path or a signature below a block.
@@ -40,6 +40,7 @@ use crate::events::{Event, EventRecord};
 use crate::execute::Receipt;
 use crate::genesis::{CheckedGenesis, Genesis};
 use crate::light::{Leaf, LightBlock, Trusted};
+use crate::lit::Runs;
 use crate::merkle::{self, List};
 use crate::message::{Message, SignedTx};
 use crate::possession::{Answer, beacon_of};
@@ -463,12 +464,9 @@ impl Bundle {
             {
                 return Err(format!("block {} has other beacon entries", shown.height));
             }
-            // The entries end with the block's own epoch; the first one's follows from their number.
-            let count = shown.entries.len() as u64;
-            let tip = Epoch(header.epoch.0.saturating_sub(count));
             let of_block = genesis
                 .beacons()
-                .check_rounds(tip, header.epoch, &shown.entries)
+                .epochs_of(header.epoch, &shown.entries)
                 .map_err(|e| format!("block {}: {e}", shown.height))?;
             for ((epoch, value), entry) in of_block.into_iter().zip(&shown.entries) {
                 values.insert(epoch, value);
@@ -484,6 +482,10 @@ impl Bundle {
 }
 
 type Fault = (&'static str, String);
+
+/// Where the leaves do not say which epochs counted for a window.
+const UNKNOWN_OUTAGES: &str =
+    "the leaves of the chain's outages in and before its window are missing";
 
 /// A sector that holds a deal of the bundle.
 struct Place {
@@ -636,8 +638,16 @@ impl Seen<'_> {
             _ => None,
         });
         let proven = accepted.ok_or("its receipt does not say that it was accepted")?;
-        let statement = self.window_of(shown, header, *provider, *deadline, proven, places)?;
-        self.holds(&ProofDocument::window_post(&statement, proof))?;
+        let statements = self.window_of(shown, header, *provider, *deadline, proven, places)?;
+        // One, unless an outage left more than one window that may have been open; a proof fits one challenge.
+        let mut verdict = Err("the beacon of its challenge is missing".to_owned());
+        for statement in &statements {
+            verdict = self.holds(&ProofDocument::window_post(statement, proof));
+            if verdict.is_ok() {
+                break;
+            }
+        }
+        verdict?;
         let mine = |number: &&SectorNumber| places.contains_key(&(*provider, **number));
         Ok(VerifiedProof {
             provider: *provider,
@@ -648,7 +658,8 @@ impl Seen<'_> {
         })
     }
 
-    /// The statement of a window PoSt: replicas as listed, those of this bundle's sectors as the state has them.
+    /// The statements of a window PoSt, one for each challenge that it may answer: replicas as listed, those of this bundle's
+    /// sectors as the state has them.
     fn window_of(
         &self,
         shown: &ShownWindow,
@@ -657,7 +668,7 @@ impl Seen<'_> {
         deadline: u16,
         proven: &[SectorNumber],
         places: &Places,
-    ) -> Result<WindowPostStatement, String> {
+    ) -> Result<Vec<WindowPostStatement>, String> {
         let place = proven
             .iter()
             .find_map(|number| places.get(&(id, *number)))
@@ -677,29 +688,34 @@ impl Seen<'_> {
             }
         }
         let params = query::params(self.state).map_err(|e| e.to_string())?;
-        let window = Schedule::of(&params, &place.provider).window(header.epoch, deadline);
-        let beacon = self
-            .beacons
-            .get(&window.challenge)
-            .ok_or_else(|| format!("the beacon of epoch {} is missing", window.challenge))?;
-        let value = rand(
-            Tag::WindowPost,
-            beacon,
-            window.challenge,
-            &id.0.to_be_bytes(),
-        );
-        Ok(WindowPostStatement {
-            size: place.provider.sector_size,
-            prover: id.prover_id(),
-            randomness: randomness::post(value),
-            sectors,
-        })
+        let windows = Schedule::of(&params, &place.provider)
+            .may_be_open(header.epoch, deadline, &self.outages()?)
+            .ok_or(UNKNOWN_OUTAGES)?;
+        let challenges = windows.iter().map(|window| window.challenge);
+        let statement = |challenge: Epoch| {
+            let beacon = self.beacons.get(&challenge)?;
+            let value = rand(Tag::WindowPost, beacon, challenge, &id.0.to_be_bytes());
+            Some(WindowPostStatement {
+                size: place.provider.sector_size,
+                prover: id.prover_id(),
+                randomness: randomness::post(value),
+                sectors: sectors.clone(),
+            })
+        };
+        Ok(challenges.filter_map(statement).collect())
+    }
+
+    /// The dark epochs of the chain, as far back as the leaves show them.
+    fn outages(&self) -> Result<Runs, String> {
+        let net = query::totals(self.state).map_err(|e| e.to_string())?;
+        Runs::of(self.state, &net).map_err(|e| e.to_string())
     }
 
     /// Every committed sector shows its PoRep, every active one a window PoSt of its last window.
     fn complete(&self, places: &Places, proofs: &[VerifiedProof]) -> Result<(), String> {
         let params = query::params(self.state).map_err(|e| e.to_string())?;
         let now = query::totals(self.state).map_err(|e| e.to_string())?.epoch;
+        let outages = self.outages()?;
         for ((id, number), place) in places {
             let newest = |kind: &str| {
                 let mine = proofs
@@ -714,9 +730,8 @@ impl Seen<'_> {
             if place.state == Some(SectorState::Active) {
                 let schedule = Schedule::of(&params, &place.provider);
                 let since = schedule
-                    .window(now, place.sector.deadline)
-                    .open
-                    .before(params.proving_period);
+                    .last_over(now, place.sector.deadline, &outages)
+                    .ok_or(UNKNOWN_OUTAGES)?;
                 if newest("window_post").is_none_or(|epoch| epoch < since) {
                     return lacks("the proof of its last window");
                 }
@@ -850,7 +865,10 @@ fn samples_words(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::ledger::tests::{advance, genesis, open};
+    use crate::certificate::Certificate;
+    use crate::clock::ClockMode;
+    use crate::ledger::Slot;
+    use crate::ledger::tests::{advance, beacon, genesis, open, validator};
     use crate::light::{light_block, state_batch};
 
     /// A bundle of an object without deals: chain, blocks, state and a beacon round.
@@ -881,6 +899,70 @@ pub(crate) mod tests {
             samples: vec![],
         };
         (bundle, ledger.chain_id())
+    }
+
+    /// Under the beacon's clock: rounds of an outage, carried by a later block and not up to its own epoch, are the epochs' they
+    /// are of, whatever the block's.
+    #[test]
+    fn a_round_that_was_carried_after_an_outage_is_its_own_epochs() {
+        let home = tempfile::tempdir().unwrap();
+        let mut genesis = genesis(2);
+        genesis.clock = ClockMode::Beacon { epoch_ms: 2_000 };
+        let ledger = open(home.path(), &genesis).unwrap();
+        let block = |epoch: u64, rounds: std::ops::RangeInclusive<u64>| {
+            let (height, round) = (ledger.tip().height + 1, 0);
+            let entries = rounds.map(|r| beacon().sign(r)).collect();
+            let now = genesis.time_ms + (epoch - 1) * 2_000 + 1;
+            let slot = Slot { height, round };
+            let block = ledger.build(slot, Epoch(epoch), now, entries, vec![]);
+            let block = block.unwrap();
+            let certificate =
+                Certificate::solo(&ledger.chain_id(), height, block.id(), &validator());
+            ledger.commit(block, certificate).unwrap();
+        };
+        block(1, 1..=1);
+        block(40, 2..=30);
+        block(41, 31..=41);
+        block(42, 42..=42);
+        let keys = [key::params(), key::network(), key::dark_run(Epoch(41))];
+        let batch = state_batch(&ledger, None, &keys).unwrap();
+        let body = ledger.block(2).unwrap().block.body;
+        let mut bundle = Bundle {
+            subject: [7; 32],
+            genesis: ledger.genesis().bytes().to_vec(),
+            checkpoint: None,
+            blocks: vec![
+                light_block(&ledger, 1).unwrap(),
+                light_block(&ledger, 2).unwrap(),
+                batch.light,
+            ],
+            leaves: batch.leaves,
+            beacons: vec![ShownBeacon {
+                height: 2,
+                path: merkle::path(List::Transactions, &body.leaves(), 0).unwrap(),
+                entries: body.beacons,
+            }],
+            poreps: vec![],
+            windows: vec![],
+            samples: vec![],
+        };
+        let anchor = named(ledger.chain_id());
+        let believed = bundle.verify(&anchor).unwrap();
+        let checked = ledger.genesis();
+        let headers = bundle.blocks(checked, &anchor).unwrap();
+        let values = bundle.beacons(checked, &headers).unwrap();
+        assert_eq!(
+            values.keys().map(|e| e.0).collect::<Vec<_>>(),
+            (2..=30).collect::<Vec<_>>()
+        );
+        assert_eq!(values[&Epoch(17)], beacon().sign(17).randomness());
+        // The outage is bound too: 39 epochs without a block, or with a beacon that was too old.
+        let outages = Runs::of(&believed.state, &query::totals(&believed.state).unwrap()).unwrap();
+        assert_eq!(outages.lit(Epoch(0), Epoch(42)), Some(3));
+        bundle.leaves.retain(|leaf| leaf.key != keys[2]);
+        let without = bundle.verify(&anchor).unwrap().state;
+        let outages = Runs::of(&without, &query::totals(&without).unwrap()).unwrap();
+        assert_eq!(outages.lit(Epoch(41), Epoch(42)), None);
     }
 
     fn named(chain_id: ChainId) -> Anchor {

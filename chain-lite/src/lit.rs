@@ -115,6 +115,60 @@ pub(crate) fn record_dark(
     Ok((extended.map(|_| last), key::dark_run(epoch.next()), run))
 }
 
+/// The newest runs of dark epochs of a state of which only some leaves are known, as an audit bundle shows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Runs {
+    /// First epoch, and the first one after, ascending.
+    runs: Vec<(Epoch, Epoch)>,
+    /// Nothing is known of epochs before this one.
+    since: Epoch,
+}
+
+impl Runs {
+    /// The runs among these leaves that reach back from the newest without a gap: each leaf has the sum of all before it, and the
+    /// newest has the state's total. Nothing is known if the newest is missing.
+    pub fn of(state: &dyn KvRead, net: &Network) -> Result<Self, StoreError> {
+        let (from, until) = key::prefix_range(&key::dark_runs());
+        let mut shown = state.range(&from, &until, usize::MAX)?;
+        let (mut runs, mut before) = (Vec::new(), net.dark);
+        while before > 0 {
+            let Some((at, bytes)) = shown.pop() else {
+                break;
+            };
+            let until = key::parse_dark_run(&at)
+                .ok_or_else(|| StoreError::corrupt(&at, "not a key of a dark run"))?;
+            let run: DarkRun = decode(&at, &bytes)?;
+            if run.total != before {
+                break;
+            }
+            before = before.saturating_sub(until.since(run.from).0);
+            runs.push((run.from, until));
+        }
+        runs.reverse();
+        let since = match (before, runs.first()) {
+            (0, _) => Epoch(0),
+            (_, Some((from, _))) => *from,
+            (_, None) => net.epoch.next(),
+        };
+        Ok(Self { runs, since })
+    }
+
+    /// Dark epochs in `[from, until)`; `None` where that is not known.
+    pub fn between(&self, from: Epoch, until: Epoch) -> Option<u64> {
+        if from < self.since {
+            return None;
+        }
+        let inside = |(a, b): &(Epoch, Epoch)| (*b).min(until).since((*a).max(from)).0;
+        Some(self.runs.iter().map(inside).sum())
+    }
+
+    /// Lit epochs in `[from, until)`; `None` where that is not known.
+    pub fn lit(&self, from: Epoch, until: Epoch) -> Option<u64> {
+        let dark = self.between(from, until)?;
+        Some(until.since(from).0.saturating_sub(dark))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -156,6 +210,25 @@ mod tests {
                 if fired.is_none() {
                     prop_assert_eq!(due_at(&state, &net, timer, Epoch(now)), Ok(Epoch(entry)));
                 }
+            }
+            // The leaves alone say the same, and a part of them says it of the newest epochs or nothing.
+            net.epoch = Epoch(last);
+            let runs = Runs::of(&state, &net).expect("memory");
+            let (all, known) = (state.0.len(), runs.clone());
+            let count = |from: u64| (from..=last).filter(|e| *e == 0 || !dark[*e as usize - 1]).count() as u64;
+            for from in 0..=last {
+                prop_assert_eq!(runs.lit(Epoch(from), Epoch(last + 1)), Some(count(from)));
+            }
+            for gone in 0..all {
+                let mut part = state.clone();
+                let key = part.0.keys().nth(gone).expect("one of them").clone();
+                part.0.remove(&key);
+                let runs = Runs::of(&part, &net).expect("memory");
+                for from in 0..=last {
+                    let found = runs.lit(Epoch(from), Epoch(last + 1));
+                    prop_assert!(found.is_none() || found == known.lit(Epoch(from), Epoch(last + 1)));
+                }
+                prop_assert_eq!(runs.lit(Epoch(0), Epoch(last + 1)), None);
             }
             let first = (since + 1..=last).find(|now| lit(since, *now) >= span && now >= &(since + span));
             // It never fires early; and it fires at that epoch, or a dark one right behind.

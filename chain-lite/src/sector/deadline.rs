@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Occurrence;
 use crate::error::{ChainError, Rule, Subject};
+use crate::lit::Runs;
 use crate::params::ChainParams;
 use crate::provider::Provider;
 use crate::units::{Epoch, EpochCount};
@@ -98,6 +99,58 @@ impl Schedule {
             Some(pending) => self.with_margins(pending),
             None => self.window(now, index),
         }
+    }
+
+    /// The occurrences of a deadline in which a proof at `now` may have been accepted, newest first: the scheduled one, and after an
+    /// outage older ones whose windows had not had their lit epochs. For whoever knows the outages and not the deadline's leaf of
+    /// then; at most one without an outage. `None` where the outages are not known far enough back.
+    pub fn may_be_open(&self, now: Epoch, index: u16, outages: &Runs) -> Option<Vec<Window>> {
+        let mut found = Vec::new();
+        let mut open = now.0.checked_sub(self.phase(now, index)).map(Epoch);
+        while let Some(at) = open {
+            if outages.lit(at, now)? >= self.window {
+                break;
+            }
+            let close = at.after(EpochCount(self.window));
+            found.push(self.with_margins(Occurrence { open: at, close }));
+            open = at.0.checked_sub(self.period).map(Epoch);
+        }
+        Some(found)
+    }
+
+    /// The newest epoch up to `now` at which an occurrence may have been open.
+    pub fn last_open(&self, now: Epoch, index: u16, outages: &Runs) -> Option<Epoch> {
+        let open = Epoch(now.0.checked_sub(self.phase(now, index))?);
+        // Lit epochs only grow, so bisect for the last at which the window had too few.
+        let (mut low, mut high) = (open.0, now.0.saturating_add(1));
+        while low + 1 < high {
+            let middle = low + (high - low) / 2;
+            match outages.lit(open, Epoch(middle))? < self.window {
+                true => low = middle,
+                false => high = middle,
+            }
+        }
+        Some(Epoch(low))
+    }
+
+    /// The opening of the newest occurrence that is certainly over at `now`: whoever is active was proven since. That is the newest
+    /// that had its lit epochs, unless an older one may have been open still when it opened, and absorbed it. `None` where the
+    /// outages are not known far enough back, [`Epoch`] 0 where no occurrence was.
+    pub fn last_over(&self, now: Epoch, index: u16, outages: &Runs) -> Option<Epoch> {
+        let mut open = now.0.checked_sub(self.phase(now, index)).map(Epoch);
+        while let Some(at) = open {
+            let before = at.0.checked_sub(self.period).map(Epoch);
+            let over = outages.lit(at, now)? >= self.window;
+            let alone = match before {
+                Some(before) => outages.lit(before, at)? >= self.window,
+                None => true,
+            };
+            if over && alone {
+                return Some(at);
+            }
+            open = before;
+        }
+        Some(Epoch(0))
     }
 
     /// The occurrence that closes at `now`.

@@ -6,6 +6,7 @@ mod closed;
 mod datacap;
 mod disputes;
 mod explained;
+mod grinding;
 mod model;
 mod outages;
 mod refusals;

@@ -8,10 +8,12 @@ use chain_lite::deal::DealStatus;
 use chain_lite::error::ErrorCode;
 use chain_lite::events::Event;
 use chain_lite::execute::{ApplyError, apply};
+use chain_lite::lit::Runs;
 use chain_lite::message::Message;
 use chain_lite::params::ChainParams;
 use chain_lite::query::{self, SectorStatus};
 use chain_lite::state::{Entry, KvRead, MemoryState, StoreError};
+use chain_lite::sector::deadline::Schedule;
 use chain_lite::units::{Epoch, EpochCount, TokenAmount};
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
@@ -414,6 +416,96 @@ fn tm_v13_a_long_outage_costs_as_much_for_each_of_its_epochs() {
             "{counted:?}: the later epochs of a long outage cost more than the early ones"
         );
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// What an audit bundle derives from the leaves of outages holds on chain: a proof was accepted for a window that may have been
+    /// open, and whoever is active was proven since the newest window that is over. Outages of every length, also over whole
+    /// periods, with and without blocks.
+    #[test]
+    fn windows_told_from_the_leaves_of_outages_are_those_of_the_chain(
+        plan in proptest::collection::vec((1u64..4, 0u64..20, 0u64..60, 0u64..150), 20..80),
+    ) {
+        let (mut world, _, owner, id) = busy();
+        for number in 0..3 {
+            world.commit(&owner, id, number, vec![]);
+        }
+        let schedule = {
+            let view = world.provider(id);
+            Schedule::new(&world.params, view.offset)
+        };
+        let mut newest = std::collections::BTreeMap::new();
+        for (skip, entries, rare, long) in plan {
+            let skip = if rare == 0 { long.max(1) } else { skip };
+            let due = world.due_posts(id, &[]);
+            let windows: Vec<_> = world.deadlines(id).iter().map(|d| d.window).collect();
+            let txs = if due.is_empty() { vec![] } else { vec![world.tx(&owner, 0, due)] };
+            world.block_at(world.epoch.after(EpochCount(skip)), entries, txs);
+            let outages = Runs::of(&world.state, &world.net()).expect("memory");
+            for record in &world.events {
+                let Event::PostAccepted { deadline, .. } = record.event else { continue };
+                let shown = schedule.may_be_open(world.epoch, deadline, &outages).expect("all are there");
+                let answered = windows[usize::from(deadline)].challenge;
+                prop_assert!(shown.iter().any(|window| window.challenge == answered));
+                prop_assert_eq!(schedule.last_open(world.epoch, deadline, &outages), Some(world.epoch));
+                newest.insert(deadline, world.epoch);
+            }
+            for number in (0..3).filter(|n| world.status(id, *n) == SectorStatus::Active) {
+                let deadline = world.sector(id, number).deadline.expect("live");
+                let over = schedule.last_over(world.epoch, deadline, &outages).expect("all are there");
+                prop_assert!(newest[&deadline] >= over, "{} {over}", newest[&deadline]);
+            }
+        }
+    }
+}
+
+/// Without an outage the leaves say what the schedule says, and with one they say more: the scheduled window is not the one that
+/// a proof in an extended window answers.
+#[test]
+fn the_schedule_alone_does_not_know_the_challenge_of_an_extended_window() {
+    let (mut world, _, owner, id) = busy();
+    world.commit(&owner, id, 0, vec![]);
+    let close = world.next_close(id, 0);
+    world.run_proving(close, &[(&owner, id, &[])]);
+    let index = world.sector(id, 0).deadline.expect("live");
+    let schedule = Schedule::new(&world.params, world.provider(id).offset);
+    let window = |world: &World| world.deadlines(id)[usize::from(index)].window;
+    let plan = window(&world);
+    let runs = |world: &World| Runs::of(&world.state, &world.net()).expect("memory");
+    world.run_to(plan.open.after(EpochCount(9)));
+    let told = |world: &World| schedule.may_be_open(world.epoch, index, &runs(world));
+    assert_eq!(told(&world), Some(vec![plan]));
+    assert_eq!(
+        schedule.last_over(world.epoch, index, &runs(&world)),
+        Some(plan.open.before(EpochCount(120)))
+    );
+    let at = world.epoch.after(EpochCount(31));
+    world.block_at(at, u64::MAX, vec![]);
+    assert_ne!(
+        schedule.window(world.epoch, index).challenge,
+        plan.challenge
+    );
+    assert_eq!(told(&world), Some(vec![plan]));
+    let post = world.due_posts(id, &[]).remove(0);
+    world.must(&owner, post);
+    world.run_to(plan.close.after(EpochCount(29)));
+    assert_eq!(
+        told(&world).map(|windows| windows.len()),
+        Some(1),
+        "the last epoch"
+    );
+    world.run_to(plan.close.after(EpochCount(30)));
+    assert_eq!(told(&world), Some(vec![]));
+    assert_eq!(
+        schedule.last_open(world.epoch, index, &runs(&world)),
+        Some(world.epoch.before(EpochCount(1)))
+    );
+    assert_eq!(
+        schedule.last_over(world.epoch, index, &runs(&world)),
+        Some(plan.open)
+    );
 }
 
 #[test]
