@@ -318,6 +318,22 @@ impl ChainClient {
         self.call("hf_network", rpc_params![]).await
     }
 
+    /// The first epochs after each run of dark ones that ended after `after`, ascending.
+    pub async fn dark_runs(&self, after: Epoch) -> Result<Vec<Epoch>, ChainError> {
+        let mut all: Vec<Epoch> = Vec::new();
+        loop {
+            let from = all.last().copied().unwrap_or(after);
+            let page: Page<Epoch> = self
+                .call("hf_darkRuns", rpc_params![from, MAX_PAGE])
+                .await?;
+            let (more, progress) = (page.more, !page.items.is_empty());
+            all.extend(page.items);
+            if !more || !progress {
+                return Ok(all);
+            }
+        }
+    }
+
     /// What a deal or sector of `bytes` padded bytes costs now.
     pub async fn quote(&self, bytes: u64) -> Result<QuoteView, ChainError> {
         self.call("hf_quote", rpc_params![bytes]).await

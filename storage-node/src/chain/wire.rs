@@ -187,6 +187,8 @@ pub struct NetworkView {
     pub market_locked: TokenAmount,
     /// In circulation (`chain.md` §3).
     pub circulating: TokenAmount,
+    /// The newest epoch whose beacon is on chain.
+    pub beacon_tip: Epoch,
 }
 
 /// What a deal or sector of a size costs now.

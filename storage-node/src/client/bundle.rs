@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use chain_lite::account::{Address, DealId, ProviderId};
+use chain_lite::beacon::BeaconSchedule;
 use chain_lite::block::FinalBlock;
 use chain_lite::bundle::{
     Anchor, Bundle, ShownBeacon, ShownPorep, ShownSample, ShownWindow, trust_period_ms,
@@ -26,6 +27,7 @@ use chain_lite::events::{Event, EventRecord};
 use chain_lite::execute::Receipt;
 use chain_lite::genesis::Genesis;
 use chain_lite::light::{Leaf, LightBlock, MAX_BATCH_LEAVES, StateBatch, Trusted};
+use chain_lite::lit::Runs;
 use chain_lite::merkle::{self, List};
 use chain_lite::message::{Message, SignedTx};
 use chain_lite::params::ChainParams;
@@ -35,7 +37,7 @@ use chain_lite::randomness::Tag;
 use chain_lite::sector::deadline::Schedule;
 use chain_lite::sector::{Partition, Sector, SectorLeaf, SectorState};
 use chain_lite::state::{MemoryState, key, read};
-use chain_lite::units::Epoch;
+use chain_lite::units::{Epoch, EpochCount};
 use holdfast_light::follow::{FollowError, Provider as LightProvider, follow};
 use prover::{CommR, SectorNumber};
 
@@ -98,7 +100,8 @@ pub async fn samples<N: Network>(
     deals: &[(DealId, Deal)],
 ) -> Result<Vec<ShownSample>, ChainError> {
     // The bundle will hold the beacon's own signature; a wrong value here makes samples that are refused.
-    let epoch = chain.head().await?.epoch;
+    // In an outage of the beacon the newest block's epoch has none.
+    let epoch = chain.network().await?.beacon_tip;
     let beacon = chain
         .randomness(Tag::Ticket as u64, epoch, ProviderId(0))
         .await?;
@@ -142,7 +145,7 @@ pub async fn collect(
     let genesis = Genesis::from_bytes(&genesis_bytes)
         .and_then(Genesis::check)
         .map_err(|e| CollectError::Lies(e.to_string()))?;
-    let mut reader = Reader::new(chain);
+    let mut reader = Reader::new(chain, genesis.beacons());
     let (last, leaves) = reader.leaves(deals).await?;
     let state = Shown::of(&leaves)?;
     let poreps = reader.poreps(&state).await?;
@@ -150,7 +153,15 @@ pub async fn collect(
     epochs.extend(samples.iter().map(|sample| sample.epoch));
     let mut beacons = Vec::new();
     for epoch in epochs {
-        beacons.push(reader.beacon(epoch).await?);
+        // One that may have been a challenge, and is not on chain, was none. A block that carries many epochs' is shown once.
+        let shown = reader.beacon(epoch).await?;
+        let new = |shown: &ShownBeacon| {
+            let mut before = beacons.iter();
+            before.all(|b: &ShownBeacon| b.height != shown.height)
+        };
+        if let Some(shown) = shown.filter(new) {
+            beacons.push(shown);
+        }
     }
     let mut heights: BTreeSet<u64> = beacons.iter().map(|b| b.height).collect();
     heights.extend(windows.iter().flat_map(|w| [w.height, w.height + 1]));
@@ -265,6 +276,7 @@ impl LightProvider for Recorder<'_> {
 struct Shown {
     params: ChainParams,
     now: Epoch,
+    outages: Runs,
     providers: BTreeMap<ProviderId, Provider>,
     sectors: BTreeMap<(ProviderId, SectorNumber), (Sector, Option<SectorState>)>,
 }
@@ -278,9 +290,11 @@ impl Shown {
                 state.0.insert(leaf.key.clone(), value.clone());
             }
         }
+        let totals = query::totals(&state).map_err(lies)?;
         let mut shown = Self {
             params: query::params(&state).map_err(lies)?,
-            now: query::totals(&state).map_err(lies)?.epoch,
+            now: totals.epoch,
+            outages: Runs::of(&state, &totals).map_err(lies)?,
             providers: BTreeMap::new(),
             sectors: BTreeMap::new(),
         };
@@ -306,6 +320,21 @@ impl Shown {
         }
         Ok(shown)
     }
+
+    /// Whether the outages shown reach back as far as the windows of these sectors need them.
+    fn knows_outages(&self) -> bool {
+        self.sectors.iter().all(|((id, _), (sector, _))| {
+            let schedule = self
+                .providers
+                .get(id)
+                .map(|provider| Schedule::of(&self.params, provider));
+            schedule.is_none_or(|schedule| {
+                let over = schedule.last_over(self.now, sector.deadline, &self.outages);
+                let known = |at| schedule.may_be_open(at, sector.deadline, &self.outages);
+                over.is_some_and(|over| known(over).is_some())
+            })
+        })
+    }
 }
 
 /// A partition: provider, deadline, index.
@@ -314,30 +343,36 @@ type PartitionName = (ProviderId, u16, u32);
 /// Reads the node's blocks, each once.
 struct Reader<'a> {
     chain: &'a ChainClient,
+    beacons: &'a BeaconSchedule,
     blocks: BTreeMap<u64, FinalBlock>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(chain: &'a ChainClient) -> Self {
+    fn new(chain: &'a ChainClient, beacons: &'a BeaconSchedule) -> Self {
         Self {
             chain,
+            beacons,
             blocks: BTreeMap::new(),
         }
     }
 
-    /// One state: parameters, totals, these deals, their providers, sectors and partitions.
+    /// One state: parameters, totals, these deals, their providers, sectors and partitions, and the outages that their windows
+    /// have seen.
     async fn leaves(
         &self,
         deals: &[(DealId, Deal)],
     ) -> Result<(LightBlock, Vec<Leaf>), CollectError> {
         let mut why = String::new();
-        for attempt in 0..TRIES {
+        // How far back outages are asked for; doubled until it is far enough.
+        let (mut attempt, mut span) = (0, 2 * self.chain.params().proving_period.0);
+        while attempt < TRIES {
             if attempt > 0 {
                 tokio::time::sleep(PAUSE).await;
             }
-            let keys = self.keys(deals).await?;
+            let keys = self.keys(deals, EpochCount(span)).await?;
             let Some((last, leaves)) = self.prove(&keys).await? else {
                 why = "its newest states were gone before they were read".into();
+                attempt += 1;
                 continue;
             };
             // Where a sector is was a hint from another block: the leaves themselves say whether it still holds.
@@ -359,8 +394,12 @@ impl<'a> Reader<'a> {
                     .is_err()
                     .then(|| format!("sector {number} is new"))
             });
+            attempt += 1;
             match moved.or(unplaced) {
-                None => return Ok((last, leaves)),
+                None if shown.knows_outages() => return Ok((last, leaves)),
+                // All of them were asked for: one has grown since.
+                None if span >= shown.now.0 => why = "an outage goes on".into(),
+                None => (span, attempt) = (span.saturating_mul(2), 0),
                 Some(moved) => why = moved,
             }
         }
@@ -368,8 +407,15 @@ impl<'a> Reader<'a> {
     }
 
     /// The keys, ascending, by what the node says now.
-    async fn keys(&self, deals: &[(DealId, Deal)]) -> Result<Vec<Vec<u8>>, CollectError> {
+    async fn keys(
+        &self,
+        deals: &[(DealId, Deal)],
+        back: EpochCount,
+    ) -> Result<Vec<Vec<u8>>, CollectError> {
         let mut keys = BTreeSet::from([key::params(), key::network()]);
+        let after = self.chain.head().await?.epoch.before(back);
+        let outages = self.chain.dark_runs(after).await?;
+        keys.extend(outages.into_iter().map(key::dark_run));
         for (id, _) in deals {
             let view = self.chain.deal(id).await?;
             let view = view.ok_or_else(|| CollectError::Lies(format!("deal {id} is gone")))?;
@@ -428,35 +474,64 @@ impl<'a> Reader<'a> {
         Ok(&self.blocks[&height])
     }
 
-    /// The block of an epoch. Under the logical clock epochs and heights are the same; else they are searched.
-    async fn height_of(&mut self, epoch: Epoch) -> Result<u64, CollectError> {
+    /// The newest block up to an epoch, which is that epoch's own if it has one; 0 before the first. Under the logical clock epochs
+    /// and heights are the same; else they are searched.
+    async fn height_up_to(&mut self, epoch: Epoch) -> Result<u64, CollectError> {
         let tip = self.chain.head().await?.height;
-        let (mut low, mut high) = (1, tip.max(1));
-        let mut guess = epoch.0.clamp(low, high);
-        while low <= high {
-            let found = self.block(guess).await?.block.header.epoch;
-            match found.cmp(&epoch) {
-                std::cmp::Ordering::Equal => return Ok(guess),
-                std::cmp::Ordering::Less => low = guess + 1,
-                std::cmp::Ordering::Greater => high = guess - 1,
+        // Block `low` is known to be of that epoch or an earlier one, block `high` of a later one.
+        let (mut low, mut high) = (0, tip + 1);
+        let mut guess = epoch.0;
+        while low + 1 < high {
+            let at = guess.clamp(low + 1, high - 1);
+            match self.block(at).await?.block.header.epoch <= epoch {
+                true => low = at,
+                false => high = at,
             }
-            guess = low + (high.saturating_sub(low)) / 2;
+            // At first beside the guess, in case it was right; then in the middle.
+            guess = match at == epoch.0 {
+                true if low == at => at + 1,
+                _ => low + (high - low) / 2,
+            };
+        }
+        Ok(low)
+    }
+
+    /// The block of an epoch.
+    async fn height_of(&mut self, epoch: Epoch) -> Result<u64, CollectError> {
+        let height = self.height_up_to(epoch).await?;
+        if height > 0 && self.block(height).await?.block.header.epoch == epoch {
+            return Ok(height);
         }
         Err(CollectError::Lies(format!(
             "it has no block of epoch {epoch}"
         )))
     }
 
-    /// The beacon entries that block's body begins with.
-    async fn beacon(&mut self, epoch: Epoch) -> Result<ShownBeacon, CollectError> {
-        let height = self.height_of(epoch).await?;
-        let body = &self.block(height).await?.block.body;
-        let path = merkle::path(List::Transactions, &body.leaves(), 0);
-        Ok(ShownBeacon {
-            height,
-            entries: body.beacons.clone(),
-            path: path.ok_or_else(|| CollectError::Lies("a block without leaves".into()))?,
-        })
+    /// The beacon entries among which that epoch's is: of its own block, or after an outage of a later one; `None` if none carries it.
+    async fn beacon(&mut self, epoch: Epoch) -> Result<Option<ShownBeacon>, CollectError> {
+        let tip = self.chain.head().await?.height;
+        let mut height = self.height_up_to(Epoch(epoch.0.saturating_sub(1))).await? + 1;
+        while height <= tip {
+            let beacons = self.beacons;
+            let block = &self.block(height).await?.block;
+            let carried = beacons.epochs_of(block.header.epoch, &block.body.beacons);
+            let carried = carried.map_err(|e| CollectError::Lies(e.to_string()))?;
+            // Epochs come in order, so one that is passed over does not come.
+            match carried.iter().find(|(of, _)| *of >= epoch) {
+                None => height += 1,
+                Some((of, _)) if *of > epoch => return Ok(None),
+                Some(_) => {
+                    let entries = block.body.beacons.clone();
+                    let path = merkle::path(List::Transactions, &block.body.leaves(), 0);
+                    return Ok(path.map(|path| ShownBeacon {
+                        height,
+                        entries,
+                        path,
+                    }));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Each committed sector's PoRep, from the block of its activation.
@@ -499,9 +574,9 @@ impl<'a> Reader<'a> {
         let partitions: BTreeSet<PartitionName> = active.collect();
         let (mut windows, mut challenges) = (Vec::new(), BTreeSet::new());
         for name in partitions {
-            let (shown, challenge) = self.window(state, name).await?;
+            let (shown, answers) = self.window(state, name).await?;
             windows.push(shown);
-            challenges.insert(challenge);
+            challenges.extend(answers);
         }
         Ok((windows, challenges))
     }
@@ -510,20 +585,34 @@ impl<'a> Reader<'a> {
         &mut self,
         state: &Shown,
         name: PartitionName,
-    ) -> Result<(ShownWindow, Epoch), CollectError> {
+    ) -> Result<(ShownWindow, Vec<Epoch>), CollectError> {
         let (id, deadline, partition) = name;
         let provider = state.providers.get(&id);
         let provider =
             provider.ok_or_else(|| CollectError::Lies(format!("provider {id} is absent")))?;
         let schedule = Schedule::of(&state.params, provider);
-        let current = schedule.window(state.now, deadline);
-        let before = current.open.before(state.params.proving_period);
-        let last_of_before = current.close.before(state.params.proving_period);
-        // Newest first: the window that is open, then the one a period earlier.
-        let newer = (current.open.0..current.close.0.min(state.now.0 + 1)).rev();
-        let older = (before.0..last_of_before.0.min(state.now.0 + 1)).rev();
-        for epoch in newer.chain(older).filter(|epoch| *epoch > 0) {
-            let height = self.height_of(Epoch(epoch)).await?;
+        let unknown = || CollectError::Lies("its outages contradict each other".into());
+        let outages = &state.outages;
+        let since = schedule.last_over(state.now, deadline, outages);
+        let since = since.ok_or_else(unknown)?;
+        let mut epoch = state.now;
+        // Newest first, over the epochs in which a window may have been open.
+        while epoch >= since && epoch.0 > 0 {
+            let open = schedule.last_open(epoch, deadline, outages);
+            let Some(open) = open.filter(|open| *open >= since) else {
+                break;
+            };
+            let height = self.height_up_to(open).await?;
+            if height == 0 {
+                break;
+            }
+            let at = self.block(height).await?.block.header.epoch;
+            let windows = schedule.may_be_open(at, deadline, outages);
+            let windows = windows.ok_or_else(unknown)?;
+            epoch = at.before(EpochCount(1));
+            if windows.is_empty() {
+                continue;
+            }
             for (index, message) in posts(self.block(height).await?, name) {
                 let block = self.block(height).await?;
                 let leaves = block.block.body.leaves();
@@ -532,9 +621,10 @@ impl<'a> Reader<'a> {
                     .accepted(state, name, height, &leaves, index, &tx)
                     .await?
                 {
-                    let challenge = schedule.window(Epoch(epoch), deadline).challenge;
-                    let message = message as u32;
-                    return Ok((ShownWindow { message, ..shown }, challenge));
+                    let message =
+                        u32::try_from(message).map_err(|e| CollectError::Lies(e.to_string()))?;
+                    let challenges = windows.iter().map(|window| window.challenge).collect();
+                    return Ok((ShownWindow { message, ..shown }, challenges));
                 }
             }
         }

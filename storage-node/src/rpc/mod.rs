@@ -6,7 +6,7 @@
 //! | method | answers |
 //! |---|---|
 //! | `hf_info`, `chain_genesis`, `chain_head`, `chain_block`, `chain_validators` | what the chain is, its newest and any block, who decides the next |
-//! | `hf_account`, `hf_datacap`, `hf_network`, `hf_quote`, `hf_randomness` | money, DataCap, totals, prices, randomness |
+//! | `hf_account`, `hf_datacap`, `hf_network`, `hf_quote`, `hf_randomness`, `hf_darkRuns` | money, DataCap, totals, prices, randomness, outages |
 //! | `hf_provider(s)`, `hf_sector(s)`, `hf_deadlines`, `hf_providerPicture`, `hf_deal(s)` | providers, sectors, deals |
 //! | `hf_submit`, `hf_txStatus` | transactions |
 //! | `light_block`, `light_state`, `light_receipt` | the same with proofs, for clients that believe no node |
@@ -278,6 +278,10 @@ fn register_state(module: &mut RpcModule<Shared>) -> Result<(), RpcError> {
     })?;
     method(module, "hf_network", |shared, _| {
         reads::network_view(&shared.node.ledger.view()).map_err(read_failed)
+    })?;
+    method(module, "hf_darkRuns", |shared, params| {
+        let (after, limit): (Epoch, u32) = params.parse()?;
+        reads::dark_runs(&shared.node.ledger.view(), after, limit).map_err(read_failed)
     })?;
     method(module, "hf_quote", |shared, params| {
         let bytes: u64 = params.one()?;

@@ -66,6 +66,15 @@ pub fn network_view(state: &dyn KvRead) -> Result<NetworkView, ReadError> {
         reward_pool: net.reward_pool,
         market_locked: net.escrow_locked,
         circulating: net.circulating(),
+        beacon_tip: net.beacon_tip,
+    })
+}
+
+/// Ends of the runs of dark epochs that ended after `after`, in order.
+pub fn dark_runs(state: &dyn KvRead, after: Epoch, limit: u32) -> Result<Page<Epoch>, ReadError> {
+    let from = Some(key::dark_run(after));
+    page(state, &key::dark_runs(), from, limit, |key, _| {
+        Ok(key::parse_dark_run(key))
     })
 }
 
