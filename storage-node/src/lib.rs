@@ -10,6 +10,7 @@
 //! | take in, pack, seal, prove | [`provider`] |
 //! | speak with the chain | [`chain`] (client side), [`rpc`] (server side) |
 //! | dispute what an optimistic chain took unverified | [`watch`] |
+//! | ask for the beacon's rounds, give them out | [`relay`] |
 //! | commands, output, exit codes | [`cli`] |
 //!
 //! The world is read once: [`config`] resolves flags, environment and platform folders at the edge and passes values on;
@@ -27,6 +28,7 @@ pub mod fuzz;
 pub mod identity;
 pub mod object;
 pub mod provider;
+pub mod relay;
 pub mod rpc;
 pub mod telemetry;
 #[cfg(feature = "bft")]

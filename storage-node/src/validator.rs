@@ -7,11 +7,14 @@
 //! ```text
 //! <home>/validator.key    signs votes and names the node to its peers; secret, 0600, and on one machine only:
 //!                         two nodes with one key are a double vote sooner or later, and jailed for it
-//!        beacon.key       a devnet's randomness, the same file at every validator; secret
+//!        beacon.key       the randomness of a network with its own key, the same file at every validator; secret
 //!        network.json     genesis and everybody's address, from `chain init`
 //!        chain/           block log, index, undecided blocks, consensus.wal
 //!        chain.url        where this home finds its own node
 //! ```
+//! Without `beacon.key` a validator carries rounds that it fetches from the relays of `network.json` ([`crate::relay`]): drand's, or one
+//! that `holdfast chain relay` runs where the key is.
+//!
 //! Crash: `chain_lite::ledger` and `chain_lite_bft::net` recover; a node that was away fetches what it missed from its peers.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +45,7 @@ use crate::chain::gossip::{self, Gossip, GossipError, HostPort, Peer};
 use crate::config::Home;
 use crate::identity::{KeyError, Wallet};
 use crate::provider::journal::{JournalError, replace_file};
+use crate::relay::{self, RelayError, RelayHandle, Relays};
 use crate::rpc::{self, RpcError, RpcHandle};
 
 /// Longest network file that is read, in bytes.
@@ -100,7 +104,24 @@ pub struct Network {
     pub genesis: Genesis,
     /// The validators, and where they are: those of genesis, or since a change of the set those that `chain invite` was given.
     pub validators: Vec<Card>,
+    /// Who gives beacon rounds to nodes without the key, such as `https://api.drand.sh`. Each operator may name others.
+    #[serde(default)]
+    pub relays: Vec<String>,
 }
+
+/// Where a network's randomness comes from, and what its epochs follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Randomness {
+    /// A key of its own at every validator; an epoch is a block.
+    OwnKey,
+    /// A key of its own that signs a round in each epoch; epochs follow the rounds' times.
+    OwnClock,
+    /// drand quicknet; an epoch is ten of its rounds, 30 s.
+    Quicknet,
+}
+
+/// Milliseconds of an epoch of ten quicknet rounds.
+pub const QUICKNET_EPOCH_MS: u64 = 30_000;
 
 /// Why a network is not founded or joined, or a validator does not start.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +149,9 @@ pub enum ValidatorError {
     /// A key file.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Beacon rounds over HTTP.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
     /// A small durable file.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -207,8 +231,12 @@ fn beside(listen: &str) -> Result<HostPort, ValidatorError> {
 pub struct Founding {
     /// A name for people.
     pub name: String,
-    /// Milliseconds between blocks.
+    /// Milliseconds between blocks; whole seconds where epochs follow a beacon.
     pub epoch_ms: u64,
+    /// Where randomness and epochs come from.
+    pub randomness: Randomness,
+    /// Who gives rounds to nodes without the key.
+    pub relays: Vec<String>,
     /// Sector sizes and their verifying keys.
     pub sector_size: SectorSize,
     /// Both circuits' keys.
@@ -219,7 +247,7 @@ pub struct Founding {
     pub time_ms: u64,
 }
 
-/// Founds a network: `network.json` and `beacon.key` in `folder`, to be given to every operator.
+/// Founds a network: `network.json` and, if it has its own key, `beacon.key` in `folder`, to be given to every operator.
 pub fn found(
     folder: &Path,
     mut cards: Vec<Card>,
@@ -231,8 +259,10 @@ pub fn found(
     }
     cards.sort_by_key(|card| card.id);
     cards.iter().try_for_each(Card::check)?;
-    let beacon = beacon_of(&open_or_create(&folder.join(BEACON_FILE))?);
-    let seconds = i64::try_from(founding.time_ms / 1000).unwrap_or(i64::MAX);
+    for url in &founding.relays {
+        relay::client::check_url(url)?;
+    }
+    let begin = beginning(folder, &founding)?;
     let validator = |card: &Card| Validator {
         id: card.id,
         power: card.power,
@@ -241,23 +271,22 @@ pub fn found(
         version: GENESIS_VERSION,
         chain_name: founding.name,
         kind: NetworkKind::Devnet,
-        time_ms: founding.time_ms,
-        clock: ClockMode::Logical {
-            epoch_ms: founding.epoch_ms,
-        },
+        time_ms: begin.time_ms,
+        clock: begin.clock,
         params: ChainParams {
             sector_sizes: vec![founding.sector_size],
             ..ChainParams::devnet()
         },
         accounts: founding.accounts,
         validators: cards.iter().map(validator).collect(),
-        beacons: vec![BeaconParams::devnet(&beacon, seconds)],
+        beacons: vec![begin.beacon],
         keys: founding.keys,
     };
     genesis.clone().check()?;
     let network = Network {
         genesis,
         validators: cards,
+        relays: founding.relays,
     };
     let text = serde_json::to_vec_pretty(&network).expect("plain fields serialise");
     replace_file(folder, NETWORK_FILE, &text)?;
@@ -269,11 +298,13 @@ pub fn invite(
     folder: &Path,
     validators: Vec<Card>,
     genesis: Genesis,
+    relays: Vec<String>,
 ) -> Result<Network, ValidatorError> {
     let path = folder.join(NETWORK_FILE);
     let network = Network {
         genesis,
         validators,
+        relays,
     };
     if path.exists() && read_network(&path)?.genesis != network.genesis {
         return Err(ValidatorError::OtherNetwork(path));
@@ -281,6 +312,62 @@ pub fn invite(
     let text = serde_json::to_vec_pretty(&network).expect("plain fields serialise");
     replace_file(folder, NETWORK_FILE, &text)?;
     read_network(&path)
+}
+
+struct Beginning {
+    time_ms: u64,
+    clock: ClockMode,
+    beacon: BeaconParams,
+}
+
+/// A network's beacon and clock, so that its genesis lies in epoch 0.
+fn beginning(folder: &Path, founding: &Founding) -> Result<Beginning, ValidatorError> {
+    let (time_ms, epoch_ms) = (founding.time_ms, founding.epoch_ms);
+    let seconds = i64::try_from(time_ms / 1000).unwrap_or(i64::MAX);
+    let own = || -> Result<_, ValidatorError> {
+        let key = beacon_of(&open_or_create(&folder.join(BEACON_FILE))?);
+        Ok(BeaconParams::devnet(&key, seconds))
+    };
+    match founding.randomness {
+        Randomness::OwnKey => Ok(Beginning {
+            time_ms,
+            clock: ClockMode::Logical { epoch_ms },
+            beacon: own()?,
+        }),
+        Randomness::OwnClock => {
+            let period = u32::try_from(epoch_ms / 1000).unwrap_or(0);
+            if period == 0 || epoch_ms % 1000 != 0 {
+                let text = format!("an epoch of {epoch_ms} ms; rounds are whole seconds apart");
+                return Err(ValidatorError::Content(text));
+            }
+            let mut beacon = own()?;
+            beacon.period = period;
+            beacon.chain_hash = beacon.compute_chain_hash();
+            // Round 1 is epoch 1, and begins now.
+            let time_ms = time_ms / 1000 * 1000;
+            let clock = ClockMode::Beacon { epoch_ms };
+            Ok(Beginning {
+                time_ms,
+                clock,
+                beacon,
+            })
+        }
+        Randomness::Quicknet => {
+            if epoch_ms != QUICKNET_EPOCH_MS {
+                let text = format!(
+                    "an epoch of {epoch_ms} ms; ten rounds of quicknet are {QUICKNET_EPOCH_MS} ms"
+                );
+                return Err(ValidatorError::Content(text));
+            }
+            // The newest round begins epoch 0, which has no value; that of epoch 1 is not known to anybody yet.
+            let newest = BeaconParams::quicknet(0, 0).round_at(seconds);
+            Ok(Beginning {
+                time_ms,
+                clock: ClockMode::Beacon { epoch_ms },
+                beacon: BeaconParams::quicknet(0, newest),
+            })
+        }
+    }
 }
 
 fn beacon_of(key: &Wallet) -> DevnetSigner {
@@ -331,9 +418,21 @@ pub struct Joined {
     pub total_power: u64,
 }
 
-/// Makes this home a node of the network in `file`. A validator needs the network's beacon key, a follower does not.
-pub fn join(home: &Home, file: &Path, beacon: Option<&Path>) -> Result<Joined, ValidatorError> {
-    let network = read_network(file)?;
+/// Makes this home a node of the network in `file`. A validator needs the network's beacon key or relays, a follower does not.
+/// `relays` take the place of the file's, if there are any.
+pub fn join(
+    home: &Home,
+    file: &Path,
+    beacon: Option<&Path>,
+    relays: &[String],
+) -> Result<Joined, ValidatorError> {
+    let mut network = read_network(file)?;
+    if !relays.is_empty() {
+        network.relays = relays.to_vec();
+    }
+    for url in &network.relays {
+        relay::client::check_url(url)?;
+    }
     let root = home.root();
     crate::identity::create_private_dir(root).map_err(|source| ValidatorError::File {
         path: root.to_owned(),
@@ -344,26 +443,56 @@ pub fn join(home: &Home, file: &Path, beacon: Option<&Path>) -> Result<Joined, V
         return Err(ValidatorError::OtherNetwork(root.to_owned()));
     }
     if let Some(path) = beacon {
-        let key = Wallet::open(path, || None)?;
-        let params = network.genesis.beacons.first();
-        let seconds = params.map_or(0, |p| p.genesis_time);
-        if params != Some(&BeaconParams::devnet(&beacon_of(&key), seconds)) {
-            let text = format!("{} is not this network's beacon key", path.display());
-            return Err(ValidatorError::Content(text));
-        }
+        signer_of(path, &network)?;
         let here = root.join(BEACON_FILE);
         if !same_file(path, &here) {
             fs::copy(path, &here).map_err(|source| ValidatorError::File { path: here, source })?;
         }
     }
     let joined = role(home, &network)?;
-    if joined.power.is_some() && !root.join(BEACON_FILE).exists() {
-        let text = "a validator needs the network's beacon key: add --beacon-key FILE".to_owned();
+    let keyless = !root.join(BEACON_FILE).exists();
+    if joined.power.is_some() && keyless && network.relays.is_empty() {
+        let text = "a validator needs the network's beacon key, or relays that give its rounds: add --beacon-key FILE or --relay URL".to_owned();
         return Err(ValidatorError::Content(text));
     }
     let text = serde_json::to_vec_pretty(&network).expect("plain fields serialise");
     replace_file(root, NETWORK_FILE, &text)?;
     Ok(joined)
+}
+
+/// The beacon key in a file, with the parameters of the network that it signs for.
+fn signer_of(
+    path: &Path,
+    network: &Network,
+) -> Result<(DevnetSigner, BeaconParams), ValidatorError> {
+    let signer = beacon_of(&Wallet::open(path, || None)?);
+    let pk = signer.public_key();
+    match network.genesis.beacons.iter().find(|p| p.pk == pk) {
+        Some(params) => Ok((signer, params.clone())),
+        None => {
+            let text = format!("{} is not this network's beacon key", path.display());
+            Err(ValidatorError::Content(text))
+        }
+    }
+}
+
+/// Serves the rounds of a network whose key is here, for nodes without it; see [`relay::server`]. Files that are not named are
+/// this home's.
+pub async fn serve_rounds(
+    home: &Home,
+    network: Option<&Path>,
+    key: Option<&Path>,
+    listen: SocketAddr,
+) -> Result<RelayHandle, ValidatorError> {
+    let or_own = |given: Option<&Path>, name: &str| {
+        given.map_or_else(|| home.root().join(name), Path::to_owned)
+    };
+    let network = or_own(network, NETWORK_FILE);
+    if !network.exists() {
+        return Err(ValidatorError::NotJoined(home.root().to_owned()));
+    }
+    let (signer, params) = signer_of(&or_own(key, BEACON_FILE), &read_network(&network)?)?;
+    Ok(relay::server::serve(params, Arc::new(signer), listen).await?)
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {
@@ -401,6 +530,8 @@ pub struct RunConfig {
     pub gossip_listen: Option<SocketAddr>,
     /// Nodes beyond those of the network file that are told of transactions, and are no strangers.
     pub gossip_peers: Vec<Peer>,
+    /// Relays to ask instead of the network file's.
+    pub relays: Vec<String>,
     /// Where JSON-RPC listens.
     pub rpc: SocketAddr,
     /// How patient consensus is.
@@ -427,10 +558,14 @@ pub async fn run(home: &Home, config: RunConfig) -> Result<Node, ValidatorError>
     let key = validator_key(home)?;
     let secret = key.signing_key().to_bytes();
     let me = ValidatorId(key.address().0);
-    let beacon: Box<dyn BeaconSource> = match Wallet::open(&root.join(BEACON_FILE), || None) {
-        Ok(key) => Box::new(beacon_of(&key)),
-        Err(KeyError::Missing(_)) => Box::new(NoBeacon),
+    let signer = match Wallet::open(&root.join(BEACON_FILE), || None) {
+        Ok(key) => Some(beacon_of(&key)),
+        Err(KeyError::Missing(_)) => None,
         Err(error) => return Err(error.into()),
+    };
+    let relays = match config.relays.is_empty() {
+        true => network.relays.clone(),
+        false => config.relays,
     };
     let own = network.validators.iter().find(|card| card.id == me);
     let announced = own.and_then(|card| card.address.rsplit_once("/p2p/").map(|(at, _)| at));
@@ -455,8 +590,13 @@ pub async fn run(home: &Home, config: RunConfig) -> Result<Node, ValidatorError>
     };
     let timing = config.timing;
     let start = move || -> Result<_, ValidatorError> {
-        let keys = network.genesis.clone().check()?.keys().clone();
-        let verifier = Arc::new(Groth16Verifier::new(keys));
+        let checked = network.genesis.clone().check()?;
+        let beacon: Box<dyn BeaconSource> = match signer {
+            Some(signer) => Box::new(signer),
+            None if relays.is_empty() => Box::new(NoBeacon),
+            None => Box::new(Relays::start(&relays, checked.beacons().clone())?),
+        };
+        let verifier = Arc::new(Groth16Verifier::new(checked.keys().clone()));
         let ledger = Arc::new(Ledger::open(&dir, &network.genesis, verifier)?);
         let mempool = Arc::new(Mempool::new(ledger.chain_id()));
         let signer = ChainSigner::new(ledger.chain_id(), key.signing_key().clone());

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use chain_lite::account::ProviderId;
 use serde_json::Value;
+use storage_node::chain::ChainClient;
 
 const PATIENCE: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_millis(100);
@@ -74,6 +76,12 @@ struct Node {
 impl Node {
     fn start(home: &Path) -> Self {
         drop(std::fs::remove_file(home.join("chain.url")));
+        let words = ["-v", "chain", "run", "--rpc", "127.0.0.1:0"];
+        Self::spawn(home, &[&words[..], &["--snapshot-every", "10"]].concat())
+    }
+
+    /// A command that ends when its standard input does.
+    fn spawn(home: &Path, words: &[&str]) -> Self {
         let log = || {
             let open = File::options()
                 .create(true)
@@ -82,16 +90,8 @@ impl Node {
             open.expect("a log")
         };
         let mut child = holdfast(home)
-            .args([
-                "-v",
-                "chain",
-                "run",
-                "--rpc",
-                "127.0.0.1:0",
-                "--stop-with-stdin",
-                "--snapshot-every",
-                "10",
-            ])
+            .args(words)
+            .arg("--stop-with-stdin")
             .stdin(Stdio::piped())
             .stdout(log())
             .stderr(log())
@@ -380,4 +380,112 @@ fn a_chain_of_one_embedded_validator_becomes_a_chain_of_four_in_its_folder() {
     let balance = ask(&friend, &["--chain", url.trim(), "wallet", "balance"]).expect("answers");
     assert!(balance["free"].to_string().contains('7'), "{balance}");
     nodes.into_iter().skip(1).for_each(Node::stop);
+}
+
+/// A network whose epochs follow its own beacon; the validator has no key and lives on a relay that the key's holder runs.
+#[test]
+fn a_validator_without_the_key_lives_on_a_relay() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (node, founder) = (folder.path().join("node"), folder.path().join("founder"));
+    let text = |path: &Path| path.to_str().expect("text").to_owned();
+    let ports: Vec<TcpListener> = (0..2)
+        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
+        .collect();
+    let port = |n: usize| ports[n].local_addr().expect("bound").port();
+    let listen = format!("/ip4/127.0.0.1/tcp/{}", port(0));
+    let at = format!("127.0.0.1:{}", port(1));
+    let url = format!("http://{at}");
+    drop(ports);
+    let card = said(&run(&node, &["chain", "card", "--listen", &listen]));
+    let (file, net) = (folder.path().join("cards"), folder.path().join("net"));
+    std::fs::write(&file, card).expect("writes");
+    let (cards, out) = (text(&file), text(&net));
+    let init = [
+        "chain",
+        "init",
+        "--validators",
+        &cards,
+        "--sector-size",
+        "2KiB",
+        "--out",
+    ];
+    fn joined<'a>(init: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+        [init, more].concat()
+    }
+    refused(
+        &founder,
+        &joined(
+            &init,
+            &[&out, "--beacon", "own-clock", "--epoch-ms", "1500"],
+        ),
+        "whole seconds",
+    );
+    refused(
+        &founder,
+        &joined(&init, &[&out, "--beacon", "quicknet", "--epoch-ms", "2000"]),
+        "30000 ms",
+    );
+    refused(
+        &founder,
+        &joined(&init, &[&out, "--beacon", "quicknet", "--relay", "drand"]),
+        "no relay's address",
+    );
+    said(&run(
+        &founder,
+        &joined(
+            &init,
+            &[&out, "--beacon", "own-clock", "--epoch-ms", "1000"],
+        ),
+    ));
+    let network = text(&net.join("network.json"));
+    refused(&node, &["chain", "join", &network], "--relay URL");
+    let told = said(&run(&node, &["chain", "join", &network, "--relay", &url]));
+    assert!(told.contains("as validator"), "{told}");
+    let key = text(&net.join("beacon.key"));
+    let relay = Node::spawn(
+        &founder,
+        &[
+            "chain",
+            "relay",
+            "--listen",
+            &at,
+            "--network",
+            &network,
+            "--beacon-key",
+            &key,
+        ],
+    );
+    let node = Node::start(&node);
+    node.reaches(3);
+    // Its randomness is there: blocks carry rounds that the node could not have signed.
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    wait("a value of the beacon", || {
+        let url = std::fs::read_to_string(node.home.join("chain.url")).ok()?;
+        runtime.block_on(async {
+            let chain = ChainClient::connect(url.trim()).await.ok()?;
+            let tip = chain.network().await.ok()?.beacon_tip;
+            let known = chain.randomness(1, tip, ProviderId(1_000)).await.is_ok();
+            (tip.0 > 3 && known).then_some(())
+        })
+    });
+    node.stop();
+    relay.stop();
+
+    // drand's own: no key is made, and nobody gets one.
+    let public = folder.path().join("public");
+    let told = said(&run(
+        &founder,
+        &joined(&init, &[&text(&public), "--beacon", "quicknet"]),
+    ));
+    assert!(told.contains("https://api.drand.sh"), "{told}");
+    assert!(!public.join("beacon.key").exists());
+    let file = std::fs::read_to_string(public.join("network.json")).expect("reads");
+    let file: Value = serde_json::from_str(&file).expect("JSON");
+    assert_eq!(file["genesis"]["clock"]["beacon"]["epoch_ms"], 30_000);
+    assert_eq!(file["genesis"]["beacons"][0]["beacon_id"], "quicknet");
+    let joined = run(
+        &folder.path().join("public-node"),
+        &["chain", "join", &text(&public.join("network.json"))],
+    );
+    assert!(said(&joined).contains("as a follower"));
 }

@@ -7,7 +7,7 @@
 //! * `explain-reward` and `issuance` say where money comes from and goes to, epoch by epoch ([`super::explain`]);
 //! * `snapshot` carries the state without the blocks, see [`super::snapshot`].
 //! * `approve` and `set-validators` change who decides blocks ([`super::governance`]);
-//! * `card`, `init`, `join`, `run`, `invite`, `validators` are [`super::validator`]'s, in binaries with feature `bft`.
+//! * `card`, `init`, `join`, `run`, `relay`, `invite`, `validators` are [`super::validator`]'s, in binaries with feature `bft`.
 //!
 //! An export is written beside its name and renamed when it is complete and synced, so a half one is never mistaken for
 //! a whole one.
@@ -65,6 +65,9 @@ enum Action {
     /// Run this home's node of the network it joined, until Ctrl-C
     #[cfg(feature = "bft")]
     Run(super::validator::RunArgs),
+    /// Give out the beacon's rounds of a network with its own key, to nodes that do not have it, until Ctrl-C
+    #[cfg(feature = "bft")]
+    Relay(super::validator::RelayArgs),
     /// List who decides the next block
     #[cfg(feature = "bft")]
     Validators,
@@ -118,6 +121,8 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         Action::Join(args) => super::validator::join(&args, context),
         #[cfg(feature = "bft")]
         Action::Run(args) => super::validator::run(args, context).await,
+        #[cfg(feature = "bft")]
+        Action::Relay(args) => super::validator::relay(args, context).await,
         #[cfg(feature = "bft")]
         Action::Validators => super::validator::validators(context).await,
         #[cfg(feature = "bft")]

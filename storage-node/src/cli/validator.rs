@@ -1,4 +1,4 @@
-//! `holdfast chain card|init|join|run|validators`: a chain that several operators run together.
+//! `holdfast chain card|init|join|run|relay|validators`: a chain that several operators run together.
 //!
 //! Arguments and words; the work is [`crate::validator`]. `deploy/README.md` walks through four hosts with the exact commands.
 
@@ -24,7 +24,7 @@ use super::{Class, CliError, Context};
 use crate::chain::gossip::{HostPort, Peer};
 use crate::chain::{ChainClient, ValidatorView};
 use crate::provider::prover::Workshop;
-use crate::validator::{self, Card, Founding, Joined, RunConfig, ValidatorError};
+use crate::validator::{self, Card, Founding, Joined, Randomness, RunConfig, ValidatorError};
 
 /// Money of a network whose founder names no accounts, in tokens; it goes to the founder's own wallet.
 const TOTAL_TOKENS: u64 = 1_000_000_000;
@@ -51,15 +51,21 @@ pub struct InitArgs {
     /// File with every validator's card, one per line
     #[arg(long, value_name = "FILE")]
     validators: PathBuf,
-    /// Folder for network.json and beacon.key, which every operator gets [default: this home]
+    /// Folder for network.json and, with a key of its own, beacon.key, which every operator gets [default: this home]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// A name for people
     #[arg(long, default_value = "holdfast", value_name = "NAME")]
     name: String,
-    /// Milliseconds between blocks
-    #[arg(long, default_value_t = 2000, value_name = "MS")]
-    epoch_ms: u64,
+    /// Milliseconds between blocks [default: 2000, with quicknet 30000]
+    #[arg(long, value_name = "MS")]
+    epoch_ms: Option<u64>,
+    /// Where randomness comes from
+    #[arg(long, value_enum, default_value_t = Beacon::Own)]
+    beacon: Beacon,
+    /// Who gives rounds to nodes without the key; may be repeated [default with quicknet: drand's own relays]
+    #[arg(long, value_name = "URL")]
+    relay: Vec<String>,
     /// Size of sectors: 2KiB, 8MiB or 512MiB
     #[arg(long, default_value = "8MiB", value_name = "SIZE")]
     sector_size: SectorSize,
@@ -68,15 +74,53 @@ pub struct InitArgs {
     fund: Vec<(Address, TokenAmount)>,
 }
 
+/// Where a network's randomness comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Beacon {
+    /// A key that every operator gets; an epoch is a block
+    Own,
+    /// The same, and epochs follow the times of its rounds, which `chain relay` gives to nodes without the key
+    OwnClock,
+    /// drand's quicknet, whose key no single operator has; an epoch is ten rounds
+    Quicknet,
+}
+
+/// drand's public relays.
+const DRAND_RELAYS: [&str; 3] = [
+    "https://api.drand.sh",
+    "https://api2.drand.sh",
+    "https://api3.drand.sh",
+];
+
+/// Arguments of `chain relay`.
+#[derive(Debug, clap::Args)]
+pub struct RelayArgs {
+    /// Where it listens; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:26690", value_name = "IP:PORT")]
+    listen: SocketAddr,
+    /// The founder's network.json [default: this home's]
+    #[arg(long, value_name = "FILE")]
+    network: Option<PathBuf>,
+    /// The founder's beacon.key [default: this home's]
+    #[arg(long, value_name = "FILE")]
+    beacon_key: Option<PathBuf>,
+    /// Stop when standard input ends: for a process that starts this one and must not be outlived
+    #[arg(long)]
+    stop_with_stdin: bool,
+}
+
 /// Arguments of `chain join`.
 #[derive(Debug, clap::Args)]
 pub struct JoinArgs {
     /// The founder's network.json
     #[arg(value_name = "FILE")]
     network: PathBuf,
-    /// The founder's beacon.key; validators need it, followers do not
+    /// The founder's beacon.key; validators need it unless relays give the rounds, followers do not
     #[arg(long, value_name = "FILE")]
     beacon_key: Option<PathBuf>,
+    /// Who gives beacon rounds, instead of those that network.json names; may be repeated
+    #[arg(long, value_name = "URL")]
+    relay: Vec<String>,
 }
 
 /// Arguments of `chain invite`.
@@ -88,6 +132,9 @@ pub struct InviteArgs {
     /// Folder for network.json
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Who gives beacon rounds to nodes without the key; may be repeated
+    #[arg(long, value_name = "URL")]
+    relay: Vec<String>,
     #[command(flatten)]
     trust: TrustArgs,
 }
@@ -110,6 +157,9 @@ pub struct RunArgs {
     /// A node that network.json does not name, to be told of transactions and to be no stranger; may be repeated
     #[arg(long, value_name = "KEY@HOST:PORT")]
     gossip_peer: Vec<Peer>,
+    /// Who gives beacon rounds, instead of those that network.json names; may be repeated
+    #[arg(long, value_name = "URL")]
+    relay: Vec<String>,
     /// Stop when standard input ends: for a process that starts this one and must not be outlived
     #[arg(long)]
     stop_with_stdin: bool,
@@ -147,7 +197,9 @@ struct Founded {
     chain_id: chain_lite::account::ChainId,
     validators: usize,
     network: PathBuf,
-    beacon_key: PathBuf,
+    /// Secret; with quicknet there is none.
+    beacon_key: Option<PathBuf>,
+    relays: Vec<String>,
 }
 
 /// `chain init`.
@@ -174,9 +226,20 @@ pub async fn init(args: InitArgs, context: &Context) -> Result<(), CliError> {
         accounts.insert(wallet.address(), TokenAmount::from_tokens(TOTAL_TOKENS));
     }
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let (randomness, usual_ms) = match args.beacon {
+        Beacon::Own => (Randomness::OwnKey, 2_000),
+        Beacon::OwnClock => (Randomness::OwnClock, 2_000),
+        Beacon::Quicknet => (Randomness::Quicknet, validator::QUICKNET_EPOCH_MS),
+    };
+    let mut relays = args.relay;
+    if relays.is_empty() && randomness == Randomness::Quicknet {
+        relays = DRAND_RELAYS.map(str::to_owned).to_vec();
+    }
     let founding = Founding {
         name: args.name,
-        epoch_ms: args.epoch_ms,
+        epoch_ms: args.epoch_ms.unwrap_or(usual_ms),
+        randomness,
+        relays,
         sector_size: args.sector_size,
         keys,
         accounts,
@@ -187,19 +250,32 @@ pub async fn init(args: InitArgs, context: &Context) -> Result<(), CliError> {
         chain_id: network.genesis.chain_id(),
         validators: network.validators.len(),
         network: folder.join("network.json"),
-        beacon_key: folder.join("beacon.key"),
+        beacon_key: (randomness != Randomness::Quicknet).then(|| folder.join("beacon.key")),
+        relays: network.relays,
     };
-    context.out.result(&founded, |f| {
-        format!(
-            "founded chain {} of {} validators\ngive every operator {} and, over a private way, {}\n\
+    context.out.result(&founded, founded_words)
+}
+
+fn founded_words(f: &Founded) -> String {
+    let begun = format!(
+        "founded chain {} of {} validators",
+        f.chain_id, f.validators
+    );
+    let network = f.network.display();
+    match &f.beacon_key {
+        Some(key) => format!(
+            "{begun}\ngive every operator {network} and, over a private way, {}\n\
              each then runs: holdfast chain join network.json --beacon-key beacon.key && holdfast chain run\n\
              its proofs and randomness can be forged by who holds these files: for trying out, among friends",
-            f.chain_id,
-            f.validators,
-            f.network.display(),
-            f.beacon_key.display()
-        )
-    })
+            key.display()
+        ),
+        None => format!(
+            "{begun}\ngive every operator {network}\n\
+             each then runs: holdfast chain join network.json && holdfast chain run\n\
+             its randomness is drand's, from {}; its proofs can be forged by anybody: for trying out, among friends",
+            f.relays.join(", ")
+        ),
+    }
 }
 
 fn read_cards(path: &Path) -> Result<Vec<Card>, CliError> {
@@ -212,7 +288,8 @@ fn read_cards(path: &Path) -> Result<Vec<Card>, CliError> {
 /// `chain join`.
 pub fn join(args: &JoinArgs, context: &Context) -> Result<(), CliError> {
     let home = &context.config.home;
-    let joined = validator::join(home, &args.network, args.beacon_key.as_deref())?;
+    let key = args.beacon_key.as_deref();
+    let joined = validator::join(home, &args.network, key, &args.relay)?;
     context.out.result(&joined, |j: &Joined| match j.power {
         Some(power) => format!(
             "joined chain {} as validator {} with {power} of {} votes; start it with `holdfast chain run`",
@@ -239,7 +316,7 @@ pub async fn invite(args: InviteArgs, context: &Context) -> Result<(), CliError>
     let genesis = chain.node().genesis().await?;
     let failed = |error: std::io::Error| CliError::io("cannot create", &args.out, &error);
     crate::identity::create_private_dir(&args.out).map_err(failed)?;
-    let network = validator::invite(&args.out, cards, genesis)?;
+    let network = validator::invite(&args.out, cards, genesis, args.relay)?;
     let invited = Invited {
         chain_id: network.genesis.chain_id(),
         network: args.out.join("network.json"),
@@ -273,6 +350,7 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
         more_peers: args.peer,
         gossip_listen: args.gossip_listen,
         gossip_peers: args.gossip_peer,
+        relays: args.relay,
         rpc: args.rpc,
         timing,
     };
@@ -321,6 +399,30 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
     }
 }
 
+#[derive(Debug, Serialize)]
+struct Relaying {
+    url: String,
+}
+
+/// `chain relay`.
+pub async fn relay(args: RelayArgs, context: &Context) -> Result<(), CliError> {
+    let (home, network) = (&context.config.home, args.network.as_deref());
+    let key = args.beacon_key.as_deref();
+    let relay = validator::serve_rounds(home, network, key, args.listen).await?;
+    context.out.result(&Relaying { url: relay.url() }, |r| {
+        format!(
+            "relay {}\nnodes without the key: holdfast chain join network.json --relay {}",
+            r.url, r.url
+        )
+    })?;
+    tokio::select! {
+        () = super::devnet::interrupted() => {}
+        () = stdin_ended(args.stop_with_stdin) => {}
+    }
+    relay.stop().await;
+    Ok(())
+}
+
 /// Ends when standard input does, if that is wanted. The reading thread is left behind: the process ends next.
 async fn stdin_ended(wanted: bool) {
     if !wanted {
@@ -356,6 +458,7 @@ impl From<ValidatorError> for CliError {
             ValidatorError::Content(_) | ValidatorError::Genesis(_) => {
                 (Class::Input, "check the file that was named")
             }
+            ValidatorError::Relay(_) => (Class::Input, "check the relays' addresses"),
             ValidatorError::File { .. } | ValidatorError::Key(_) => {
                 (Class::Input, "check the path and its permissions")
             }

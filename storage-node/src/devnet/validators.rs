@@ -216,6 +216,7 @@ impl Fellows {
         let network = Network {
             genesis: genesis.clone(),
             validators: places.cards.clone(),
+            relays: Vec::new(),
         };
         let bytes = serde_json::to_vec_pretty(&network).expect("plain fields serialise");
         replace_file(dir, NETWORK_FILE, &bytes)?;
@@ -224,7 +225,7 @@ impl Fellows {
             .collect();
         for home in &homes {
             let (file, beacon) = (dir.join(NETWORK_FILE), dir.join("beacon.key"));
-            validator::join(home, &file, Some(&beacon)).map_err(failed)?;
+            validator::join(home, &file, Some(&beacon), &[]).map_err(failed)?;
         }
         let fellows = Self {
             running: Arc::new(Mutex::new(homes.iter().map(|_| None).collect())),
