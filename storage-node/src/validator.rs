@@ -301,6 +301,9 @@ pub fn invite(
     relays: Vec<String>,
 ) -> Result<Network, ValidatorError> {
     let path = folder.join(NETWORK_FILE);
+    for url in &relays {
+        relay::client::check_url(url)?;
+    }
     let network = Network {
         genesis,
         validators,
