@@ -32,7 +32,7 @@ use chain_lite::engine::{EngineHandle, EngineStatus};
 use chain_lite::genesis::{CircuitKey, GENESIS_VERSION, Genesis, GenesisError, NetworkKind};
 use chain_lite::ledger::{Ledger, LedgerError};
 use chain_lite::mempool::Mempool;
-use chain_lite::params::ChainParams;
+use chain_lite::params::{ChainParams, VerificationMode};
 use chain_lite::units::{Epoch, TokenAmount};
 use chain_lite_bft::app::{Parts, Timing};
 use chain_lite_bft::net::{self, StartError};
@@ -245,6 +245,10 @@ pub struct Founding {
     pub accounts: BTreeMap<Address, TokenAmount>,
     /// Unix milliseconds of genesis.
     pub time_ms: u64,
+    /// Who lets notaries grant DataCap; nobody: no verified deals.
+    pub datacap_root: Option<Address>,
+    /// Whether window PoSts are taken unverified where they may be.
+    pub verification: VerificationMode,
 }
 
 /// Founds a network: `network.json` and, if it has its own key, `beacon.key` in `folder`, to be given to every operator.
@@ -275,6 +279,8 @@ pub fn found(
         clock: begin.clock,
         params: ChainParams {
             sector_sizes: vec![founding.sector_size],
+            datacap_root: founding.datacap_root,
+            verification: founding.verification,
             ..ChainParams::devnet()
         },
         accounts: founding.accounts,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use chain_lite::account::Address;
 use chain_lite::engine::EngineStatus;
+use chain_lite::params::VerificationMode;
 use chain_lite::snapshot;
 use chain_lite::units::TokenAmount;
 use chain_lite_bft::app::Timing;
@@ -72,6 +73,12 @@ pub struct InitArgs {
     /// An account with money at the start, ADDRESS=TOKENS; may be repeated [default: all to this home's wallet]
     #[arg(long, value_name = "ADDRESS=TOKENS", value_parser = parse_fund)]
     fund: Vec<(Address, TokenAmount)>,
+    /// Who lets notaries grant DataCap [default: nobody, so there are no verified deals]
+    #[arg(long, value_name = "ADDRESS")]
+    datacap_root: Option<Address>,
+    /// Take window PoSts unverified where the rules allow it: then run `holdfast dispute watch` beside the validators
+    #[arg(long)]
+    optimistic: bool,
 }
 
 /// Where a network's randomness comes from.
@@ -244,6 +251,11 @@ pub async fn init(args: InitArgs, context: &Context) -> Result<(), CliError> {
         keys,
         accounts,
         time_ms: now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+        datacap_root: args.datacap_root,
+        verification: match args.optimistic {
+            true => VerificationMode::Optimistic,
+            false => VerificationMode::Eager,
+        },
     };
     let network = validator::found(&folder, cards, founding)?;
     let founded = Founded {
