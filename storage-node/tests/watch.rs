@@ -1,6 +1,6 @@
 //! An optimistic devnet with real proofs: a provider stops proving and posts an old proof again; the chain takes it, the watcher —
 //! the real binary, killed with its case open and started again — disputes it, once. The provider is charged, the watcher paid,
-//! and the honest provider's posts are left alone. The deals are verified ones, so that their sectors' power and pledges are
+//! and the honest provider's posts are left alone, until it cheats as well and is disputed by hand. The deals are verified ones, so that their sectors' power and pledges are
 //! seen with real proofs too.
 //!
 //! Cost: two PoRep proofs and some window proofs on 2 KiB sectors: a minute on two quiet cores.
@@ -141,6 +141,38 @@ async fn old_proof(chain: &ChainClient, id: ProviderId) -> Vec<u8> {
     panic!("provider {id} never posted");
 }
 
+/// The provider's key posts a proof of an earlier period, while its machine is switched off.
+async fn post_an_old_proof(chain: &ChainClient, id: ProviderId, home: &Path) -> PostId {
+    let worker = home.join("provider").join("worker.key");
+    let worker = Wallet::open(&worker, || None).expect("an own file");
+    let proof = old_proof(chain, id).await;
+    wait("an open window", async || {
+        let view = partition(chain, id).await?;
+        let now = chain.head().await.expect("reads").epoch;
+        // Early enough in the window, whatever this machine is busy with.
+        let open = view.open <= now.next() && now.0 + 10 < view.close.0 && !view.posted;
+        if !open {
+            return None;
+        }
+        let message = Message::SubmitPost {
+            provider: id,
+            deadline: view.deadline,
+            partition: view.partition,
+            skipped: Vec::new(),
+            proof: proof.clone(),
+        };
+        let receipt = chain.execute(worker.signing_key(), vec![message]).await;
+        receipt.expect("an optimistic chain takes it");
+        Some(PostId {
+            provider: id,
+            deadline: view.deadline,
+            partition: view.partition,
+            close: view.close,
+        })
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tm_p21_a_watcher_process_disputes_a_wrong_post_once_through_a_kill() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -218,35 +250,8 @@ async fn tm_p21_a_watcher_process_disputes_a_wrong_post_once_through_a_kill() {
 
     // The cheat's machine is switched off, and its key posts an old proof.
     devnet.stop_provider(0).await.expect("stops");
-    let worker = places[0].home.join("provider").join("worker.key");
-    let worker = Wallet::open(&worker, || None).expect("an own file");
-    let proof = old_proof(&chain, cheat).await;
     let before = chain.head().await.expect("reads").height;
-    let posted = wait("an open window", async || {
-        let view = partition(&chain, cheat).await?;
-        let now = chain.head().await.expect("reads").epoch;
-        // Early enough in the window, whatever this machine is busy with.
-        let open = view.open <= now.next() && now.0 + 10 < view.close.0 && !view.posted;
-        if !open {
-            return None;
-        }
-        let message = Message::SubmitPost {
-            provider: cheat,
-            deadline: view.deadline,
-            partition: view.partition,
-            skipped: Vec::new(),
-            proof: proof.clone(),
-        };
-        let receipt = chain.execute(worker.signing_key(), vec![message]).await;
-        receipt.expect("an optimistic chain takes it");
-        Some(PostId {
-            provider: cheat,
-            deadline: view.deadline,
-            partition: view.partition,
-            close: view.close,
-        })
-    })
-    .await;
+    let posted = post_an_old_proof(&chain, cheat, &places[0].home).await;
 
     // Killed with its case in the book, and started again.
     let book = own.join("watch");
@@ -364,5 +369,29 @@ async fn tm_p21_a_watcher_process_disputes_a_wrong_post_once_through_a_kill() {
     let summary = watching.end();
     assert_eq!(summary["disputes"], 1, "{summary}");
     assert_eq!(summary["open"], 0, "{summary}");
+
+    // Nobody watches any more. The other one cheats too, and is disputed by hand.
+    let own = dir.path().join("checker");
+    let sound = sound.to_string();
+    let refused = tokio::task::block_in_place(|| run(&own, &["dispute", "send", &sound]));
+    // It verifies, or its window is over by now.
+    assert!([Some(3), Some(4)].contains(&refused.status.code()));
+    devnet.stop_provider(1).await.expect("stops");
+    let posted = post_an_old_proof(&chain, honest, &places[1].home).await;
+    let verdict = wait("a verdict", async || {
+        let verdict = tokio::task::block_in_place(|| check(posted));
+        (verdict.0 != Some(3)).then_some(verdict)
+    })
+    .await;
+    assert_eq!(verdict.0, Some(6), "{}", verdict.1);
+    assert!(verdict.1.contains("is wrong"), "{}", verdict.1);
+    let name = posted.to_string();
+    let sent = tokio::task::block_in_place(|| ask(&own, &["dispute", "send", &name]));
+    let address = tokio::task::block_in_place(|| ask(&own, &["wallet", "address"]));
+    assert_eq!(sent["by"], address["address"], "{sent}");
+    assert_eq!((&sent["disputes"], &sent["open"]), (&1.into(), &0.into()));
+    assert_ne!(sent["reward"], "0", "{sent}");
+    let again = tokio::task::block_in_place(|| run(&own, &["dispute", "send", &name]));
+    assert_eq!(again.status.code(), Some(3), "it is gone");
     devnet.shutdown().await.expect("stops in order");
 }
