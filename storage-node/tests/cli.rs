@@ -122,6 +122,9 @@ fn every_command_without_a_wallet_says_how_to_make_one() {
         vec!["status", "abcd"],
         vec!["wallet", "address"],
         vec!["wallet", "balance"],
+        vec!["channel", "settle", "1"],
+        vec!["datacap", "show"],
+        vec!["dispute", "watch"],
     ] {
         refused(
             &run(holdfast(home.path()).args(&line)),
@@ -143,6 +146,9 @@ fn every_command_without_a_chain_says_how_to_start_one() {
         vec!["ls"],
         vec!["status", "abcd"],
         vec!["wallet", "balance"],
+        vec!["channel", "show", "1"],
+        vec!["datacap", "show"],
+        vec!["dispute", "check", "1000/0/0@60"],
         vec!["audit", "bundle", "abcd", "-o", "out.hfa"],
     ] {
         let outcome = run(holdfast(home.path()).args(&line));
@@ -183,6 +189,10 @@ fn impossible_numbers_are_refused_by_the_command_line() {
         vec!["get", "abcd", "--range", "x"],
         vec!["wallet", "transfer", "nobody", "1"],
         vec!["wallet", "transfer"],
+        vec!["channel", "open", "1000", "-1"],
+        vec!["channel", "redeem", "00"],
+        vec!["datacap", "grant", "hf1", "1KiB"],
+        vec!["dispute", "send", "1000/0/0"],
         vec!["nonsense"],
         vec!["ls", "--quiet", "-v"],
     ] {
