@@ -10,15 +10,9 @@ use std::path::{Path, PathBuf};
 const CRATES: [&str; 4] = ["prover", "chain-lite", "retrieval", "storage-node"];
 
 /// Threats whose component does not exist yet, each with the reason. A row leaves this list when its part lands.
-const NOT_YET: [(&str, &str); 9] = [
+const NOT_YET: [(&str, &str); 6] = [
     ("P22", "no aggregation"),
-    ("V1", "engine solo has one validator"),
-    ("V4", "engine solo has one validator"),
     ("N6", "no peer discovery: the chain names every provider"),
-    (
-        "N7",
-        "one process holds the chain; relayed loss and delay are tested in retrieval without the id",
-    ),
     ("R1", "reads are free of charge in this version"),
     ("S5", "no ceremony of our own"),
     ("Y2", "bond ageing comes with public networks"),
@@ -204,4 +198,74 @@ fn every_threat_whose_component_exists_has_a_test() {
         missing.is_empty(),
         "threat rows without a test: {missing:?}"
     );
+}
+
+/// Folders of fuzz targets. Each is a workspace of its own, which the gate does not build.
+const FUZZ: [&str; 5] = [
+    "prover",
+    "chain-lite",
+    "chain-lite/bft",
+    "retrieval",
+    "storage-node",
+];
+
+/// A fuzz target is one call of a function that an ordinary test runs too, bounded: so the gate runs the bodies of all of them.
+#[test]
+fn every_fuzz_target_is_one_call_that_an_ordinary_test_makes_too() {
+    let mut called = BTreeSet::new();
+    for name in FUZZ {
+        let dir = root().join(name).join("fuzz");
+        let manifest = fs::read_to_string(dir.join("Cargo.toml")).expect("a fuzz workspace");
+        let listed: BTreeSet<String> = manifest
+            .lines()
+            .filter_map(|line| line.strip_prefix("path = \"")?.strip_suffix('"'))
+            .map(str::to_owned)
+            .collect();
+        let mut files = Vec::new();
+        rust_files(&dir.join("fuzz_targets"), &mut files);
+        let there = files.iter().filter_map(|path| path.strip_prefix(&dir).ok());
+        let there: BTreeSet<String> = there.map(|path| path.display().to_string()).collect();
+        assert_eq!(listed, there, "{name}/fuzz/Cargo.toml lists its targets");
+        for path in files {
+            let text = fs::read_to_string(&path).expect("a target");
+            let call = text
+                .lines()
+                .find_map(|line| line.strip_prefix("libfuzzer_sys::fuzz_target!(|"))
+                .and_then(|line| line.split_once("| ")?.1.split('(').next())
+                .unwrap_or_else(|| panic!("{} is not one call", path.display()));
+            called.insert(call.rsplit("::").next().unwrap_or(call).to_owned());
+        }
+    }
+    let mut text = String::new();
+    for (path, source) in sources() {
+        if !path
+            .components()
+            .any(|part| part.as_os_str() == "fuzz_targets")
+        {
+            text.push_str(&source);
+        }
+    }
+    let uses = |name: &str| {
+        let word = |c: char| c.is_alphanumeric() || c == '_';
+        let at = text.match_indices(name).map(|(at, _)| at);
+        at.filter(|at| !text[..*at].ends_with(word) && !text[*at + name.len()..].starts_with(word))
+            .filter(|at| !text[..*at].ends_with("fn "))
+            .count()
+    };
+    for name in &called {
+        assert!(
+            uses(name) > 0,
+            "no test runs the body of fuzz target {name}"
+        );
+    }
+    for line in text.lines() {
+        if let Some(rest) = line.trim_start().strip_prefix("pub fn fuzz_") {
+            let name = format!("fuzz_{}", rest.split('(').next().unwrap_or(rest));
+            let renamed = text.contains(&format!("::{name} as fuzz_"));
+            assert!(
+                renamed || called.contains(&name),
+                "{name} is the body of no fuzz target"
+            );
+        }
+    }
 }
