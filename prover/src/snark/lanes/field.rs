@@ -283,19 +283,17 @@ impl Fe<2> {
         self.lanes.map(|lanes| Fe::new([lanes], self.bound()))
     }
 
-    /// `self · other` before its reduction.
+    /// `self · other` before its reduction, in the place of `out`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub fn wide(&self, other: &Self) -> Wide {
+    pub fn wide(&self, other: &Self, out: &mut Wide) {
         debug_assert!(self.bound() <= MOST && other.bound() <= MOST);
-        let mut out = Wide::zero();
         wide_product(&mut out.lanes, &self.lanes, &other.lanes);
         #[cfg(debug_assertions)]
         {
             // (a₀ + a₁)(b₀ + b₁) less two products; each has limbs that are sums of 16 of 52 bits.
             (out.value, out.limb) = (6 * self.bound * other.bound, 32);
         }
-        out
     }
 }
 
@@ -314,7 +312,7 @@ pub struct Wide {
 impl Wide {
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    fn zero() -> Self {
+    pub fn zero() -> Self {
         Wide {
             lanes: [[_mm512_setzero_si512(); 2 * LIMBS]; 2],
             #[cfg(debug_assertions)]
@@ -325,70 +323,82 @@ impl Wide {
     }
 
     #[inline]
-    fn grown(self, _other: &Self) -> Self {
+    fn grow(&mut self, _value: u64, _limb: u64) {
         #[cfg(debug_assertions)]
-        return Wide {
-            value: self.value + _other.value,
-            limb: self.limb + _other.limb,
-            ..self
-        };
-        #[cfg(not(debug_assertions))]
-        self
+        {
+            self.value += _value;
+            self.limb += _limb;
+        }
     }
 
-    /// `self + other`.
+    /// How far from zero values and limbs may be, nothing where it is not kept.
+    #[inline]
+    fn reach(&self) -> (u64, u64) {
+        #[cfg(debug_assertions)]
+        return (self.value, self.limb);
+        #[cfg(not(debug_assertions))]
+        (0, 0)
+    }
+
+    /// Adds another sum.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub fn plus(mut self, other: &Self) -> Self {
+    pub fn add(&mut self, other: &Self) {
         for (to, from) in self.lanes.iter_mut().zip(&other.lanes) {
             for (to, from) in to.iter_mut().zip(from) {
                 *to = _mm512_add_epi64(*to, *from);
             }
         }
-        self.grown(other)
+        let (value, limb) = other.reach();
+        self.grow(value, limb);
     }
 
-    /// `self − other`.
+    /// Subtracts another sum.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub fn minus(mut self, other: &Self) -> Self {
+    pub fn subtract(&mut self, other: &Self) {
         for (to, from) in self.lanes.iter_mut().zip(&other.lanes) {
             for (to, from) in to.iter_mut().zip(from) {
                 *to = _mm512_sub_epi64(*to, *from);
             }
         }
-        self.grown(other)
+        let (value, limb) = other.reach();
+        self.grow(value, limb);
     }
 
-    /// `(1 + u)·self`, by which the tower's next step is no cube.
+    /// Multiplies by `1 + u`, by which the tower's next step is no cube.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub fn twisted(mut self) -> Self {
-        let [c0, c1] = self.lanes;
-        for i in 0..2 * LIMBS {
-            self.lanes[0][i] = _mm512_sub_epi64(c0[i], c1[i]);
-            self.lanes[1][i] = _mm512_add_epi64(c0[i], c1[i]);
+    pub fn twist(&mut self) {
+        let [c0, c1] = &mut self.lanes;
+        for (c0, c1) in c0.iter_mut().zip(c1) {
+            (*c0, *c1) = (_mm512_sub_epi64(*c0, *c1), _mm512_add_epi64(*c0, *c1));
         }
-        let copy = self;
-        self.grown(&copy)
+        let (value, limb) = self.reach();
+        self.grow(value, limb);
     }
 
     /// The element; its bound is 3.
-    #[inline(never)]
+    #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub fn reduced(&self) -> Fe<2> {
         // 2^33·q² is a quarter of 2^416·q: from −q/4 to 1.5·q, and one q more.
-        #[cfg(debug_assertions)]
-        assert!(self.value <= 1 << 33 && self.limb <= 1 << 10);
-        let mut out = [[_mm512_setzero_si512(); LIMBS]; 2];
-        for (to, from) in out.iter_mut().zip(&self.lanes) {
-            *to = reduce(*from);
-            for (limb, order) in to.iter_mut().zip(ORDER) {
-                *limb = _mm512_add_epi64(*limb, all(order));
-            }
-            *to = carry_signed(*to);
+        debug_assert!(self.reach().0 <= 1 << 33 && self.reach().1 <= 1 << 10);
+        let mut out = Fe::zero();
+        reduce_wide(&mut out.lanes, &self.lanes);
+        Fe::new(out.lanes, 3)
+    }
+}
+
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn reduce_wide(out: &mut Coordinates<2>, wide: &[[__m512i; 2 * LIMBS]; 2]) {
+    for (to, from) in out.iter_mut().zip(wide) {
+        *to = reduce(*from);
+        for (limb, order) in to.iter_mut().zip(ORDER) {
+            *limb = _mm512_add_epi64(*limb, all(order));
         }
-        Fe::new(out, 3)
+        *to = carry_signed(*to);
     }
 }
 
@@ -923,12 +933,16 @@ mod tests {
     #[target_feature(enable = "avx512f,avx512ifma")]
     fn compare_wide(_: Ifma, a: &[Fq2; LANES], b: &[Fq2; LANES], c: &[Fq2; LANES]) {
         let (x, y, z) = (Fe::enter(a), Fe::enter(b), Fe::enter(c));
-        let found = x
-            .wide(&y)
-            .minus(&y.wide(&z))
-            .twisted()
-            .minus(&x.wide(&z))
-            .plus(&z.wide(&z));
+        let mut found = Wide::zero();
+        let mut next = Wide::zero();
+        x.wide(&y, &mut found);
+        y.wide(&z, &mut next);
+        found.subtract(&next);
+        found.twist();
+        x.wide(&z, &mut next);
+        found.subtract(&next);
+        z.wide(&z, &mut next);
+        found.add(&next);
         let twist = Fq2::new(Fq::ONE, Fq::ONE);
         let expected = std::array::from_fn(|i| {
             (a[i] * b[i] - b[i] * c[i]) * twist - a[i] * c[i] + c[i].square()

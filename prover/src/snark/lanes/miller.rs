@@ -43,26 +43,15 @@ impl Pairs {
     /// Doubles the multiple; the tangent.
     #[target_feature(enable = "avx512f,avx512ifma")]
     fn double(&mut self) -> Line {
-        let Point { x, y, z } = &self.t;
-        let a = x.squared();
-        let b = y.squared();
+        let Point { x, z, .. } = &self.t;
         let zz = z.squared();
-        let d = x.times(&b).shifted::<2>();
-        let e = a.tripled();
-        let x3 = e.squared().minus::<24>(&d.shifted::<1>());
-        let c = b.squared().shifted::<3>();
-        let y3 = e.times(&d.minus::<BOUND>(&x3)).minus::<24>(&c);
-        let z3 = y.times(z).shifted::<1>();
+        let (next, b, e) = self.t.tangent();
         let line = [
             e.times(x).minus::<8>(&b.shifted::<1>()),
             e.times(&zz).scaled(&self.minus_x),
-            z3.times(&zz).scaled(&self.y),
+            next.z.times(&zz).scaled(&self.y),
         ];
-        self.t = Point {
-            x: x3,
-            y: y3,
-            z: z3,
-        };
+        self.t = next;
         line
     }
 
@@ -137,32 +126,46 @@ pub fn miller(groups: &mut [Pairs]) -> Fe12 {
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn multiply_by_line(f: &mut Fe12, [l0, l1, l2]: &Line) {
     let [a0, a1, a2, b0, b1, b2] = &*f;
-    let low = by_two_terms([a0, a1, a2], l0, l1);
+    let mut low = [Wide::zero(); 3];
+    by_two_terms([a0, a1, a2], l0, l1, &mut low);
     // b·l₂v
-    let high = [b2.wide(l2).twisted(), b0.wide(l2), b1.wide(l2)];
+    let mut high = [Wide::zero(); 3];
+    b2.wide(l2, &mut high[0]);
+    high[0].twist();
+    b0.wide(l2, &mut high[1]);
+    b1.wide(l2, &mut high[2]);
     let sums = [a0.plus(b0), a1.plus(b1), a2.plus(b2)];
-    let cross = by_two_terms([&sums[0], &sums[1], &sums[2]], l0, &l1.plus(l2));
-    let mut out = *f;
+    let mut cross = [Wide::zero(); 3];
+    let [s0, s1, s2] = &sums;
+    by_two_terms([s0, s1, s2], l0, &l1.plus(l2), &mut cross);
     for i in 0..3 {
-        out[3 + i] = cross[i].minus(&low[i]).minus(&high[i]).reduced();
+        cross[i].subtract(&low[i]);
+        cross[i].subtract(&high[i]);
+        f[3 + i] = cross[i].reduced();
     }
-    out[0] = low[0].plus(&high[2].twisted()).reduced();
-    out[1] = low[1].plus(&high[0]).reduced();
-    out[2] = low[2].plus(&high[1]).reduced();
-    *f = out;
+    high[2].twist();
+    for i in 0..3 {
+        low[i].add(&high[(i + 2) % 3]);
+        f[i] = low[i].reduced();
+    }
 }
 
 /// `(a₀ + a₁v + a₂v²)·(x + yv)`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn by_two_terms([a0, a1, a2]: [&Fe<2>; 3], x: &Fe<2>, y: &Fe<2>) -> [Wide; 3] {
-    let (a0x, a1y) = (a0.wide(x), a1.wide(y));
-    let middle = a0.plus(a1).wide(&x.plus(y));
-    [
-        a0x.plus(&a2.wide(y).twisted()),
-        middle.minus(&a0x).minus(&a1y),
-        a1y.plus(&a2.wide(x)),
-    ]
+fn by_two_terms([a0, a1, a2]: [&Fe<2>; 3], x: &Fe<2>, y: &Fe<2>, out: &mut [Wide; 3]) {
+    let [c0, c1, c2] = out;
+    a0.wide(x, c0);
+    a1.wide(y, c2);
+    a0.plus(a1).wide(&x.plus(y), c1);
+    c1.subtract(c0);
+    c1.subtract(c2);
+    let mut last = Wide::zero();
+    a2.wide(y, &mut last);
+    last.twist();
+    c0.add(&last);
+    a2.wide(x, &mut last);
+    c2.add(&last);
 }
 
 /// `f²`: with `f = a + bw` it is `(a + b)(a + bv) − ab − abv + 2ab·w`.
@@ -170,39 +173,50 @@ fn by_two_terms([a0, a1, a2]: [&Fe<2>; 3], x: &Fe<2>, y: &Fe<2>) -> [Wide; 3] {
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn square(f: &mut Fe12) {
     let [a0, a1, a2, b0, b1, b2] = &*f;
-    let ab = product([a0, a1, a2], [b0, b1, b2]);
+    let mut ab = [Wide::zero(); 3];
+    product([a0, a1, a2], [b0, b1, b2], &mut ab);
     // bv, whose first coefficient is (1 + u)·b₂.
     let [c0, c1] = b2.halves();
     let turned = Fe::pair(&c0.minus::<4>(&c1), &c0.plus(&c1));
     let left = [a0.plus(b0), a1.plus(b1), a2.plus(b2)];
     let right = [a0.plus(&turned), a1.plus(b0), a2.plus(b1)];
-    let cross = product(
-        [&left[0], &left[1], &left[2]],
-        [&right[0], &right[1], &right[2]],
-    );
-    let mut out = *f;
+    let mut cross = [Wide::zero(); 3];
+    product(left.each_ref(), right.each_ref(), &mut cross);
     for i in 0..3 {
-        out[3 + i] = ab[i].plus(&ab[i]).reduced();
-        let turned = match i {
-            0 => ab[2].twisted(),
-            _ => ab[i - 1],
-        };
-        out[i] = cross[i].minus(&ab[i]).minus(&turned).reduced();
+        cross[i].subtract(&ab[i]);
+        let mut twice = ab[i];
+        twice.add(&ab[i]);
+        f[3 + i] = twice.reduced();
     }
-    *f = out;
+    ab[2].twist();
+    for i in 0..3 {
+        cross[i].subtract(&ab[(i + 2) % 3]);
+        f[i] = cross[i].reduced();
+    }
 }
 
 /// `(a₀ + a₁v + a₂v²)·(b₀ + b₁v + b₂v²)` by Karatsuba.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn product([a0, a1, a2]: [&Fe<2>; 3], [b0, b1, b2]: [&Fe<2>; 3]) -> [Wide; 3] {
-    let (t0, t1, t2) = (a0.wide(b0), a1.wide(b1), a2.wide(b2));
-    let t12 = a1.plus(a2).wide(&b1.plus(b2)).minus(&t1).minus(&t2);
-    let t01 = a0.plus(a1).wide(&b0.plus(b1)).minus(&t0).minus(&t1);
-    let t02 = a0.plus(a2).wide(&b0.plus(b2)).minus(&t0).minus(&t2);
-    [
-        t0.plus(&t12.twisted()),
-        t01.plus(&t2.twisted()),
-        t02.plus(&t1),
-    ]
+fn product([a0, a1, a2]: [&Fe<2>; 3], [b0, b1, b2]: [&Fe<2>; 3], out: &mut [Wide; 3]) {
+    let [c0, c1, c2] = out;
+    let mut t = [Wide::zero(); 3];
+    let [t0, t1, t2] = &mut t;
+    a0.wide(b0, t0);
+    a1.wide(b1, t1);
+    a2.wide(b2, t2);
+    a1.plus(a2).wide(&b1.plus(b2), c0);
+    c0.subtract(t1);
+    c0.subtract(t2);
+    c0.twist();
+    c0.add(t0);
+    a0.plus(a1).wide(&b0.plus(b1), c1);
+    c1.subtract(t0);
+    c1.subtract(t1);
+    a0.plus(a2).wide(&b0.plus(b2), c2);
+    c2.subtract(t0);
+    c2.subtract(t2);
+    c2.add(t1);
+    t2.twist();
+    c1.add(t2);
 }

@@ -265,13 +265,13 @@ fn product(pairs: &[(G1Affine, G2Affine)]) -> Miller {
 
 #[cfg(test)]
 mod tests {
-    use super::super::groth16::{decode_all, decode_one, encode};
+    use super::super::groth16::{ProofBytesError, decode_all, decode_one, encode};
     use super::super::pairing::Lines;
     use super::*;
     use ark_bls12_381::{Fr, g1, g2};
     use ark_ec::short_weierstrass::{Affine, Projective, SWCurveConfig};
     use ark_ec::{AffineRepr, CurveGroup};
-    use ark_ff::{BigInteger, Field, UniformRand, Zero};
+    use ark_ff::{BigInteger, FftField, Field, UniformRand, Zero};
     use ark_serialize::CanonicalSerialize;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
@@ -348,19 +348,91 @@ mod tests {
     /// A number without a prime factor.
     fn without(number: &[u64], prime: u64) -> Vec<u64> {
         let mut out = number.to_vec();
-        loop {
-            let mut quotient = out.clone();
-            let mut rest = 0u128;
-            for word in quotient.iter_mut().rev() {
-                rest = rest << 64 | u128::from(*word);
-                *word = u64::try_from(rest / u128::from(prime)).expect("below the divisor");
-                rest %= u128::from(prime);
-            }
-            if rest != 0 {
-                return out;
-            }
+        while let (quotient, 0) = divided(&out, prime) {
             out = quotient;
         }
+        out
+    }
+
+    /// Quotient and rest.
+    fn divided(number: &[u64], by: u64) -> (Vec<u64>, u128) {
+        let mut quotient = number.to_vec();
+        let mut rest = 0u128;
+        for word in quotient.iter_mut().rev() {
+            rest = rest << 64 | u128::from(*word);
+            *word = u64::try_from(rest / u128::from(by)).expect("below the divisor");
+            rest %= u128::from(by);
+        }
+        (quotient, rest)
+    }
+
+    /// `q = 10` modulo 27, so that a power is a cube root up to a ninth root of one.
+    fn sixth_root(value: Fq) -> Option<Fq> {
+        let root = value.sqrt()?;
+        let mut power = Fq::MODULUS;
+        power.mul2();
+        power.add_with_carry(&7u64.into());
+        let near = root.pow(divided(power.as_ref(), 27).0);
+        let ninth = Fq::GENERATOR.pow(divided(Fq::MODULUS.as_ref(), 9).0);
+        let mut candidates = (0..9u64).map(|k| near * ninth.pow([k]));
+        candidates.find(|candidate| candidate.pow([3]) == root)
+    }
+
+    /// `(u²x, u³y)` lies on `y² = x³ + 4u⁶`, where the test of the group is as good as on the curve itself. `u` is chosen
+    /// so that `u³y` is what comes out in the root's place where `(u²x)³ + 4` has none.
+    #[test]
+    fn tm_p12_points_of_another_curve_are_refused() {
+        let good = random_bytes(9, 5);
+        let proofs: Vec<&Bytes> = good.iter().collect();
+        let multiples = (1..).map(|k| (G1Affine::generator() * Fr::from(k)).into_affine());
+        let elsewhere = multiples.filter_map(|point: G1Affine| {
+            let four = Fq::from(4u64);
+            let u = sixth_root(-four / (four + point.x.pow([3]) * Fq::from(2u64)))?;
+            Some(u.square() * point.x)
+        });
+        for (i, x) in elsewhere.take(4).enumerate() {
+            assert_eq!(G1Affine::get_ys_from_x_unchecked(x), None);
+            let mut bad = x.into_bigint().to_bytes_be();
+            bad[0] |= 0x80;
+            for from in [0, 144] {
+                let mut proof = good[2 * i];
+                proof[from..from + 48].copy_from_slice(&bad);
+                let mut proofs = proofs.clone();
+                proofs[2 * i] = &proof;
+                let name = if from == 0 { "A" } else { "C" };
+                let decoded = decode_all(&proofs);
+                assert_eq!(decoded[2 * i], Err(ProofBytesError::Point(name)));
+                assert_eq!(decoded.iter().filter(|proof| proof.is_err()).count(), 1);
+            }
+        }
+    }
+
+    /// Good points with a component's second encoding, its residue plus `q`.
+    fn doubly_encoded(g2: bool) -> Vec<Vec<u8>> {
+        let multiples = (1..60u64).map(|k| match g2 {
+            true => compressed(&(G2Affine::generator() * Fr::from(k)).into_affine()),
+            false => compressed(&(G1Affine::generator() * Fr::from(k)).into_affine()),
+        });
+        let second = multiples.flat_map(|bytes| {
+            (0..bytes.len()).step_by(48).filter_map(move |at| {
+                let mut other = bytes.clone();
+                let flags = if at == 0 { other[0] & 0xe0 } else { 0 };
+                other[at] ^= flags;
+                let mut carry = 0;
+                let component = other[at..at + 48].iter_mut().rev();
+                for (byte, order) in component.zip(Fq::MODULUS.to_bytes_le()) {
+                    carry += u16::from(*byte) + u16::from(order);
+                    *byte = carry.to_le_bytes()[0];
+                    carry >>= 8;
+                }
+                // Above the place of the flags there is none.
+                (at > 0 || other[0] & 0xe0 == 0).then(|| {
+                    other[at] |= flags;
+                    other
+                })
+            })
+        });
+        second.collect()
     }
 
     fn compressed(point: &impl CanonicalSerialize) -> Vec<u8> {
@@ -388,6 +460,9 @@ mod tests {
                 .map(compressed)
                 .collect(),
         };
+        let second = doubly_encoded(g2);
+        assert!(second.len() > 5);
+        out.extend(second);
         for flags in 0..8u8 {
             let mut flagged = good.to_vec();
             flagged[0] = flagged[0] & 0x1f | flags << 5;
