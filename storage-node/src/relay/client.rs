@@ -245,6 +245,8 @@ impl Relays {
                 // Workers have no end; they are dropped with the runtime.
                 stop.stop.notified().await;
             });
+            // A look-up of a name may hang, and nobody waits for it.
+            runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new()
             .name("beacon-relays".into())
