@@ -1,24 +1,33 @@
-//! Measures four validators on loopback: block times, bytes and transfers per second.
+//! Measures four validators on loopback: block times, bytes and transactions per second.
 //!
-//! `cargo run --release -p chain-lite-bft --features net --example loopback -- [blocks] [transfers per block]`
+//! `cargo run --release -p chain-lite-bft --features net --example loopback -- [blocks] [transactions per block] [transfers|deals] [deals each]`
 //!
-//! All four run in this process, each with its own ledger, runtime and sockets; no pacing (an epoch of 1 ms), signed
-//! transfers, blocks synced to disk. A transfer is about 190 bytes: 5,600 make a block of 1 MiB.
+//! All four run in this process, each with its own ledger, runtime and sockets; no pacing (an epoch of 1 ms), blocks synced to disk.
+//! A transaction is a signed transfer of about 190 bytes, 5,600 of them make a block of 1 MiB; or a provider's `PublishDeals` of
+//! one (or so many) proposals, each signed by its client and about 430 bytes.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use chain_lite::account::Address;
+use chain_lite::account::{Address, Blake3Root, NetKey, ProviderId};
 use chain_lite::certificate::Certificate;
 use chain_lite::clock::ClockMode;
 use chain_lite::engine::EngineHandle;
+use chain_lite::events::{Event, EventRecord};
 use chain_lite::ledger::Ledger;
 use chain_lite::mempool::Mempool;
+use chain_lite::message::{DealGroup, DealProposal, MAX_PROPOSALS, Message, SignedTx, Tx, sign};
+use chain_lite::query;
+use chain_lite::units::{EpochCount, TokenAmount};
 use chain_lite_bft::app::{Parts, Timing};
 use chain_lite_bft::net::{self, Config};
 use chain_lite_bft::signing::ChainSigner;
+use prover::PaddedPieceSize;
+use prover::commitment::CommP;
+use prover::spec::SectorSize;
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -26,6 +35,18 @@ use common::{beacon, genesis, open_with, transfer_to, user, validator_key};
 
 /// Senders of each validator: one sender's transactions are limited in the pool.
 const SENDERS: usize = 8;
+/// The client of all deals: its number among the users.
+const CLIENT: usize = 4 * SENDERS;
+/// Money of each sender, enough for its deals' collateral.
+const RICH: TokenAmount = TokenAmount::from_tokens(1_000_000);
+
+/// What fills the blocks.
+#[derive(Clone, Copy)]
+enum Load {
+    Transfers,
+    /// Proposals in each transaction.
+    Deals(usize),
+}
 
 struct Validator {
     ledger: Arc<Ledger>,
@@ -37,10 +58,15 @@ struct Validator {
 fn main() {
     let mut args = std::env::args().skip(1);
     let mut number = |default: u64| {
-        args.next()
-            .map_or(default, |a| a.parse().expect("a number"))
+        let arg = args.next();
+        arg.map_or(default, |a| a.parse().expect("a number"))
     };
     let (blocks, per_block) = (number(200), number(20));
+    let load = match args.next().as_deref() {
+        None | Some("transfers") => Load::Transfers,
+        Some("deals") => Load::Deals(args.next().map_or(1, |a| a.parse().expect("a number"))),
+        Some(other) => panic!("transfers or deals, not {other}"),
+    };
     let free: Vec<TcpListener> = (0..4)
         .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
         .collect();
@@ -51,13 +77,7 @@ fn main() {
     drop(free);
     let mut genesis = genesis();
     genesis.clock = ClockMode::Logical { epoch_ms: 1 };
-    let rich = *genesis
-        .accounts
-        .values()
-        .next()
-        .expect("somebody has money");
-    let senders = (0..4 * SENDERS).map(|n| (Address::of(&user(n).verifying_key()), rich));
-    genesis.accounts = senders.collect();
+    genesis.accounts = (0..=CLIENT).map(|n| (address(n), RICH)).collect();
     let start = |n: usize| {
         let home = tempfile::tempdir().expect("a folder");
         let ledger = Arc::new(open_with(home.path(), &genesis));
@@ -89,12 +109,20 @@ fn main() {
     };
     let validators: Vec<Validator> = (0..4).map(start).collect();
     let stop = AtomicBool::new(false);
+    if let Load::Deals(each) = load {
+        assert!(
+            (1..=MAX_PROPOSALS).contains(&each),
+            "deals of a transaction"
+        );
+        register(&validators);
+    }
     let heard = validators[0].ledger.subscribe();
     let (mut times, mut txs, mut bytes, mut rounds) = (Vec::new(), 0, 0, 0);
+    let mut heights = Vec::new();
     std::thread::scope(|scope| {
         for (n, validator) in validators.iter().enumerate() {
             let stop = &stop;
-            scope.spawn(move || feed(n, validator, per_block as usize, stop));
+            scope.spawn(move || feed(n, validator, per_block as usize, load, stop));
         }
         // The first blocks pay for connections; they are not counted.
         for _ in 0..10 {
@@ -114,6 +142,7 @@ fn main() {
             bytes += chain_lite::codec::encode(&block.block).len();
             let Certificate::Ed25519V1 { round, .. } = block.certificate;
             rounds += round;
+            heights.push(block.block.header.height);
         }
         let seconds = begun.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
@@ -121,30 +150,146 @@ fn main() {
         let at =
             |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
         println!(
-            "{blocks} blocks in {seconds:.2} s: median {:.1} ms, p90 {:.1} ms, max {:.1} ms; {:.0} bytes a block, {:.0} transfers a second; {rounds} rounds lost",
+            "{blocks} blocks in {seconds:.2} s: median {:.1} ms, p90 {:.1} ms, max {:.1} ms; {:.0} bytes a block, {:.0} transactions a second; {rounds} rounds lost",
             at(0.5),
             at(0.9),
             at(1.0),
             bytes as f64 / blocks as f64,
             txs as f64 / seconds,
         );
+        if let Load::Deals(_) = load {
+            let published =
+                |event: &EventRecord| matches!(event.event, Event::DealPublished { .. });
+            let of = |height: &u64| {
+                let outcomes = validators[0].ledger.outcomes(*height).expect("final");
+                outcomes.events.iter().filter(|e| published(e)).count()
+            };
+            let deals: usize = heights.iter().map(of).sum();
+            println!("{:.0} deals a second", deals as f64 / seconds);
+        }
     });
     for validator in &validators {
         validator.engine.stop();
     }
 }
 
-/// Keeps `want` transfers waiting in a validator's pool.
-fn feed(n: usize, validator: &Validator, want: usize, stop: &AtomicBool) {
+fn address(n: usize) -> Address {
+    Address::of(&user(n).verifying_key())
+}
+
+/// Makes every sender a provider with collateral, and gives the client money for deals.
+fn register(validators: &[Validator]) {
+    let first = &validators[0];
+    let rest = TokenAmount(RICH.0 / 4);
+    let deposit = |n| Message::MarketDeposit {
+        to: address(n),
+        amount: rest,
+    };
+    for n in 0..=CLIENT {
+        let mut msgs = vec![deposit(n)];
+        if n != CLIENT {
+            msgs.push(Message::RegisterProvider {
+                worker: address(n),
+                net_key: NetKey([1; 32]),
+                addrs: vec!["127.0.0.1:1".into()],
+                sector_size: SectorSize::Kib2,
+                deposit: rest,
+            });
+        }
+        let (view, tip) = (first.ledger.view(), first.ledger.tip().height);
+        let tx = signed(first, n, 0, msgs);
+        first.mempool.submit(tx, tip, &view).expect("is taken");
+    }
+    while validators.iter().any(|v| owned(v).len() < CLIENT) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The providers, by owner.
+fn owned(validator: &Validator) -> BTreeMap<Address, ProviderId> {
+    let all = query::providers(&validator.ledger.view(), None, CLIENT).expect("reads");
+    all.into_iter().map(|p| (p.owner, p.id)).collect()
+}
+
+fn signed(validator: &Validator, sender: usize, nonce: u64, msgs: Vec<Message>) -> SignedTx {
+    let tx = Tx {
+        version: 1,
+        chain_id: validator.ledger.chain_id(),
+        sender: address(sender),
+        nonce,
+        fee_limit: TokenAmount(0),
+        valid_until_height: u64::MAX,
+        msgs,
+    };
+    sign(tx, &user(sender))
+}
+
+/// So many deals of one provider that the chain has not seen: `nonce` is the transaction's.
+fn deals(
+    validator: &Validator,
+    provider: ProviderId,
+    sender: usize,
+    nonce: u64,
+    each: usize,
+) -> Message {
+    let view = validator.ledger.view();
+    let size = PaddedPieceSize::new(128).expect("a power of two");
+    let least = query::least_collateral(&view, size).expect("reads");
+    let now = validator.ledger.tip().epoch;
+    let proposal = |i: usize| {
+        let number = ((sender as u64) << 48) | (nonce << 8) | i as u64;
+        let mut root = [0; 32];
+        root[..8].copy_from_slice(&number.to_le_bytes());
+        let proposal = DealProposal {
+            chain_id: validator.ledger.chain_id(),
+            client: address(CLIENT),
+            provider,
+            piece_commp: CommP(root),
+            piece_size: size,
+            blake3_root: Blake3Root(root),
+            group: DealGroup {
+                k: 3,
+                n: 5,
+                file_root: Blake3Root([4; 32]),
+            },
+            start: now.after(EpochCount(10_000)),
+            end: now.after(EpochCount(11_000)),
+            price: TokenAmount(1),
+            provider_collateral: TokenAmount(least.0 * 2),
+            verified: false,
+            label: "piece".into(),
+            client_nonce: number,
+        };
+        proposal.sign(&user(CLIENT))
+    };
+    Message::PublishDeals {
+        provider,
+        proposals: (0..each).map(proposal).collect(),
+    }
+}
+
+/// Keeps `want` transactions waiting in a validator's pool.
+fn feed(n: usize, validator: &Validator, want: usize, load: Load, stop: &AtomicBool) {
     let chain = validator.ledger.chain_id();
     let mine = n * SENDERS..(n + 1) * SENDERS;
-    let mut nonces = [0u64; SENDERS];
+    let (mut nonces, owned) = match load {
+        Load::Transfers => ([0u64; SENDERS], BTreeMap::new()),
+        // The first one registered it.
+        Load::Deals(_) => ([1; SENDERS], owned(validator)),
+    };
     while !stop.load(Ordering::Relaxed) {
         let missing = want.saturating_sub(validator.mempool.len());
         for i in 0..missing {
             let (k, view) = (i % SENDERS, validator.ledger.view());
             let from = mine.start + k;
-            let tx = transfer_to(chain, from, nonces[k], mine.start);
+            let tx = match load {
+                Load::Transfers => transfer_to(chain, from, nonces[k], mine.start),
+                Load::Deals(each) => {
+                    let provider = owned[&address(from)];
+                    let deals = deals(validator, provider, from, nonces[k], each);
+                    signed(validator, from, nonces[k], vec![deals])
+                }
+            };
             let tip = validator.ledger.tip().height;
             if validator.mempool.submit(tx, tip, &view).is_ok() {
                 nonces[k] += 1;
