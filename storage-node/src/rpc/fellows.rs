@@ -104,3 +104,49 @@ async fn pass_on(url: String, mut receiver: mpsc::Receiver<Message>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::bed_named;
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_lease_that_was_asked_for_is_held_by_all_that_answer_and_no_older_release_ends_it() {
+        let (one, other) = (bed_named("one"), bed_named("other"));
+        let servers = [one.serve(0, None).await, other.serve(0, None).await];
+        let away = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let gone = format!("ws://{}", away.local_addr().expect("bound"));
+        drop(away);
+        let urls = servers.iter().map(super::super::RpcHandle::url);
+        let fellows = Fellows::at(urls.clone().chain([gone]));
+        let mut chains = Vec::new();
+        for url in urls {
+            chains.push(ChainClient::connect(&url).await.expect("serves"));
+        }
+
+        let hold = |name| Told::Hold(name, Epoch(0), LONG);
+        for name in [OWNER, PACE[0], PACE[1]] {
+            assert_eq!(fellows.ask(&hold(name)).await, 2, "{name}");
+            // As when one pause follows another.
+            fellows.tell(&Told::Release(name));
+            assert_eq!(fellows.ask(&hold(name)).await, 2, "{name}");
+            for chain in &chains {
+                let leases = chain.leases().await.expect("answers");
+                assert!(leases.iter().any(|lease| lease.provider == name), "{name}");
+            }
+        }
+        // No provider has this name, so nobody may stop the clock in it.
+        assert_eq!(fellows.ask(&hold(ProviderId(7))).await, 0);
+
+        // Nothing is asked for a release, but the queue keeps its order: the next answer comes after it.
+        for name in [OWNER, PACE[0], PACE[1]] {
+            fellows.tell(&Told::Release(name));
+        }
+        assert_eq!(fellows.ask(&Told::Release(ProviderId(7))).await, 2);
+        for chain in &chains {
+            assert_eq!(chain.leases().await.expect("answers").len(), 0);
+        }
+    }
+}
