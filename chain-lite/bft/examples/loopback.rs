@@ -4,7 +4,7 @@
 //!
 //! All four run in this process, each with its own ledger, runtime and sockets; no pacing (an epoch of 1 ms), blocks synced to disk.
 //! A transaction is a signed transfer of about 190 bytes, 5,600 of them make a block of 1 MiB; or a provider's `PublishDeals` of
-//! one (or so many) proposals, each signed by its client and about 430 bytes.
+//! one (or so many) proposals, each signed by its client: about 500 bytes with one.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
