@@ -31,6 +31,7 @@ use super::report::{
     StageSeconds,
 };
 use super::{DemoConfig, DemoError, SAMPLE, TINY_SAMPLE, validators};
+use crate::chain::DealView;
 use crate::cli::output::{BarProgress, Output, Unit, human_bytes};
 use crate::client::get::{GetRequest, Target, get};
 use crate::client::live::{self, LiveClient};
@@ -305,12 +306,7 @@ async fn wait_for_seals(
 ) -> Result<(), DemoError> {
     out.say("Providers seal: labels, columns, encoding, trees; pre-commit; then a seed that nobody could know, and a Groth16 proof of replication.");
     let step = "sealing";
-    let all = client
-        .chain
-        .node()
-        .deals_by_client(&client.wallet.address())
-        .await
-        .map_err(DemoError::at(step))?;
+    let all = all_deals(step, client).await?;
     let holders: BTreeSet<ProviderId> =
         all.iter().map(|view| view.deal.proposal.provider).collect();
     // With more providers than shards, the manifest may lie with others than the data.
@@ -353,12 +349,7 @@ async fn wait_for_pay(
 ) -> Result<(), DemoError> {
     let step = "proving and paying";
     out.say("Every sector is challenged in its deadline of every proving period; only epochs that end in a valid proof are paid.");
-    let all = client
-        .chain
-        .node()
-        .deals_by_client(&client.wallet.address())
-        .await
-        .map_err(DemoError::at(step))?;
+    let all = all_deals(step, client).await?;
     let mut unpaid: BTreeSet<DealId> = all.iter().map(|view| view.id).collect();
     let mut silent: BTreeSet<ProviderId> =
         all.iter().map(|view| view.deal.proposal.provider).collect();
@@ -703,12 +694,7 @@ async fn providers(
     chronicle: &Chronicle,
 ) -> Result<Vec<ProviderReport>, DemoError> {
     let step = "the report";
-    let deals = client
-        .chain
-        .node()
-        .deals_by_client(&client.wallet.address())
-        .await
-        .map_err(DemoError::at(step))?;
+    let deals = all_deals(step, client).await?;
     let mut reports = Vec::new();
     for place in devnet.providers() {
         let view = client
@@ -772,12 +758,7 @@ fn sector_reports(devnet: &Devnet) -> Vec<SectorReport> {
 }
 
 async fn deals(client: &LiveClient) -> Result<Vec<DealReport>, DemoError> {
-    let views = client
-        .chain
-        .node()
-        .deals_by_client(&client.wallet.address())
-        .await
-        .map_err(DemoError::at("the report"))?;
+    let views = all_deals("the report", client).await?;
     Ok(views
         .into_iter()
         .map(|view| {
@@ -810,6 +791,13 @@ async fn client_report(client: &LiveClient) -> Result<ClientReport, DemoError> {
         escrow: account.escrow.escrow,
         locked: account.escrow.locked,
     })
+}
+
+/// What the client pays for.
+async fn all_deals(step: &'static str, client: &LiveClient) -> Result<Vec<DealView>, DemoError> {
+    let node = client.chain.node();
+    let deals = node.deals_by_client(&client.wallet.address()).await;
+    deals.map_err(DemoError::at(step))
 }
 
 /// Waits, but not for ever; `None` means that the chain's events ended.
