@@ -353,7 +353,7 @@ fn a_chain_of_one_embedded_validator_becomes_a_chain_of_four_in_its_folder() {
         solo.0.try_wait().expect("is ours")
     });
     let why = std::fs::read_to_string(folder.path().join("solo.log")).expect("a log");
-    assert!(why.contains("quorum"), "{why}");
+    assert!(why.contains("voting power that decides"), "{why}");
 
     let (network, beacon) = (
         format!("{net}/network.json"),

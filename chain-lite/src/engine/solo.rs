@@ -37,7 +37,7 @@ pub struct Keys {
 pub enum EngineError {
     /// The key alone cannot finalise blocks.
     #[error(
-        "key {key} holds {power} of the {total} voting power that decides block {height}, and the solo engine needs more than two thirds; restart with mode \"bft\""
+        "key {key} holds {power} of the {total} voting power that decides block {height}, and the solo engine needs more than two thirds; several validators go on with `holdfast chain run`"
     )]
     NoQuorum {
         /// The key.
