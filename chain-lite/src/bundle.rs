@@ -867,8 +867,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::certificate::Certificate;
     use crate::clock::ClockMode;
-    use crate::ledger::Slot;
     use crate::ledger::tests::{advance, beacon, genesis, open, validator};
+    use crate::ledger::{Ledger, Slot};
     use crate::light::{light_block, state_batch};
 
     /// A bundle of an object without deals: chain, blocks, state and a beacon round.
@@ -876,16 +876,21 @@ pub(crate) mod tests {
         let home = tempfile::tempdir().unwrap();
         let ledger = open(home.path(), &genesis(2)).unwrap();
         advance(&ledger, 6);
-        let keys = [key::params(), key::network()];
-        let batch = state_batch(&ledger, None, &keys).unwrap();
+        let bundle = shown(&ledger, &[key::params(), key::network()]);
+        (bundle, ledger.chain_id())
+    }
+
+    /// These leaves after the newest block, the first two blocks, and the rounds of the second.
+    fn shown(ledger: &Ledger, keys: &[Vec<u8>]) -> Bundle {
+        let batch = state_batch(ledger, None, keys).unwrap();
         let body = ledger.block(2).unwrap().block.body;
-        let bundle = Bundle {
+        Bundle {
             subject: [7; 32],
             genesis: ledger.genesis().bytes().to_vec(),
             checkpoint: None,
             blocks: vec![
-                light_block(&ledger, 1).unwrap(),
-                light_block(&ledger, 2).unwrap(),
+                light_block(ledger, 1).unwrap(),
+                light_block(ledger, 2).unwrap(),
                 batch.light,
             ],
             leaves: batch.leaves,
@@ -897,8 +902,7 @@ pub(crate) mod tests {
             poreps: vec![],
             windows: vec![],
             samples: vec![],
-        };
-        (bundle, ledger.chain_id())
+        }
     }
 
     /// Under the beacon's clock: rounds of an outage, carried by a later block and not up to its own epoch, are the epochs' they
@@ -925,27 +929,7 @@ pub(crate) mod tests {
         block(41, 31..=41);
         block(42, 42..=42);
         let keys = [key::params(), key::network(), key::dark_run(Epoch(41))];
-        let batch = state_batch(&ledger, None, &keys).unwrap();
-        let body = ledger.block(2).unwrap().block.body;
-        let mut bundle = Bundle {
-            subject: [7; 32],
-            genesis: ledger.genesis().bytes().to_vec(),
-            checkpoint: None,
-            blocks: vec![
-                light_block(&ledger, 1).unwrap(),
-                light_block(&ledger, 2).unwrap(),
-                batch.light,
-            ],
-            leaves: batch.leaves,
-            beacons: vec![ShownBeacon {
-                height: 2,
-                path: merkle::path(List::Transactions, &body.leaves(), 0).unwrap(),
-                entries: body.beacons,
-            }],
-            poreps: vec![],
-            windows: vec![],
-            samples: vec![],
-        };
+        let mut bundle = shown(&ledger, &keys);
         let anchor = named(ledger.chain_id());
         let believed = bundle.verify(&anchor).unwrap();
         let checked = ledger.genesis();
