@@ -947,7 +947,7 @@ mod tests {
         let EngineStatus::Failed { why } = engine.status() else {
             panic!("{:?}", engine.status())
         };
-        assert!(why.contains("mode \"bft\""), "{why}");
+        assert!(why.contains("holdfast chain run"), "{why}");
         drop(engine);
         let (decided, _, receipt) = ledger.receipt(&tx).unwrap().unwrap();
         assert!(receipt.succeeded());
