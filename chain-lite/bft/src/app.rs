@@ -18,7 +18,7 @@ use chain_lite::account::{self, Account};
 use chain_lite::beacon::{BeaconSource, Entry};
 use chain_lite::block::{Block, BlockId, MAX_BLOCK_PROOFS, MAX_BLOCK_TXS, MAX_BODY_BYTES};
 use chain_lite::certificate::{Sig, ValidatorId};
-use chain_lite::clock;
+use chain_lite::clock::{self, ClockMode};
 use chain_lite::codec;
 use chain_lite::governance::{self, CastProposal, CastVote, DoubleProposal, DoubleVote};
 use chain_lite::ledger::{CommitOutcome, Front, Ledger, LedgerError, Slot, ValidBlock, Verdict};
@@ -190,6 +190,14 @@ impl App {
     pub fn is_due(&mut self, now_ms: u64) -> bool {
         let front = self.parts.ledger.front();
         self.due(&front, now_ms).is_some()
+    }
+
+    /// Whether a validator whose turn it is has announced a block above the newest one, under the logical clock: then the beacon
+    /// round is out, also if it is not here. The beacon's clock needs no such word, because it waits for no round for ever; and
+    /// there one validator's early block would make time run for everybody.
+    pub fn is_proposed(&self) -> bool {
+        let clock = self.parts.ledger.genesis().genesis().clock;
+        matches!(clock, ClockMode::Logical { .. }) && !self.heard.is_empty()
     }
 
     /// A round begins: blocks proposed in it that we hold already, judged now (traps 7 and 9).

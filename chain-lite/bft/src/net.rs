@@ -20,10 +20,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytesize::ByteSize;
-use chain_lite::clock::Tick;
+use chain_lite::clock::{ClockMode, Tick};
 use chain_lite::engine::{Control, EngineHandle, EngineStatus};
 use chain_lite::ledger::LedgerError;
 use malachite_app_channel::app::config::{
@@ -54,6 +54,11 @@ use crate::signing::ChainVerifier;
 pub const QUEUED_HEIGHTS: usize = 10;
 /// Longest pause between looks at the clock and the wish to stop.
 const LOOK: Duration = Duration::from_millis(20);
+/// Longest pause between two heights, beyond an epoch, while this node lacks the next beacon round of a logical clock. Others may have
+/// it, and need this validator's votes to pass over a proposer that is away.
+const WITHOUT_ROUND: Duration = Duration::from_secs(1);
+/// As [`WITHOUT_ROUND`] under the beacon's clock, where no round is waited for so long: then this machine's clock is behind.
+const CLOCK_BEHIND: Duration = Duration::from_secs(60);
 /// How long it may take until the engine listens.
 const LISTEN: Duration = Duration::from_secs(10);
 /// How long the runtime's tasks may take to end.
@@ -367,11 +372,23 @@ struct Driver<'a> {
     app: App,
     network: tokio::sync::mpsc::Sender<NetworkMsg<ChainContext>>,
     control: &'a Control,
-    /// The core waits for our block of this height and round.
-    asked: Option<(Height, Round, Reply<LocallyProposedValue<ChainContext>>)>,
-    /// Who waits to be told the next height.
-    finalized: Option<Reply<Next<ChainContext>>>,
+    /// The core waits for our block.
+    asked: Option<Asked>,
+    /// Who waits to be told the next height, and since when.
+    finalized: Option<(Instant, Reply<Next<ChainContext>>)>,
     streams: Streams,
+}
+
+/// The core's question for our block of a height and round. While it is open, Malachite's connector brings nothing else, not even
+/// the beginning of the next round: it must be answered or dropped before the round passes.
+struct Asked {
+    height: Height,
+    round: Round,
+    /// When it is dropped.
+    until: Instant,
+    /// No block could be made, so the next try waits for its beacon round.
+    waits: bool,
+    to: Reply<LocallyProposedValue<ChainContext>>,
 }
 
 /// An answer that nobody waits for any more is no error: the engine is stopping.
@@ -393,7 +410,6 @@ impl Driver<'_> {
                 reply_value,
                 ..
             } => {
-                self.asked = None;
                 if round.as_u32().is_some_and(|r| r > 0) {
                     tracing::info!(%height, %round, %proposer, "another round begins");
                 }
@@ -403,10 +419,17 @@ impl Driver<'_> {
             AppMsg::GetValue {
                 height,
                 round,
+                timeout,
                 reply: to,
-                ..
             } => {
-                self.asked = Some((height, round, to));
+                // A block that is made later reaches nobody in time.
+                self.asked = Some(Asked {
+                    height,
+                    round,
+                    until: Instant::now() + timeout - timeout / 4,
+                    waits: false,
+                    to,
+                });
                 self.propose()?;
             }
             AppMsg::ReceivedProposalPart {
@@ -456,7 +479,7 @@ impl Driver<'_> {
                 let votes = evidence.votes.iter().flat_map(|(_, pairs)| pairs);
                 let proposals = evidence.proposals.iter().flat_map(|(_, pairs)| pairs);
                 self.app.report(votes.cloned(), proposals.cloned())?;
-                self.finalized = Some(to);
+                self.finalized = Some((Instant::now(), to));
             }
             AppMsg::GetHistoryMinHeight { reply: to } => reply(to, self.app.history_min()),
             AppMsg::GetDecidedValues { range, reply: to } => {
@@ -486,17 +509,35 @@ impl Driver<'_> {
     }
 
     /// Answers the core's question for our block as soon as one can be made: a node that catches up begins a height before its
-    /// beacon round is here. Without an answer the round passes after its timeout.
+    /// beacon round is here. Without an answer in time the question is dropped, and the round passes after its timeout. A block
+    /// is tried at most twice: at once, and when its beacon round is here.
     fn propose(&mut self) -> Result<(), LedgerError> {
-        let Some((height, round, to)) = self.asked.take_if(|(.., to)| !to.is_closed()) else {
+        let Some(asked) = self.asked.take() else {
             return Ok(());
         };
-        match self.app.get_value(height, round, unix_ms())? {
+        let (height, round, now_ms) = (asked.height, asked.round, unix_ms());
+        if Instant::now() >= asked.until {
+            tracing::info!(%height, %round, "our turn passes: there was nothing to propose in time");
+            return Ok(());
+        }
+        if asked.waits && !self.app.is_due(now_ms) {
+            self.asked = Some(asked);
+            return Ok(());
+        }
+        match self.app.get_value(height, round, now_ms)? {
             Some(ours) => {
-                reply(to, ours.value);
+                reply(asked.to, ours.value);
                 self.publish(ours.parts);
             }
-            None => self.asked = Some((height, round, to)),
+            None if asked.waits => {
+                tracing::warn!(%height, %round, "our turn passes: no block can be made");
+            }
+            None => {
+                self.asked = Some(Asked {
+                    waits: true,
+                    ..asked
+                });
+            }
         }
         Ok(())
     }
@@ -506,7 +547,7 @@ impl Driver<'_> {
         if self.finalized.is_none() || !self.is_due() {
             return Ok(());
         }
-        if let Some(to) = self.finalized.take() {
+        if let Some((_, to)) = self.finalized.take() {
             self.control.made_block();
             let (height, params) = self.app.next();
             reply(to, Next::Start(height, params));
@@ -534,7 +575,16 @@ impl Driver<'_> {
         let parent = self.app.ledger().tip().epoch;
         let tick = self.control.tick(parent);
         let held = matches!(tick, Some(Tick::Wait(_) | Tick::Held(_)));
-        !held && self.app.is_due(unix_ms())
+        let clock = self.app.ledger().genesis().genesis().clock;
+        let pause = match clock {
+            ClockMode::Logical { .. } => WITHOUT_ROUND,
+            ClockMode::Beacon { .. } => CLOCK_BEHIND,
+        };
+        let longest = pause + Duration::from_millis(clock.epoch_ms());
+        // Who has no source of rounds, or none that answers, begins when another did: to vote for its block takes no source.
+        let since = self.finalized.as_ref().map(|(since, _)| *since);
+        let long = since.is_some_and(|since| since.elapsed() >= longest);
+        !held && (self.app.is_due(unix_ms()) || self.app.is_proposed() || long)
     }
 
     fn publish(&mut self, parts: Vec<Part>) {

@@ -15,9 +15,11 @@ use std::time::{Duration, Instant};
 
 use chain_lite::account::Address;
 use chain_lite::audit;
+use chain_lite::beacon::{BeaconSource, Entry};
 use chain_lite::certificate::Certificate;
 use chain_lite::engine::EngineStatus;
 use chain_lite::mempool::Mempool;
+use chain_lite::units::Epoch;
 use chain_lite_bft::app::{Parts, Timing};
 use chain_lite_bft::net::{self, Config};
 use chain_lite_bft::signing::ChainSigner;
@@ -28,8 +30,19 @@ use common::{beacon, open, transfer, user, validator_key};
 const HOME: &str = "HOLDFAST_TEST_BFT_HOME";
 const PLACE: &str = "HOLDFAST_TEST_BFT_PLACE";
 const PORTS: &str = "HOLDFAST_TEST_BFT_PORTS";
+/// Set for a validator whose source of rounds never answers.
+const MUTE: &str = "HOLDFAST_TEST_BFT_MUTE";
 /// Long, because the machine may be busy: what is tested is that it comes, not when.
 const PATIENCE: Duration = Duration::from_secs(100);
+
+/// A source that never answers.
+struct Mute;
+
+impl BeaconSource for Mute {
+    fn round(&mut self, _: Epoch, _: u64) -> Option<Entry> {
+        None
+    }
+}
 
 /// One validator: prints a line per block, sends a transfer per block, until it is killed or its standard input ends.
 #[test]
@@ -64,7 +77,10 @@ fn validator() {
         ledger: Arc::clone(&ledger),
         mempool: Arc::clone(&mempool),
         signer: ChainSigner::new(ledger.chain_id(), validator_key(place)),
-        beacon: Box::new(beacon()),
+        beacon: match std::env::var_os(MUTE) {
+            Some(_) => Box::new(Mute),
+            None => Box::new(beacon()),
+        },
         timing: Timing::default(),
     };
     let engine = net::start(config, parts, &validator_key(place).to_bytes()).expect("starts");
@@ -200,6 +216,10 @@ impl Network {
     }
 
     fn start(&mut self, n: usize) {
+        self.start_with(n, &[]);
+    }
+
+    fn start_with(&mut self, n: usize, more: &[(&str, &str)]) {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -210,6 +230,7 @@ impl Network {
             .env(HOME, self.homes[n].path())
             .env(PLACE, n.to_string())
             .env(PORTS, &self.ports)
+            .envs(more.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -347,4 +368,27 @@ fn tm_v2_four_validators_go_on_without_one_and_never_contradict_each_other() {
         let report = audit::verify_file(&log, None, &mut |_| ()).expect("reads");
         assert!(report.failures.is_empty(), "{:?}", report.failures);
     }
+}
+
+/// Who cannot propose lets its turn pass; it votes and follows all the same, through its turns and after a restart.
+#[test]
+fn tm_v2_a_validator_without_rounds_loses_its_turns_and_nothing_else() {
+    let mut net = Network::new();
+    (0..3).for_each(|n| net.start(n));
+    net.start_with(3, &[(MUTE, "1")]);
+    net.everybody_at(10);
+    // One of the others is away: now the chain needs its votes.
+    net.kill(0);
+    let tip = net.tip();
+    net.listen("three, one of them without rounds", |net| {
+        net.newest[1..].iter().all(|h| *h > tip + 6)
+    });
+    net.start(0);
+    net.kill(3);
+    let missed = net.tip() + 5;
+    net.listen("three of four", |net| {
+        net.newest[..3].iter().all(|h| *h > missed)
+    });
+    net.start_with(3, &[(MUTE, "1")]);
+    net.listen("it catches up", |net| net.newest[3] > missed + 6);
 }
