@@ -135,6 +135,8 @@ pub struct App {
     /// Blocks announced for each turn, so that a proposer fills nobody's disk.
     heard: BTreeMap<(u64, u32), BTreeSet<BlockId>>,
     announced: BTreeMap<(u64, BlockId), (Init, Signature)>,
+    /// Whom we accused: of what height, and until which one that transaction may be taken up.
+    accused: BTreeMap<ValidatorId, (u64, u64)>,
 }
 
 impl App {
@@ -153,6 +155,7 @@ impl App {
             valid: BTreeMap::new(),
             heard: BTreeMap::new(),
             announced: BTreeMap::new(),
+            accused: BTreeMap::new(),
         }
     }
 
@@ -481,7 +484,7 @@ impl App {
     }
 
     /// Votes and proposals in which validators contradicted themselves: put before the chain, by a transaction of this validator's
-    /// own account, unless it has jailed them already. Evidence that cannot be sent now is not kept: others saw it too.
+    /// own account, one per validator, unless it has jailed them already. Evidence that cannot be sent now is not kept: others saw it too.
     ///
     /// A proposer that shows one half of the others one block and the other half another casts no vote twice, and may keep a round
     /// from deciding; so its proposals are evidence of their own (`threat-model.md` V1).
@@ -492,14 +495,15 @@ impl App {
             Item = (SignedProposal<ChainContext>, SignedProposal<ChainContext>),
         >,
     ) -> Result<(), LedgerError> {
+        let chain = self.parts.ledger.chain_id();
         for (one, other) in votes {
-            if let Some(evidence) = double_vote(&one, &other) {
+            if let Some(evidence) = double_vote(&one, &other).filter(|e| e.holds(&chain)) {
                 let of = (evidence.validator, evidence.height);
                 self.accuse(of, Message::ReportDoubleVote { evidence })?;
             }
         }
         for (one, other) in proposals {
-            if let Some(evidence) = double_proposal(&one, &other) {
+            if let Some(evidence) = double_proposal(&one, &other).filter(|e| e.holds(&chain)) {
                 let of = (evidence.validator, evidence.height);
                 self.accuse(of, Message::ReportDoubleProposal { evidence })?;
             }
@@ -514,24 +518,32 @@ impl App {
     ) -> Result<(), LedgerError> {
         let view = self.parts.ledger.view();
         let record = governance::record(&view, &validator)?;
-        if record.jailed.is_some() || height < record.since {
+        let tip = self.parts.ledger.tip().height;
+        // One offence is enough. A second report would come after the first, be refused, and cost its fee.
+        self.accused.retain(|_, (_, until)| *until > tip);
+        let pending = self.accused.get(&validator);
+        let pending = pending.is_some_and(|(height, _)| *height >= record.since);
+        if record.jailed.is_some() || height < record.since || pending {
             return Ok(());
         }
         let what = report.name();
         let me = account::Address(self.address().0.0);
         let account: Option<Account> = state::read(&view, &key::account(&me))?;
-        let tip = self.parts.ledger.tip().height;
+        let until = tip.saturating_add(EVIDENCE_BLOCKS);
         let tx = Tx {
             version: TX_VERSION,
             chain_id: self.parts.ledger.chain_id(),
             sender: me,
             nonce: self.parts.mempool.next_nonce(&view, &me)?,
             fee_limit: account.unwrap_or_default().free,
-            valid_until_height: tip.saturating_add(EVIDENCE_BLOCKS),
+            valid_until_height: until,
             msgs: vec![report],
         };
         let tx = self.parts.signer.transaction(tx);
         let told = self.parts.mempool.submit(tx, tip, &view);
+        if told.is_ok() {
+            self.accused.insert(validator, (height, until));
+        }
         tracing::warn!(%validator, height, what, reported = told.is_ok(), "a validator contradicted itself");
         Ok(())
     }

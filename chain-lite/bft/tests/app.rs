@@ -574,6 +574,19 @@ fn tm_v1_who_proposes_twice_is_reported_jailed_and_out_of_the_set() {
     nodes[0].app.report([], [honest]).unwrap();
     assert!(nodes[0].mempool.is_empty());
     let twice = (proposed(2, Round::new(2)), proposed(1, Round::Nil));
+    // It voted twice too, and contradicts itself again before the report is in a block: a second report would be refused.
+    let voted = |block: u8| {
+        let vote = Vote {
+            kind: VoteType::Precommit,
+            height: Height(1),
+            round: Round::new(3),
+            value: NilOrVal::Val(BlockId([block; 32])),
+            validator: signer.address(),
+        };
+        signer.vote(vote).unwrap()
+    };
+    let votes = (voted(1), voted(2));
+    nodes[0].app.report([votes], [twice.clone()]).unwrap();
     nodes[0].app.report([], [twice]).unwrap();
     assert_eq!(nodes[0].mempool.len(), 1);
     for _ in 0..8 {
