@@ -814,6 +814,28 @@ mod tests {
         ledger.tip().time_ms
     }
 
+    /// An operator may keep the log on another disk: the chain is there all the same.
+    #[cfg(unix)]
+    #[test]
+    fn a_log_behind_a_link_is_a_chain_too() {
+        let (_home, ledger, file, _) = chain(4);
+        let (home, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (given, log) = (disk.path().join("given.hfs"), disk.path().join("log"));
+        fs::write(&given, &file).unwrap();
+        let other = open(home.path(), &genesis(3)).unwrap();
+        advance(&other, 2);
+        drop(other);
+        fs::rename(home.path().join(LOG_FILE), &log).unwrap();
+        std::os::unix::fs::symlink(&log, home.path().join(LOG_FILE)).unwrap();
+        let (id, now) = (ledger.chain_id(), now(&ledger));
+        let taken = import(home.path(), &given, id, anchor(), now, &mut |_| ());
+        assert!(
+            matches!(taken, Err(SnapshotError::Occupied(_))),
+            "{taken:?}"
+        );
+        assert_eq!(open(home.path(), &genesis(3)).unwrap().tip().height, 2);
+    }
+
     /// Imports bytes into a new folder.
     fn take(
         bytes: &[u8],

@@ -20,7 +20,7 @@ pub trait Vfs: Send + Sync {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn Disk>>;
     /// Makes a folder and those above it.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Plain files of a folder with their lengths in bytes, in no order.
+    /// Files of a folder, also behind links, with their lengths in bytes, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>>;
     /// A whole file. Callers know its length from [`Vfs::list`].
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
@@ -49,12 +49,14 @@ impl Vfs for OsVfs {
         let mut files = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
+            // Links are followed, as opening does; one that leads nowhere is no file.
+            let meta = match fs::metadata(entry.path()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                meta => meta?,
+            };
             // A name that is no text, or a folder, is somebody else's.
-            if let (Ok(name), true) = (
-                entry.file_name().into_string(),
-                entry.file_type()?.is_file(),
-            ) {
-                files.push((name, entry.metadata()?.len()));
+            if let (Ok(name), true) = (entry.file_name().into_string(), meta.is_file()) {
+                files.push((name, meta.len()));
             }
         }
         Ok(files)
