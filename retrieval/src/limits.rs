@@ -9,7 +9,7 @@
 //! | a hostile peer would like us to hold | bound |
 //! |---|---|
 //! | connections | `max_connections`, `max_connections_per_ip`, `max_connections_per_peer` |
-//! | half-open handshakes | `max_handshakes`, after the address proved itself (Retry): `prove_first`, `retry_above` |
+//! | half-open handshakes | `max_handshakes`, `max_handshakes_per_ip`, after the address proved itself (Retry): `prove_first`, `retry_above` |
 //! | received, unread bytes | `idle_window_bytes` per connection; `put_window_bytes` while a put is admitted |
 //! | sent, unacknowledged bytes | `send_window_bytes` per serving connection, `max_serving` of them |
 //! | requests at work | `max_serving`, `max_serving_per_peer`, `max_puts`, `max_puts_per_peer` |
@@ -36,12 +36,15 @@ pub const CONNECTION_BYTES: u64 = 96 * KIB;
 pub struct Limits {
     /// Open connections. Default 1024. Each costs [`CONNECTION_BYTES`] and up to `idle_window_bytes`.
     pub max_connections: usize,
-    /// Open connections from one IP address. Default 256: a devnet's clients and providers all live on 127.0.0.1.
+    /// Open connections from one IP address, or IPv6 network of 64 bits. Default 256: a devnet's clients and providers all live on 127.0.0.1.
     pub max_connections_per_ip: usize,
     /// Open connections of one peer id. Default 16. Ids are free to make, so this only keeps honest peers tidy.
     pub max_connections_per_peer: usize,
     /// Handshakes under way with addresses that proved themselves. Default 512, about 30 KiB each.
     pub max_handshakes: usize,
+    /// The part of them that one IP address, or IPv6 network of 64 bits, may have. Default 128: one that never finishes
+    /// its handshakes leaves room for others.
+    pub max_handshakes_per_ip: usize,
     /// Whether every address off this machine must prove itself with a stateless Retry first: one round trip more for a
     /// cold connection (sessions are kept warm), and nothing kept or computed for a spoofed one. Default true, because
     /// quinn lets one full datagram pass beyond the threefold limit before validation (its issue 1082).
@@ -81,7 +84,7 @@ pub struct Limits {
     pub max_puts_per_peer: usize,
     /// Requests per second of one peer, with a burst of twice as many. Default 20,000: small ranges are cheap.
     pub requests_per_second: u32,
-    /// New connections per second from one IP address, with a burst of four times as many. Default 100.
+    /// New connections per second from one IP address, or IPv6 network of 64 bits, with a burst of four times as many. Default 100.
     pub connections_per_second: u32,
     /// Bytes per second served to one peer, in KiB. Default none: QUIC shares a link fairly between connections;
     /// set it where traffic costs money.
@@ -98,6 +101,7 @@ impl Default for Limits {
             max_connections_per_ip: 256,
             max_connections_per_peer: 16,
             max_handshakes: 512,
+            max_handshakes_per_ip: 128,
             prove_first: true,
             retry_above: 64,
             handshake_timeout: Duration::from_secs(5),
@@ -129,6 +133,7 @@ impl Limits {
         let limits = Self::default();
         Self {
             max_connections_per_ip: limits.max_connections,
+            max_handshakes_per_ip: limits.max_handshakes,
             connections_per_second: 2_000,
             ..limits
         }

@@ -6,7 +6,11 @@
 //! Bytes: a peer id is the 32-byte compressed public key; text is 64 lower-case hex digits; an address is
 //! `<peer id>@<ip>:<port>`.
 
-use std::{fmt, net::SocketAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ed25519_dalek::SigningKey;
@@ -36,6 +40,14 @@ impl fmt::Display for PeerId {
 impl fmt::Debug for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PeerId({self})")
+    }
+}
+
+/// The addresses that count as one: an IPv4 address alone, of IPv6 a network of 64 bits, which has one owner.
+pub fn network_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (!0 << 64)).into(),
     }
 }
 

@@ -6,7 +6,11 @@
 //! Bytes: the dialler opens one unidirectional stream; on it frames of `u32` little-endian length and as many bytes, at least one
 //! and at most [`LineConfig::max_frame_bytes`], judged before they are allocated (N3). Nothing is ever answered: who writes
 //! learns of the other end only that it does not read, or closed.
-//! Memory: a listener holds one frame and [`Limits::idle_window_bytes`] for each of [`Limits::max_connections`]. Crash: nothing is kept.
+//! Who: a peer is judged as soon as its key is proved ([`Welcome`]), and its place at the door is free again then: so those who shake
+//! hands and say nothing keep nobody out (N4, V4). How many strangers may stay is what `welcome` grants; a known peer has
+//! [`Limits::max_connections_per_peer`].
+//! Memory: a listener holds one frame and [`Limits::idle_window_bytes`] for each of those lines, and [`Limits::max_handshakes`] handshakes.
+//! Crash: nothing is kept.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -44,6 +48,21 @@ pub struct LineConfig {
     /// `max_connections…`, `…handshake…`, `idle_window_bytes`, `send_window_bytes` and the timeouts apply.
     /// `request_timeout`: from a frame's first byte to its last. `stall_timeout`: until a written frame is taken.
     pub limits: Limits,
+}
+
+/// How long a stranger may take to open its line; never more than [`Limits::request_timeout`].
+pub const STRANGER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a listener says to a peer that proved its key and said nothing yet. `G` goes to `hear` with the line, and is dropped
+/// with it or when no line comes.
+#[derive(Debug)]
+pub enum Welcome<G> {
+    /// It opens its line when it has something to say, within [`Limits::request_timeout`].
+    Known(G),
+    /// Anybody: it says something within [`STRANGER_PATIENCE`], or goes.
+    Stranger(G),
+    /// There is no room for it.
+    Full,
 }
 
 /// One UDP socket for both ends of lines. Cheap to clone.
@@ -117,13 +136,16 @@ impl Lines {
     }
 
     /// Hears lines, each in a task of its own, until the token is cancelled; the code that `hear` returns is told the peer.
-    pub fn listen<F>(
+    /// `welcome` judges a peer by its key and address, and bounds how many stay: the caps of [`Limits`] end with the handshake.
+    pub fn listen<F, G>(
         &self,
         shutdown: CancellationToken,
-        hear: impl Fn(LineIn) -> F + Clone + Send + Sync + 'static,
+        welcome: impl Fn(PeerId, IpAddr) -> Welcome<G> + Clone + Send + Sync + 'static,
+        hear: impl Fn(LineIn, G) -> F + Clone + Send + Sync + 'static,
     ) -> Result<JoinHandle<()>, Error>
     where
         F: Future<Output = CloseCode> + Send + 'static,
+        G: Send + 'static,
     {
         let Inner {
             quinn,
@@ -150,7 +172,8 @@ impl Lines {
         let (config, ending) = (config.clone(), shutdown.clone());
         let run = move |connecting, place| {
             let (config, gate, ending) = (config.clone(), gate.clone(), ending.clone());
-            run(connecting, place, gate, config, ending, hear.clone())
+            let doing = (welcome.clone(), hear.clone());
+            run(connecting, place, gate, config, ending, doing)
         };
         Ok(tokio::spawn(accept_loop(door, shutdown, run)))
     }
@@ -201,12 +224,11 @@ impl LineOut {
 /// The hearing end of a line, of a peer that proved its key.
 #[derive(Debug)]
 pub struct LineIn {
-    connection: quinn::Connection,
     recv: RecvStream,
     frames: FrameReader,
     peer: PeerId,
     frame_timeout: Duration,
-    /// Its place among the connections.
+    /// Its place among the peer's connections.
     _visit: Visit,
 }
 
@@ -214,11 +236,6 @@ impl LineIn {
     /// Who writes.
     pub fn peer(&self) -> PeerId {
         self.peer
-    }
-
-    /// Where its packets come from now.
-    pub fn remote_ip(&self) -> IpAddr {
-        self.connection.remote_address().ip().to_canonical()
     }
 
     /// The next frame; `None` when the peer ended the line or wrote nothing for `idle`. A frame that began must be whole
@@ -253,13 +270,16 @@ impl LineIn {
 }
 
 /// Runs one connection to its end.
-async fn run<F: Future<Output = CloseCode>>(
+async fn run<F: Future<Output = CloseCode>, G>(
     connecting: quinn::Connecting,
     place: Place,
     gate: Arc<Gate>,
     config: LineConfig,
     shutdown: CancellationToken,
-    hear: impl Fn(LineIn) -> F,
+    (welcome, hear): (
+        impl Fn(PeerId, IpAddr) -> Welcome<G>,
+        impl Fn(LineIn, G) -> F,
+    ),
 ) {
     let limits = &config.limits;
     let Ok(Ok(connection)) = timeout(limits.handshake_timeout, connecting).await else {
@@ -267,15 +287,22 @@ async fn run<F: Future<Output = CloseCode>>(
     };
     let close = |code: CloseCode, why: &str| connection.close(code.var_int(), why.as_bytes());
     let known = peer_of(&connection);
-    let Some((peer, visit)) = known.and_then(|peer| Some((peer, gate.enter(peer, place)?))) else {
+    let Some((peer, mut visit)) = known.and_then(|peer| Some((peer, gate.enter(peer, place)?)))
+    else {
         return close(CloseCode::Limit, "too many connections of this peer");
     };
+    let ip = connection.remote_address().ip().to_canonical();
+    let (guest, patience) = match welcome(peer, ip) {
+        Welcome::Known(guest) => (guest, limits.request_timeout),
+        Welcome::Stranger(guest) => (guest, limits.request_timeout.min(STRANGER_PATIENCE)),
+        Welcome::Full => return close(CloseCode::Limit, "no room for strangers"),
+    };
+    visit.leave_door();
     // The stream comes with its first bytes: a dialler opens a line when it has something to say.
-    let Ok(Ok(recv)) = timeout(limits.request_timeout, connection.accept_uni()).await else {
+    let Ok(Ok(recv)) = timeout(patience, connection.accept_uni()).await else {
         return close(CloseCode::TooSlow, "no line");
     };
     let line = LineIn {
-        connection: connection.clone(),
         recv,
         frames: FrameReader::within(config.max_frame_bytes),
         peer,
@@ -283,7 +310,7 @@ async fn run<F: Future<Output = CloseCode>>(
         _visit: visit,
     };
     let code = tokio::select! {
-        code = hear(line) => code,
+        code = hear(line, guest) => code,
         () = shutdown.cancelled() => CloseCode::Shutdown,
     };
     close(code, "");
@@ -320,7 +347,7 @@ mod tests {
         let lines = Lines::bind(addr, NetSecret::generate(), config()).expect("a port");
         let heard = Heard::default();
         let (keep, shutdown) = (heard.clone(), CancellationToken::new());
-        let hear = move |mut line: LineIn| {
+        let hear = move |mut line: LineIn, ()| {
             let keep = keep.clone();
             async move {
                 loop {
@@ -337,7 +364,9 @@ mod tests {
                 }
             }
         };
-        lines.listen(shutdown.clone(), hear).expect("listens");
+        let known = |_, _| Welcome::Known(());
+        let listening = lines.listen(shutdown.clone(), known, hear);
+        listening.expect("listens");
         (lines, heard, shutdown)
     }
 
@@ -409,14 +438,71 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn tm_n4_who_only_shakes_hands_keeps_nobody_out_and_a_stranger_soon_goes() {
+        let mut config = config();
+        config.limits.max_connections = 2;
+        config.limits.request_timeout = LATE;
+        let bind = || {
+            let addr = Some(([127, 0, 0, 1], 0).into());
+            Lines::bind(addr, NetSecret::generate(), config.clone()).expect("a port")
+        };
+        let (listener, stranger) = (bind(), bind());
+        let nobody = stranger.peer_id();
+        let welcome = move |peer, _| match peer == nobody {
+            true => Welcome::Stranger(()),
+            false => Welcome::Known(()),
+        };
+        let hear = |mut line: LineIn, ()| async move {
+            let _ = line.next(LATE).await;
+            CloseCode::Done
+        };
+        let listening = listener.listen(CancellationToken::new(), welcome, hear);
+        listening.expect("listens");
+        let to = PeerAddr {
+            peer: listener.peer_id(),
+            addr: listener.local_addr(),
+        };
+        // Its end of a handshake may come a moment after ours; but nothing here ends before `LATE`.
+        let dial = async |lines: &Lines| {
+            let until = async {
+                loop {
+                    if let Ok(line) = lines.dial(to).await {
+                        return line;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(LATE / 2, until).await.expect("there is room")
+        };
+        let mut silent = Vec::new();
+        for _ in 0..3 {
+            let lines = bind();
+            let line = dial(&lines).await;
+            silent.push((lines, line));
+        }
+        let friend = bind();
+        let mut line = dial(&friend).await;
+        line.send(b"a word").await.expect("sent");
+        let said = line.closed().await.to_string();
+        assert!(
+            said.ends_with(&(CloseCode::Done as u32).to_string()),
+            "{said}"
+        );
+        let line = dial(&stranger).await;
+        let said = timeout(LATE / 2, line.closed()).await.expect("soon");
+        assert!(said.to_string().contains("no line"), "{said}");
+    }
+
+    #[tokio::test]
     async fn tm_n4_who_does_not_read_stops_the_writer_and_not_its_memory() {
         let addr = Some(([127, 0, 0, 1], 0).into());
         let lines = Lines::bind(addr, NetSecret::generate(), config()).expect("a port");
-        let hear = |line: LineIn| async move {
+        let hear = |line: LineIn, ()| async move {
             let _held = line;
             std::future::pending::<CloseCode>().await
         };
-        let listening = lines.listen(CancellationToken::new(), hear);
+        let known = |_, _| Welcome::Known(());
+        let listening = lines.listen(CancellationToken::new(), known, hear);
         listening.expect("listens");
         let (_here, mut line) = dial(&lines).await;
         let mut sent = 0;

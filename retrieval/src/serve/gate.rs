@@ -1,7 +1,7 @@
 //! Who may come in, and how much each may have: counters and caps, no I/O.
 //!
 //! Threats N1 (an unproven address gets a stateless answer under load), N4 (half-open and idle floods), R4 (one peer
-//! cannot take the service from the others). Memory: one entry per IP address and per peer that is connected, and one
+//! cannot take the service from the others). An address stands for its [`network_of`]. Memory: one entry per address and per peer that is connected, and one
 //! rate cell of about 100 bytes per peer and address that finished a handshake within the last half minute.
 
 use std::{
@@ -18,7 +18,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{endpoint::lock, limits::Limits, peer::PeerId};
+use crate::{
+    endpoint::lock,
+    limits::Limits,
+    peer::{PeerId, network_of},
+};
 
 /// The least burst of the egress bucket: one block with its hashes.
 const MIN_EGRESS_BURST_KIB: u32 = 512;
@@ -52,8 +56,14 @@ pub(crate) struct Gate {
 struct Counts {
     connections: usize,
     handshakes: usize,
-    per_ip: HashMap<IpAddr, usize>,
+    per_ip: HashMap<IpAddr, IpCount>,
     per_peer: HashMap<PeerId, PeerCount>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct IpCount {
+    connections: usize,
+    handshakes: usize,
 }
 
 #[derive(Debug)]
@@ -99,9 +109,13 @@ impl Gate {
         if counts.handshakes >= self.limits.max_handshakes {
             return Admission::Drop;
         }
-        let from_ip = counts.per_ip.get(&ip).copied().unwrap_or(0);
+        let ip = network_of(ip);
+        let from_ip = counts.per_ip.get(&ip).copied().unwrap_or_default();
+        if from_ip.handshakes >= self.limits.max_handshakes_per_ip {
+            return Admission::Drop;
+        }
         if counts.connections >= self.limits.max_connections
-            || from_ip >= self.limits.max_connections_per_ip
+            || from_ip.connections >= self.limits.max_connections_per_ip
         {
             return Admission::Refuse;
         }
@@ -110,7 +124,9 @@ impl Gate {
         }
         counts.connections += 1;
         counts.handshakes += 1;
-        *counts.per_ip.entry(ip).or_default() += 1;
+        let from_ip = counts.per_ip.entry(ip).or_default();
+        from_ip.connections += 1;
+        from_ip.handshakes += 1;
         Admission::Handshake(Place {
             gate: self.clone(),
             ip,
@@ -137,7 +153,7 @@ impl Gate {
             peer,
             serving,
             puts,
-            _place: place,
+            place: Some(place),
         })
     }
 
@@ -162,7 +178,11 @@ pub(crate) struct Place {
 impl Place {
     fn end_handshake(&mut self) {
         if std::mem::take(&mut self.shaking) {
-            lock(&self.gate.counts).handshakes -= 1;
+            let mut counts = lock(&self.gate.counts);
+            counts.handshakes -= 1;
+            if let Some(n) = counts.per_ip.get_mut(&self.ip) {
+                n.handshakes -= 1;
+            }
         }
     }
 }
@@ -173,8 +193,8 @@ impl Drop for Place {
         let mut counts = lock(&self.gate.counts);
         counts.connections -= 1;
         if let Some(n) = counts.per_ip.get_mut(&self.ip) {
-            *n -= 1;
-            if *n == 0 {
+            n.connections -= 1;
+            if n.connections == 0 {
                 counts.per_ip.remove(&self.ip);
             }
         }
@@ -188,7 +208,7 @@ pub(crate) struct Visit {
     pub(crate) peer: PeerId,
     serving: Arc<Semaphore>,
     puts: Arc<Semaphore>,
-    _place: Place,
+    place: Option<Place>,
 }
 
 /// Room to work on one request.
@@ -199,6 +219,11 @@ pub(crate) struct Turn {
 }
 
 impl Visit {
+    /// Gives up its place at the door, for who bounds in another way how many visits there are.
+    pub(crate) fn leave_door(&mut self) {
+        self.place = None;
+    }
+
     /// Counts a request; `false` when the peer asks too often.
     pub(crate) fn may_ask(&self) -> bool {
         self.gate.requests.check_key(&self.peer).is_ok()
@@ -319,6 +344,38 @@ mod tests {
         drop(first);
         handshake(&gate, ip(1), true);
         assert_eq!(lock(&gate.counts).per_ip.len(), 2);
+    }
+
+    #[test]
+    fn tm_n4_one_network_that_never_finishes_its_handshakes_leaves_room_for_others() {
+        let gate = Gate::new(Limits {
+            max_handshakes: 4,
+            max_handshakes_per_ip: 2,
+            ..Limits::default()
+        });
+        let v6 = |low| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, low]);
+        let first = handshake(&gate, v6(1), true);
+        let _second = handshake(&gate, v6(2), true);
+        assert!(matches!(gate.admit(v6(3), true), Admission::Drop));
+        let _other = handshake(&gate, ip(1), true);
+        let mut visit = gate.enter(PeerId([1; 32]), first).expect("in");
+        let _third = handshake(&gate, v6(3), true);
+        assert_eq!(lock(&gate.counts).connections, 4);
+        visit.leave_door();
+        assert_eq!(lock(&gate.counts).connections, 3);
+    }
+
+    #[test]
+    fn tm_n4_an_ipv6_network_is_counted_as_one_address() {
+        let gate = Gate::new(Limits {
+            max_connections_per_ip: 2,
+            ..Limits::default()
+        });
+        let v6 = |network, low| IpAddr::from([0x2001, 0xdb8, 0, network, low, 0, 0, low]);
+        let _first = handshake(&gate, v6(0, 1), true);
+        let _second = handshake(&gate, v6(0, 2), true);
+        assert!(matches!(gate.admit(v6(0, 3), true), Admission::Refuse));
+        handshake(&gate, v6(1, 3), true);
     }
 
     #[test]

@@ -4,15 +4,19 @@
 //! a queue). Times are durations since the node began.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use chain_lite::account::TxId;
 use retrieval::PeerId;
+use retrieval::peer::network_of;
+use tokio_util::sync::CancellationToken;
 
-/// Ids that wait for one peer, in each of both queues.
+use super::{MAX_STRANGERS, STRANGERS_PER_ADDRESS};
+
+/// Ids that wait for one peer, in each of its queues.
 pub(super) const QUEUE: usize = 8_192;
-/// Transactions of this node's own clients that are sent again until a block carries them.
+/// Transactions of this node's own clients that are sent again until a block carries them; of proofs as many again.
 pub(super) const MAX_OWN: usize = 16_384;
 /// Ids remembered as passed on, in each of two generations.
 const MAX_RECENT: usize = 65_536;
@@ -22,6 +26,9 @@ const GENERATION: Duration = Duration::from_secs(15);
 const MAX_METERS: usize = 4_096;
 /// How much of its rate a source may use at once.
 const BURST: Duration = Duration::from_secs(2);
+
+/// A stranger keeps its seat so long after it came or brought something new.
+const SEAT_KEPT: Duration = Duration::from_secs(10);
 
 /// Who is counted as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,10 +42,7 @@ pub(super) enum Source {
 impl Source {
     /// A stranger at this address; an IPv6 network of 64 bits is one source, as it has one owner.
     pub(super) fn stranger(ip: IpAddr) -> Self {
-        Self::Stranger(match ip.to_canonical() {
-            IpAddr::V4(v4) => v4.into(),
-            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (!0 << 64)).into(),
-        })
+        Self::Stranger(network_of(ip))
     }
 
     fn rate(self) -> Rate {
@@ -101,6 +105,74 @@ impl Meters {
     }
 }
 
+/// Who of the strangers may stay, so that neither one address nor many that bring nothing keep out one that does.
+#[derive(Debug, Default)]
+pub(super) struct Seats {
+    next: u64,
+    held: BTreeMap<u64, Sitting>,
+}
+
+#[derive(Debug)]
+struct Sitting {
+    source: Source,
+    /// When it came, or brought something new.
+    useful: Duration,
+    given_away: CancellationToken,
+}
+
+impl Seats {
+    /// A seat's number, and what tells its holder to go. Where there is none, who brought nothing new for longest gives its own:
+    /// of the newcomer's address if that has its share, or else of all. `None`: all are used.
+    pub(super) fn take(
+        &mut self,
+        source: Source,
+        now: Duration,
+    ) -> Option<(u64, CancellationToken)> {
+        let of_source = self.held.values().filter(|s| s.source == source).count();
+        let full = of_source >= STRANGERS_PER_ADDRESS;
+        if full || self.held.len() >= MAX_STRANGERS {
+            let asked = self
+                .held
+                .iter()
+                .filter(|(_, s)| !full || s.source == source);
+            let (number, useful) = asked
+                .map(|(number, s)| (*number, s.useful))
+                .min_by_key(|(_, useful)| *useful)?;
+            if now.saturating_sub(useful) < SEAT_KEPT {
+                return None;
+            }
+            self.held.remove(&number)?.given_away.cancel();
+        }
+        let (number, given_away) = (self.next, CancellationToken::new());
+        self.next += 1;
+        let sitting = Sitting {
+            source,
+            useful: now,
+            given_away: given_away.clone(),
+        };
+        self.held.insert(number, sitting);
+        Some((number, given_away))
+    }
+
+    /// Its holder brought something new.
+    pub(super) fn useful(&mut self, number: u64, now: Duration) {
+        if let Some(sitting) = self.held.get_mut(&number) {
+            sitting.useful = now;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn tokens(&self) -> Vec<CancellationToken> {
+        let all = self.held.values();
+        all.map(|sitting| sitting.given_away.clone()).collect()
+    }
+
+    /// Its holder is gone.
+    pub(super) fn leave(&mut self, number: u64) {
+        self.held.remove(&number);
+    }
+}
+
 /// Ids that were passed on lately: so that none goes round for ever, even where pools take in and drop the same one again.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
@@ -128,22 +200,29 @@ impl Recent {
     }
 }
 
+/// Before what a transaction goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// A provider's proof, whoever brought it: a deadline waits for it.
+    Proof,
+    /// Our clients'.
+    Own,
+    /// What we pass on.
+    Passed,
+}
+
 /// What waits for one peer: ids only, the bytes stay in the pool, and what left the pool meanwhile is not sent.
 #[derive(Debug, Default)]
 pub(super) struct Queues {
-    first: VecDeque<TxId>,
-    rest: VecDeque<TxId>,
+    /// By rank.
+    ids: [VecDeque<TxId>; 3],
     queued: BTreeSet<TxId>,
 }
 
 impl Queues {
-    /// Queues an id once. `first`: our clients' transactions and provider's proofs, before what else we pass on.
-    /// False if there is no room: the newest is dropped, so that of one sender's the runnable ones remain.
-    pub(super) fn push(&mut self, id: TxId, first: bool) -> bool {
-        let queue = match first {
-            true => &mut self.first,
-            false => &mut self.rest,
-        };
+    /// Queues an id once, behind others of its rank. False if there is no room: the newest is dropped, so that of one sender's the runnable ones remain.
+    pub(super) fn push(&mut self, id: TxId, rank: Rank) -> bool {
+        let queue = &mut self.ids[rank as usize];
         if queue.len() >= QUEUE {
             return self.queued.contains(&id);
         }
@@ -154,7 +233,7 @@ impl Queues {
     }
 
     pub(super) fn pop(&mut self) -> Option<TxId> {
-        let id = self.first.pop_front().or_else(|| self.rest.pop_front())?;
+        let id = self.ids.iter_mut().find_map(VecDeque::pop_front)?;
         self.queued.remove(&id);
         Some(id)
     }
@@ -162,40 +241,57 @@ impl Queues {
     /// Gives back what [`Queues::pop`] gave and could not be sent.
     pub(super) fn put_back(&mut self, id: TxId) {
         if self.queued.insert(id) {
-            self.first.push_front(id);
+            self.ids[Rank::Proof as usize].push_front(id);
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.queued.is_empty()
+    /// Drops what comes before the next that is wanted; false if nothing is.
+    pub(super) fn skip_to(&mut self, wanted: impl Fn(&TxId) -> bool) -> bool {
+        for queue in &mut self.ids {
+            while let Some(id) = queue.front() {
+                if wanted(id) {
+                    return true;
+                }
+                self.queued.remove(id);
+                queue.pop_front();
+            }
+        }
+        false
     }
 }
 
-/// This node's own clients' transactions, in the order in which they came.
+/// This node's own clients' transactions, in the order in which they came; proofs have a list of their own.
 #[derive(Debug, Default)]
 pub(super) struct Own {
-    order: VecDeque<TxId>,
+    proofs: VecDeque<TxId>,
+    rest: VecDeque<TxId>,
     ids: BTreeSet<TxId>,
 }
 
 impl Own {
     /// Notes an id; false if it is noted already. Above [`MAX_OWN`] it is not noted: it is sent once.
-    pub(super) fn insert(&mut self, id: TxId) -> bool {
+    pub(super) fn insert(&mut self, id: TxId, rank: Rank) -> bool {
         if self.ids.contains(&id) {
             return false;
         }
-        if self.ids.len() < MAX_OWN {
+        let list = match rank {
+            Rank::Proof => &mut self.proofs,
+            Rank::Own | Rank::Passed => &mut self.rest,
+        };
+        if list.len() < MAX_OWN {
             self.ids.insert(id);
-            self.order.push_back(id);
+            list.push_back(id);
         }
         true
     }
 
-    /// Those that still wait, as `waits` says; the others are forgotten.
+    /// Those that still wait, as `waits` says, proofs first; the others are forgotten.
     pub(super) fn waiting(&mut self, waits: impl Fn(&TxId) -> bool) -> Vec<TxId> {
-        self.order.retain(waits);
-        self.ids = self.order.iter().copied().collect();
-        self.order.iter().copied().collect()
+        self.proofs.retain(&waits);
+        self.rest.retain(&waits);
+        let all: Vec<TxId> = self.proofs.iter().chain(&self.rest).copied().collect();
+        self.ids = all.iter().copied().collect();
+        all
     }
 }
 
@@ -283,24 +379,88 @@ mod tests {
     }
 
     #[test]
-    fn tm_v4_own_transactions_and_proofs_go_before_a_flood_that_is_passed_on() {
+    fn tm_v4_proofs_go_before_a_flood_of_own_clients_and_that_before_what_is_passed_on() {
         let mut queues = Queues::default();
         for n in 0..2 * QUEUE as u64 {
-            queues.push(id(n), false);
+            queues.push(id(n), Rank::Passed);
+            queues.push(id((1 << 40) + n), Rank::Own);
         }
-        assert!(queues.push(id(u64::MAX), true));
+        assert!(queues.push(id(u64::MAX), Rank::Proof));
         assert_eq!(queues.pop(), Some(id(u64::MAX)));
         let rest: Vec<TxId> = std::iter::from_fn(|| queues.pop()).collect();
-        assert_eq!(rest.len(), QUEUE);
-        assert_eq!(rest[0], id(0));
-        assert!(queues.is_empty());
+        assert_eq!(rest.len(), 2 * QUEUE);
+        assert_eq!((rest[0], rest[QUEUE]), (id(1 << 40), id(0)));
+        assert!(queues.queued.is_empty());
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_skipped() {
+        let mut queues = Queues::default();
+        for n in 0..3 {
+            queues.push(id(n), Rank::Own);
+        }
+        assert!(queues.skip_to(|i| *i == id(1)));
+        assert!(queues.skip_to(|i| *i != id(0)));
+        assert_eq!((queues.pop(), queues.pop()), (Some(id(1)), Some(id(2))));
+        queues.push(id(3), Rank::Own);
+        assert!(!queues.skip_to(|_| false));
+        assert!(queues.push(id(3), Rank::Passed) && queues.pop() == Some(id(3)));
+    }
+
+    fn stranger(n: u8) -> Source {
+        Source::stranger([10, 0, 0, n].into())
+    }
+
+    #[test]
+    fn tm_n4_one_address_has_few_seats_and_who_brings_nothing_gives_way() {
+        let mut seats = Seats::default();
+        let share = STRANGERS_PER_ADDRESS;
+        let (idle, mut gone): (Vec<u64>, Vec<_>) = (0..share)
+            .map(|_| seats.take(stranger(1), s(0)).expect("its share"))
+            .unzip();
+        assert!(seats.take(stranger(1), s(9)).is_none(), "it has its share");
+        let (_, stays) = seats.take(stranger(2), s(0)).expect("another address");
+        // All but one brought something lately: that one goes, and nobody of another address.
+        for number in &idle[1..] {
+            seats.useful(*number, s(9));
+        }
+        assert!(seats.take(stranger(1), s(10)).is_some());
+        assert!(gone.remove(0).is_cancelled() && !stays.is_cancelled());
+        assert!(gone.iter().all(|token| !token.is_cancelled()));
+        assert_eq!(seats.held.len(), share + 1);
+    }
+
+    #[test]
+    fn tm_n4_many_addresses_that_bring_nothing_do_not_keep_out_one_that_does() {
+        let mut seats = Seats::default();
+        let all: Vec<_> = (0..MAX_STRANGERS as u8)
+            .map(|n| seats.take(stranger(n), s(0)).expect("a seat"))
+            .collect();
+        assert!(seats.take(stranger(99), s(9)).is_none(), "too soon");
+        seats.useful(all[0].0, s(9));
+        let (honest, stays) = seats.take(stranger(99), s(10)).expect("the second's");
+        assert!(all[1].1.is_cancelled() && !all[0].1.is_cancelled());
+        seats.useful(honest, s(11));
+        // They come back, each for another of them.
+        for n in 0..MAX_STRANGERS as u8 - 2 {
+            assert!(seats.take(stranger(100 + n), s(12)).is_some());
+        }
+        assert!(!stays.is_cancelled() && !all[0].1.is_cancelled());
+        assert!(seats.take(stranger(200), s(12)).is_none());
+        // Who left has no say any more, and its seat is there for the next.
+        seats.leave(honest);
+        seats.useful(honest, s(12));
+        assert!(seats.take(stranger(200), s(12)).is_some());
+        assert_eq!(seats.held.len(), MAX_STRANGERS);
     }
 
     #[test]
     fn an_id_is_queued_once() {
         let mut queues = Queues::default();
-        assert!(queues.push(id(1), true) && queues.push(id(1), false) && queues.push(id(1), true));
-        queues.push(id(2), true);
+        for rank in [Rank::Own, Rank::Passed, Rank::Proof] {
+            assert!(queues.push(id(1), rank));
+        }
+        queues.push(id(2), Rank::Own);
         assert_eq!(queues.pop(), Some(id(1)));
         queues.put_back(id(1));
         assert_eq!(queues.pop(), Some(id(1)), "what was not sent is next");
@@ -310,13 +470,17 @@ mod tests {
     #[test]
     fn own_transactions_are_kept_in_order_until_they_are_gone_and_are_bounded() {
         let mut own = Own::default();
-        assert!(own.insert(id(2)) && own.insert(id(1)) && !own.insert(id(2)));
+        let mine = Rank::Own;
+        assert!(own.insert(id(2), mine) && own.insert(id(1), mine) && !own.insert(id(2), mine));
         assert_eq!(own.waiting(|_| true), [id(2), id(1)]);
         assert_eq!(own.waiting(|i| *i == id(1)), [id(1)]);
-        assert!(own.insert(id(2)), "forgotten, so it is new");
+        assert!(own.insert(id(2), mine), "forgotten, so it is new");
         for n in 0..2 * MAX_OWN as u64 {
-            own.insert(id(n));
+            own.insert(id(n), mine);
         }
         assert_eq!(own.waiting(|_| true).len(), MAX_OWN);
+        // A flood leaves room for proofs, and they are sent again first (V4).
+        assert!(own.insert(id(u64::MAX), Rank::Proof));
+        assert_eq!(own.waiting(|_| true)[0], id(u64::MAX));
     }
 }

@@ -9,7 +9,9 @@
 //!
 //! **Who.** A peer is its validator key: it is in the validators' cards, so the listener's is pinned, and a caller's is looked up
 //! among the configured peers and the validator set. Anybody else is a stranger, such as a follower that brings its clients'
-//! transactions: [`MAX_STRANGERS`] at once, counted by address, with a small share of the time. Nothing is pushed to strangers.
+//! transactions: [`MAX_STRANGERS`] at once, few of one address, with a small share of the time. Nothing is pushed to strangers.
+//! A stranger is judged when its handshake is done, so it holds no known peer's place, and goes if it says nothing. When all
+//! seats are taken, who brought nothing new for longest gives its own to a newcomer.
 //!
 //! **Once.** What waits in the pool is not taken twice, and what was passed on lately is not passed on again, so nothing goes
 //! round. An id counts as passed on only after the pool took the transaction: ids do not cover signatures, and a forged copy
@@ -17,7 +19,8 @@
 //!
 //! **Bounds** (N4, V8): a token bucket of transactions and bytes for each source; what the pool refuses costs [`REFUSED_TXS`]
 //! extra and is not passed on; what no state could accept costs [`FORGED_TXS`] and the line, for an honest peer's own pool refuses
-//! it; who owes more than [`MAX_DEBT`] is refused until time has paid it. For each peer two queues of ids, [`bounds`]; own transactions and providers' proofs go first (V4).
+//! it; who owes more than [`MAX_DEBT`] is refused until time has paid it. For each peer three queues of ids, [`bounds`]: providers' proofs go first (V4), then what our clients
+//! brought, then what is passed on.
 //! A peer that does not read stops its own line; one that is away is dialled again, after ever longer pauses.
 //! Cost: a transaction is sent to each configured peer once by each node that has it as a peer, and checked once.
 //! Crash: nothing is kept. Own transactions are pushed again every [`REPUBLISH`] until a block carries them.
@@ -26,7 +29,7 @@ mod bounds;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,18 +39,20 @@ use chain_lite::account::{ChainId, TxId};
 use chain_lite::ledger::Ledger;
 use chain_lite::mempool::{Mempool, SubmitError};
 use chain_lite::message::{MAX_TX_BYTES, SignedTx};
-use retrieval::endpoint::line::{LineConfig, LineIn, LineOut, Lines};
+use retrieval::endpoint::line::{LineConfig, LineIn, LineOut, Lines, Welcome};
 use retrieval::wire::CloseCode;
 use retrieval::{Error as LineError, Limits, NetSecret, PeerAddr, PeerId};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use bounds::{Meters, Own, Queues, Recent, Source};
+use bounds::{Meters, Own, Queues, Rank, Recent, Seats, Source};
 
 /// The protocol's name, without the chain.
 pub const PROTOCOL: &str = "holdfast/tx/1";
 /// Strangers that may be connected at once.
 pub const MAX_STRANGERS: usize = 32;
+/// Strangers of one address, or IPv6 network of 64 bits: followers may share a router.
+pub const STRANGERS_PER_ADDRESS: usize = 4;
 /// Extra transactions that one which the pool refuses counts as: an honest peer may be a block behind.
 pub const REFUSED_TXS: u32 = 4;
 /// Extra transactions that one counts as which no state could accept: forged, foreign or no transaction at all.
@@ -209,7 +214,7 @@ struct Shared {
     own: Mutex<Own>,
     recent: Mutex<Recent>,
     meters: Mutex<Meters>,
-    strangers: Arc<Semaphore>,
+    seats: Mutex<Seats>,
     stats: GossipStats,
     begun: Instant,
 }
@@ -222,9 +227,9 @@ struct Outbox {
 }
 
 impl Outbox {
-    /// Waits until something is queued.
-    async fn filled(&self) {
-        while lock(&self.queues).is_empty() {
+    /// Waits until something is queued that is still wanted: nobody is dialled for less.
+    async fn filled(&self, wanted: impl Fn(&TxId) -> bool) {
+        while !lock(&self.queues).skip_to(&wanted) {
             self.filled.notified().await;
         }
     }
@@ -236,6 +241,26 @@ impl Outbox {
             }
             self.filled.notified().await;
         }
+    }
+}
+
+/// A peer that is heard.
+struct Guest {
+    source: Source,
+    /// A stranger's.
+    seat: Option<Seat>,
+}
+
+/// A stranger's seat, free again when this is dropped.
+struct Seat {
+    shared: Arc<Shared>,
+    number: u64,
+    given_away: CancellationToken,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        lock(&self.shared.seats).leave(self.number);
     }
 }
 
@@ -281,7 +306,9 @@ fn limits() -> Limits {
         max_connections: 256,
         max_connections_per_ip: 128,
         max_connections_per_peer: 4,
-        max_handshakes: 64,
+        // Who has one is known within `handshake_timeout`; what comes then is bounded by key and by seat.
+        max_handshakes: 256,
+        max_handshakes_per_ip: 16,
         request_timeout: Duration::from_secs(10),
         idle_window_bytes: 256 << 10,
         stream_window_bytes: 256 << 10,
@@ -320,17 +347,20 @@ impl Gossip {
             own: Mutex::default(),
             recent: Mutex::default(),
             meters: Mutex::default(),
-            strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
+            seats: Mutex::default(),
             stats: GossipStats::default(),
             begun: Instant::now(),
         });
         let shutdown = CancellationToken::new();
         if listens {
-            let hearing = Arc::clone(&shared);
-            shared.lines.listen(shutdown.clone(), move |line| {
-                let shared = Arc::clone(&hearing);
-                async move { shared.hear(line).await }
-            })?;
+            let (door, hearing) = (Arc::clone(&shared), Arc::clone(&shared));
+            let welcome = move |peer, ip| door.welcome(peer, ip);
+            shared
+                .lines
+                .listen(shutdown.clone(), welcome, move |line, guest| {
+                    let shared = Arc::clone(&hearing);
+                    async move { shared.hear(line, guest).await }
+                })?;
         }
         for index in 0..shared.peers.len() {
             let shared = Arc::clone(&shared);
@@ -370,9 +400,10 @@ impl Gossip {
     /// Tells the peers of a transaction that our pool took from a client, now and until a block carries it. Does not wait.
     pub fn push(&self, id: TxId) {
         let shared = &self.0.shared;
-        if lock(&shared.own).insert(id) {
+        let rank = shared.rank(&id, Rank::Own);
+        if lock(&shared.own).insert(id, rank) {
             lock(&shared.recent).insert(id, shared.now());
-            shared.queue(id, true, None);
+            shared.queue(id, rank, None);
         }
     }
 
@@ -395,12 +426,12 @@ impl Shared {
     }
 
     /// Queues an id for all peers but the one that it came from.
-    fn queue(&self, id: TxId, first: bool, from: Option<PeerId>) {
+    fn queue(&self, id: TxId, rank: Rank, from: Option<PeerId>) {
         for (peer, outbox) in &self.peers {
             if Some(peer.key) == from {
                 continue;
             }
-            if lock(&outbox.queues).push(id, first) {
+            if lock(&outbox.queues).push(id, rank) {
                 outbox.filled.notify_one();
             } else {
                 self.stats.dropped.fetch_add(1, Ordering::Relaxed);
@@ -411,7 +442,15 @@ impl Shared {
     fn republish(&self) {
         let waiting = lock(&self.own).waiting(|id| self.mempool.contains(id));
         for id in waiting {
-            self.queue(id, true, None);
+            self.queue(id, self.rank(&id, Rank::Own), None);
+        }
+    }
+
+    /// A proof's, or else `other`.
+    fn rank(&self, id: &TxId, other: Rank) -> Rank {
+        match self.mempool.is_in_lane(id) {
+            true => Rank::Proof,
+            false => other,
         }
     }
 
@@ -421,7 +460,7 @@ impl Shared {
         let [first, longest] = PAUSES;
         let mut pause = first;
         loop {
-            outbox.filled().await;
+            outbox.filled(|id| self.mempool.contains(id)).await;
             let begun = Instant::now();
             let why = match self.dial(peer).await {
                 Ok(line) => self.push_over(line, outbox).await,
@@ -475,17 +514,42 @@ impl Shared {
         }
     }
 
-    /// Hears one peer until it ends, breaks the protocol or owes too much.
-    async fn hear(&self, mut line: LineIn) -> CloseCode {
-        let peer = line.peer();
-        let source = self.source(&line);
-        let (idle, _seat) = match source {
-            Source::Known(_) => (KNOWN_IDLE, None),
-            Source::Stranger(_) => match Arc::clone(&self.strangers).try_acquire_owned() {
-                Ok(seat) => (STRANGER_IDLE, Some(seat)),
-                Err(_) => return self.cut_off(peer, "too many strangers"),
-            },
+    /// Says who a peer is, and gives a stranger its seat, if there is one.
+    fn welcome(self: &Arc<Self>, peer: PeerId, ip: IpAddr) -> Welcome<Guest> {
+        let source = self.source(peer, ip);
+        if matches!(source, Source::Known(_)) {
+            return Welcome::Known(Guest { source, seat: None });
+        }
+        let taken = lock(&self.seats).take(source, self.now());
+        let Some((number, given_away)) = taken else {
+            self.cut_off(peer, "too many strangers");
+            return Welcome::Full;
         };
+        let seat = Seat {
+            shared: Arc::clone(self),
+            number,
+            given_away,
+        };
+        Welcome::Stranger(Guest {
+            source,
+            seat: Some(seat),
+        })
+    }
+
+    /// Hears one peer until it ends, breaks the protocol, owes too much or has to give away its seat.
+    async fn hear(&self, line: LineIn, guest: Guest) -> CloseCode {
+        let peer = line.peer();
+        let Some(seat) = &guest.seat else {
+            return self.hear_all(line, &guest, KNOWN_IDLE).await;
+        };
+        tokio::select! {
+            code = self.hear_all(line, &guest, STRANGER_IDLE) => code,
+            () = seat.given_away.cancelled() => self.cut_off(peer, "it brings nothing new and another stranger came"),
+        }
+    }
+
+    async fn hear_all(&self, mut line: LineIn, guest: &Guest, idle: Duration) -> CloseCode {
+        let (peer, source) = (line.peer(), guest.source);
         loop {
             let wait = lock(&self.meters).wait(source, self.now());
             match wait.filter(|wait| *wait <= MAX_DEBT) {
@@ -506,20 +570,22 @@ impl Shared {
             let heard = self.judge(frame, peer).await;
             lock(&self.meters).charge(source, self.now(), heard.cost_txs(), bytes);
             self.stats.count(&heard);
+            if let (Heard::Taken, Some(seat)) = (&heard, &guest.seat) {
+                lock(&self.seats).useful(seat.number, self.now());
+            }
             if matches!(heard, Heard::Forged | Heard::Garbage) {
                 return CloseCode::Protocol;
             }
         }
     }
 
-    fn source(&self, line: &LineIn) -> Source {
-        let peer = line.peer();
+    fn source(&self, peer: PeerId, ip: IpAddr) -> Source {
         let set = self.ledger.validators();
         let known = self.peers.iter().any(|(p, _)| p.key == peer)
             || set.validators().iter().any(|v| v.id.0 == peer.0);
         match known {
             true => Source::Known(peer),
-            false => Source::stranger(line.remote_ip()),
+            false => Source::stranger(ip),
         }
     }
 
@@ -562,7 +628,7 @@ impl Shared {
         if !lock(&self.recent).insert(id, self.now()) {
             return Heard::Known;
         }
-        self.queue(id, self.mempool.is_in_lane(&id), Some(from));
+        self.queue(id, self.rank(&id, Rank::Passed), Some(from));
         Heard::Taken
     }
 }

@@ -1,8 +1,12 @@
 //! Nodes and strangers on loopback. Every wait is for a condition; what must not happen is shown by what comes after it.
 
-use chain_lite::account::Address;
+use chain_lite::account::{Address, NetKey, ProviderId};
 use chain_lite::message::{Message, TX_VERSION, Tx, sign};
-use chain_lite::units::TokenAmount;
+use chain_lite::params::ChainParams;
+use chain_lite::provider::Provider;
+use chain_lite::state::{MemoryState, key as state_key};
+use chain_lite::units::{Epoch, EpochCount, StoragePower, TokenAmount};
+use chain_lite::{codec, execute};
 use ed25519_dalek::SigningKey;
 
 use super::*;
@@ -106,18 +110,40 @@ impl Node {
 
     /// A line to this node under some key, of frames that may be longer than it takes.
     async fn line(&self, secret: NetSecret) -> (Lines, LineOut) {
+        self.line_from(1, secret).await
+    }
+
+    /// The same from this address of the loopback network.
+    async fn line_from(&self, host: u8, secret: NetSecret) -> (Lines, LineOut) {
+        self.try_line_from(host, secret).await.unwrap()
+    }
+
+    /// A stranger that finds no room hears of it when it dials, or after.
+    async fn try_line_from(
+        &self,
+        host: u8,
+        secret: NetSecret,
+    ) -> Result<(Lines, LineOut), LineError> {
         let lines = Lines::bind(
-            Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            Some(SocketAddr::from(([127, 0, 0, host], 0))),
             secret,
             LineConfig {
                 protocol: protocol(&self.ledger.chain_id()),
                 max_frame_bytes: 2 * MAX_TX_BYTES,
                 limits: limits(),
             },
-        );
-        let lines = lines.unwrap();
-        let line = lines.dial(self.gossip.peer_addr().unwrap()).await.unwrap();
-        (lines, line)
+        )?;
+        let line = lines.dial(self.gossip.peer_addr().unwrap()).await?;
+        Ok((lines, line))
+    }
+
+    /// Whether a stranger is sent away unheard.
+    async fn has_no_room_for(&self, host: u8, secret: NetSecret) -> bool {
+        let error = match self.try_line_from(host, secret).await {
+            Ok((_lines, line)) => line.closed().await,
+            Err(error) => error,
+        };
+        error.to_string().contains("no room for strangers")
     }
 }
 
@@ -298,27 +324,114 @@ async fn tm_n4_a_flood_of_forgeries_is_refused_and_a_known_peer_gets_through() {
 async fn tm_n4_strangers_have_few_places_and_known_peers_need_none() {
     let nodes = nodes([&[1], &[0]]);
     let mut held = Vec::new();
-    for n in 0..MAX_STRANGERS {
-        let mut open = nodes[1].line(secret(20 + n as u8)).await;
+    let per_host = STRANGERS_PER_ADDRESS as u8;
+    for n in 0..MAX_STRANGERS as u8 {
+        // Each address of 127/8 is an address of its own.
+        let mut open = nodes[1].line_from(10 + n / per_host, secret(20 + n)).await;
         // A transaction that is here already costs little.
         open.1.send(&nodes[0].rich(0).to_bytes()).await.unwrap();
         held.push(open);
     }
     let stats = nodes[1].gossip.stats();
     until(|| stats.known.load(Ordering::Relaxed) == MAX_STRANGERS as u64 - 1).await;
-    let (_lines, mut late) = nodes[1].line(secret(99)).await;
-    late.send(&nodes[0].rich(1).to_bytes()).await.unwrap();
-    assert_eq!(code(&late.closed().await), Some(CloseCode::Limit));
+    assert!(nodes[1].has_no_room_for(99, secret(99)).await);
     let id = nodes[0].submit(nodes[0].rich(2));
     nodes[1].has(&id).await;
-    assert!(!nodes[1].mempool.contains(&nodes[0].rich(1).id()));
     // A place that is left is there for the next.
+    let seats = &nodes[1].gossip.0.shared.seats;
     held.pop();
-    let seats = &nodes[1].gossip.0.shared.strangers;
-    until(|| seats.available_permits() > 0).await;
-    let (_lines, mut next) = nodes[1].line(secret(99)).await;
+    until(|| lock(seats).tokens().len() < MAX_STRANGERS).await;
+    let (_lines, mut next) = nodes[1].line_from(99, secret(99)).await;
     next.send(&nodes[0].rich(1).to_bytes()).await.unwrap();
     nodes[1].has(&nodes[0].rich(1).id()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tm_n4_one_address_takes_few_places_and_leaves_the_others_to_followers() {
+    let nodes = nodes([&[], &[]]);
+    let mut held = Vec::new();
+    for n in 0..STRANGERS_PER_ADDRESS as u8 {
+        let (lines, mut line) = nodes[1].line_from(10, secret(20 + n)).await;
+        line.send(&nodes[0].rich(0).to_bytes()).await.unwrap();
+        held.push((lines, line));
+    }
+    let seats = &nodes[1].gossip.0.shared.seats;
+    until(|| lock(seats).tokens().len() == STRANGERS_PER_ADDRESS).await;
+    assert!(nodes[1].has_no_room_for(10, secret(98)).await);
+    let (_lines, mut follower) = nodes[1].line_from(11, secret(99)).await;
+    follower.send(&nodes[0].rich(1).to_bytes()).await.unwrap();
+    nodes[1].has(&nodes[0].rich(1).id()).await;
+    // Who has to give away its seat is told so.
+    lock(seats).tokens()[0].cancel();
+    let (_lines, line) = held.remove(0);
+    assert_eq!(code(&line.closed().await), Some(CloseCode::Limit));
+}
+
+/// A state in which account 3 operates provider 1000.
+fn with_provider() -> MemoryState {
+    let id = ProviderId(1000);
+    let provider = Provider {
+        id,
+        owner: address(3),
+        worker: address(3),
+        net_key: NetKey([1; 32]),
+        addrs: vec![],
+        next_keys: None,
+        sector_size: prover::SectorSize::Kib2,
+        registered: Epoch(0),
+        offset: EpochCount(0),
+        balance: TokenAmount(0),
+        deposits: TokenAmount(0),
+        pledge: TokenAmount(0),
+        vesting: TokenAmount(0),
+        fee_debt: TokenAmount(0),
+        at_stake: TokenAmount(0),
+        raw_power: StoragePower(0),
+        power: StoragePower(0),
+        acc_claimed: 0,
+    };
+    let money = [(address(3), TokenAmount(5))].into();
+    let mut state = MemoryState::default();
+    state.commit(&execute::genesis_writes(&ChainParams::devnet(), &money).unwrap());
+    state
+        .0
+        .insert(state_key::provider(id), codec::encode(&provider));
+    state
+}
+
+/// A client floods a node whose peer is away, and then a provider's proof comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn tm_v4_a_proof_goes_before_the_flood_of_clients_that_was_there_first() {
+    let [port] = free_ports();
+    let (_dir, ledger, mempool) = still_nodes(1).remove(0);
+    let config = config(0, 0, vec![peer(1, port)]);
+    let gossip = Gossip::start(config, Arc::clone(&ledger), Arc::clone(&mempool)).unwrap();
+    let view = ledger.view();
+    let mut flood = Vec::new();
+    for nonce in 0..5 {
+        let tx = transfer(ledger.chain_id(), &key(1), nonce);
+        let id = mempool.submit(tx, view.height(), &view).unwrap();
+        gossip.push(id);
+        flood.push(id);
+    }
+    let mut proof = transfer(ledger.chain_id(), &key(3), 0).tx;
+    proof.fee_limit = TokenAmount(0);
+    proof.msgs = vec![Message::SubmitPost {
+        provider: ProviderId(1000),
+        deadline: 0,
+        partition: 0,
+        skipped: vec![],
+        proof: vec![0; 192],
+    }];
+    let proof = mempool.submit(sign(proof, &key(3)), 0, &with_provider());
+    let proof = proof.unwrap();
+    gossip.push(proof);
+    let shared = &gossip.0.shared;
+    let mut queues = lock(&shared.peers[0].1.queues);
+    let order: Vec<TxId> = std::iter::from_fn(|| queues.pop()).collect();
+    assert_eq!(order[0], proof);
+    assert_eq!(order[1..], flood);
+    assert_eq!(lock(&shared.own).waiting(|_| true)[0], proof);
 }
 
 #[tokio::test(flavor = "multi_thread")]
