@@ -2,13 +2,13 @@
 //!
 //! Walk: `holdfast chain relay` (and tests) → [`serve`]; [`super::client`] asks. Spec: `beacon.md` §4.
 //! A round is signed when its time has come and never before, whatever is asked: its holder could predict, and nobody else may.
-//! Bounds: [`MAX_CONNECTIONS`] sockets, [`MAX_HEAD_BYTES`] a question, which has no body; a socket that asks nothing is closed after
-//! [`IDLE`]. Cost: 0.7 ms for a signature. Nothing is kept.
+//! Bounds: [`MAX_CONNECTIONS`] sockets, [`MAX_PER_ADDRESS`] of one address, [`MAX_HEAD_BYTES`] a question, which has no body; a socket that
+//! asks nothing is closed after [`IDLE`], any after [`LIFETIME`], whatever it asks or leaves unread (N4). Cost: 0.7 ms for a signature. Nothing is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,19 +20,25 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use retrieval::peer::network_of;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
 
 use super::{RelayError, Round, unix_ms};
 
 /// Open sockets.
-pub const MAX_CONNECTIONS: usize = 64;
+pub const MAX_CONNECTIONS: usize = 256;
+/// Open sockets of one address, or IPv6 network of 64 bits: four nodes that catch up behind one router.
+pub const MAX_PER_ADDRESS: usize = 4 * super::client::BATCH;
 /// Longest question, in bytes.
 pub const MAX_HEAD_BYTES: usize = 8 << 10;
 /// How long a socket may take for its next question.
 pub const IDLE: Duration = Duration::from_secs(30);
+/// How long a socket lasts at most; nodes open another.
+pub const LIFETIME: Duration = Duration::from_secs(120);
 
 /// Where signatures come from. Asked for rounds whose time has come only.
 pub trait Rounds: Send + Sync + 'static {
@@ -94,12 +100,13 @@ pub async fn serve(
     let listener = TcpListener::bind(addr).await.map_err(bind)?;
     let addr = listener.local_addr().map_err(bind)?;
     let relay = Arc::new(Relay { params, rounds });
-    let task = tokio::spawn(listen(listener, relay));
+    let task = tokio::spawn(listen(listener, relay, LIFETIME));
     Ok(RelayHandle { addr, task })
 }
 
 /// Takes connections until it is dropped, and drops them with it.
-async fn listen(listener: TcpListener, relay: Arc<Relay>) {
+async fn listen(listener: TcpListener, relay: Arc<Relay>, lifetime: Duration) {
+    let per_address = PerAddress::default();
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut sockets = JoinSet::new();
     loop {
@@ -107,9 +114,12 @@ async fn listen(listener: TcpListener, relay: Arc<Relay>) {
             return;
         };
         while sockets.try_join_next().is_some() {}
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, from)) = listener.accept().await else {
             // Out of descriptors, or a peer that was gone at once.
             tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Some(share) = Share::take(&per_address, from.ip()) else {
             continue;
         };
         let relay = Arc::clone(&relay);
@@ -123,10 +133,52 @@ async fn listen(listener: TcpListener, relay: Arc<Relay>) {
                 .header_read_timeout(IDLE)
                 .max_buf_size(MAX_HEAD_BYTES)
                 .serve_connection(TokioIo::new(stream), answer);
+            let mut served = std::pin::pin!(served);
             // A peer that breaks off is its own affair.
-            drop(served.await);
-            drop(place);
+            if timeout(lifetime, served.as_mut()).await.is_err() {
+                // What was asked is answered, if it is read.
+                served.as_mut().graceful_shutdown();
+                drop(timeout(IDLE.min(lifetime), served).await);
+            }
+            drop((place, share));
         });
+    }
+}
+
+/// Sockets by address.
+type PerAddress = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// One socket of an address; not counted any more when dropped.
+struct Share {
+    counts: PerAddress,
+    address: IpAddr,
+}
+
+impl Share {
+    fn take(counts: &PerAddress, ip: IpAddr) -> Option<Self> {
+        let address = network_of(ip);
+        let mut open = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(address).or_default();
+        if *count >= MAX_PER_ADDRESS {
+            return None;
+        }
+        *count += 1;
+        Some(Self {
+            counts: Arc::clone(counts),
+            address,
+        })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut open = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.address);
+            }
+        }
     }
 }
 
@@ -250,5 +302,79 @@ impl Relay {
             let wait = due_ms.saturating_sub(unix_ms()).clamp(1, 1_000);
             tokio::time::sleep(Duration::from_millis(wait)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// Far beyond what it takes: only so that a wrong program ends the test.
+    const LONG: Duration = Duration::from_secs(60);
+    const QUESTION: &[u8] = b"GET /chains HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    async fn relay(lifetime: Duration) -> (SocketAddr, JoinHandle<()>) {
+        let key = DevnetSigner::from_seed(&[1; 32]);
+        let relay = Relay {
+            params: BeaconParams::devnet(&key, 0),
+            rounds: Arc::new(key),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = listener.local_addr().expect("bound");
+        let listening = listen(listener, Arc::new(relay), lifetime);
+        (addr, tokio::spawn(listening))
+    }
+
+    /// Asks until it is told no more.
+    async fn ask_for_ever(stream: &mut TcpStream) {
+        let mut bytes = [0; 4096];
+        while stream.write_all(QUESTION).await.is_ok() {
+            match stream.read(&mut bytes).await {
+                Ok(1..) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn tm_n4_a_socket_ends_whatever_it_asks_and_though_it_reads_nothing() {
+        let (addr, task) = relay(Duration::from_millis(200)).await;
+        let mut asks = TcpStream::connect(addr).await.expect("listens");
+        let asking = timeout(LONG, ask_for_ever(&mut asks)).await;
+        asking.expect("its time ends");
+        // Questions until the answers fill every buffer between us, and then none is read.
+        let mut deaf = TcpStream::connect(addr).await.expect("listens");
+        let asking = async { while deaf.write_all(QUESTION).await.is_ok() {} };
+        timeout(LONG, asking).await.expect("its time ends");
+        task.abort();
+    }
+
+    #[tokio::test]
+    async fn tm_n4_one_address_has_its_share_of_the_sockets() {
+        let (addr, task) = relay(LIFETIME).await;
+        let mut held = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            held.push(TcpStream::connect(addr).await.expect("listens"));
+        }
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind("127.0.0.2:0".parse().expect("valid"))
+            .expect("free");
+        let mut other = socket.connect(addr).await.expect("listens");
+        other.write_all(QUESTION).await.expect("open");
+        let mut byte = [0];
+        let answer = timeout(LONG / 4, other.read(&mut byte)).await;
+        assert!(matches!(answer, Ok(Ok(1))), "{answer:?}");
+        // The first has its place, the last was turned away.
+        let mut first = held.swap_remove(0);
+        first.write_all(QUESTION).await.expect("open");
+        assert!(matches!(first.read(&mut byte).await, Ok(1)));
+        let last = held.last_mut().expect("many");
+        assert!(matches!(last.read(&mut byte).await, Ok(0) | Err(_)));
+        drop(first);
+        task.abort();
     }
 }
