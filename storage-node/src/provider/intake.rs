@@ -140,6 +140,8 @@ struct Load {
     cost: u128,
     /// What they will lock of ours.
     collateral: u128,
+    /// What they will take of their client's DataCap, in bytes.
+    verified: u128,
 }
 
 #[derive(Default)]
@@ -353,6 +355,10 @@ impl Index {
                 bytes: load.bytes + held.padded,
                 cost: load.cost.saturating_add(held.cost),
                 collateral: load.collateral.saturating_add(held.collateral),
+                verified: load.verified.saturating_add(match held.verified {
+                    true => held.padded.into(),
+                    false => 0,
+                }),
             })
     }
 
@@ -419,6 +425,7 @@ impl Inner {
             })?;
             funds.client = TokenAmount(funds.client.0.saturating_sub(reservation.promised));
             funds.provider = TokenAmount(funds.provider.0.saturating_sub(others));
+            funds.verified = StoragePower(funds.verified.0.saturating_sub(reservation.spoken_for));
             judge_funds(proposal, &funds, self.limits.collateral_multiple)
                 .map_err(Refusal::Refused)?;
             if proposal.provider_collateral <= funds.provider {
@@ -466,6 +473,10 @@ impl Inner {
             cost_of(record),
         );
         let collateral = collateral_of(record);
+        let verified = match is_verified(record) {
+            true => bytes.into(),
+            false => 0,
+        };
         let pending = self.read().pending_of(&client);
         let mut receiving = self.lock_receiving();
         let under_way = receiving.get(&client).copied().unwrap_or_default();
@@ -483,13 +494,16 @@ impl Inner {
         load.bytes += bytes;
         load.cost = load.cost.saturating_add(cost);
         load.collateral = load.collateral.saturating_add(collateral);
+        load.verified = load.verified.saturating_add(verified);
         Ok(Reservation {
             store: Arc::clone(self),
             client,
             bytes,
             cost,
             collateral,
+            verified,
             promised: pending.cost.saturating_add(under_way.cost),
+            spoken_for: pending.verified.saturating_add(under_way.verified),
         })
     }
 }
@@ -501,8 +515,11 @@ struct Reservation {
     bytes: u64,
     cost: u128,
     collateral: u128,
+    verified: u128,
     /// What the client's other unpublished deals here will lock.
     promised: u128,
+    /// What they will take of its DataCap.
+    spoken_for: u128,
 }
 
 impl Drop for Reservation {
@@ -513,6 +530,7 @@ impl Drop for Reservation {
             load.bytes = load.bytes.saturating_sub(self.bytes);
             load.cost = load.cost.saturating_sub(self.cost);
             load.collateral = load.collateral.saturating_sub(self.collateral);
+            load.verified = load.verified.saturating_sub(self.verified);
             if *load == Load::default() {
                 receiving.remove(&self.client);
             }
@@ -607,7 +625,7 @@ fn judge_times(
 }
 
 /// Whether the client can pay, the collateral is in proportion, and our pledges are covered. What the client's other
-/// unpublished deals will lock is taken off `funds.client` before. Our own escrow is judged by who may wait for it.
+/// unpublished deals will lock or take is taken off `funds.client` and `funds.verified` before. Our own escrow is judged by who may wait for it.
 pub fn judge_funds(proposal: &DealProposal, funds: &Funds, multiple: u128) -> Result<(), String> {
     let price = proposal
         .price

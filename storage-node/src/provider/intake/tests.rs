@@ -127,10 +127,19 @@ fn open_with(dir: &Path, limits: IntakeLimits) -> Opened {
 }
 
 fn open_with_money(dir: &Path, limits: IntakeLimits, money: Arc<Mutex<OwnMoney>>) -> Opened {
+    open_on(dir, limits, money, ChainParams::devnet())
+}
+
+fn open_on(
+    dir: &Path,
+    limits: IntakeLimits,
+    money: Arc<Mutex<OwnMoney>>,
+    params: ChainParams,
+) -> Opened {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
     let market = TestMarket {
-        params: ChainParams::devnet(),
+        params,
         client_escrow: TokenAmount(10_000_000),
         money,
     };
@@ -610,4 +619,51 @@ fn a_verified_piece_needs_a_chain_with_datacap_and_a_client_that_holds_enough() 
     let short = holds(1023).expect_err("a byte is missing");
     assert!(short.contains("DataCap"), "{short}");
     assert_eq!(holds(1024), Ok(()));
+}
+
+/// The test market's clients hold 1,024 bytes of DataCap: one piece.
+#[test]
+fn tm_c5_datacap_that_is_promised_to_one_piece_is_not_promised_to_another() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let params = ChainParams {
+        datacap_root: Some(Address([1; 32])),
+        ..ChainParams::devnet()
+    };
+    let rich = OwnMoney {
+        escrow: 1_000_000,
+        pledges: 0,
+        for_pledges: 0,
+        filled_to: None,
+    };
+    let rich = Arc::new(Mutex::new(rich));
+    let (store, _, _, told) = open_on(dir.path(), limits(), rich, params);
+    let bed = Bed { dir, store, told };
+    let key = client(1);
+    let verified = |nonce: u8| {
+        offer(&key, &bytes(nonce, 1000), nonce.into(), |p| {
+            p.verified = true;
+        })
+    };
+    let first = bed.store.accept(&peer(), &verified(0)).expect("covered");
+    // While it is received.
+    let refused = refusal(&bed, &verified(1));
+    assert!(refused.contains("DataCap"), "{refused}");
+    let ordinary = offer(&key, &bytes(2, 1000), 2, |_| {});
+    drop(bed.store.accept(&peer(), &ordinary).expect("takes none"));
+    drop(first);
+    let again = bed.store.accept(&peer(), &verified(1));
+    drop(again.expect("the first one broke off"));
+    // Once it is acknowledged, and until the chain has published it.
+    let record = record_in(&verified(0));
+    bed.store.inner.write().add(&record, false);
+    let refused = refusal(&bed, &verified(1));
+    assert!(refused.contains("DataCap"), "{refused}");
+    bed.store.published(&record.deal);
+    let next = bed.store.accept(&peer(), &verified(1));
+    drop(next.expect("the chain counts the first one now"));
+}
+
+fn record_in(header: &PutHeader) -> DealRecord {
+    let signed = codec::decode(&header.proposal, MAX_PROPOSAL_BYTES).expect("just made");
+    record_of(header, &signed)
 }
