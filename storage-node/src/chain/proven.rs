@@ -330,6 +330,19 @@ impl ProvenChain {
 
     /// Proves that a transaction is in a final block and succeeded; waits for the block after it. Gives its receipt.
     pub async fn confirm(&self, tx: &SignedTx) -> Result<Receipt, ProvenError> {
+        let receipt = self.receipt(tx).await?;
+        match receipt.error() {
+            None => Ok(receipt),
+            Some(error) => Err(ChainError::Failed {
+                tx: receipt.tx,
+                error: error.clone(),
+            }
+            .into()),
+        }
+    }
+
+    /// The proven receipt of a transaction that is in a final block, whatever it says; waits for the block after it.
+    pub async fn receipt(&self, tx: &SignedTx) -> Result<Receipt, ProvenError> {
         let id = tx.id();
         loop {
             let Some(bundle) = self.node.light_receipt(&id).await? else {
@@ -348,14 +361,7 @@ impl ProvenChain {
             let node = Node(&self.node);
             let believed = follower.confirm(&node, bundle.light, now_ms()).await;
             believed.map_err(|e| self.unbelieved(e))?;
-            return match receipt.error() {
-                None => Ok(receipt),
-                Some(error) => Err(ChainError::Failed {
-                    tx: id,
-                    error: error.clone(),
-                }
-                .into()),
-            };
+            return Ok(receipt);
         }
     }
 
@@ -511,7 +517,7 @@ impl Store for TrustFile {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::net::SocketAddr;
     use std::sync::Mutex as StdMutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -533,10 +539,10 @@ mod tests {
     use crate::rpc::tests::{address, bed, bed_named, key};
 
     /// Changes an answer: method and what the honest node said.
-    type Tamper = Arc<dyn Fn(&str, Value) -> Value + Send + Sync>;
+    pub(crate) type Tamper = Arc<dyn Fn(&str, Value) -> Value + Send + Sync>;
 
     /// A node in front of another one, that tells what `tamper` makes of its answers.
-    async fn liar(honest: &str, tamper: Tamper) -> (ServerHandle, String) {
+    pub(crate) async fn liar(honest: &str, tamper: Tamper) -> (ServerHandle, String) {
         let upstream = WsClientBuilder::new()
             .max_response_size(crate::chain::MAX_ANSWER_BYTES)
             .build(honest)

@@ -4,38 +4,44 @@
 //! ([`super::journal`]), because its transaction is a part of something larger.
 //!
 //! ```text
-//! <home>/client/outbox-<chain id>   the signed transaction whose end was not told to the caller yet
-//! record = version u16 ‖ borsh(signed transaction) ‖ BLAKE3 of it, 32 bytes
+//! <home>/client/outbox-<chain id>   what was signed and whose end was not told to the caller yet
+//! record = version u16 ‖ borsh(signed transactions of one nonce, oldest first) ‖ BLAKE3 of it, 32 bytes
 //! ```
 //! The transaction is durable before it is submitted, and forgotten after its result was printed ([`Outbox::told`]). What an
 //! interrupted command has left is followed to its end first: if it took effect and the same messages are asked for again, that
-//! *is* the answer; anything else is then sent anew. As long as the chain has not proven that a left-over can no longer be
-//! included, what is sent instead carries its nonce, so that one of the two can run, whatever a node says.
+//! *is* the answer; anything else is then sent anew. An end is proven: a receipt, or a state in which its nonce is unused and its
+//! last height is over. What a node says when it is submitted is none, because another validator may have it. Until its end, what
+//! is sent instead carries its nonce and is kept beside it, so that one of them can run, and it is known later which.
 //!
-//! Spec: `DESIGN.md` §6 promises 2 and 4. Cost: one fsync; memory: one transaction. One command of a wallet at a time
+//! A put's deposit has its journal, and is kept here too while it is on its way ([`Outbox::follow`], [`Outbox::add`]).
+//!
+//! Spec: `DESIGN.md` §6 promises 2 and 4. Cost: one fsync; memory: a transaction or a few. One command of a wallet at a time
 //! ([`WalletLock`]).
 
 use std::path::{Path, PathBuf};
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use chain_lite::account::ChainId;
-use chain_lite::execute::Receipt;
+use chain_lite::account::{Address, ChainId};
+use chain_lite::execute::{Outcome, Receipt};
 use chain_lite::message::{Message, SignedTx};
+use chain_lite::state::KvRead;
 
 use super::journal::{WalletLock, read_record, remove_record, write_record};
 use super::live::{disbelief, failure};
-use super::{Chain, ClientError};
-use crate::chain::proven::{ProvenChain, ProvenError};
+use super::{Chain, ChainFailure, ClientError};
+use crate::chain::proven::ProvenChain;
 use crate::chain::{ChainError, TxStatus};
 use crate::config::Home;
 use crate::identity::Wallet;
+use crate::rpc::reads;
 
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 #[derive(BorshSerialize, BorshDeserialize)]
 struct Record {
     version: u16,
-    tx: SignedTx,
+    /// Of one sender and one nonce, so that one of them can run; the newest is the last.
+    txs: Vec<SignedTx>,
 }
 
 /// A transaction that took effect, proven.
@@ -49,12 +55,26 @@ pub struct Sent {
 
 /// What became of a left-over.
 enum Left {
-    /// It took effect.
-    Applied(Receipt),
-    /// It can never run: it failed, or it is too old and its nonce is unused.
+    /// This one took effect.
+    Applied(SignedTx, Receipt),
+    /// Nothing of it can ever run: one failed, or all are too old and their nonce is unused.
     Over,
-    /// The pool does not take it and nobody has proven that it is too old: its nonce must be used for what comes instead.
-    Nonce(u64),
+    /// It may still run, though the node does not take it now: what comes instead must use its nonce.
+    Open {
+        /// Which was not taken.
+        tx: SignedTx,
+        /// Why.
+        why: ChainFailure,
+    },
+}
+
+/// The proven end of a transaction that was included.
+enum End {
+    Applied(Receipt),
+    /// Its nonce is spent.
+    Failed(ChainError),
+    /// The block passed over it; it may be included again.
+    Refused(ChainError),
 }
 
 /// The wallet's outbox for one chain. Holds the wallet's lock.
@@ -77,7 +97,7 @@ impl Outbox {
     /// Whether an interrupted command has left exactly these messages. Takes no lock.
     pub fn is_left(home: &Home, chain: &ChainId, msgs: &[Message]) -> Result<bool, ClientError> {
         let left = read(&file(home, chain))?;
-        Ok(left.is_some_and(|left| left.tx.msgs == msgs))
+        Ok(left.is_some_and(|left| left.iter().any(|tx| tx.tx.msgs == msgs)))
     }
 
     /// Sends the messages and waits until it is proven that they took effect. `tell` hears what became of an interrupted
@@ -89,38 +109,78 @@ impl Outbox {
         msgs: Vec<Message>,
         tell: impl FnOnce(String),
     ) -> Result<Sent, ClientError> {
-        let mut nonce = None;
+        let same = |tx: &SignedTx| tx.tx.sender == wallet.address() && tx.tx.msgs == msgs;
+        let mut rivals = Vec::new();
         if let Some(left) = self.left()? {
-            let same = left.tx.sender == wallet.address() && left.tx.msgs == msgs;
-            match self.chase(chain, &left).await? {
-                Left::Applied(receipt) if same => {
+            match self.chase(chain, &left, same).await? {
+                Left::Applied(tx, receipt) if same(&tx) => {
                     return Ok(Sent {
                         receipt,
                         resumed: true,
                     });
                 }
-                Left::Applied(receipt) => tell(format!(
+                Left::Applied(tx, receipt) => tell(format!(
                     "an interrupted command's transaction {} ({}) took effect",
                     receipt.tx,
-                    names(&left)
+                    names(&tx)
                 )),
                 Left::Over => {}
-                Left::Nonce(unused) if left.tx.sender == wallet.address() => nonce = Some(unused),
-                Left::Nonce(_) => {}
+                // Signed already; and another wallet's nonce is not ours to use.
+                Left::Open { tx, why } if same(&tx) || tx.tx.sender != wallet.address() => {
+                    return Err(why.into());
+                }
+                Left::Open { .. } => rivals = left,
             }
         }
-        let tx = self.sign(chain, wallet, nonce, msgs).await?;
-        if let Err(error) = chain.node().submit(&tx).await {
-            if !error.is_transient() {
-                self.clear()?;
-            }
-            return Err(failure(error).into());
+        let tx = self.sign(chain, wallet, rivals, msgs).await?;
+        // What the node refuses may still be alive elsewhere: the record stays.
+        chain.node().submit(&tx).await.map_err(failure)?;
+        match self.finish(chain, &tx).await? {
+            End::Applied(receipt) => Ok(Sent {
+                receipt,
+                resumed: false,
+            }),
+            End::Failed(error) | End::Refused(error) => Err(failure(error).into()),
         }
-        let receipt = self.finish(chain, &tx).await?;
-        Ok(Sent {
-            receipt,
-            resumed: false,
-        })
+    }
+
+    /// For a command that has its own journal: follows what an interrupted command has left to its end. Gives the nonce to use
+    /// if that is still open. What took effect is kept, to be told to whoever asks for it again.
+    pub async fn follow(
+        &self,
+        chain: &ProvenChain,
+        of: &Address,
+    ) -> Result<Option<u64>, ClientError> {
+        let left = self.left()?;
+        let Some(left) = left.filter(|left| left.iter().all(|tx| tx.tx.sender == *of)) else {
+            return Ok(None);
+        };
+        match self.chase(chain, &left, |_| false).await {
+            // Unclear: its nonce is used, which is enough here; the command that left it tells.
+            Ok(Left::Applied(..) | Left::Over) | Err(ClientError::Unclear { .. }) => Ok(None),
+            Ok(Left::Open { tx, .. }) => Ok(Some(tx.tx.nonce)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps a transaction of a command that has its own journal, before it is submitted: beside what carries the same nonce, or
+    /// alone. What took effect and was not told yet stays as it is.
+    pub fn add(&self, tx: &SignedTx) -> Result<(), ClientError> {
+        let mut txs = self.left()?.unwrap_or_default();
+        let one = |left: &SignedTx| (left.tx.sender, left.tx.nonce) == (tx.tx.sender, tx.tx.nonce);
+        if !txs.iter().all(one) || txs.contains(tx) {
+            return Ok(());
+        }
+        txs.push(tx.clone());
+        self.write(txs)
+    }
+
+    /// Such a transaction has had its end.
+    pub fn ended(&self, tx: &SignedTx) -> Result<(), ClientError> {
+        match self.left()? {
+            Some(left) if left == std::slice::from_ref(tx) => self.clear(),
+            _ => Ok(()),
+        }
     }
 
     /// The result was printed: nothing is left.
@@ -128,73 +188,112 @@ impl Outbox {
         self.clear()
     }
 
-    /// Signs, and makes it durable.
+    /// Signs, with the nonce of the rivals if there are any, and makes it durable beside them.
     async fn sign(
         &self,
         chain: &ProvenChain,
         wallet: &Wallet,
-        nonce: Option<u64>,
+        mut rivals: Vec<SignedTx>,
         msgs: Vec<Message>,
     ) -> Result<SignedTx, ClientError> {
         let money = chain.money(&wallet.address()).await?;
         let now = chain.now().await?;
-        let nonce = nonce.unwrap_or(money.next_nonce);
+        let nonce = rivals.last().map_or(money.next_nonce, |tx| tx.tx.nonce);
         let tx = Chain::sign(chain, wallet, nonce, now, msgs);
-        let record = Record {
-            version: VERSION,
-            tx,
-        };
-        write_record(&self.path, &record)?;
-        Ok(record.tx)
+        rivals.push(tx.clone());
+        self.write(rivals)?;
+        Ok(tx)
     }
 
-    /// Waits for the proof of its success. What failed is forgotten: it has had its end.
-    async fn finish(&self, chain: &ProvenChain, tx: &SignedTx) -> Result<Receipt, ClientError> {
+    /// Waits for the proof of its end. What failed is forgotten: its nonce is spent, and its rivals' with it.
+    async fn finish(&self, chain: &ProvenChain, tx: &SignedTx) -> Result<End, ClientError> {
         match chain.node().wait_tx(tx).await {
             Ok(_) | Err(ChainError::Failed { .. }) => {}
             Err(error) => return Err(failure(error).into()),
         }
-        let confirmed = chain.confirm(tx).await;
-        if matches!(
-            confirmed,
-            Err(ProvenError::Chain(ChainError::Failed { .. }))
-        ) {
-            self.clear()?;
-        }
-        Ok(confirmed.map_err(disbelief)?)
+        let receipt = chain.receipt(tx).await.map_err(disbelief)?;
+        let failed = |error: &chain_lite::error::ChainError| ChainError::Failed {
+            tx: receipt.tx,
+            error: error.clone(),
+        };
+        Ok(match &receipt.outcome {
+            Outcome::Applied { .. } => End::Applied(receipt),
+            Outcome::Failed { error, .. } => {
+                self.clear()?;
+                End::Failed(failed(error))
+            }
+            Outcome::Refused { error } => End::Refused(failed(error)),
+        })
     }
 
-    /// Follows a left-over to its end.
-    async fn chase(&self, chain: &ProvenChain, left: &SignedTx) -> Result<Left, ClientError> {
+    /// Follows a left-over to its end. Of several, the node is given what is `wanted`, else the newest.
+    async fn chase(
+        &self,
+        chain: &ProvenChain,
+        left: &[SignedTx],
+        wanted: impl Fn(&SignedTx) -> bool,
+    ) -> Result<Left, ClientError> {
         let node = chain.node();
-        let known = node.tx_status(&left.id()).await.map_err(failure)?;
-        if known == TxStatus::Unknown {
-            let money = chain.money(&left.tx.sender).await?;
-            if money.nonce > left.tx.nonce {
-                return Err(ClientError::Unclear {
-                    tx: left.id(),
-                    path: self.path.clone(),
-                });
+        let Some(newest) = left.last() else {
+            return Ok(Left::Over);
+        };
+        let (sender, nonce) = (newest.tx.sender, newest.tx.nonce);
+        // Nonce and height of one state: two states could show a transaction as unused and too old that was included in between.
+        // The receipts are asked for after it, so that a used nonce has its receipt.
+        let state = |state: &dyn KvRead| {
+            let account = reads::account(state, &sender, None);
+            let network = reads::network(state);
+            Ok((account?.nonce, network?.height))
+        };
+        let (next, height) = chain.read(state).await.map_err(disbelief)?;
+        for tx in left {
+            if node.tx_status(&tx.id()).await.map_err(failure)? == TxStatus::Unknown {
+                continue;
             }
-            if chain.now().await?.height >= left.tx.valid_until_height {
-                return Ok(Left::Over);
-            }
-            match node.submit(left).await {
-                Ok(_) => {}
-                Err(error) if error.is_transient() => return Err(failure(error).into()),
-                Err(_) => return Ok(Left::Nonce(left.tx.nonce)),
+            match self.finish(chain, tx).await? {
+                End::Applied(receipt) => return Ok(Left::Applied(tx.clone(), receipt)),
+                End::Failed(_) => return Ok(Left::Over),
+                End::Refused(_) => {}
             }
         }
-        match self.finish(chain, left).await {
-            Ok(receipt) => Ok(Left::Applied(receipt)),
-            // `finish` forgot it, so it failed.
-            Err(_) if self.left()?.is_none() => Ok(Left::Over),
-            Err(error) => Err(error),
+        if next > nonce {
+            return Err(ClientError::Unclear {
+                tx: newest.id(),
+                path: self.path.clone(),
+            });
         }
+        let alive = |tx: &&SignedTx| height < tx.tx.valid_until_height;
+        let alive: Vec<&SignedTx> = left.iter().filter(alive).collect();
+        let asked = alive.iter().find(|tx| wanted(tx));
+        let Some(&tx) = asked.or(alive.last()) else {
+            self.clear()?;
+            return Ok(Left::Over);
+        };
+        let why = match node.submit(tx).await {
+            Ok(_) => match self.finish(chain, tx).await? {
+                End::Applied(receipt) => return Ok(Left::Applied(tx.clone(), receipt)),
+                End::Failed(_) => return Ok(Left::Over),
+                End::Refused(error) => failure(error),
+            },
+            Err(error) if error.is_transient() => return Err(failure(error).into()),
+            Err(error) => failure(error),
+        };
+        Ok(Left::Open {
+            tx: tx.clone(),
+            why,
+        })
     }
 
-    fn left(&self) -> Result<Option<SignedTx>, ClientError> {
+    fn left(&self) -> Result<Option<Vec<SignedTx>>, ClientError> {
         read(&self.path)
+    }
+
+    fn write(&self, txs: Vec<SignedTx>) -> Result<(), ClientError> {
+        let record = Record {
+            version: VERSION,
+            txs,
+        };
+        write_record(&self.path, &record)
     }
 
     fn clear(&self) -> Result<(), ClientError> {
@@ -206,14 +305,14 @@ fn file(home: &Home, chain: &ChainId) -> PathBuf {
     home.client_dir().join(format!("outbox-{chain}"))
 }
 
-fn read(path: &Path) -> Result<Option<SignedTx>, ClientError> {
+fn read(path: &Path) -> Result<Option<Vec<SignedTx>>, ClientError> {
     let record: Option<Record> = read_record(path)?;
     match record {
         Some(record) if record.version != VERSION => Err(ClientError::Journal {
             path: path.to_owned(),
             reason: "it was written by another version".into(),
         }),
-        found => Ok(found.map(|record| record.tx)),
+        found => Ok(found.map(|record| record.txs)),
     }
 }
 
@@ -225,14 +324,17 @@ fn names(tx: &SignedTx) -> String {
 
 #[cfg(test)]
 mod tests {
-    use chain_lite::account::Address;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use chain_lite::bundle::Anchor;
     use chain_lite::units::TokenAmount;
 
     use super::*;
     use crate::chain::ChainClient;
+    use crate::chain::proven::tests::{Tamper, liar};
+    use crate::rpc::RpcHandle;
     use crate::rpc::tests::{address, bed};
-    use crate::rpc::{RpcHandle, reads};
 
     struct Setup {
         _dir: tempfile::TempDir,
@@ -299,7 +401,7 @@ mod tests {
         for kill in 0..3 {
             let outbox = setup.outbox();
             let amount = 10 + kill;
-            let tx = outbox.sign(&setup.chain, &setup.wallet, None, pay(amount));
+            let tx = outbox.sign(&setup.chain, &setup.wallet, Vec::new(), pay(amount));
             let tx = tx.await.expect("durable");
             if kill >= 1 {
                 setup.chain.node().submit(&tx).await.expect("taken");
@@ -328,7 +430,7 @@ mod tests {
     async fn what_was_left_is_followed_to_its_end_before_another_command_sends() {
         let setup = setup().await;
         let outbox = setup.outbox();
-        let left = outbox.sign(&setup.chain, &setup.wallet, None, pay(7));
+        let left = outbox.sign(&setup.chain, &setup.wallet, Vec::new(), pay(7));
         let left = left.await.expect("durable");
         let mut told = String::new();
         let other = outbox.send(&setup.chain, &setup.wallet, pay(9), |text| told = text);
@@ -354,7 +456,7 @@ mod tests {
     async fn a_nonce_that_somebody_else_used_is_not_guessed_around() {
         let setup = setup().await;
         let outbox = setup.outbox();
-        let left = outbox.sign(&setup.chain, &setup.wallet, None, pay(7));
+        let left = outbox.sign(&setup.chain, &setup.wallet, Vec::new(), pay(7));
         left.await.expect("durable");
         // Another home with the same key takes the nonce.
         let node = setup.chain.node();
@@ -375,6 +477,55 @@ mod tests {
         );
         assert_eq!(setup.received().await, 100);
         assert_eq!(setup.bed.mempool.len(), 0);
+        setup.server.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tm_h1_an_answer_to_a_submit_that_cannot_be_read_is_no_reason_to_pay_again() {
+        let mut setup = setup().await;
+        // The node takes it, and its answer is garbled on the way.
+        let garbled = Arc::new(AtomicBool::new(true));
+        let tamper: Tamper = {
+            let garbled = Arc::clone(&garbled);
+            Arc::new(move |method, answer| {
+                match method == "hf_submit" && garbled.load(Ordering::SeqCst) {
+                    true => serde_json::Value::Null,
+                    false => answer,
+                }
+            })
+        };
+        let (lying, url) = liar(&setup.server.url(), tamper).await;
+        let node = ChainClient::connect(&url).await.expect("connects");
+        let chain = ProvenChain::open(node, &Anchor::default(), &setup.home).await;
+        setup.chain = chain.expect("opens");
+        let outbox = setup.outbox();
+        let failed = setup.send(&outbox, 7).await;
+        assert!(matches!(failed, Err(ClientError::Chain(_))), "{failed:?}");
+        drop(outbox);
+        garbled.store(false, Ordering::SeqCst);
+        let outbox = setup.outbox();
+        assert!(setup.send(&outbox, 7).await.expect("goes on").resumed);
+        outbox.told().expect("forgets");
+        assert_eq!(setup.received().await, 7);
+        lying.stop().expect("runs");
+        setup.server.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_put_sends_what_was_left_and_leaves_it_to_be_told() {
+        let setup = setup().await;
+        let outbox = setup.outbox();
+        let left = outbox.sign(&setup.chain, &setup.wallet, Vec::new(), pay(7));
+        let left = left.await.expect("durable");
+        let address = setup.wallet.address();
+        let open = outbox.follow(&setup.chain, &address).await;
+        assert_eq!(open.expect("follows"), None);
+        assert_eq!(setup.received().await, 7);
+        let sent = setup.send(&outbox, 7).await.expect("known");
+        assert!(sent.resumed);
+        assert_eq!(sent.receipt.tx, left.id());
+        outbox.told().expect("forgets");
+        assert_eq!(setup.received().await, 7);
         setup.server.stop().await;
     }
 }
