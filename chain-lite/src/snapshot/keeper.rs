@@ -53,7 +53,9 @@ pub fn keep(ledger: Arc<Ledger>, every: NonZeroU64) -> Result<Keeper, SnapshotEr
     fs::create_dir_all(&folder).map_err(io("creating", &folder))?;
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
-    let work = move || run(&ledger, &folder, every, &told);
+    // Read here: blocks that come before the thread does count too.
+    let begun = ledger.tip().height;
+    let work = move || run(&ledger, &folder, every, begun, &told);
     let builder = std::thread::Builder::new().name("snapshots".into());
     let thread = builder
         .spawn(work)
@@ -64,8 +66,8 @@ pub fn keep(ledger: Arc<Ledger>, every: NonZeroU64) -> Result<Keeper, SnapshotEr
     })
 }
 
-fn run(ledger: &Ledger, folder: &Path, every: NonZeroU64, stop: &AtomicBool) {
-    let mut seen = ledger.tip().height;
+fn run(ledger: &Ledger, folder: &Path, every: NonZeroU64, begun: u64, stop: &AtomicBool) {
+    let mut seen = begun;
     while !stop.load(Ordering::Relaxed) {
         let tip = ledger.wait_beyond(seen, LOOK).height;
         let due = tip / every > seen / every;
@@ -154,9 +156,11 @@ mod tests {
         found.into_iter().map(|(height, _)| height).collect()
     }
 
-    /// Waits for a condition; the test's harness ends it if that never comes.
+    /// Waits for a condition, but not for ever.
     fn wait(mut done: impl FnMut() -> bool) {
+        let until = std::time::Instant::now() + Duration::from_secs(60);
         while !done() {
+            assert!(std::time::Instant::now() < until, "it never came");
             std::thread::sleep(Duration::from_millis(5));
         }
     }

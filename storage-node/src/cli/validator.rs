@@ -399,8 +399,10 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
         () = stdin_ended(args.stop_with_stdin) => {}
     }
     let status = node.status();
-    drop(snapshots);
     node.shutdown().await?;
+    // It ends with the file that it is writing, and no block is made meanwhile.
+    let ended = tokio::task::spawn_blocking(move || drop(snapshots)).await;
+    ended.map_err(|e| machine("the snapshots", &e))?;
     match status {
         EngineStatus::Failed { why } => Err(CliError::new(
             Class::Machine,
