@@ -52,7 +52,7 @@ use crate::client::journal::{WalletLock, read_record, write_record};
 use crate::config::Home;
 use crate::provider::lifecycle::Outcome;
 use crate::provider::tx::TxSender;
-use crate::rpc::reads;
+use crate::rpc::reads::{self, ReadError};
 
 /// Most wrong posts that are pursued at once.
 pub const MAX_CASES: usize = 1024;
@@ -391,11 +391,20 @@ impl Watcher {
             return Ok(());
         }
         while let Some(post) = waiting.front().copied() {
-            match self.judge(post).await? {
+            match self.judge(post).await {
+                // One post that cannot be judged hides no other.
+                Err(error @ (WatchError::Proven(_) | WatchError::Task(_)))
+                    if !is_transient(&error) =>
+                {
+                    tell(Told::Problem(format!(
+                        "post {post} was not judged: {error}"
+                    )));
+                }
+                Err(error) => return Err(error),
                 // Disputed or forgotten by now.
-                None => {}
-                Some(Ok(())) => self.summary.sound += 1,
-                Some(Err(why)) => {
+                Ok(None) => {}
+                Ok(Some(Ok(()))) => self.summary.sound += 1,
+                Ok(Some(Err(why))) => {
                     self.summary.wrong += 1;
                     self.pursue(post)?;
                     tell(Told::Wrong { post, why });
@@ -442,7 +451,7 @@ impl Watcher {
             let all = move |state: &dyn KvRead| {
                 let height = reads::network(state)?.height;
                 // All keys are asked for at once: one that is not fetched yet is no error before.
-                let states: Vec<Result<(bool, bool), reads::ReadError>> = cases
+                let states: Vec<Result<(bool, bool), ReadError>> = cases
                     .iter()
                     .map(|case| {
                         let digest = case.post.digest(&address, &case.salt);
@@ -494,7 +503,8 @@ impl Watcher {
                     if let Outcome::Refused(why) = outcome {
                         tell(Told::Problem(format!("{step}: {why}")));
                     }
-                    self.rests.insert(case.post, head + REST_BLOCKS);
+                    self.rests
+                        .insert(case.post, head.saturating_add(REST_BLOCKS));
                 }
             }
         }
@@ -516,14 +526,20 @@ async fn verifier(chain: &ProvenChain) -> Result<Groth16Verifier, WatchError> {
 
 /// A stored post with what it must prove, proven; `None` if the chain has none.
 async fn stored(chain: &ProvenChain, post: PostId) -> Result<Option<Found>, WatchError> {
-    let read = move |state: &dyn KvRead| {
-        let Some(stored) = dispute::stored(state, &post)? else {
-            return Ok(None);
-        };
-        let statement = dispute::statement_of(state, &post, &stored)?;
-        Ok(Some(Found { stored, statement }))
+    Ok(chain.read(move |state| found(state, &post)).await?)
+}
+
+fn found(state: &dyn KvRead, post: &PostId) -> Result<Option<Found>, ReadError> {
+    let Some(stored) = dispute::stored(state, post)? else {
+        return Ok(None);
     };
-    Ok(chain.read(read).await?)
+    // All keys are asked for at once: the statement stops at the first that is missing, and a proven read has few rounds.
+    state.get(&key::provider(post.provider))?;
+    for number in &stored.proven {
+        state.get(&key::sector(post.provider, *number))?;
+    }
+    let statement = dispute::statement_of(state, post, &stored)?;
+    Ok(Some(Found { stored, statement }))
 }
 
 /// Whether a proof proves what it must: the outer error is this program's, the inner one the proof's.
@@ -548,5 +564,61 @@ fn is_transient(error: &WatchError) -> bool {
         }
         WatchError::Proven(error) => matches!(error, ProvenError::NotNow { .. }),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    use chain_lite::account::ProviderId;
+    use chain_lite::codec;
+    use chain_lite::error::StoreError;
+    use chain_lite::state::Entry;
+    use prover::SectorNumber;
+
+    use super::*;
+
+    /// A state of one leaf, that notes what else it is asked for.
+    struct Asked {
+        leaf: (Vec<u8>, Vec<u8>),
+        others: RefCell<BTreeSet<Vec<u8>>>,
+    }
+
+    impl KvRead for Asked {
+        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            if key == self.leaf.0 {
+                return Ok(Some(self.leaf.1.clone()));
+            }
+            self.others.borrow_mut().insert(key.to_vec());
+            Ok(None)
+        }
+
+        fn range(&self, _: &[u8], _: &[u8], _: usize) -> Result<Vec<Entry>, StoreError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn tm_p21_a_post_of_many_sectors_is_read_in_one_round() {
+        let post = PostId {
+            provider: ProviderId(1000),
+            deadline: 1,
+            partition: 0,
+            close: Epoch(9),
+        };
+        let stored = StoredPost {
+            randomness: [1; 32],
+            proven: (0..100).map(SectorNumber).collect(),
+            proof: Vec::new(),
+            stake: TokenAmount(1),
+        };
+        let state = Asked {
+            leaf: (key::post(&post), codec::encode(&stored)),
+            others: RefCell::default(),
+        };
+        assert!(found(&state, &post).is_err(), "nothing else is there yet");
+        assert_eq!(state.others.borrow().len(), 101);
     }
 }

@@ -216,12 +216,34 @@ impl ChainClient {
             let page: Page<ProviderView> = self
                 .call("hf_providers", rpc_params![after, MAX_PAGE])
                 .await?;
-            let (more, progress) = (page.more, !page.items.is_empty());
-            all.extend(page.items);
-            if !more || !progress {
+            if !self.take_page("hf_providers", &mut all, page, after, |view| {
+                view.provider.id
+            })? {
                 return Ok(all);
             }
         }
+    }
+
+    /// Adds a page to a list; true if there is a next one. What does not ascend would have no end.
+    fn take_page<T, K: Ord>(
+        &self,
+        method: &'static str,
+        all: &mut Vec<T>,
+        page: Page<T>,
+        after: Option<K>,
+        key: impl Fn(&T) -> K,
+    ) -> Result<bool, ChainError> {
+        let more = page.more && !page.items.is_empty();
+        let mut last = after;
+        for item in page.items {
+            let at = key(&item);
+            if last.is_some_and(|last| at <= last) {
+                return Err(self.unreadable(method, "its items do not ascend"));
+            }
+            last = Some(at);
+            all.push(item);
+        }
+        Ok(more)
     }
 
     /// One deal.
@@ -246,9 +268,7 @@ impl ChainClient {
             let page: Page<DealView> = self
                 .call("hf_deals", rpc_params![of, after, MAX_PAGE])
                 .await?;
-            let (more, progress) = (page.more, !page.items.is_empty());
-            all.extend(page.items);
-            if !more || !progress {
+            if !self.take_page("hf_deals", &mut all, page, after, |view| view.id)? {
                 return Ok(all);
             }
         }
@@ -271,9 +291,7 @@ impl ChainClient {
             let page: Page<SectorView> = self
                 .call("hf_sectors", rpc_params![provider, after, MAX_PAGE])
                 .await?;
-            let (more, progress) = (page.more, !page.items.is_empty());
-            all.extend(page.items);
-            if !more || !progress {
+            if !self.take_page("hf_sectors", &mut all, page, after, |view| view.number)? {
                 return Ok(all);
             }
         }
@@ -326,9 +344,7 @@ impl ChainClient {
             let page: Page<Epoch> = self
                 .call("hf_darkRuns", rpc_params![from, MAX_PAGE])
                 .await?;
-            let (more, progress) = (page.more, !page.items.is_empty());
-            all.extend(page.items);
-            if !more || !progress {
+            if !self.take_page("hf_darkRuns", &mut all, page, Some(from), |epoch| *epoch)? {
                 return Ok(all);
             }
         }

@@ -295,6 +295,7 @@ struct Redeemed {
     gained: TokenAmount,
     due: TokenAmount,
     tx: String,
+    resumed: bool,
 }
 
 async fn redeem(context: &Context, who: &WhoArgs, signed: &SignedVoucher) -> Result<(), CliError> {
@@ -349,10 +350,12 @@ async fn redeem(context: &Context, who: &WhoArgs, signed: &SignedVoucher) -> Res
         gained: TokenAmount(gained),
         due,
         tx: sent.receipt.tx.to_string(),
+        resumed: sent.resumed,
     };
     context.out.result(&redeemed, |r| {
         format!(
-            "{} tokens more of channel {} are yours: {} in all, paid out when it is collected",
+            "{}{} tokens more of channel {} are yours: {} in all, paid out when it is collected",
+            sent.before(""),
             r.gained.in_tokens(),
             r.channel,
             r.due.in_tokens()
@@ -366,6 +369,7 @@ struct Settling {
     channel: ChannelId,
     closes: Option<Epoch>,
     tx: String,
+    resumed: bool,
 }
 
 async fn settle(context: &Context, who: &WhoArgs, id: ChannelId) -> Result<(), CliError> {
@@ -391,11 +395,13 @@ async fn settle(context: &Context, who: &WhoArgs, id: ChannelId) -> Result<(), C
         channel: id,
         closes: existing(&chain, id).await?.0.closes,
         tx: sent.receipt.tx.to_string(),
+        resumed: sent.resumed,
     };
     context.out.result(&settling, |s| {
         let closes = s.closes.map_or_else(String::new, |at| format!(" at epoch {at}"));
         format!(
-            "channel {} closes{closes}; until then the payee redeems, then: holdfast channel collect {}",
+            "{}channel {} closes{closes}; until then the payee redeems, then: holdfast channel collect {}",
+            sent.before(""),
             s.channel, s.channel
         )
     })?;
@@ -410,6 +416,7 @@ struct Collected {
     payer: Address,
     to_payer: TokenAmount,
     tx: String,
+    resumed: bool,
 }
 
 async fn collect(context: &Context, who: &WhoArgs, id: ChannelId) -> Result<(), CliError> {
@@ -421,7 +428,11 @@ async fn collect(context: &Context, who: &WhoArgs, id: ChannelId) -> Result<(), 
             let (outbox, sent) = send_once(context, &chain, &wallet, message).await?;
             let text = format!("channel {id} was collected by the interrupted command before");
             context.out.result(
-                &serde_json::json!({ "channel": id, "tx": sent.receipt.tx.to_string() }),
+                &serde_json::json!({
+                    "channel": id,
+                    "tx": sent.receipt.tx.to_string(),
+                    "resumed": sent.resumed,
+                }),
                 |_| text,
             )?;
             return Ok(outbox.told()?);
@@ -452,10 +463,12 @@ async fn collect(context: &Context, who: &WhoArgs, id: ChannelId) -> Result<(), 
         payer: channel.payer,
         to_payer: channel.balance.minus_or_zero(channel.due),
         tx: sent.receipt.tx.to_string(),
+        resumed: sent.resumed,
     };
     context.out.result(&collected, |c| {
         format!(
-            "channel {} is gone: {} tokens to {}, {} back to {}",
+            "{}channel {} is gone: {} tokens to {}, {} back to {}",
+            sent.before(""),
             c.channel,
             c.to_payee.in_tokens(),
             c.payee,

@@ -159,6 +159,7 @@ struct Granted {
     to: Address,
     bytes: StoragePower,
     tx: String,
+    resumed: bool,
 }
 
 async fn send(
@@ -175,10 +176,12 @@ async fn send(
         to,
         bytes,
         tx: sent.receipt.tx.to_string(),
+        resumed: sent.resumed,
     };
     context.out.result(&granted, |g| {
         format!(
-            "{} more for {} (transaction {})",
+            "{}{} more for {} (transaction {})",
+            sent.before("to grant as much again"),
             power(g.bytes),
             g.to,
             g.tx

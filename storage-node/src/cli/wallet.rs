@@ -97,6 +97,7 @@ struct Moved {
     to: Address,
     amount: TokenAmount,
     tx: String,
+    resumed: bool,
 }
 
 /// Runs the command.
@@ -209,10 +210,12 @@ async fn send(
         to,
         amount,
         tx: sent.receipt.tx.to_string(),
+        resumed: sent.resumed,
     };
     context.out.result(&moved, |moved| {
         format!(
-            "{} tokens moved to {} (transaction {})",
+            "{}{} tokens moved to {} (transaction {})",
+            sent.before("to move more"),
             moved.amount.in_tokens(),
             moved.to,
             moved.tx
@@ -233,6 +236,7 @@ async fn faucet(context: &Context, to: Address, amount: TokenAmount) -> Result<(
         to,
         amount,
         tx: tx.to_string(),
+        resumed: false,
     };
     context.out.result(&moved, |moved| {
         format!("{} tokens from the faucet", moved.amount.in_tokens())

@@ -479,7 +479,7 @@ impl<'a> Reader<'a> {
     async fn height_up_to(&mut self, epoch: Epoch) -> Result<u64, CollectError> {
         let tip = self.chain.head().await?.height;
         // Block `low` is known to be of that epoch or an earlier one, block `high` of a later one.
-        let (mut low, mut high) = (0, tip + 1);
+        let (mut low, mut high) = (0, tip.saturating_add(1));
         let mut guess = epoch.0;
         while low + 1 < high {
             let at = guess.clamp(low + 1, high - 1);

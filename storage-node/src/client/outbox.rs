@@ -53,6 +53,20 @@ pub struct Sent {
     pub resumed: bool,
 }
 
+impl Sent {
+    /// What a sentence about it begins with: nothing, or that it was an interrupted command's, and that running the command again
+    /// now sends it again, `what for` if that makes sense.
+    pub fn before(&self, what_for: &str) -> String {
+        match (self.resumed, what_for) {
+            (false, _) => String::new(),
+            (true, "") => "sent by the interrupted command before: ".into(),
+            (true, what_for) => {
+                format!("sent by the interrupted command before, run again {what_for}: ")
+            }
+        }
+    }
+}
+
 /// What became of a left-over.
 enum Left {
     /// This one took effect.
