@@ -299,6 +299,13 @@ pub fn found(
     Ok(network)
 }
 
+/// The relays of the network that this home has joined, if it is of this genesis.
+pub fn known_relays(home: &Home, genesis: &Genesis) -> Vec<String> {
+    let joined = read_network(&home.root().join(NETWORK_FILE)).ok();
+    let same = joined.filter(|network| network.genesis == *genesis);
+    same.map_or_else(Vec::new, |network| network.relays)
+}
+
 /// Writes the network file of a chain that exists, for who joins it when its validators have changed.
 pub fn invite(
     folder: &Path,

@@ -139,7 +139,7 @@ pub struct InviteArgs {
     /// Folder for network.json
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Who gives beacon rounds to nodes without the key; may be repeated
+    /// Who gives beacon rounds to nodes without the key; may be repeated [default: as in this home's network.json]
     #[arg(long, value_name = "URL")]
     relay: Vec<String>,
     #[command(flatten)]
@@ -328,14 +328,22 @@ pub async fn invite(args: InviteArgs, context: &Context) -> Result<(), CliError>
     let genesis = chain.node().genesis().await?;
     let failed = |error: std::io::Error| CliError::io("cannot create", &args.out, &error);
     crate::identity::create_private_dir(&args.out).map_err(failed)?;
-    let network = validator::invite(&args.out, cards, genesis, args.relay)?;
+    let relays = match args.relay.is_empty() {
+        true => validator::known_relays(&context.config.home, &genesis),
+        false => args.relay,
+    };
+    let network = validator::invite(&args.out, cards, genesis, relays)?;
+    let key = match network.relays.is_empty() {
+        true => "; validators also need the network's beacon.key, over a private way",
+        false => "; its relays give the beacon's rounds to who has no beacon.key",
+    };
     let invited = Invited {
         chain_id: network.genesis.chain_id(),
         network: args.out.join("network.json"),
     };
     context.out.result(&invited, |i| {
         format!(
-            "wrote {} of chain {}\ngive it to every operator; validators also need the network's beacon.key, over a private way",
+            "wrote {} of chain {}\ngive it to every operator{key}",
             i.network.display(),
             i.chain_id
         )
