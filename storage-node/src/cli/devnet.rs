@@ -23,6 +23,8 @@ use crate::provider::control::Control;
 
 /// How long a detached devnet may take to start when its proving keys are there.
 const DETACH_PATIENCE: Duration = Duration::from_secs(3600);
+/// How long a devnet whose chain has stopped still answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// Pause between looks at a starting devnet.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -126,6 +128,8 @@ async fn up(args: UpArgs, context: &Context) -> Result<(), CliError> {
         _ = interrupted() => {}
     }
     if let chain_lite::engine::EngineStatus::Failed { why } = devnet.engine_status() {
+        // Who sent what the last block holds, such as other validators, still hears of it.
+        tokio::time::sleep(LAST_ANSWERS).await;
         let _ = devnet.shutdown().await;
         return Err(CliError::new(Class::Machine, format!("the chain stopped: {why}"))
             .hint("free space or repair the disk, then start it again: it recovers from its block log"));
