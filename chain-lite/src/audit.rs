@@ -22,8 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{Address, Blake3Root, ChainId, DealId, ProviderId, TxId};
 use crate::beacon::{BeaconSchedule, Entry};
-use crate::block::{Block, BlockId, FinalBlock, Outcomes};
-use crate::certificate::{ValidatorId, ValidatorSet};
+use crate::block::{BlockId, FinalBlock, Outcomes};
 use crate::deal::{Deal, DealStatus};
 use crate::error::StoreError;
 use crate::events::{Event, EventRecord};
@@ -39,6 +38,10 @@ use crate::sector::dispute::{self, PostId};
 use crate::state::{self, KvRead, MemoryState, Network, key};
 use crate::tree::MemoryTree;
 use crate::units::{Epoch, TokenAmount};
+
+mod sets;
+
+use sets::SetsOfFile;
 
 /// The real verifier: Groth16 over the keys of genesis.
 #[derive(Clone, Debug)]
@@ -584,141 +587,6 @@ fn check_linked(
     report.txs += last.block.body.txs.len() as u64;
     (report.tip, report.epoch) = (id, header.epoch);
     Ok(())
-}
-
-/// The validator sets of a file that is not executed. Headers carry hashes only; what a set is follows from the block that
-/// decided it: from the sets that its messages name, without those whom it may have jailed. The hash says which it is.
-///
-/// Anybody may send messages that come to nothing: sets that nobody approved, reports without evidence. None of them may hide
-/// the real one, so every named set is tried, and only validators who earned it count as jailed.
-struct SetsOfFile {
-    chain_id: ChainId,
-    /// Missed turns in a row that jail, if any do.
-    max_missed: u32,
-    now: ValidatorSet,
-    next: ValidatorSet,
-    /// Turns that validators missed in a row. A set change may have made the state forget some of them: never fewer than there.
-    missed: BTreeMap<ValidatorId, u32>,
-    decided: Decided,
-}
-
-/// What a block may have decided: its newest set with one list of suspects, and every set that it names with another.
-#[derive(Default)]
-struct Decided {
-    late: Vec<ValidatorId>,
-    named: Vec<ValidatorSet>,
-    /// Whoever voted or proposed twice by a report in the block.
-    proven: Vec<ValidatorId>,
-}
-
-impl SetsOfFile {
-    /// Most validators of whom every choice is tried: a bound on what a hostile file can make us do. Above it only "all of them"
-    /// is, which is what happens when a row of dead validators reaches its last turn in one block.
-    const MAX_CHOICES: usize = 6;
-
-    fn new(genesis: &CheckedGenesis) -> Self {
-        Self {
-            chain_id: genesis.chain_id(),
-            max_missed: genesis.genesis().params.missed_proposals_max,
-            now: genesis.validators().clone(),
-            next: genesis.validators().clone(),
-            missed: BTreeMap::new(),
-            decided: Decided::default(),
-        }
-    }
-
-    /// Moves on to a block: `now` is its set afterwards.
-    fn take(&mut self, block: &Block) -> Result<(), String> {
-        let header = &block.header;
-        if header.height > 1 {
-            self.now = self.next.clone();
-        }
-        if header.validators_hash != self.now.hash() {
-            return Err("its validators are not those that the block before announced".into());
-        }
-        if header.next_validators_hash != self.next.hash() {
-            self.next = self.announced(&header.next_validators_hash).ok_or(
-                "it announces validators that do not follow from the block before; `holdfast audit chain` executes it and says more",
-            )?;
-        }
-        self.decided = self.decidable(block);
-        Ok(())
-    }
-
-    /// The set of this hash among those that the block before may have decided.
-    fn announced(&self, hash: &[u8; 32]) -> Option<ValidatorSet> {
-        let Decided {
-            late,
-            named,
-            proven,
-        } = &self.decided;
-        let both: Vec<_> = late.iter().chain(proven).copied().collect();
-        let unnamed = without(&self.next, &both, hash);
-        unnamed.or_else(|| named.iter().find_map(|set| without(set, proven, hash)))
-    }
-
-    fn decidable(&mut self, block: &Block) -> Decided {
-        let header = &block.header;
-        let turns = governance::turns(&self.now, header.height, header.round);
-        self.missed.remove(&turns.proposer);
-        let mut decided = Decided::default();
-        for id in turns.late {
-            let missed = self.missed.entry(id).or_default();
-            *missed = missed.saturating_add(1);
-            if self.max_missed > 0 && *missed > self.max_missed {
-                decided.late.push(id);
-            }
-        }
-        // Only members have turns: who left is forgotten.
-        let (now, next) = (&self.now, &self.next);
-        self.missed
-            .retain(|id, _| now.power_of(id).is_some() || next.power_of(id).is_some());
-        let mut proven = BTreeSet::new();
-        for msg in block.body.txs.iter().flat_map(|tx| &tx.tx.msgs) {
-            match msg {
-                // At least one approval, so that a block's limit of proofs is one of these sets too.
-                Message::SetValidators {
-                    validators,
-                    approvals,
-                    ..
-                } if !approvals.is_empty() => {
-                    // Of a set that a header announces the keys were judged by who executed the block.
-                    let set = ValidatorSet::checked_before(validators.clone());
-                    decided.named.extend(set.ok());
-                }
-                Message::ReportDoubleVote { evidence } if evidence.holds(&self.chain_id) => {
-                    proven.insert(evidence.validator);
-                }
-                Message::ReportDoubleProposal { evidence } if evidence.holds(&self.chain_id) => {
-                    proven.insert(evidence.validator);
-                }
-                _ => {}
-            }
-        }
-        decided.proven = proven.into_iter().collect();
-        decided
-    }
-}
-
-/// `set` without some of `suspects`, if that has this hash.
-fn without(set: &ValidatorSet, suspects: &[ValidatorId], hash: &[u8; 32]) -> Option<ValidatorSet> {
-    let members = suspects.iter().filter(|id| set.power_of(id).is_some());
-    let members: BTreeSet<&ValidatorId> = members.collect();
-    let members: Vec<&ValidatorId> = members.into_iter().collect();
-    let all = u32::MAX;
-    let choices = match members.len() <= SetsOfFile::MAX_CHOICES {
-        true => (0..1u32 << members.len()).collect(),
-        false => vec![0, all],
-    };
-    choices.into_iter().find_map(|choice| {
-        let out = |id: &ValidatorId| match members.binary_search(&id) {
-            Ok(at) => choice == all || choice >> at & 1 == 1,
-            Err(_) => false,
-        };
-        let rest = set.validators().iter().filter(|v| !out(&v.id)).copied();
-        let rest = ValidatorSet::checked_before(rest.collect()).ok()?;
-        (rest.hash() == *hash).then_some(rest)
-    })
 }
 
 fn replay_with(
@@ -1372,6 +1240,7 @@ impl Visitor for FileAudit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::Block;
     use crate::certificate::Certificate;
     use crate::ledger::tests::{
         NoProofs, advance, beacon, genesis, next_block, open, transfer, user, validator,

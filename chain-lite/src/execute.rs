@@ -441,6 +441,21 @@ impl<'a> Work<'a> {
         Ok(work)
     }
 
+    /// For [`governance`] alone: its rules need no more of `state` than parameters, totals and what they keep there themselves.
+    pub(crate) fn of_governance(
+        state: &'a dyn KvRead,
+        height: u64,
+        chain_id: ChainId,
+    ) -> Result<Self, StoreError> {
+        let reader = Self::reader(state, height)?;
+        Ok(Self { chain_id, ..reader })
+    }
+
+    /// What was written so far.
+    pub(crate) fn into_writes(self) -> Result<WriteSet, StoreError> {
+        self.kv.into_writes()
+    }
+
     /// Stores the block's beacon values.
     fn take_beacons(&mut self, ctx: &BlockCtx) -> Result<(), ApplyError> {
         for (epoch, value) in &ctx.beacons {

@@ -1,7 +1,8 @@
 //! Who decides blocks, height by height: set changes by a quorum, and the loss of the right to vote.
 //!
 //! Walk: [`crate::execute::apply`] calls [`begin_block`] before anything else and the two messages here; the
-//! [`crate::ledger`], the auditor and (through headers) the light client follow [`sets`].
+//! [`crate::ledger`], the auditor and (through headers) the light client follow [`sets`]; `chain verify` runs the rules of this
+//! module and no others ([`crate::audit::verify_file`]).
 //! Spec: `consensus.md` §§4 (traps 4, 10, 12), 7, 10. A change decided in block `h` takes effect at `h + 2`, and header
 //! `h + 1` announces it as `next_validators_hash`.
 //!
@@ -361,15 +362,15 @@ pub(crate) fn stored_set(
 }
 
 /// What a header's round says of a height's turns.
-pub(crate) struct Turns {
+struct Turns {
     /// Who proposed.
-    pub(crate) proposer: ValidatorId,
+    proposer: ValidatorId,
     /// Whose turns passed before, once each.
-    pub(crate) late: Vec<ValidatorId>,
+    late: Vec<ValidatorId>,
 }
 
 /// Whose turns there were at `height` up to `round`.
-pub(crate) fn turns(set: &ValidatorSet, height: u64, round: u32) -> Turns {
+fn turns(set: &ValidatorSet, height: u64, round: u32) -> Turns {
     let proposer = set.proposer(height, round);
     let mut late = Vec::new();
     // More rounds than validators say no more about any of them than one turn each: bounded work for any round.
@@ -541,7 +542,7 @@ pub(crate) fn report_double_proposal(work: &mut Work<'_>, evidence: &DoublePropo
 }
 
 /// Jails a validator for an offence at a height, if it `holds`.
-fn punish(
+pub(crate) fn punish(
     work: &mut Work<'_>,
     (validator, height): (ValidatorId, u64),
     reason: JailReason,
@@ -673,7 +674,7 @@ mod tests {
             }
         }
 
-        fn tx(&self, msg: Message) -> SignedTx {
+        fn tx(&self, msgs: Vec<Message>) -> SignedTx {
             let nonce = self.nonce.replace(self.nonce.get() + 1);
             let tx = Tx {
                 version: 1,
@@ -682,9 +683,18 @@ mod tests {
                 nonce,
                 fee_limit: TokenAmount(0),
                 valid_until_height: u64::MAX,
-                msgs: vec![msg],
+                msgs,
             };
             sign(tx, &user(0))
+        }
+
+        /// A transaction that governance would accept and that fails all the same: nobody has that much money.
+        fn void(&self, msg: Message) -> SignedTx {
+            let beyond = Message::Transfer {
+                to: Address::of(&user(1).verifying_key()),
+                amount: TokenAmount(u128::MAX),
+            };
+            self.tx(vec![msg, beyond])
         }
 
         fn signers(&self) -> Vec<SigningKey> {
@@ -704,7 +714,11 @@ mod tests {
             round: u32,
             msgs: impl IntoIterator<Item = Message>,
         ) -> Vec<Result<(), ChainError>> {
-            let txs = msgs.into_iter().map(|msg| self.tx(msg)).collect();
+            let txs = msgs.into_iter().map(|msg| self.tx(vec![msg])).collect();
+            self.block_with(round, txs)
+        }
+
+        fn block_with(&self, round: u32, txs: Vec<SignedTx>) -> Vec<Result<(), ChainError>> {
             let (block, slot) = proposed(&self.ledger, round, txs);
             let chain = self.ledger.chain_id();
             let certificate = signed(&chain, slot, block.id(), &self.signers());
@@ -1256,6 +1270,78 @@ mod tests {
         assert!(told[..8].iter().all(Result::is_err) && told[8].is_ok());
         net.block(0, None);
         assert_eq!(net.ledger.front().next_validators.validators().len(), 3);
+        net.replays();
+    }
+
+    fn report(evidence: DoubleVote) -> Message {
+        Message::ReportDoubleVote { evidence }
+    }
+
+    /// Who was jailed and came back is not jailed for the old votes again: such evidence is no doubt for who executes nothing.
+    #[test]
+    fn tm_v1_settled_evidence_does_not_hide_a_jailing_from_who_executes_nothing() {
+        let everybody: Vec<SigningKey> = (100..108).map(user).collect();
+        let net = Net::new(|g| g.validators = list(&everybody));
+        net.block(0, None);
+        let old = |key| report(net.evidence(key, 1));
+        let told = net.block_of(0, everybody[..7].iter().map(old));
+        assert!(told.iter().all(Result::is_ok), "{told:?}");
+        let back = net.change(&everybody, &everybody[7..]);
+        assert_eq!(net.block(0, Some(back)), Some(Ok(())));
+        net.block(0, None);
+        // The old evidence of all seven, and another's double vote.
+        let mut msgs: Vec<Message> = everybody[..7].iter().map(old).collect();
+        msgs.push(report(net.evidence(&everybody[7], 5)));
+        let told = net.block_of(0, msgs);
+        assert!(told[..7].iter().all(Result::is_err) && told[7].is_ok());
+        net.block(0, None);
+        assert_eq!(*net.ledger.front().next_validators, set(&everybody[..7]));
+        net.replays();
+    }
+
+    /// Good evidence in transactions that fail, of more validators than every choice could be tried of, beside real evidence.
+    #[test]
+    fn tm_v1_failed_transactions_do_not_hide_a_jailing_from_who_executes_nothing() {
+        let everybody: Vec<SigningKey> = (100..120).map(user).collect();
+        let mut net = Net::new(|g| g.validators = list(&everybody));
+        net.keys.clone_from(&everybody);
+        net.block(0, None);
+        let void = |key| net.void(report(net.evidence(key, 1)));
+        let mut txs: Vec<SignedTx> = everybody[1..].iter().map(void).collect();
+        txs.push(net.tx(vec![report(net.evidence(&everybody[0], 1))]));
+        let told = net.block_with(0, txs);
+        assert!(told[..19].iter().all(Result::is_err) && told[19].is_ok());
+        net.block(0, None);
+        assert_eq!(*net.ledger.front().next_validators, set(&everybody[1..]));
+        // The other way round: one of many does not take effect.
+        let failed = net.void(report(net.evidence(&everybody[1], 1)));
+        let good = |key| net.tx(vec![report(net.evidence(key, 1))]);
+        let mut txs = vec![failed];
+        txs.extend(everybody[2..12].iter().map(good));
+        let told = net.block_with(0, txs);
+        assert!(told[0].is_err() && told[1..].iter().all(Result::is_ok));
+        net.block(0, None);
+        assert_eq!(net.ledger.front().next_validators.validators().len(), 9);
+        net.replays();
+    }
+
+    /// A change to the same validators leaves no trace in any header, but it forgets the turns that they missed.
+    #[test]
+    fn missed_turns_that_a_change_settled_jail_nobody_in_a_file_either() {
+        let everybody: Vec<SigningKey> = (100..112).map(user).collect();
+        let mut net = Net::new(|g| {
+            g.validators = list(&everybody);
+            g.params.missed_proposals_max = 1;
+        });
+        net.keys.clone_from(&everybody);
+        net.block(40, None);
+        let same = net.change(&everybody, &everybody);
+        assert_eq!(net.block(0, Some(same)), Some(Ok(())));
+        // Everybody else misses a turn again, and one votes twice.
+        let evidence = net.evidence(&everybody[3], 1);
+        assert_eq!(net.block(40, Some(report(evidence))), Some(Ok(())));
+        net.block(0, None);
+        assert_eq!(net.ledger.front().next_validators.validators().len(), 11);
         net.replays();
     }
 
