@@ -182,11 +182,7 @@ impl DoubleVote {
         one: CastVote,
         other: CastVote,
     ) -> Self {
-        let order = |v: &CastVote| (v.kind, v.block);
-        let (first, second) = match order(&one) <= order(&other) {
-            true => (one, other),
-            false => (other, one),
-        };
+        let (first, second) = in_order(one, other, |v| (v.kind, v.block));
         Self {
             validator,
             height,
@@ -281,10 +277,7 @@ impl DoubleProposal {
         one: CastProposal,
         other: CastProposal,
     ) -> Self {
-        let (first, second) = match one.block <= other.block {
-            true => (one, other),
-            false => (other, one),
-        };
+        let (first, second) = in_order(one, other, |p| p.block);
         Self {
             validator,
             height,
@@ -308,6 +301,14 @@ impl DoubleProposal {
             verify_strict(&Address(self.validator.0), &bytes, &Signature(p.sig.0))
         };
         self.first.block < self.second.block && signed(&self.first) && signed(&self.second)
+    }
+}
+
+/// A pair with the lesser one first, so that evidence has one encoding.
+fn in_order<T, K: Ord>(one: T, other: T, place: impl Fn(&T) -> K) -> (T, T) {
+    match place(&one) <= place(&other) {
+        true => (one, other),
+        false => (other, one),
     }
 }
 
