@@ -238,13 +238,16 @@ pub fn beacon_tick(schedule: &BeaconSchedule, parent: Epoch, unix_ms: u64) -> Ti
 ///
 /// `tips` are the epochs of the newest block and of the newest beacon on chain. A logical epoch waits for its own round, because
 /// its rules need the value. Under the beacon's clock a proposer waits for R(e) until a quarter of the epoch is over, then goes on
-/// with what is there (`beacon.md` §3): a missing round delays, it stops nobody. Nothing here depends on what the clock said
-/// before, so one that steps back only delays.
+/// with what is there (`beacon.md` §3): a missing round delays, it stops nobody. `first_look_ms` is when this process asked for the
+/// first time: a source that has to fetch began no earlier, so that a restart within an epoch gives it its quarter too, unless half
+/// of the epoch was over; else the first block after a restart would make its epoch dark. Nothing else depends on what the
+/// clock said before, so one that steps back only delays, by half an epoch at most for the first look.
 pub fn due(
     mode: ClockMode,
     schedule: &BeaconSchedule,
     source: &mut dyn BeaconSource,
     tips: (Epoch, Epoch),
+    first_look_ms: u64,
     unix_ms: u64,
 ) -> Option<(Epoch, Vec<Entry>)> {
     let (parent, beacon_tip) = tips;
@@ -260,9 +263,10 @@ pub fn due(
     let ready = match mode {
         ClockMode::Logical { .. } => complete,
         ClockMode::Beacon { epoch_ms } => {
-            let patience = schedule
-                .time_ms_of(epoch)
-                .map_or(0, |start| start.saturating_add(epoch_ms / 4));
+            let patience = schedule.time_ms_of(epoch).map_or(0, |start| {
+                let from = first_look_ms.clamp(start, start.saturating_add(epoch_ms / 2));
+                from.saturating_add(epoch_ms / 4)
+            });
             complete || entries.len() == MAX_ENTRIES || unix_ms >= patience
         }
     };
@@ -437,7 +441,7 @@ mod tests {
         let (schedule, mut source) = devnet();
         let start = |epoch: u64| 1_000_000 + (epoch - 1) * 2_000;
         let at = |source: &mut Source, mode, ms| {
-            rounds(due(mode, &schedule, source, (Epoch(4), Epoch(3)), ms))
+            rounds(due(mode, &schedule, source, (Epoch(4), Epoch(3)), 0, ms))
         };
         // Round 5 is late.
         source.newest = 4;
@@ -453,6 +457,30 @@ mod tests {
         assert_eq!(at(&mut source, LOGICAL, 0), Some((5, vec![4, 5])));
     }
 
+    /// A source that asks relays knows nothing yet when its process starts.
+    #[test]
+    fn after_a_restart_within_an_epoch_a_proposer_waits_a_quarter_for_its_round_too() {
+        let (schedule, mut source) = devnet();
+        let start = 1_008_000;
+        let mut ready = |first_look, at| {
+            source.newest = 4;
+            let tips = (Epoch(4), Epoch(3));
+            due(BEACON, &schedule, &mut source, tips, first_look, at).is_some()
+        };
+        // Started when nobody who ran on would wait any more.
+        assert!(!ready(start + 900, start + 900));
+        assert!(!ready(start + 900, start + 1_399));
+        assert!(ready(start + 900, start + 1_400));
+        // In its second half the epoch is not waited for beyond three quarters.
+        assert!(!ready(start + 1_300, start + 1_300));
+        assert!(!ready(start + 1_300, start + 1_499));
+        assert!(ready(start + 1_300, start + 1_500));
+        assert!(ready(start + 1_900, start + 1_900));
+        // A first look before the epoch gives nothing, and one that a clock put into the future costs half an epoch.
+        assert!(ready(start - 1_000_000, start + 500));
+        assert!(!ready(u64::MAX, start + 1_499) && ready(u64::MAX, start + 1_500));
+    }
+
     #[test]
     fn tm_h6_a_clock_that_steps_back_between_two_looks_only_delays() {
         let (schedule, mut source) = devnet();
@@ -462,6 +490,7 @@ mod tests {
                 &schedule,
                 &mut source,
                 (Epoch(4), Epoch(4)),
+                0,
                 ms,
             ))
         };
@@ -475,7 +504,7 @@ mod tests {
     fn tm_v5_a_source_that_lies_counts_as_one_that_does_not_know() {
         let (schedule, mut source) = devnet();
         let at = |source: &mut Source, ms| {
-            rounds(due(BEACON, &schedule, source, (Epoch(4), Epoch(2)), ms))
+            rounds(due(BEACON, &schedule, source, (Epoch(4), Epoch(2)), 0, ms))
         };
         source.wrong = Some(4);
         assert_eq!(at(&mut source, 1_008_000), None, "it may come yet");
@@ -490,7 +519,7 @@ mod tests {
         let (schedule, mut source) = devnet();
         let at = 1_000_000 + 2_000 * 999;
         let (epoch, entries) =
-            due(BEACON, &schedule, &mut source, (Epoch(1), Epoch(1)), at).unwrap();
+            due(BEACON, &schedule, &mut source, (Epoch(1), Epoch(1)), 0, at).unwrap();
         assert_eq!((epoch, entries.len()), (Epoch(1_000), MAX_ENTRIES));
         assert_eq!(source.asked.len(), MAX_ENTRIES, "and asks for no more");
     }

@@ -131,6 +131,8 @@ pub struct App {
     at: Slot,
     /// Newest height that came by catching up, or was decided without our vote.
     synced: u64,
+    /// When it first asked for beacon rounds (Unix ms).
+    first_look_ms: Option<u64>,
     valid: BTreeMap<(u64, BlockId), ValidBlock>,
     /// Blocks announced for each turn, so that a proposer fills nobody's disk.
     heard: BTreeMap<(u64, u32), BTreeSet<BlockId>>,
@@ -152,6 +154,7 @@ impl App {
                 round: 0,
             },
             synced: 0,
+            first_look_ms: None,
             valid: BTreeMap::new(),
             heard: BTreeMap::new(),
             announced: BTreeMap::new(),
@@ -295,7 +298,8 @@ impl App {
         let Parts { ledger, beacon, .. } = &mut self.parts;
         let (genesis, tips) = (ledger.genesis(), (front.tip.epoch, front.beacon_tip));
         let (mode, schedule) = (genesis.genesis().clock, genesis.beacons());
-        clock::due(mode, schedule, beacon.as_mut(), tips, now_ms)
+        let first = *self.first_look_ms.get_or_insert(now_ms);
+        clock::due(mode, schedule, beacon.as_mut(), tips, first, now_ms)
     }
 
     /// A part of a proposed block from `publisher`. A whole block is judged, kept, and its value returned; `None` while

@@ -616,19 +616,20 @@ fn a_proposer_waits_a_quarter_of_an_epoch_for_its_round() {
     genesis.clock = ClockMode::Beacon { epoch_ms: 2_000 };
     genesis.time_ms = 1_000;
     let ledger = Arc::new(common::open_with(home.path(), &genesis));
-    let newest = Arc::default();
+    let newest: Arc<std::sync::atomic::AtomicU64> = Arc::default();
     let first = ledger.validators().proposer(1, 0);
     let key = (0..4)
         .map(validator_key)
         .find(|key| key.verifying_key().to_bytes() == first.0)
         .unwrap();
-    let mut app = App::new(Parts {
+    let parts = |newest: &Arc<_>| Parts {
         mempool: Arc::new(Mempool::new(ledger.chain_id())),
-        signer: ChainSigner::new(ledger.chain_id(), key),
-        beacon: Box::new(Late(Arc::clone(&newest))),
+        signer: ChainSigner::new(ledger.chain_id(), key.clone()),
+        beacon: Box::new(Late(Arc::clone(newest))),
         timing: Timing::default(),
-        ledger,
-    });
+        ledger: ledger.clone(),
+    };
+    let mut app = App::new(parts(&newest));
     // Epoch 5 begins at 9 s.
     let proposes = |app: &mut App, now_ms| {
         let (height, round) = (Height(1), Round::new(0));
@@ -650,4 +651,8 @@ fn a_proposer_waits_a_quarter_of_an_epoch_for_its_round() {
     newest.store(3, std::sync::atomic::Ordering::Relaxed);
     assert!(!app.is_due(9_499));
     assert!(app.is_due(9_500), "with what there is");
+    // One that starts now has only begun to ask.
+    let mut restarted = App::new(parts(&newest));
+    assert!(!restarted.is_due(9_700) && !restarted.is_due(10_199));
+    assert!(restarted.is_due(10_200));
 }

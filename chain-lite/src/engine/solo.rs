@@ -232,6 +232,7 @@ pub fn start(
         mempool,
         keys,
         id: key,
+        since_ms: unix_ms(),
     };
     let thread = std::thread::Builder::new()
         .name("solo-engine".into())
@@ -321,6 +322,8 @@ struct Maker {
     mempool: Arc<Mempool>,
     keys: Keys,
     id: ValidatorId,
+    /// When it began to ask for beacon rounds (Unix ms).
+    since_ms: u64,
 }
 
 impl Maker {
@@ -330,7 +333,8 @@ impl Maker {
         let (front, genesis, now) = (self.ledger.front(), self.ledger.genesis(), unix_ms());
         let tips = (front.tip.epoch, front.beacon_tip);
         let (mode, schedule) = (genesis.genesis().clock, genesis.beacons());
-        let due = clock::due(mode, schedule, self.keys.beacon.as_mut(), tips, now);
+        let source = self.keys.beacon.as_mut();
+        let due = clock::due(mode, schedule, source, tips, self.since_ms, now);
         let Some((epoch, beacons)) = due else {
             return Ok(false);
         };
