@@ -360,7 +360,10 @@ mod tests {
         }
         let new = Source::stranger([99, 0, 0, 1].into());
         assert_eq!(meters.wait(new, s(0)), None);
-        assert_eq!(meters.wait(new, s(2)), Some(s(0)));
+        let one_of_them = Source::stranger([0, 0, 0, 1].into());
+        assert_eq!(meters.wait(one_of_them, s(0)), Some(s(0)), "it has its own");
+        // A second's worth is paid for when the second is over.
+        assert_eq!(meters.wait(new, s(1)), Some(s(0)));
         assert!(meters.0.is_empty());
     }
 
@@ -368,6 +371,8 @@ mod tests {
     fn an_id_is_passed_on_once_and_again_only_after_a_while() {
         let mut recent = Recent::default();
         assert!(recent.insert(id(1), s(0)) && !recent.insert(id(1), s(1)));
+        assert!((2..9).all(|n| recent.insert(id(n), s(2)) && !recent.contains(&id(n + 1))));
+        assert!((1..9).all(|n| !recent.insert(id(n), s(3))));
         assert!(!recent.insert(id(1), s(16)), "the generation before");
         assert!(recent.contains(&id(1)));
         assert!(recent.insert(id(1), s(50)));
