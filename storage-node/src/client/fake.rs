@@ -20,8 +20,10 @@ use prover::{CommP, PaddedPieceSize, PieceInfo, SectorSize};
 use retrieval::PieceKey;
 use retrieval::fetch::{FetchRequest, Unit};
 
+use super::outbox::Outbox;
 use super::{
-    Chain, ChainFailure, Client, Money, Network, Now, Outgoing, ProviderRecord, PushError, Units,
+    Chain, ChainFailure, Client, ClientError, Money, Network, Now, Outgoing, ProviderRecord,
+    PushError, Units,
 };
 use crate::chain::PartitionView;
 use crate::config::Home;
@@ -86,6 +88,8 @@ pub(crate) struct World {
     pub free: u128,
     pub escrow: u128,
     pub nonce: u64,
+    /// Transactions of the client that the pool claims to hold.
+    pub pooled: u64,
     pub executed: BTreeSet<chain_lite::account::TxId>,
     /// Calls left before the process "dies": every later call fails.
     pub fuse: Option<i64>,
@@ -133,6 +137,7 @@ impl Fake {
             free: 1 << 100,
             escrow: 0,
             nonce: 0,
+            pooled: 0,
             executed: BTreeSet::new(),
             fuse: None,
             pauses: 0,
@@ -256,7 +261,7 @@ impl Chain for Fake {
         world.burn()?;
         Ok(Money {
             free: TokenAmount(world.free),
-            next_nonce: world.nonce,
+            next_nonce: world.nonce + world.pooled,
             nonce: world.nonce,
             escrow: TokenAmount(world.escrow),
             locked: TokenAmount(world.locked()),
@@ -291,6 +296,15 @@ impl Chain for Fake {
         Ok(TokenAmount(u128::from(padded)))
     }
 
+    /// What is left runs when it is submitted by whoever left it, and not here.
+    async fn follow(&self, outbox: &Outbox, _of: &Address) -> Result<Option<u64>, ClientError> {
+        let mut world = self.world();
+        world.burn()?;
+        let left = outbox.left()?.unwrap_or_default();
+        let nonce = left.last().map(|tx| tx.tx.nonce);
+        Ok(nonce.filter(|nonce| *nonce >= world.nonce))
+    }
+
     async fn datacap(&self, _of: &Address) -> Result<StoragePower, ChainFailure> {
         Ok(StoragePower(self.world().datacap))
     }
@@ -315,13 +329,14 @@ impl Chain for Fake {
     async fn execute(&self, tx: &SignedTx) -> Result<(), ChainFailure> {
         let mut world = self.world();
         world.burn()?;
-        if !world.executed.insert(tx.id()) {
+        if world.executed.contains(&tx.id()) {
             return Ok(());
         }
         if tx.tx.nonce != world.nonce {
             return Err(ChainFailure::Refused("nonce".into()));
         }
         world.nonce += 1;
+        world.executed.insert(tx.id());
         for msg in &tx.tx.msgs {
             match msg {
                 Message::MarketDeposit { amount, .. } => {

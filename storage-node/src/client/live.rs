@@ -20,6 +20,7 @@ use retrieval::push::{PutSource, put};
 use retrieval::wire::{ChainTag, CommpQuery, FailureCode, PutHeader};
 use retrieval::{Endpoint, Error, FetchLimits, Fetcher, Limits, PieceKey, Session};
 
+use super::outbox::Outbox;
 use super::{
     Chain, ChainFailure, Client, ClientError, Money, Network, Now, Outgoing, ProviderRecord,
     PushError, Units,
@@ -173,6 +174,10 @@ impl Chain for ProvenChain {
             .await
             .map_err(disbelief)?;
         Ok(quote.deal_collateral)
+    }
+
+    async fn follow(&self, outbox: &Outbox, of: &Address) -> Result<Option<u64>, ClientError> {
+        outbox.follow(self, of).await
     }
 
     async fn datacap(&self, of: &Address) -> Result<StoragePower, ChainFailure> {

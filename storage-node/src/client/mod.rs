@@ -37,6 +37,7 @@ use retrieval::fetch::{FetchRequest, Unit};
 use retrieval::verify::ReadAt;
 use retrieval::{PieceKey, PieceRoot};
 
+use self::outbox::Outbox;
 use crate::chain::PartitionView;
 use crate::config::Home;
 use crate::identity::Wallet;
@@ -197,6 +198,13 @@ pub trait Chain: Clone + Send + Sync + 'static {
         &self,
         padded: u64,
     ) -> impl Future<Output = Result<TokenAmount, ChainFailure>> + Send;
+    /// What an interrupted command of this wallet has left, followed to its end ([`Outbox::follow`]): the nonce to use if that is
+    /// still open.
+    fn follow(
+        &self,
+        outbox: &Outbox,
+        of: &Address,
+    ) -> impl Future<Output = Result<Option<u64>, ClientError>> + Send;
     /// Bytes of verified deals that an account may still publish.
     fn datacap(
         &self,

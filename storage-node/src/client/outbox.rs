@@ -1,7 +1,7 @@
 //! One transaction of this wallet, sent once: a kill at any instruction and the same command again charge nothing twice.
 //!
-//! Place: between the commands that move money (`wallet`, `channel`, `datacap`) and the chain. A put has its own journal
-//! ([`super::journal`]), because its transaction is a part of something larger.
+//! Place: between the commands that move money (`wallet`, `channel`, `datacap`) and the chain. A put or a repair has its own
+//! journal ([`super::journal`]), because its transaction is a part of something larger.
 //!
 //! ```text
 //! <home>/client/outbox-<chain id>   what was signed and whose end was not told to the caller yet
@@ -13,7 +13,8 @@
 //! last height is over. What a node says when it is submitted is none, because another validator may have it. Until its end, what
 //! is sent instead carries its nonce and is kept beside it, so that one of them can run, and it is known later which.
 //!
-//! A put's deposit has its journal, and is kept here too while it is on its way ([`Outbox::follow`], [`Outbox::add`]).
+//! The deposit of a put or a repair is kept here too while it is on its way ([`Outbox::follow`], [`Outbox::add`]), so that the other
+//! commands know what may run under their nonce.
 //!
 //! Spec: `DESIGN.md` §6 promises 2 and 4. Cost: one fsync; memory: a transaction or a few. One command of a wallet at a time
 //! ([`WalletLock`]).
@@ -91,7 +92,7 @@ enum End {
     Refused(ChainError),
 }
 
-/// The wallet's outbox for one chain. Holds the wallet's lock.
+/// The wallet's outbox for one chain. Holds the wallet's lock: whoever signs has it.
 #[derive(Debug)]
 pub struct Outbox {
     path: PathBuf,
@@ -298,7 +299,8 @@ impl Outbox {
         })
     }
 
-    fn left(&self) -> Result<Option<Vec<SignedTx>>, ClientError> {
+    /// What is remembered, the oldest first.
+    pub(super) fn left(&self) -> Result<Option<Vec<SignedTx>>, ClientError> {
         read(&self.path)
     }
 
@@ -348,7 +350,7 @@ mod tests {
     use crate::chain::ChainClient;
     use crate::chain::proven::tests::{Tamper, liar};
     use crate::rpc::RpcHandle;
-    use crate::rpc::tests::{address, bed};
+    use crate::rpc::tests::{Bed, address, bed, bed_with_fees};
 
     struct Setup {
         _dir: tempfile::TempDir,
@@ -356,11 +358,14 @@ mod tests {
         chain: ProvenChain,
         wallet: Wallet,
         server: RpcHandle,
-        bed: crate::rpc::tests::Bed,
+        bed: Bed,
     }
 
     async fn setup() -> Setup {
-        let bed = bed();
+        setup_on(bed()).await
+    }
+
+    async fn setup_on(bed: Bed) -> Setup {
         let server = bed.serve(0, None).await;
         let dir = tempfile::tempdir().expect("a folder");
         let home = Home::new(dir.path());
@@ -522,6 +527,56 @@ mod tests {
         outbox.told().expect("forgets");
         assert_eq!(setup.received().await, 7);
         lying.stop().expect("runs");
+        setup.server.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tm_h1_what_a_node_refuses_may_still_run_and_whichever_does_is_known() {
+        let mut setup = setup_on(bed_with_fees()).await;
+        let rich = std::mem::replace(&mut setup.wallet, Wallet::from_seed(&[77; 32]));
+        let poor = setup.wallet.address();
+        // No money for the fee: both are refused, both stay, with one nonce.
+        for amount in [7, 9, 7] {
+            let outbox = setup.outbox();
+            let refused = setup.send(&outbox, amount).await;
+            assert!(matches!(refused, Err(ClientError::Chain(_))), "{refused:?}");
+        }
+        let outbox = setup.outbox();
+        let left = outbox.left().expect("reads").expect("kept");
+        let msgs: Vec<_> = left.iter().map(|tx| tx.tx.msgs.clone()).collect();
+        assert_eq!(msgs, [pay(7), pay(9)]);
+        assert!(left.iter().all(|tx| tx.tx.nonce == 0));
+        // A put that comes in between uses the same nonce, and its deposit is kept beside them.
+        let open = outbox.follow(&setup.chain, &poor).await.expect("asks");
+        assert_eq!(open, Some(0));
+        let now = Chain::now(&setup.chain).await.expect("proven");
+        let deposit = Chain::sign(&setup.chain, &setup.wallet, 0, now, pay(11));
+        outbox.add(&deposit).expect("kept");
+        outbox.ended(&deposit).expect("it is not alone");
+        assert_eq!(
+            outbox.left().expect("reads").map(|left| left.len()),
+            Some(3)
+        );
+        // Another validator includes the first.
+        let gift = Message::Transfer {
+            to: poor,
+            amount: TokenAmount::from_tokens(100),
+        };
+        let node = setup.chain.node();
+        let gift = node.execute(rich.signing_key(), vec![gift]).await;
+        gift.expect("included");
+        node.submit(&left[0]).await.expect("taken");
+        node.wait_tx(&left[0]).await.expect("included");
+        let sent = setup.send(&outbox, 7).await.expect("known");
+        assert!(sent.resumed);
+        assert_eq!(sent.receipt.tx, left[0].id());
+        // The other two can never run: what they asked for is sent anew.
+        let mut told = String::new();
+        let other = outbox.send(&setup.chain, &setup.wallet, pay(9), |text| told = text);
+        assert!(!other.await.expect("sent").resumed);
+        assert!(told.contains(&left[0].id().to_string()), "{told}");
+        outbox.told().expect("forgets");
+        assert_eq!(setup.received().await, 16);
         setup.server.stop().await;
     }
 

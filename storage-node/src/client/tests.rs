@@ -4,18 +4,22 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 
-use chain_lite::units::EpochCount;
+use chain_lite::deal::DealStatus;
+use chain_lite::message::Message;
+use chain_lite::units::{EpochCount, TokenAmount};
 
-use super::fake::{Fake, Manner};
+use super::fake::{CHAIN, Fake, Manner};
 use super::get::{GetRequest, Got, Target, get, safe_name};
 use super::health::{Health, Rung, State, health};
-use super::journal::{Fuse, Journal};
+use super::journal::{Fuse, Journal, WalletLock};
+use super::outbox::Outbox;
 use super::possession::{self, Ledger};
 use super::put::repair::repair;
-use super::put::{PutEvent, PutRequest, Stored, put, put_with};
-use super::{ClientError, catalog};
+use super::put::{Observer, PutEvent, PutRequest, Stored, put, put_with};
+use super::{Chain, ClientError, catalog};
 use crate::object::erasure::Scheme;
 use crate::object::manifest::{Label, Manifest, ObjectId};
 
@@ -479,6 +483,94 @@ async fn too_few_providers_or_too_little_money_are_named() {
     assert!(stored.resumed);
 }
 
+/// The outbox of a desk's wallet.
+fn outbox(desk: &Desk, fake: &Fake) -> Outbox {
+    let home = fake.client(&desk.home()).home.clone();
+    Outbox::open(&home, &CHAIN).expect("free")
+}
+
+#[tokio::test]
+async fn tm_h1_a_put_uses_the_nonce_of_what_another_command_has_left() {
+    let desk = Desk::new(1000);
+    let fake = Fake::new(&[Honest; 4]);
+    let client = fake.client(&desk.home());
+    // A transfer that the node does not run: it is in the pool, which makes the next nonce 5.
+    (fake.world().nonce, fake.world().pooled) = (4, 1);
+    let now = fake.now().await.expect("lives");
+    let transfer = vec![Message::Transfer {
+        to: client.wallet.address(),
+        amount: TokenAmount(1),
+    }];
+    let transfer = fake.sign(&client.wallet, 4, now, transfer);
+    outbox(&desk, &fake).add(&transfer).expect("keeps");
+    desk.put(&fake, 2, 2).await.expect("stores");
+    assert_eq!(fake.world().nonce, 5);
+    // One of the two ran; the command that left the transfer will ask which.
+    let left = outbox(&desk, &fake).left().expect("reads").expect("kept");
+    assert_eq!(left.len(), 2);
+    assert_eq!(left[0], transfer);
+}
+
+#[tokio::test]
+async fn tm_h1_a_deposit_is_remembered_until_its_end_and_signed_once() {
+    let desk = Desk::new(1000);
+    let fake = Fake::new(&[Honest; 4]);
+    let left = || outbox(&desk, &fake).left().expect("reads");
+    // The pool claims a transaction that nobody knows: the deposit's nonce is too high, and the chain refuses it for now.
+    fake.world().pooled = 1;
+    for _ in 0..3 {
+        let refused = desk.put(&fake, 2, 2).await;
+        assert!(matches!(refused, Err(ClientError::Chain(_))), "{refused:?}");
+        assert_eq!(left().map(|left| left.len()), Some(1));
+        fake.pause().await;
+    }
+    // What the pool had comes.
+    (fake.world().nonce, fake.world().pooled) = (1, 0);
+    desk.put(&fake, 2, 2).await.expect("stores");
+    assert_eq!(fake.world().nonce, 2);
+    assert_eq!(left(), None);
+}
+
+#[tokio::test]
+async fn one_who_stores_or_repairs_has_the_wallet_to_itself_until_nothing_of_it_runs() {
+    let desk = Desk::new(200_000);
+    let fake = Fake::new(&[Honest; 6]);
+    let client = fake.client(&desk.home());
+    let home = client.home.clone();
+    let (heard, others) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
+    let observer: Observer = {
+        let (heard, others, home) = (Arc::clone(&heard), Arc::clone(&others), home.clone());
+        Arc::new(move |_| {
+            heard.fetch_add(1, SeqCst);
+            others.fetch_add(i64::from(WalletLock::take(&home).is_ok()), SeqCst);
+        })
+    };
+    // Fails while segments are on their way.
+    for cut in [40, 55, 70] {
+        fake.world().fuse = Some(cut);
+        let request = desk.request(2, 2);
+        let failed = put(fake.client(&desk.home()), request, Arc::clone(&observer)).await;
+        assert!(failed.is_err(), "{failed:?}");
+        WalletLock::take(&home).expect("given back");
+    }
+    fake.world().fuse = None;
+    let request = desk.request(2, 2);
+    let stored = put(Arc::clone(&client), request, Arc::clone(&observer)).await;
+    let stored = stored.expect("stores");
+    let before = heard.load(SeqCst);
+    for deal in fake.world().deals.values_mut() {
+        if deal.proposal.provider == stored.providers[0] {
+            deal.status = DealStatus::Slashed;
+        }
+    }
+    let id = stored.object.to_string();
+    let repaired = repair(client, &id, Some(EpochCount(600)), observer).await;
+    assert!(!repaired.expect("repairs").moved.is_empty());
+    assert!(heard.load(SeqCst) > before, "the repair says something");
+    assert_eq!(others.load(SeqCst), 0, "others had the wallet");
+    WalletLock::take(&home).expect("given back");
+}
+
 #[tokio::test]
 async fn the_same_file_again_is_found_and_another_copy_is_a_choice() {
     let desk = Desk::new(5000);
@@ -573,7 +665,7 @@ async fn tm_h1_a_put_killed_at_any_call_resumes_with_one_charge() {
         // Time passes while nobody looks: accepted proposals are published.
         fake.world().fuse = None;
         for _ in 0..3 {
-            super::Chain::pause(&fake).await;
+            fake.pause().await;
         }
         let stored = desk
             .put(&fake, 2, 2)
@@ -913,7 +1005,7 @@ async fn health_follows_the_deals() {
     for (id, expected) in first_segment.into_iter().zip(after) {
         let deal = |fake: &Fake| fake.world().deals.remove(&id).expect("known");
         let slashed = chain_lite::deal::Deal {
-            status: chain_lite::deal::DealStatus::Slashed,
+            status: DealStatus::Slashed,
             ..deal(&fake)
         };
         fake.world().deals.insert(id, slashed);
@@ -1156,7 +1248,7 @@ async fn a_repair_restores_lost_shards_and_copies_under_the_same_id_and_charges_
             .values_mut()
             .filter(|d| d.proposal.provider == victim)
         {
-            deal.status = chain_lite::deal::DealStatus::Slashed;
+            deal.status = DealStatus::Slashed;
             broken += 1;
         }
         let mut providers = world.providers.iter_mut();

@@ -107,7 +107,18 @@ pub(crate) fn still_nodes(count: usize) -> Vec<(tempfile::TempDir, Arc<Ledger>, 
 
 /// A chain that makes blocks.
 pub(crate) fn bed_named(name: &str) -> Bed {
-    let (dir, ledger, mempool) = open(&genesis_named(name));
+    bed_of(&genesis_named(name))
+}
+
+/// One that does not take the transactions of who cannot pay for them.
+pub(crate) fn bed_with_fees() -> Bed {
+    let mut genesis = genesis_named("fees");
+    genesis.params.fee_base = TokenAmount(1);
+    bed_of(&genesis)
+}
+
+fn bed_of(genesis: &Genesis) -> Bed {
+    let (dir, ledger, mempool) = open(genesis);
     let keys = solo::Keys {
         validator: key(200),
         beacon: Box::new(beacon()),

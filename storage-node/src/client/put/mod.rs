@@ -46,7 +46,8 @@ use super::encode::{
     SegmentEncoder, SegmentPlan, Source, StagedShard, padded_size, payload_of, piece_limit,
     remove_staged, stage_in_memory,
 };
-use super::journal::{Done, Head, Journal, Part, SegmentRecord, WalletLock};
+use super::journal::{Done, Head, Journal, Part, SegmentRecord};
+use super::outbox::Outbox;
 use super::{Chain, ChainFailure, Client, ClientError, Network, catalog};
 use crate::object::cipher::{Cipher, FileKey, NoncePrefix};
 use crate::object::erasure::Scheme;
@@ -198,7 +199,7 @@ pub(crate) async fn put_with<C: Chain, N: Network>(
     observer: Observer,
     journal_hook: impl FnOnce(Journal) -> Journal,
 ) -> Result<Stored, ClientError> {
-    let _lock = WalletLock::take(&client.home)?;
+    let outbox = Arc::new(Outbox::open(&client.home, &client.chain.chain_id())?);
     let source = Source::open(&request.source)?;
     let known = find(&client, &request, &source)?;
     if let Some((journal, head, Some(done))) = &known
@@ -222,6 +223,7 @@ pub(crate) async fn put_with<C: Chain, N: Network>(
     let verified = journal.verified()?;
     let run = Run::new(
         client,
+        Arc::clone(&outbox),
         journal_hook(journal),
         head,
         survey,
@@ -376,6 +378,8 @@ fn checked_name(request: &PutRequest, path: &Path) -> String {
 /// One put, running.
 struct Run<C, N> {
     client: Arc<Client<C, N>>,
+    /// What other commands of this wallet have left.
+    outbox: Arc<Outbox>,
     journal: Journal,
     head: Head,
     scheme: Scheme,
@@ -391,6 +395,7 @@ struct Run<C, N> {
 impl<C: Chain, N: Network> Run<C, N> {
     fn new(
         client: Arc<Client<C, N>>,
+        outbox: Arc<Outbox>,
         journal: Journal,
         head: Head,
         survey: Survey,
@@ -405,6 +410,7 @@ impl<C: Chain, N: Network> Run<C, N> {
         };
         Ok(Self {
             client,
+            outbox,
             journal,
             scheme,
             plan,
@@ -416,11 +422,23 @@ impl<C: Chain, N: Network> Run<C, N> {
         })
     }
 
-    /// The story: fund, store every segment, store the manifest, done.
+    /// [`Self::store_all`]; when it returns, nothing of it runs any more, so the wallet's lock may go.
     async fn store(self: Arc<Self>, source: Source, resumed: bool) -> Result<Stored, ClientError> {
-        self.plan_and_fund(resumed).await?;
         let mut running = JoinSet::new();
-        let plain_hash = self.clone().send_segments(source, &mut running).await?;
+        let stored = self.store_all(source, resumed, &mut running).await;
+        running.shutdown().await;
+        stored
+    }
+
+    /// The story: fund, store every segment, store the manifest, done.
+    async fn store_all(
+        self: Arc<Self>,
+        source: Source,
+        resumed: bool,
+        running: &mut JoinSet<Result<(), ClientError>>,
+    ) -> Result<Stored, ClientError> {
+        self.plan_and_fund(resumed).await?;
+        let plain_hash = self.clone().send_segments(source, running).await?;
         let (object, manifest) = self.manifest(plain_hash)?;
         // The manifest travels while the last segments are published and read back: one wait for a block instead of two.
         let parts = self.clone().store_manifest(object).await?;
@@ -557,15 +575,24 @@ impl<C: Chain, N: Network> Run<C, N> {
         per_epoch.saturating_mul(u128::from(self.head.duration.0))
     }
 
-    /// Moves free money to escrow until `need` is unlocked there. The deposit is durable before it is sent.
+    /// Moves free money to escrow until `need` is unlocked there. The deposit is durable before it is sent: here, and in the
+    /// outbox, where the wallet's other commands find what carries the same nonce.
     async fn fund(&self, need: TokenAmount) -> Result<(), ClientError> {
         let chain = &self.client.chain;
         let address = self.client.wallet.address();
-        if let Some(earlier) = self.journal.funding()? {
+        // Before the money is looked at, which it may move.
+        let left = chain.follow(&self.outbox, &address).await?;
+        let earlier = self.journal.funding()?;
+        let mut refused = None;
+        if let Some(earlier) = &earlier {
             let unused = chain.money(&address).await?.nonce <= earlier.tx.nonce;
             if unused && chain.now().await?.height < earlier.tx.valid_until_height {
                 // Resubmitted: if it was on its way, it is still one transaction. A refusal shows in the balance below.
-                let _ = chain.execute(&earlier).await;
+                self.outbox.add(earlier)?;
+                refused = chain.execute(earlier).await.err();
+            }
+            if chain.money(&address).await?.nonce > earlier.tx.nonce {
+                self.outbox.ended(earlier)?;
             }
         }
         let money = chain.money(&address).await?;
@@ -579,15 +606,25 @@ impl<C: Chain, N: Network> Run<C, N> {
                 have: money.free,
             });
         }
-        (self.observer)(PutEvent::Funding(missing));
-        let deposit = Message::MarketDeposit {
+        let deposit = vec![Message::MarketDeposit {
             to: address,
             amount: missing,
-        };
+        }];
+        let left = left.filter(|nonce| *nonce >= money.nonce);
+        let nonce = left.unwrap_or(money.next_nonce);
+        // Signed already.
+        if let (Some(earlier), Some(why)) = (earlier, refused)
+            && (earlier.tx.nonce, &earlier.tx.msgs) == (nonce, &deposit)
+        {
+            return Err(why.into());
+        }
+        (self.observer)(PutEvent::Funding(missing));
         let now = chain.now().await?;
-        let tx = chain.sign(&self.client.wallet, money.next_nonce, now, vec![deposit]);
+        let tx = chain.sign(&self.client.wallet, nonce, now, deposit);
         self.journal.write_funding(&tx)?;
-        Ok(chain.execute(&tx).await?)
+        self.outbox.add(&tx)?;
+        chain.execute(&tx).await?;
+        self.outbox.ended(&tx)
     }
 
     /// Codes and sends every segment; a few are in flight while the next is coded. Returns the plaintext's hash when every shard

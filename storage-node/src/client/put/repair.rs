@@ -26,9 +26,8 @@ use crate::client::catalog::{self, Entry, Held};
 use crate::client::encode::{
     ShardSink, StagedShard, Stamp, padded_size, stage_in_memory, staged_path,
 };
-use crate::client::journal::{
-    Attempt, Done, Head, Journal, Part, SegmentRecord, ShardRecord, WalletLock,
-};
+use crate::client::journal::{Attempt, Done, Head, Journal, Part, SegmentRecord, ShardRecord};
+use crate::client::outbox::Outbox;
 use crate::client::{Chain, Client, ClientError, Network, ProviderRecord, Units, piece_key};
 use crate::object::erasure::Coder;
 use crate::object::manifest::{Manifest, ObjectId};
@@ -64,7 +63,7 @@ pub async fn repair<C: Chain, N: Network>(
     duration: Option<EpochCount>,
     observer: Observer,
 ) -> Result<Repaired, ClientError> {
-    let _lock = WalletLock::take(&client.home)?;
+    let outbox = Arc::new(Outbox::open(&client.home, &client.chain.chain_id())?);
     let entry = catalog::find(&client, object).await?;
     let (sealed, manifest) = catalog::sealed_manifest(&client, &entry).await?;
     let request = PutRequest {
@@ -84,7 +83,15 @@ pub async fn repair<C: Chain, N: Network>(
     }
     let providers = catalog::by_id(client.chain.providers().await?);
     // Its deals are ordinary ones, whatever the put's were: DataCap was spent on the shard once.
-    let run = Run::new(Arc::clone(&client), journal, head, survey, observer, false)?;
+    let run = Run::new(
+        Arc::clone(&client),
+        Arc::clone(&outbox),
+        journal,
+        head,
+        survey,
+        observer,
+        false,
+    )?;
     let mut repaired = Repaired {
         object: entry.object,
         moved: Vec::new(),
