@@ -282,6 +282,88 @@ fn money_goes_through_a_channel_and_every_refusal_is_clear() {
 }
 
 #[test]
+fn tm_h1_an_owner_deposits_and_withdraws_once_through_kills() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let net = setup(dir.path());
+    // The devnet's own provider: its process uses the same key, and has all it needs.
+    let owner = net.payer.join("devnet").join("provider-1");
+    std::fs::copy(net.payer.join("chain.url"), owner.join("chain.url")).expect("copies");
+    let address = text(&ask(&owner, &["wallet", "address"]), "address");
+    ask(&net.payer, &["wallet", "transfer", &address, "10"]);
+    let mut has = free(&owner);
+
+    let deposited = killed_and_again(&owner, &["provider", "deposit", "3"]);
+    assert_eq!(
+        (&deposited["provider"], &deposited["resumed"]),
+        (&1000.into(), &true.into())
+    );
+    has -= 3 * TOKEN;
+    assert_eq!(free(&owner), has);
+    let escrow = |home: &Path| units(&ask(home, &["wallet", "balance"]), "escrow");
+    let before = escrow(&owner);
+    killed_and_again(&owner, &["provider", "deposit", "2", "--escrow"]);
+    has -= 2 * TOKEN;
+    assert_eq!((free(&owner), escrow(&owner)), (has, before + 2 * TOKEN));
+
+    // Everything: by the second try there is nothing left, and that is no refusal.
+    let withdrawn = killed_and_again(&owner, &["provider", "withdraw"]);
+    let taken = units(&withdrawn, "amount");
+    assert!(taken >= 3 * TOKEN, "{withdrawn}");
+    assert_eq!(free(&owner), has + taken);
+    refused(&owner, &["provider", "withdraw"], 4, "no balance");
+    refused(&net.payee, &["provider", "deposit", "1"], 3, "owns no");
+
+    // Escrow comes back the same way.
+    let released = killed_and_again(&owner, &["wallet", "release"]);
+    assert_eq!(units(&released, "amount"), before + 2 * TOKEN);
+    assert_eq!(free(&owner), has + taken + before + 2 * TOKEN);
+}
+
+#[test]
+fn tm_h1_commands_at_once_on_one_home_each_pay_once_or_not_at_all() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let net = setup(dir.path());
+    let before = free(&net.payer);
+    let amounts = ["1", "2", "4", "8"];
+    let running = amounts.map(|amount| {
+        holdfast(&net.payer)
+            .args(["wallet", "transfer", &net.payee_address, amount])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts")
+    });
+    let mut paid = 0;
+    let mut again = Vec::new();
+    for (child, amount) in running.into_iter().zip(amounts) {
+        let output = child.wait_with_output().expect("a child");
+        let said = String::from_utf8_lossy(&output.stderr);
+        match output.status.code() {
+            Some(0) => paid += amount.parse::<u128>().expect("a number"),
+            code => {
+                assert_eq!(code, Some(4), "{said}");
+                assert!(
+                    said.contains("another command is using this wallet"),
+                    "{said}"
+                );
+                again.push(amount);
+            }
+        }
+    }
+    assert!(paid > 0, "one of them had the wallet");
+    assert_eq!(free(&net.payer), before - paid * TOKEN);
+    for amount in again {
+        let moved = ask(
+            &net.payer,
+            &["wallet", "transfer", &net.payee_address, amount],
+        );
+        assert_eq!(moved["resumed"], false);
+    }
+    assert_eq!(free(&net.payer), before - 15 * TOKEN);
+    assert_eq!(free(&net.payee), 15 * TOKEN);
+}
+
+#[test]
 fn who_decides_is_changed_by_who_decides_now() {
     let dir = tempfile::tempdir().expect("a folder");
     let net = setup(dir.path());
@@ -385,6 +467,7 @@ fn who_decides_is_changed_by_who_decides_now() {
     let line_of = words(&set("cards", "approvals"));
     let line_of: Vec<&str> = line_of.iter().map(String::as_str).collect();
     let changed = killed_and_again(payer, &line_of);
+    assert_eq!(changed["resumed"], true);
     assert_eq!(
         (&changed["number"], &changed["validators"]),
         (&0.into(), &1.into())

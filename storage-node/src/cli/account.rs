@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chain_lite::execute::Receipt;
 use chain_lite::message::Message;
 use secrecy::SecretString;
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::args::{KeyArgs, TrustArgs, WhoArgs};
@@ -127,33 +129,57 @@ pub fn proven(error: ProvenError) -> CliError {
     ClientError::from(live::disbelief(error)).into()
 }
 
-/// Sends one message of the wallet, once, and waits for the proof that it took effect. The outbox is told when the result is
-/// printed: a command that is killed before goes on when it is run again.
-pub async fn send_once(
+/// What a transaction did.
+#[derive(Debug, Serialize)]
+pub struct Done<T> {
+    /// What it did.
+    #[serde(flatten)]
+    pub what: T,
+    /// Its id.
+    pub tx: String,
+    /// Whether an earlier command had sent it and was interrupted.
+    pub resumed: bool,
+}
+
+/// Sends one message of the wallet, once, waits for the proof that it took effect, and prints what it did. The outbox forgets it
+/// then: a command that is killed before goes on when it is run again.
+pub async fn send_and_tell<T: Serialize>(
     context: &Context,
     chain: &ProvenChain,
     wallet: &Wallet,
     message: Message,
-) -> Result<(Outbox, Sent), CliError> {
+    what: impl AsyncFnOnce(&Receipt) -> Result<T, CliError>,
+    words: impl FnOnce(&T, &Sent) -> String,
+) -> Result<(), CliError> {
     let outbox = Outbox::open(&context.config.home, &chain.node().chain_id())?;
     let tell = |text: String| context.out.say(text);
     let sent = outbox.send(chain, wallet, vec![message], tell).await?;
-    Ok((outbox, sent))
+    let done = Done {
+        what: what(&sent.receipt).await?,
+        tx: sent.receipt.tx.to_string(),
+        resumed: sent.resumed,
+    };
+    context.out.result(&done, |done| words(&done.what, &sent))?;
+    Ok(outbox.told()?)
 }
 
-/// Whether an interrupted command has left this very message: what it changed is then no reason to refuse it.
+/// The message that an interrupted command has left, if it is one that is `wanted`: what it changed is then no reason to refuse it.
+pub fn find_left(
+    context: &Context,
+    chain: &ProvenChain,
+    wanted: impl Fn(&Message) -> bool,
+) -> Result<Option<Message>, CliError> {
+    let home = &context.config.home;
+    Ok(Outbox::find_left(home, &chain.node().chain_id(), wanted)?)
+}
+
+/// Whether an interrupted command has left this very message.
 pub fn is_left(
     context: &Context,
     chain: &ProvenChain,
     message: &Message,
 ) -> Result<bool, CliError> {
-    let home = &context.config.home;
-    let chain = chain.node().chain_id();
-    Ok(Outbox::is_left(
-        home,
-        &chain,
-        std::slice::from_ref(message),
-    )?)
+    Ok(find_left(context, chain, |left| left == message)?.is_some())
 }
 
 /// Opens the wallet and connects to chain and providers. Of the chain, only proofs are believed.

@@ -18,7 +18,7 @@ use chain_lite::units::{Epoch, TokenAmount};
 use retrieval::voucher::SignedVoucher;
 use serde::Serialize;
 
-use super::account::{connect_proven, is_left, proven, send_once, wallet_and_chain};
+use super::account::{connect_proven, is_left, proven, send_and_tell, wallet_and_chain};
 use super::args::{TrustArgs, WhoArgs};
 use super::{Class, CliError, Context};
 use crate::chain::proven::ProvenChain;
@@ -159,8 +159,6 @@ struct Opened {
     payer: Address,
     payee: Address,
     amount: TokenAmount,
-    tx: String,
-    resumed: bool,
 }
 
 async fn open(
@@ -188,19 +186,18 @@ async fn open(
         );
     }
     let message = Message::OpenChannel { payee, amount };
-    let (outbox, sent) = send_once(context, &chain, &wallet, message).await?;
-    let opened = Opened {
-        channel: channel_of(&sent.receipt)?,
-        payer: wallet.address(),
-        payee,
-        amount,
-        tx: sent.receipt.tx.to_string(),
-        resumed: sent.resumed,
+    let what = async |receipt: &Receipt| {
+        Ok(Opened {
+            channel: channel_of(receipt)?,
+            payer: wallet.address(),
+            payee,
+            amount,
+        })
     };
-    context.out.result(&opened, |opened| {
+    send_and_tell(context, &chain, &wallet, message, what, |opened, sent| {
         format!(
             "{} {} holds {} tokens for {}\nnext: holdfast channel voucher {} TOTAL",
-            match opened.resumed {
+            match sent.resumed {
                 true => "opened by the interrupted command before: channel",
                 false => "channel",
             },
@@ -209,8 +206,8 @@ async fn open(
             opened.payee,
             opened.channel
         )
-    })?;
-    Ok(outbox.told()?)
+    })
+    .await
 }
 
 fn channel_of(receipt: &Receipt) -> Result<ChannelId, CliError> {
@@ -294,8 +291,6 @@ struct Redeemed {
     lane: u64,
     gained: TokenAmount,
     due: TokenAmount,
-    tx: String,
-    resumed: bool,
 }
 
 async fn redeem(context: &Context, who: &WhoArgs, signed: &SignedVoucher) -> Result<(), CliError> {
@@ -342,17 +337,15 @@ async fn redeem(context: &Context, who: &WhoArgs, signed: &SignedVoucher) -> Res
             );
         }
     };
-    let (outbox, sent) = send_once(context, &chain, &wallet, message).await?;
-    let due = existing(&chain, id).await?.0.due;
-    let redeemed = Redeemed {
-        channel: id,
-        lane: voucher.lane,
-        gained: TokenAmount(gained),
-        due,
-        tx: sent.receipt.tx.to_string(),
-        resumed: sent.resumed,
+    let what = async |_: &_| {
+        Ok(Redeemed {
+            channel: id,
+            lane: voucher.lane,
+            gained: TokenAmount(gained),
+            due: existing(&chain, id).await?.0.due,
+        })
     };
-    context.out.result(&redeemed, |r| {
+    send_and_tell(context, &chain, &wallet, message, what, |r, sent| {
         format!(
             "{}{} tokens more of channel {} are yours: {} in all, paid out when it is collected",
             sent.before(""),
@@ -360,16 +353,14 @@ async fn redeem(context: &Context, who: &WhoArgs, signed: &SignedVoucher) -> Res
             r.channel,
             r.due.in_tokens()
         )
-    })?;
-    Ok(outbox.told()?)
+    })
+    .await
 }
 
 #[derive(Debug, Serialize)]
 struct Settling {
     channel: ChannelId,
     closes: Option<Epoch>,
-    tx: String,
-    resumed: bool,
 }
 
 async fn settle(context: &Context, who: &WhoArgs, id: ChannelId) -> Result<(), CliError> {
@@ -390,22 +381,21 @@ async fn settle(context: &Context, who: &WhoArgs, id: ChannelId) -> Result<(), C
         return Err(CliError::new(Class::Refused, text)
             .hint(format_args!("then: holdfast channel collect {id}")));
     }
-    let (outbox, sent) = send_once(context, &chain, &wallet, message).await?;
-    let settling = Settling {
-        channel: id,
-        closes: existing(&chain, id).await?.0.closes,
-        tx: sent.receipt.tx.to_string(),
-        resumed: sent.resumed,
+    let what = async |_: &_| {
+        Ok(Settling {
+            channel: id,
+            closes: existing(&chain, id).await?.0.closes,
+        })
     };
-    context.out.result(&settling, |s| {
+    send_and_tell(context, &chain, &wallet, message, what, |s, sent| {
         let closes = s.closes.map_or_else(String::new, |at| format!(" at epoch {at}"));
         format!(
             "{}channel {} closes{closes}; until then the payee redeems, then: holdfast channel collect {}",
             sent.before(""),
             s.channel, s.channel
         )
-    })?;
-    Ok(outbox.told()?)
+    })
+    .await
 }
 
 #[derive(Debug, Serialize)]
@@ -415,8 +405,6 @@ struct Collected {
     to_payee: TokenAmount,
     payer: Address,
     to_payer: TokenAmount,
-    tx: String,
-    resumed: bool,
 }
 
 async fn collect(context: &Context, who: &WhoArgs, id: ChannelId) -> Result<(), CliError> {
@@ -425,17 +413,11 @@ async fn collect(context: &Context, who: &WhoArgs, id: ChannelId) -> Result<(), 
     let (channel, now) = match existing(&chain, id).await {
         Err(_) if is_left(context, &chain, &message)? => {
             // Gone by the interrupted command, and with it what it held.
-            let (outbox, sent) = send_once(context, &chain, &wallet, message).await?;
-            let text = format!("channel {id} was collected by the interrupted command before");
-            context.out.result(
-                &serde_json::json!({
-                    "channel": id,
-                    "tx": sent.receipt.tx.to_string(),
-                    "resumed": sent.resumed,
-                }),
-                |_| text,
-            )?;
-            return Ok(outbox.told()?);
+            let what = async |_: &_| Ok(serde_json::json!({ "channel": id }));
+            return send_and_tell(context, &chain, &wallet, message, what, |_, _| {
+                format!("channel {id} was collected by the interrupted command before")
+            })
+            .await;
         }
         found => found?,
     };
@@ -455,17 +437,15 @@ async fn collect(context: &Context, who: &WhoArgs, id: ChannelId) -> Result<(), 
         }
         Some(_) => {}
     }
-    let (outbox, sent) = send_once(context, &chain, &wallet, message).await?;
     let collected = Collected {
         channel: id,
         payee: channel.payee,
         to_payee: channel.due,
         payer: channel.payer,
         to_payer: channel.balance.minus_or_zero(channel.due),
-        tx: sent.receipt.tx.to_string(),
-        resumed: sent.resumed,
     };
-    context.out.result(&collected, |c| {
+    let what = async |_: &_| Ok(collected);
+    send_and_tell(context, &chain, &wallet, message, what, |c, sent| {
         format!(
             "{}channel {} is gone: {} tokens to {}, {} back to {}",
             sent.before(""),
@@ -475,8 +455,8 @@ async fn collect(context: &Context, who: &WhoArgs, id: ChannelId) -> Result<(), 
             c.to_payer.in_tokens(),
             c.payer
         )
-    })?;
-    Ok(outbox.told()?)
+    })
+    .await
 }
 
 #[derive(Debug, Serialize)]

@@ -8,7 +8,9 @@ use chain_lite::message::Message;
 use chain_lite::units::StoragePower;
 use serde::Serialize;
 
-use super::account::{connect_proven, is_left, open_wallet, proven, send_once, wallet_and_chain};
+use super::account::{
+    connect_proven, is_left, open_wallet, proven, send_and_tell, wallet_and_chain,
+};
 use super::args::{WhoArgs, parse_bytes};
 use super::output::human_bytes;
 use super::{Class, CliError, Context};
@@ -158,8 +160,6 @@ struct Granted {
     from: Address,
     to: Address,
     bytes: StoragePower,
-    tx: String,
-    resumed: bool,
 }
 
 async fn send(
@@ -170,22 +170,20 @@ async fn send(
     bytes: StoragePower,
     message: Message,
 ) -> Result<(), CliError> {
-    let (outbox, sent) = send_once(context, chain, wallet, message).await?;
     let granted = Granted {
         from: wallet.address(),
         to,
         bytes,
-        tx: sent.receipt.tx.to_string(),
-        resumed: sent.resumed,
     };
-    context.out.result(&granted, |g| {
+    let what = async |_: &_| Ok(granted);
+    send_and_tell(context, chain, wallet, message, what, |g, sent| {
         format!(
             "{}{} more for {} (transaction {})",
             sent.before("to grant as much again"),
             power(g.bytes),
             g.to,
-            g.tx
+            sent.receipt.tx
         )
-    })?;
-    Ok(outbox.told()?)
+    })
+    .await
 }

@@ -15,7 +15,7 @@ use chain_lite::message::{Message, Signature, verify_strict};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::account::{connect_proven, is_left, proven, send_once, wallet_and_chain};
+use super::account::{connect_proven, is_left, proven, send_and_tell, wallet_and_chain};
 use super::args::{TrustArgs, WhoArgs};
 use super::{Class, CliError, Context};
 use crate::chain::proven::ProvenChain;
@@ -102,7 +102,6 @@ struct Changed {
     validators: usize,
     approved: u64,
     of: u64,
-    tx: String,
 }
 
 /// `chain set-validators`.
@@ -143,21 +142,24 @@ pub async fn set_validators(args: &SetArgs, context: &Context) -> Result<(), Cli
             .hint("every validator runs `holdfast chain approve` with the same list"));
         }
     }
-    let (outbox, sent) = send_once(context, &chain, &wallet, message).await?;
     let changed = Changed {
         number,
         validators: count,
         approved: u64::try_from(approved).unwrap_or(u64::MAX),
         of: u64::try_from(total).unwrap_or(u64::MAX),
-        tx: sent.receipt.tx.to_string(),
     };
-    context.out.result(&changed, |c| {
+    let what = async |_: &_| Ok(changed);
+    send_and_tell(context, &chain, &wallet, message, what, |c, sent| {
         format!(
-            "{} validators decide from the second block after this one (change {}, {} of {} votes)",
-            c.validators, c.number, c.approved, c.of
+            "{}{} validators decide from the second block after this one (change {}, {} of {} votes)",
+            sent.before(""),
+            c.validators,
+            c.number,
+            c.approved,
+            c.of
         )
-    })?;
-    Ok(outbox.told()?)
+    })
+    .await
 }
 
 /// Whether an approval is for this very change.

@@ -14,9 +14,11 @@ use chain_lite::units::TokenAmount;
 use prover::{SectorNumber, SectorSize};
 use serde::Serialize;
 
-use super::args::{KeyArgs, parse_bytes};
+use super::account::{find_left, proven, send_and_tell, wallet_and_chain};
+use super::args::{WhoArgs, parse_bytes};
 use super::output::{BarProgress, human_bytes};
 use super::{Class, CliError, Context};
+use crate::chain::proven::ProvenChain;
 use crate::chain::{ChainClient, ProviderView};
 use crate::identity::Wallet;
 use crate::provider::control::{Control, ControlError};
@@ -56,7 +58,7 @@ enum Action {
         #[arg(long)]
         escrow: bool,
         #[command(flatten)]
-        keys: KeyArgs,
+        who: WhoArgs,
     },
     /// Take available balance out, to the owner's account
     Withdraw {
@@ -64,7 +66,7 @@ enum Action {
         #[arg(value_parser = TokenAmount::parse_tokens)]
         amount: Option<TokenAmount>,
         #[command(flatten)]
-        keys: KeyArgs,
+        who: WhoArgs,
     },
     /// Say that a sector's replica is damaged: it is declared faulty in time, and resealed if its pieces are here
     DeclareFault {
@@ -114,9 +116,9 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         Action::Deposit {
             amount,
             escrow,
-            keys,
-        } => deposit(context, amount, escrow, &keys).await,
-        Action::Withdraw { amount, keys } => withdraw(context, amount, &keys).await,
+            who,
+        } => deposit(context, amount, escrow, &who).await,
+        Action::Withdraw { amount, who } => withdraw(context, amount, &who).await,
         Action::DeclareFault { sector } => declare(context, &dir, sector).await,
         Action::Stop { wait } => stop(context, &dir, Duration::from_secs(wait)).await,
     }
@@ -251,23 +253,21 @@ fn tell_notes(
     total
 }
 
-/// The owner's wallet, the chain, and the provider that this owner has there.
+/// The owner's wallet, the chain, and the provider that this owner has there, proven.
 async fn owned(
     context: &Context,
-    keys: &KeyArgs,
-) -> Result<(Wallet, ChainClient, ProviderView), CliError> {
-    let owner: Wallet = super::account::open_wallet(context, keys)?;
-    let chain = ChainClient::connect(&context.config.chain_url()?).await?;
-    let view = chain
-        .provider_of_owner(&owner.address())
-        .await?
-        .ok_or_else(|| {
-            CliError::new(
-                Class::Input,
-                format!("account {} owns no provider on this chain", owner.address()),
-            )
-            .hint("check --home and --chain, or register with `holdfast provider run`")
-        })?;
+    who: &WhoArgs,
+) -> Result<(Wallet, ProvenChain, ProviderView), CliError> {
+    let (owner, chain) = wallet_and_chain(context, who).await?;
+    let all = chain.providers().await.map_err(proven)?;
+    let own = |view: &ProviderView| view.provider.owner == owner.address();
+    let view = all.into_iter().find(own).ok_or_else(|| {
+        CliError::new(
+            Class::Input,
+            format!("account {} owns no provider on this chain", owner.address()),
+        )
+        .hint("check --home and --chain, or register with `holdfast provider run`")
+    })?;
     Ok((owner, chain, view))
 }
 
@@ -283,24 +283,25 @@ async fn deposit(
     context: &Context,
     amount: TokenAmount,
     escrow: bool,
-    keys: &KeyArgs,
+    who: &WhoArgs,
 ) -> Result<(), CliError> {
-    let (owner, chain, view) = owned(context, keys).await?;
+    let (owner, chain, view) = owned(context, who).await?;
     let (provider, to) = (view.provider.id, owner.address());
     let message = match escrow {
         true => Message::MarketDeposit { to, amount },
         false => Message::ProviderDeposit { provider, amount },
     };
-    chain.execute(owner.signing_key(), vec![message]).await?;
     let deposited = Deposited {
         provider,
         owner: to,
         amount,
         escrow,
     };
-    context.out.result(&deposited, |deposited| {
+    let what = async |_: &_| Ok(deposited);
+    send_and_tell(context, &chain, &owner, message, what, |deposited, sent| {
         format!(
-            "{} tokens of {} are now in provider {}'s {}",
+            "{}{} tokens of {} are now in provider {}'s {}",
+            sent.before("to put up more"),
             deposited.amount.in_tokens(),
             deposited.owner,
             deposited.provider,
@@ -311,6 +312,7 @@ async fn deposit(
             }
         )
     })
+    .await
 }
 
 #[derive(Debug, Serialize)]
@@ -323,26 +325,37 @@ struct Withdrawn {
 async fn withdraw(
     context: &Context,
     amount: Option<TokenAmount>,
-    keys: &KeyArgs,
+    who: &WhoArgs,
 ) -> Result<(), CliError> {
-    let (owner, chain, view) = owned(context, keys).await?;
-    let amount = amount.unwrap_or(view.available);
+    let (owner, chain, view) = owned(context, who).await?;
     let provider = view.provider.id;
+    // Everything: what an interrupted command took out was that.
+    let same = |left: &Message| matches!(left, Message::ProviderWithdraw { provider: of, .. } if *of == provider);
+    let amount = match (amount, find_left(context, &chain, same)?) {
+        (Some(amount), _) | (None, Some(Message::ProviderWithdraw { amount, .. })) => amount,
+        (None, _) => view.available,
+    };
+    if amount.is_zero() {
+        return Err(CliError::new(Class::Refused, "no balance is available")
+            .hint("`holdfast provider status` shows what sectors hold of it"));
+    }
     let message = Message::ProviderWithdraw { provider, amount };
-    chain.execute(owner.signing_key(), vec![message]).await?;
     let withdrawn = Withdrawn {
         provider,
         owner: owner.address(),
         amount,
     };
-    context.out.result(&withdrawn, |withdrawn| {
+    let what = async |_: &_| Ok(withdrawn);
+    send_and_tell(context, &chain, &owner, message, what, |withdrawn, sent| {
         format!(
-            "{} tokens of provider {} are now in {}",
+            "{}{} tokens of provider {} are now in {}",
+            sent.before("to take out more"),
             withdrawn.amount.in_tokens(),
             withdrawn.provider,
             withdrawn.owner
         )
     })
+    .await
 }
 
 #[derive(Debug, Serialize)]

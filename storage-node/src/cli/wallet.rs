@@ -8,7 +8,9 @@ use chain_lite::message::Message;
 use chain_lite::units::TokenAmount;
 use serde::Serialize;
 
-use super::account::{connect_chain, connect_proven, open_wallet, passphrase, send_once};
+use super::account::{
+    Done, connect_chain, connect_proven, find_left, open_wallet, passphrase, send_and_tell,
+};
 use super::args::{KeyArgs, TrustArgs};
 use super::{Class, CliError, Context};
 use crate::chain::proven::ProvenChain;
@@ -90,14 +92,12 @@ struct Key {
     protected: bool,
 }
 
-/// A transaction that took effect.
+/// Money that moved.
 #[derive(Debug, Serialize)]
 struct Moved {
     address: Address,
     to: Address,
     amount: TokenAmount,
-    tx: String,
-    resumed: bool,
 }
 
 /// Runs the command.
@@ -124,9 +124,11 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         Action::Release { amount, trust } => {
             let wallet = open_wallet(context, &args.keys)?;
             let chain = connect_proven(context, &trust).await?;
-            let amount = match amount {
-                Some(amount) => amount,
-                None => unlocked(&chain, &wallet).await?,
+            // Everything: what an interrupted command took out was that.
+            let same = |left: &Message| matches!(left, Message::MarketWithdraw { .. });
+            let amount = match (amount, find_left(context, &chain, same)?) {
+                (Some(amount), _) | (None, Some(Message::MarketWithdraw { amount })) => amount,
+                (None, _) => unlocked(&chain, &wallet).await?,
             };
             let release = Message::MarketWithdraw { amount };
             send(context, &chain, &wallet, wallet.address(), amount, release).await
@@ -204,24 +206,22 @@ async fn send(
     amount: TokenAmount,
     message: Message,
 ) -> Result<(), CliError> {
-    let (outbox, sent) = send_once(context, chain, wallet, message).await?;
     let moved = Moved {
         address: wallet.address(),
         to,
         amount,
-        tx: sent.receipt.tx.to_string(),
-        resumed: sent.resumed,
     };
-    context.out.result(&moved, |moved| {
+    let what = async |_: &_| Ok(moved);
+    send_and_tell(context, chain, wallet, message, what, |moved, sent| {
         format!(
             "{}{} tokens moved to {} (transaction {})",
             sent.before("to move more"),
             moved.amount.in_tokens(),
             moved.to,
-            moved.tx
+            sent.receipt.tx
         )
-    })?;
-    Ok(outbox.told()?)
+    })
+    .await
 }
 
 async fn faucet(context: &Context, to: Address, amount: TokenAmount) -> Result<(), CliError> {
@@ -231,14 +231,17 @@ async fn faucet(context: &Context, to: Address, amount: TokenAmount) -> Result<(
             .hint("ask somebody with money for a transfer to `holdfast wallet address`"));
     }
     let tx = chain.faucet(&to, amount).await?;
-    let moved = Moved {
+    let what = Moved {
         address: to,
         to,
         amount,
+    };
+    let done = Done {
+        what,
         tx: tx.to_string(),
         resumed: false,
     };
-    context.out.result(&moved, |moved| {
-        format!("{} tokens from the faucet", moved.amount.in_tokens())
+    context.out.result(&done, |done| {
+        format!("{} tokens from the faucet", done.what.amount.in_tokens())
     })
 }

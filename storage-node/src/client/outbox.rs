@@ -109,10 +109,18 @@ impl Outbox {
         })
     }
 
-    /// Whether an interrupted command has left exactly these messages. Takes no lock.
-    pub fn is_left(home: &Home, chain: &ChainId, msgs: &[Message]) -> Result<bool, ClientError> {
-        let left = read(&file(home, chain))?;
-        Ok(left.is_some_and(|left| left.iter().any(|tx| tx.tx.msgs == msgs)))
+    /// The message that an interrupted command has left, if it is one that is `wanted` and the newest such. Takes no lock.
+    pub fn find_left(
+        home: &Home,
+        chain: &ChainId,
+        wanted: impl Fn(&Message) -> bool,
+    ) -> Result<Option<Message>, ClientError> {
+        let left = read(&file(home, chain))?.unwrap_or_default();
+        let single = left.into_iter().rev().filter_map(|tx| {
+            let [msg] = <[Message; 1]>::try_from(tx.tx.msgs).ok()?;
+            Some(msg)
+        });
+        Ok({ single }.find(wanted))
     }
 
     /// Sends the messages and waits until it is proven that they took effect. `tell` hears what became of an interrupted
