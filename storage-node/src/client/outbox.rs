@@ -454,6 +454,38 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn tm_h1_what_was_signed_waits_for_a_node_and_nothing_is_signed_beside_it() {
+        let mut setup = setup().await;
+        // Killed between the writing and the sending, and the node is away when the command is run again, or another one.
+        let outbox = setup.outbox();
+        let left = outbox.sign(&setup.chain, &setup.wallet, Vec::new(), pay(7));
+        let left = left.await.expect("durable");
+        drop(outbox);
+        let elsewhere = setup.bed.serve(0, None).await;
+        let server = std::mem::replace(&mut setup.server, elsewhere);
+        let port = server.addr().port();
+        server.stop().await;
+        for amount in [9, 7] {
+            let outbox = setup.outbox();
+            let away = setup.send(&outbox, amount).await;
+            let unreachable =
+                |error| matches!(error, ClientError::Chain(ChainFailure::Unreachable(_)));
+            assert!(away.is_err_and(unreachable), "after {amount}");
+            let kept = outbox.left().expect("reads").expect("kept");
+            assert_eq!(kept, std::slice::from_ref(&left), "after {amount}");
+        }
+        let server = setup.bed.serve(port, None).await;
+        let outbox = setup.outbox();
+        let sent = setup.send(&outbox, 7).await.expect("goes on");
+        assert!(sent.resumed);
+        assert_eq!(sent.receipt.tx, left.id());
+        outbox.told().expect("forgets");
+        assert_eq!(setup.received().await, 7);
+        server.stop().await;
+        setup.server.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn what_was_left_is_followed_to_its_end_before_another_command_sends() {
         let setup = setup().await;
         let outbox = setup.outbox();
