@@ -558,6 +558,7 @@ pub(crate) mod tests {
             "hf_txStatus",
             "chain_head",
             "chain_genesis",
+            "chain_block",
             "light_block",
             "light_state",
             "light_receipt",

@@ -158,6 +158,8 @@ fn collect_error(error: CollectError) -> CliError {
         CollectError::Moving(_) => {
             CliError::new(Class::Unreachable, error).hint("run the same command again")
         }
+        CollectError::Late { .. } => CliError::new(Class::Refused, error)
+            .hint("name another node with --chain, or try again after a proving period"),
         CollectError::TooNew { .. } => CliError::new(Class::Input, error)
             .hint("leave --checkpoint out, or name an older block"),
     }

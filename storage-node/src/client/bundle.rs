@@ -9,8 +9,9 @@
 //! 4. proofs: a sector's PoRep in the block of its activation, a partition's window PoSt in its last window;
 //! 5. light blocks from the anchor to all of these, with the ones in between that the steps need.
 //!
-//! Cost: two calls a deal, one block read an epoch of the windows, one leaf proof (1.2 KB) a key. Memory: the bundle, and the blocks
-//! read. A state that moves on meanwhile is asked for again, [`TRIES`] times.
+//! Cost: two calls a deal, one block read an epoch of the windows, one leaf proof (1.2 KB) a key. Memory: the bundle, one block, and
+//! the epoch of each block read. A state that moves on meanwhile is asked for again, [`TRIES`] times. A beacon value is looked for
+//! in a bounded number of blocks ([`patience`]), so that a node with endless blocks is found out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -25,7 +26,7 @@ use chain_lite::codec;
 use chain_lite::deal::Deal;
 use chain_lite::events::{Event, EventRecord};
 use chain_lite::execute::Receipt;
-use chain_lite::genesis::Genesis;
+use chain_lite::genesis::{CheckedGenesis, Genesis};
 use chain_lite::light::{Leaf, LightBlock, MAX_BATCH_LEAVES, StateBatch, Trusted};
 use chain_lite::lit::Runs;
 use chain_lite::merkle::{self, List};
@@ -65,6 +66,16 @@ pub enum CollectError {
         "the chain moves faster than its states can be read here ({0}); ask a node that is nearer, or try again"
     )]
     Moving(String),
+    /// A beacon value came later than an audit looks for it, or the node hides it.
+    #[error(
+        "the beacon value of epoch {epoch} is in none of the {blocks} blocks after it: after so long an outage, audit when every sector was proven once more; else ask another node"
+    )]
+    Late {
+        /// Whose value.
+        epoch: Epoch,
+        /// Looked through.
+        blocks: u64,
+    },
     /// What is needed lies before what is trusted.
     #[error(
         "block {height} is needed and lies before the checkpoint; begin at the genesis, or at an older checkpoint"
@@ -145,16 +156,23 @@ pub async fn collect(
     let genesis = Genesis::from_bytes(&genesis_bytes)
         .and_then(Genesis::check)
         .map_err(|e| CollectError::Lies(e.to_string()))?;
-    let mut reader = Reader::new(chain, genesis.beacons());
+    let mut reader = Reader::new(chain, &genesis);
     let (last, leaves) = reader.leaves(deals).await?;
     let state = Shown::of(&leaves)?;
     let poreps = reader.poreps(&state).await?;
     let (windows, mut epochs) = reader.windows(&state).await?;
-    epochs.extend(samples.iter().map(|sample| sample.epoch));
+    let newest = last.header.height;
+    let sampled: BTreeSet<Epoch> = samples.iter().map(|sample| sample.epoch).collect();
+    epochs.extend(sampled.iter().map(|epoch| (*epoch, newest)));
     let mut beacons = Vec::new();
-    for epoch in epochs {
-        // One that may have been a challenge, and is not on chain, was none. A block that carries many epochs' is shown once.
-        let shown = reader.beacon(epoch).await?;
+    for (epoch, until) in epochs {
+        // One that may have been a challenge, and is not on chain by then, was none. A block that carries many epochs' is shown once.
+        let shown = reader.beacon(epoch, until).await?;
+        if shown.is_none() && sampled.contains(&epoch) {
+            return Err(CollectError::Moving(format!(
+                "the beacon value of epoch {epoch} is later than the state shown"
+            )));
+        }
         let new = |shown: &ShownBeacon| {
             let mut before = beacons.iter();
             before.all(|b: &ShownBeacon| b.height != shown.height)
@@ -165,7 +183,6 @@ pub async fn collect(
     }
     let mut heights: BTreeSet<u64> = beacons.iter().map(|b| b.height).collect();
     heights.extend(windows.iter().flat_map(|w| [w.height, w.height + 1]));
-    let newest = last.header.height;
     if let Some(later) = heights.range(newest + 1..).next() {
         return Err(CollectError::Moving(format!(
             "block {later} is later than the state shown"
@@ -340,19 +357,32 @@ impl Shown {
 /// A partition: provider, deadline, index.
 type PartitionName = (ProviderId, u16, u32);
 
-/// Reads the node's blocks, each once.
+/// Blocks that are looked through for one beacon value. On a chain without outages it is at most `post_lookback` epochs late; two
+/// proving periods more, and the newest proof of each sector has another challenge.
+fn patience(params: &ChainParams) -> u64 {
+    let periods = params.proving_period.0.saturating_mul(2);
+    periods.saturating_add(params.post_lookback.0)
+}
+
+/// Reads the node's blocks.
 struct Reader<'a> {
     chain: &'a ChainClient,
     beacons: &'a BeaconSchedule,
-    blocks: BTreeMap<u64, FinalBlock>,
+    patience: u64,
+    /// Epochs of the blocks that were read.
+    epochs: BTreeMap<u64, Epoch>,
+    /// The last that was read.
+    last: Option<(u64, FinalBlock)>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(chain: &'a ChainClient, beacons: &'a BeaconSchedule) -> Self {
+    fn new(chain: &'a ChainClient, genesis: &'a CheckedGenesis) -> Self {
         Self {
             chain,
-            beacons,
-            blocks: BTreeMap::new(),
+            beacons: genesis.beacons(),
+            patience: patience(&genesis.genesis().params),
+            epochs: BTreeMap::new(),
+            last: None,
         }
     }
 
@@ -463,15 +493,25 @@ impl<'a> Reader<'a> {
     }
 
     async fn block(&mut self, height: u64) -> Result<&FinalBlock, CollectError> {
-        if !self.blocks.contains_key(&height) {
-            let bytes = self.chain.block_bytes(height).await?;
-            let bytes =
-                bytes.ok_or_else(|| CollectError::Lies(format!("it has no block {height}")))?;
-            let block =
-                FinalBlock::from_bytes(&bytes).map_err(|e| CollectError::Lies(e.to_string()))?;
-            self.blocks.insert(height, block);
+        let block = match self.last.take() {
+            Some((at, block)) if at == height => block,
+            _ => {
+                let bytes = self.chain.block_bytes(height).await?;
+                let bytes =
+                    bytes.ok_or_else(|| CollectError::Lies(format!("it has no block {height}")))?;
+                FinalBlock::from_bytes(&bytes).map_err(|e| CollectError::Lies(e.to_string()))?
+            }
+        };
+        self.epochs.insert(height, block.block.header.epoch);
+        let (_, block) = self.last.insert((height, block));
+        Ok(block)
+    }
+
+    async fn epoch_at(&mut self, height: u64) -> Result<Epoch, CollectError> {
+        match self.epochs.get(&height) {
+            Some(epoch) => Ok(*epoch),
+            None => Ok(self.block(height).await?.block.header.epoch),
         }
-        Ok(&self.blocks[&height])
     }
 
     /// The newest block up to an epoch, which is that epoch's own if it has one; 0 before the first. Under the logical clock epochs
@@ -483,7 +523,7 @@ impl<'a> Reader<'a> {
         let mut guess = epoch.0;
         while low + 1 < high {
             let at = guess.clamp(low + 1, high - 1);
-            match self.block(at).await?.block.header.epoch <= epoch {
+            match self.epoch_at(at).await? <= epoch {
                 true => low = at,
                 false => high = at,
             }
@@ -499,7 +539,7 @@ impl<'a> Reader<'a> {
     /// The block of an epoch.
     async fn height_of(&mut self, epoch: Epoch) -> Result<u64, CollectError> {
         let height = self.height_up_to(epoch).await?;
-        if height > 0 && self.block(height).await?.block.header.epoch == epoch {
+        if height > 0 && self.epoch_at(height).await? == epoch {
             return Ok(height);
         }
         Err(CollectError::Lies(format!(
@@ -507,18 +547,26 @@ impl<'a> Reader<'a> {
         )))
     }
 
-    /// The beacon entries among which that epoch's is: of its own block, or after an outage of a later one; `None` if none carries it.
-    async fn beacon(&mut self, epoch: Epoch) -> Result<Option<ShownBeacon>, CollectError> {
-        let tip = self.chain.head().await?.height;
-        let mut height = self.height_up_to(Epoch(epoch.0.saturating_sub(1))).await? + 1;
-        while height <= tip {
+    /// The beacon entries among which that epoch's is: of its own block, or after an outage of a later one; `None` if none up to
+    /// block `until` carries it.
+    async fn beacon(
+        &mut self,
+        epoch: Epoch,
+        until: u64,
+    ) -> Result<Option<ShownBeacon>, CollectError> {
+        let first = self.height_up_to(Epoch(epoch.0.saturating_sub(1))).await? + 1;
+        for height in first..=until {
+            let blocks = height - first;
+            if blocks >= self.patience {
+                return Err(CollectError::Late { epoch, blocks });
+            }
             let beacons = self.beacons;
             let block = &self.block(height).await?.block;
             let carried = beacons.epochs_of(block.header.epoch, &block.body.beacons);
             let carried = carried.map_err(|e| CollectError::Lies(e.to_string()))?;
             // Epochs come in order, so one that is passed over does not come.
             match carried.iter().find(|(of, _)| *of >= epoch) {
-                None => height += 1,
+                None => {}
                 Some((of, _)) if *of > epoch => return Ok(None),
                 Some(_) => {
                     let entries = block.body.beacons.clone();
@@ -563,20 +611,24 @@ impl<'a> Reader<'a> {
         Ok(poreps)
     }
 
-    /// The newest window PoSt of each partition with an active sector, and the epochs of their challenges.
+    /// The newest window PoSt of each partition with an active sector, and the epochs of their challenges, each with the newest block
+    /// by which its value was used.
     async fn windows(
         &mut self,
         state: &Shown,
-    ) -> Result<(Vec<ShownWindow>, BTreeSet<Epoch>), CollectError> {
+    ) -> Result<(Vec<ShownWindow>, BTreeMap<Epoch, u64>), CollectError> {
         let active = state.sectors.iter().filter_map(|((id, _), (sector, now))| {
             (*now == Some(SectorState::Active)).then_some((*id, sector.deadline, sector.partition))
         });
         let partitions: BTreeSet<PartitionName> = active.collect();
-        let (mut windows, mut challenges) = (Vec::new(), BTreeSet::new());
+        let (mut windows, mut challenges) = (Vec::new(), BTreeMap::new());
         for name in partitions {
             let (shown, answers) = self.window(state, name).await?;
+            for epoch in answers {
+                let until = challenges.entry(epoch).or_insert(shown.height);
+                *until = shown.height.max(*until);
+            }
             windows.push(shown);
-            challenges.extend(answers);
         }
         Ok((windows, challenges))
     }
@@ -606,7 +658,7 @@ impl<'a> Reader<'a> {
             if height == 0 {
                 break;
             }
-            let at = self.block(height).await?.block.header.epoch;
+            let at = self.epoch_at(height).await?;
             let windows = schedule.may_be_open(at, deadline, outages);
             let windows = windows.ok_or_else(unknown)?;
             epoch = at.before(EpochCount(1));
@@ -719,4 +771,72 @@ fn posts(block: &FinalBlock, (id, at, index): PartitionName) -> Vec<(usize, usiz
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::chain::proven::tests::{Tamper, liar};
+    use crate::rpc::tests::bed;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tm_v12_a_beacon_value_that_a_node_hides_is_not_looked_for_without_end() {
+        let bed = bed();
+        let server = bed.serve(0, None).await;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let hide: Tamper = {
+            let asked = Arc::clone(&asked);
+            Arc::new(move |method, answer| match (method, &answer) {
+                ("chain_block", Value::String(text)) => {
+                    asked.fetch_add(1, Ordering::SeqCst);
+                    let bytes = hex::decode(text).expect("hex");
+                    let mut block = FinalBlock::from_bytes(&bytes).expect("a block");
+                    block.block.body.beacons.clear();
+                    Value::String(hex::encode(block.to_bytes()))
+                }
+                _ => answer,
+            })
+        };
+        let (hiding, url) = liar(&server.url(), hide).await;
+        let honest = ChainClient::connect(&server.url()).await.expect("connects");
+        let node = ChainClient::connect(&url).await.expect("connects");
+        while honest.head().await.expect("answers").height < 30 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let genesis = honest.genesis().await.expect("reads");
+        let genesis = genesis.check().expect("sound");
+        let mut reader = Reader::new(&honest, &genesis);
+        let shown = reader.beacon(Epoch(5), 30).await.expect("reads");
+        assert_eq!(shown.map(|shown| shown.height), Some(5));
+        assert_eq!(reader.patience, 2 * 120 + 3);
+
+        let mut reader = Reader::new(&node, &genesis);
+        reader.patience = 8;
+        // Up to the block of its proof: it was no challenge.
+        let none = reader.beacon(Epoch(5), 12).await;
+        assert!(matches!(none, Ok(None)), "{none:?}");
+        let mut reader = Reader::new(&node, &genesis);
+        reader.patience = 8;
+        asked.store(0, Ordering::SeqCst);
+        let late = reader.beacon(Epoch(5), u64::MAX).await;
+        let is_late = |late: &_| {
+            matches!(
+                late,
+                Err(CollectError::Late {
+                    epoch: Epoch(5),
+                    blocks: 8
+                })
+            )
+        };
+        assert!(is_late(&late), "{late:?}");
+        let blocks = asked.load(Ordering::SeqCst);
+        assert!(blocks <= 8 + 10, "{blocks} blocks were read");
+        hiding.stop().expect("runs");
+        server.stop().await;
+    }
 }
