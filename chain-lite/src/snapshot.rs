@@ -33,6 +33,7 @@ use sha2::{Digest, Sha256};
 
 use crate::account::ChainId;
 use crate::block::{BLOCK_VERSION, BlockId, Header};
+use crate::bundle;
 use crate::codec::{self, CodecError};
 use crate::error::StoreError;
 use crate::genesis::{CheckedGenesis, Genesis, GenesisError, MAX_GENESIS_BYTES};
@@ -105,9 +106,10 @@ pub fn base_header(payload: &[u8]) -> Option<Header> {
 /// What makes a snapshot's certificate believable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anchor {
-    /// More than a third of the genesis validators signed it, inside the trust period.
+    /// More than a third of the genesis validators signed it, inside the light clients' trust period
+    /// ([`bundle::trust_period_ms`]: without end for a single validator).
     Genesis {
-        /// How long a set is trusted after its block, in milliseconds.
+        /// At most so long after genesis, in milliseconds; `u64::MAX` leaves it to the light clients' rule.
         trust_period_ms: u64,
     },
     /// A block id from somebody one trusts, of the snapshot's height or the one after it.
@@ -169,6 +171,9 @@ pub enum SnapshotError {
     /// There is a chain in the folder.
     #[error("{0} holds a chain already; choose an empty --home, or move that chain away")]
     Occupied(PathBuf),
+    /// Whoever wanted it wants it no more.
+    #[error("the snapshot was stopped before it was whole; nothing is left of it")]
+    Stopped,
     /// No snapshot can be made now.
     #[error("no snapshot can be made now: {0}")]
     NotYet(&'static str),
@@ -213,6 +218,22 @@ pub fn export(
     out: &mut dyn Write,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Report, SnapshotError> {
+    export_while(ledger, out, &mut unstopped(progress))
+}
+
+fn unstopped(progress: &mut dyn FnMut(u64)) -> impl FnMut(u64) -> bool {
+    move |bytes| {
+        progress(bytes);
+        true
+    }
+}
+
+/// As [`export`], while `go_on` says so.
+fn export_while(
+    ledger: &Ledger,
+    out: &mut dyn Write,
+    go_on: &mut dyn FnMut(u64) -> bool,
+) -> Result<Report, SnapshotError> {
     const PAGE: usize = 1_024;
     let tip = ledger.tip().height;
     let height = tip.saturating_sub(1);
@@ -251,7 +272,9 @@ pub fn export(
             writer.put(value)?;
         }
         leaves += page.len() as u64;
-        progress(writer.bytes);
+        if !go_on(writer.bytes) {
+            return Err(SnapshotError::Stopped);
+        }
         match page.last() {
             Some((last, _)) if page.len() == PAGE => from = [last.as_slice(), &[0]].concat(),
             _ => break,
@@ -279,12 +302,22 @@ pub fn export_file(
     ledger: &Ledger,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Report, SnapshotError> {
+    export_file_while(vfs, to, ledger, &mut unstopped(progress))
+}
+
+/// As [`export_file`], while `go_on` says so; it is asked once for each page of leaves.
+fn export_file_while(
+    vfs: &dyn Vfs,
+    to: &Path,
+    ledger: &Ledger,
+    go_on: &mut dyn FnMut(u64) -> bool,
+) -> Result<Report, SnapshotError> {
     let mut name = to.file_name().unwrap_or_default().to_owned();
     name.push(".part");
     let part = to.with_file_name(name);
     let mut made = || {
         let mut out = DiskWriter::create(vfs, &part)?;
-        let report = export(ledger, &mut out, progress)?;
+        let report = export_while(ledger, &mut out, go_on)?;
         out.finish(&part)?;
         vfs.rename(&part, to).map_err(io("renaming", &part))?;
         vfs.sync_names(to)
@@ -537,7 +570,9 @@ fn believe(
     }
     match anchor {
         Anchor::Genesis { trust_period_ms } => {
-            LightClient::new(genesis.trusted(), trust_period_ms).advance(&head.next, now_ms)?;
+            let trusted = genesis.trusted();
+            let period = bundle::trust_period_ms(&trusted).min(trust_period_ms);
+            LightClient::new(trusted, period).advance(&head.next, now_ms)?;
         }
         Anchor::Checkpoint {
             height: checkpoint,
@@ -834,6 +869,41 @@ mod tests {
             "{taken:?}"
         );
         assert_eq!(open(home.path(), &genesis(3)).unwrap().tip().height, 2);
+    }
+
+    /// As for a light client: one validator's genesis is trusted without end, several for two weeks, and less on request.
+    #[test]
+    fn genesis_is_trusted_as_long_as_by_light_clients() {
+        use crate::ledger::tests::{four, proposed};
+        let (_home, one, one_file, _) = chain(4);
+        let (genesis, keys) = four();
+        let home = tempfile::tempdir().unwrap();
+        let several = open(home.path(), &genesis).unwrap();
+        for _ in 0..3 {
+            let (block, slot) = proposed(&several, 0, vec![]);
+            let certificate = signed(&several.chain_id(), slot, block.id(), &keys);
+            several.commit(block, certificate).unwrap();
+        }
+        let mut several_file = vec![];
+        export(&several, &mut several_file, &mut |_| ()).unwrap();
+        let fresh = |file: &[u8], ledger: &Ledger, period: u64, days: u64| {
+            let (_, head) = Reader::open(file, file.len() as u64).unwrap();
+            let anchor = Anchor::Genesis {
+                trust_period_ms: period,
+            };
+            let now = now(ledger) + days * DAY_MS;
+            match believe(&head, ledger.chain_id(), anchor, now) {
+                Ok(_) => true,
+                Err(SnapshotError::Untrusted(LightError::Expired)) => false,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert!(fresh(&one_file, &one, u64::MAX, 4_000));
+        assert!(!fresh(&one_file, &one, 5 * DAY_MS, 6));
+        assert!(fresh(&several_file, &several, u64::MAX, 13));
+        assert!(!fresh(&several_file, &several, u64::MAX, 15));
+        assert!(fresh(&several_file, &several, 5 * DAY_MS, 4));
+        assert!(!fresh(&several_file, &several, 5 * DAY_MS, 6));
     }
 
     /// Imports bytes into a new folder.

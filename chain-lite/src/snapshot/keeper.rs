@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{Report, SnapshotError, export_file, io, scan};
+use super::{Report, SnapshotError, export_file_while, io, scan};
 use crate::ledger::Ledger;
 use crate::vfs::{OsVfs, Vfs};
 
@@ -30,7 +30,8 @@ pub const KEPT: usize = 2;
 /// Longest pause between looks at the wish to stop.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// The thread that makes snapshots; it ends when this is dropped, after the file it is writing.
+/// The thread that makes snapshots. It ends when this is dropped, which waits for it: about as long as a page of leaves takes. Nothing is
+/// left of a file that it was writing.
 #[derive(Debug)]
 pub struct Keeper {
     stop: Arc<AtomicBool>,
@@ -75,12 +76,13 @@ fn run(ledger: &Ledger, folder: &Path, every: NonZeroU64, begun: u64, stop: &Ato
         if !due {
             continue;
         }
-        match write(ledger, folder) {
+        match write(ledger, folder, stop) {
             Ok(report) => tracing::info!(
                 height = report.height,
                 bytes = report.bytes,
                 "wrote a snapshot"
             ),
+            Err(SnapshotError::Stopped) => return,
             // The first blocks after an import.
             Err(SnapshotError::NotYet(why)) => tracing::debug!(why, "no snapshot yet"),
             Err(error) => {
@@ -90,11 +92,12 @@ fn run(ledger: &Ledger, folder: &Path, every: NonZeroU64, begun: u64, stop: &Ato
     }
 }
 
-/// Writes one snapshot into `folder` and deletes all but the newest [`KEPT`].
-fn write(ledger: &Ledger, folder: &Path) -> Result<Report, SnapshotError> {
+/// Writes one snapshot into `folder`, unless it is to `stop`, and deletes all but the newest [`KEPT`].
+fn write(ledger: &Ledger, folder: &Path, stop: &AtomicBool) -> Result<Report, SnapshotError> {
     // Which height it is of, the export says when it is done.
     let new = folder.join(NEW);
-    let report = export_file(&OsVfs, &new, ledger, &mut |_| ())?;
+    let mut go_on = |_| !stop.load(Ordering::Relaxed);
+    let report = export_file_while(&OsVfs, &new, ledger, &mut go_on)?;
     let name = folder.join(format!("{}.{ENDING}", report.height));
     OsVfs.rename(&new, &name).map_err(io("renaming", &new))?;
     OsVfs
@@ -201,6 +204,24 @@ mod tests {
     }
 
     #[test]
+    fn who_stops_does_not_wait_for_a_snapshot_and_nothing_is_left_of_it() {
+        let home = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(open(home.path(), &genesis(3)).unwrap());
+        advance(&ledger, 5);
+        let folder = home.path().join(FOLDER);
+        fs::create_dir_all(&folder).unwrap();
+        let stop = AtomicBool::new(true);
+        let stopped = write(&ledger, &folder, &stop);
+        assert!(
+            matches!(stopped, Err(SnapshotError::Stopped)),
+            "{stopped:?}"
+        );
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        stop.store(false, Ordering::Relaxed);
+        write(&ledger, &folder, &stop).unwrap();
+    }
+
+    #[test]
     fn a_folder_that_cannot_be_written_stops_no_node() {
         let home = tempfile::tempdir().unwrap();
         let ledger = Arc::new(open(home.path(), &genesis(3)).unwrap());
@@ -209,7 +230,7 @@ mod tests {
         // A folder stands where the new file is to be written.
         fs::create_dir(folder.join("new.part")).unwrap();
         advance(&ledger, 5);
-        assert!(write(&ledger, &folder).is_err());
+        assert!(write(&ledger, &folder, &AtomicBool::new(false)).is_err());
         fs::remove_dir(folder.join("new.part")).unwrap();
         advance(&ledger, 1);
         wait(|| !heights(home.path()).is_empty());

@@ -57,14 +57,10 @@ struct Import {
     /// A block of the snapshot's height or the one after it, from somebody you trust [default: trust the genesis validators]
     #[arg(long, value_name = "HEIGHT:BLOCK_ID")]
     checkpoint: Option<Checkpoint>,
-    /// Without a checkpoint: how old the chain's genesis may be
-    #[arg(
-        long,
-        value_name = "DAYS",
-        default_value_t = 14,
-        conflicts_with = "checkpoint"
-    )]
-    trust_days: u32,
+    /// Without a checkpoint: how old the chain's genesis may be, if less than light clients allow [default: 14 days; any age with a
+    /// single validator]
+    #[arg(long, value_name = "DAYS", conflicts_with = "checkpoint")]
+    trust_days: Option<u32>,
 }
 
 /// A block that the caller trusts.
@@ -159,7 +155,9 @@ fn import(args: Import, context: &Context) -> Result<(), CliError> {
     let anchor = match args.checkpoint {
         Some(Checkpoint { height, id }) => Anchor::Checkpoint { height, id },
         None => Anchor::Genesis {
-            trust_period_ms: u64::from(args.trust_days) * 24 * 3_600_000,
+            trust_period_ms: args
+                .trust_days
+                .map_or(u64::MAX, |days| u64::from(days) * 24 * 3_600_000),
         },
     };
     let bar = context
@@ -210,6 +208,7 @@ fn snapshot_error(path: &Path, error: SnapshotError) -> CliError {
         SnapshotError::WrongChain { .. } | SnapshotError::OtherHeight { .. } => {
             said(Class::Input).hint("check the id and the height with somebody you trust")
         }
+        SnapshotError::Stopped => said(Class::Refused).hint("ask for it again"),
         SnapshotError::NotYet(_) => said(Class::Refused).hint("let the chain make a block more"),
         SnapshotError::Ledger(_) | SnapshotError::Log(_) | SnapshotError::Store(_) => {
             said(Class::Machine).hint("see the message; nothing was changed in the chain")

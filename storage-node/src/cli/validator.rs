@@ -408,7 +408,7 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
     }
     let status = node.status();
     node.shutdown().await?;
-    // It ends with the file that it is writing, and no block is made meanwhile.
+    // A snapshot that is being written is given up.
     let ended = tokio::task::spawn_blocking(move || drop(snapshots)).await;
     ended.map_err(|e| machine("the snapshots", &e))?;
     match status {
