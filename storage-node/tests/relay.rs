@@ -25,7 +25,7 @@ use chain_lite::query;
 use chain_lite::units::{Epoch, TokenAmount};
 use prover::SectorSize;
 use prover::snark::CircuitId;
-use storage_node::relay::{Patience, RelayHandle, Relays, Rounds, server};
+use storage_node::relay::{Patience, RelayError, RelayHandle, Relays, Rounds, server};
 use tokio::runtime::Runtime;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -535,4 +535,57 @@ fn tm_v5_a_chain_lives_on_a_relay_waits_while_it_is_away_and_goes_on() {
         assert_eq!(value, Some(key.sign(epoch).randomness()));
     }
     runtime.block_on(back.stop());
+}
+
+/// A certificate that signed nothing: what a machine with CA certificates has.
+const ROOT: &str = "\
+-----BEGIN CERTIFICATE-----\n\
+MIIBbzCCARWgAwIBAgIUFMJ3F+Z4sSgZQOTFvPOEavfGpVUwCgYIKoZIzj0EAwIw\n\
+DDEKMAgGA1UEAwwBdDAgFw0yNjExMjYxMTE2MDJaGA8yMTI2MTEwMjExMTYwMlow\n\
+DDEKMAgGA1UEAwwBdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABKSo1TW8fGpg\n\
+uylipituh5wZup2GdklxouDipczbQwY8XH9L7px6iAKXvhkwfSU0QdT/gl1L6pSW\n\
+UaUyxGzi+HOjUzBRMB0GA1UdDgQWBBQT5U9xVWZPb0lRz+hnkKT+O+ANvzAfBgNV\n\
+HSMEGDAWgBQT5U9xVWZPb0lRz+hnkKT+O+ANvzAPBgNVHRMBAf8EBTADAQH/MAoG\n\
+CCqGSM49BAMCA0gAMEUCIDI9XkwtXlzUt0bC3tBGxfums3/oYhscxutAycsZrJMF\n\
+AiEA6V6cNeANnAlToHgJn1TpiysDTe7jo7dO+2GI+6k5INE=\n\
+-----END CERTIFICATE-----\n";
+
+/// Roots are found by the environment, which is a process's own: this runs itself twice.
+#[cfg(target_os = "linux")]
+#[test]
+fn https_relays_are_refused_at_the_start_where_no_certificate_can_be_judged() {
+    const CHILD: &str = "HOLDFAST_TEST_ROOTS";
+    let start = |url: &str| {
+        let urls = [url.to_owned()];
+        Relays::start_with(&urls, schedule(&quicknet()), quick()).map(drop)
+    };
+    let (https, http) = ("HTTPS://127.0.0.1:1", "http://127.0.0.1:1");
+    match std::env::var(CHILD).as_deref() {
+        Ok("none") => {
+            assert!(matches!(start(https), Err(RelayError::Roots { .. })));
+            start(http).expect("needs no certificate");
+        }
+        Ok(_) => start(https).expect("has one to judge by"),
+        Err(_) => {
+            let dir = tempfile::tempdir().expect("a folder");
+            for (roots, text) in [("none", ""), ("one", ROOT)] {
+                let file = dir.path().join(roots);
+                std::fs::write(&file, text).expect("writes");
+                let name =
+                    "https_relays_are_refused_at_the_start_where_no_certificate_can_be_judged";
+                let output = std::process::Command::new(std::env::current_exe().expect("a test"))
+                    .args([name, "--exact"])
+                    .env(CHILD, roots)
+                    .env("SSL_CERT_FILE", file)
+                    .env_remove("SSL_CERT_DIR")
+                    .output()
+                    .expect("starts");
+                let said = String::from_utf8_lossy(&output.stdout);
+                assert!(
+                    output.status.success() && said.contains("1 passed"),
+                    "{roots}: {said}"
+                );
+            }
+        }
+    }
 }

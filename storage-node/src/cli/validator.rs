@@ -25,6 +25,7 @@ use super::{Class, CliError, Context};
 use crate::chain::gossip::{HostPort, Peer};
 use crate::chain::{ChainClient, ValidatorView};
 use crate::provider::prover::Workshop;
+use crate::relay::RelayError;
 use crate::validator::{self, Card, Founding, Joined, Randomness, RunConfig, ValidatorError};
 
 /// Money of a network whose founder names no accounts, in tokens; it goes to the founder's own wallet.
@@ -480,6 +481,10 @@ impl From<ValidatorError> for CliError {
             ValidatorError::Content(_) | ValidatorError::Genesis(_) => {
                 (Class::Input, "check the file that was named")
             }
+            ValidatorError::Relay(RelayError::Roots { .. }) => (
+                Class::Machine,
+                "install them (package ca-certificates), name a file of them in SSL_CERT_FILE, or name http relays: rounds are verified all the same",
+            ),
             ValidatorError::Relay(_) => (Class::Input, "check the relays' addresses"),
             ValidatorError::File { .. } | ValidatorError::Key(_) => {
                 (Class::Input, "check the path and its permissions")

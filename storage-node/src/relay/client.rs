@@ -12,6 +12,7 @@
 //! Crash: nothing is kept; rounds are fetched again.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -25,7 +26,9 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls_platform_verifier::BuilderVerifierExt;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_platform_verifier::{BuilderVerifierExt, Verifier};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -210,6 +213,9 @@ impl Relays {
         }
         for url in urls {
             check_url(url)?;
+        }
+        if let Some(url) = urls.iter().find(|url| is_https(url)) {
+            require_roots(url)?;
         }
         let http = http()?;
         let shared = Arc::new(Shared {
@@ -432,6 +438,27 @@ fn check_info(bytes: &[u8], params: &BeaconParams) -> Result<(), Fault> {
 }
 
 type Http = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+
+fn is_https(url: &str) -> bool {
+    let uri: Option<Uri> = url.parse().ok();
+    uri.is_some_and(|uri| uri.scheme_str() == Some("https"))
+}
+
+/// Whether certificates can be judged here at all. Else every https relay would be away for ever.
+fn require_roots(url: &str) -> Result<(), RelayError> {
+    let verifier =
+        Verifier::new().with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    // It looks for its roots before it looks at the certificate, which is none.
+    let none = CertificateDer::from_slice(&[]);
+    let host = ServerName::from(IpAddr::from(Ipv4Addr::LOCALHOST));
+    match verifier.verify_server_cert(&none, &[], &host, &[], UnixTime::now()) {
+        Err(rustls::Error::General(why)) => Err(RelayError::Roots {
+            url: url.to_owned(),
+            why,
+        }),
+        _ => Ok(()),
+    }
+}
 
 fn http() -> Result<Http, RelayError> {
     let tls = |e: rustls::Error| RelayError::Tls(e.to_string());

@@ -53,6 +53,14 @@ pub enum RelayError {
     /// TLS.
     #[error("preparing TLS: {0}")]
     Tls(String),
+    /// No https relay could show that it is the one named.
+    #[error("this machine has no CA certificates to know the relay {url} by: {why}")]
+    Roots {
+        /// The first https relay.
+        url: String,
+        /// The system's reason.
+        why: String,
+    },
 }
 
 /// A network's description. The second names are version 1's.
