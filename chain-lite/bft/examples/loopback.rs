@@ -7,31 +7,25 @@
 //! one (or so many) proposals, each signed by its client: about 500 bytes with one.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use chain_lite::account::{Address, Blake3Root, NetKey, ProviderId};
 use chain_lite::certificate::Certificate;
 use chain_lite::clock::ClockMode;
-use chain_lite::engine::EngineHandle;
 use chain_lite::events::{Event, EventRecord};
-use chain_lite::ledger::Ledger;
-use chain_lite::mempool::Mempool;
-use chain_lite::message::{DealGroup, DealProposal, MAX_PROPOSALS, Message, SignedTx, Tx, sign};
+use chain_lite::message::{DealGroup, DealProposal, MAX_PROPOSALS, Message};
 use chain_lite::query;
 use chain_lite::units::{EpochCount, TokenAmount};
-use chain_lite_bft::app::{Parts, Timing};
-use chain_lite_bft::net::{self, Config};
-use chain_lite_bft::signing::ChainSigner;
 use prover::PaddedPieceSize;
 use prover::commitment::CommP;
 use prover::spec::SectorSize;
 
 #[path = "../tests/common/mod.rs"]
 mod common;
-use common::{beacon, genesis, open_with, transfer_to, user, validator_key};
+use common::{genesis, transfer_to, user};
+mod four;
+use four::{Validator, address, signed, start_four};
 
 /// Senders of each validator: one sender's transactions are limited in the pool.
 const SENDERS: usize = 8;
@@ -48,13 +42,6 @@ enum Load {
     Deals(usize),
 }
 
-struct Validator {
-    ledger: Arc<Ledger>,
-    mempool: Arc<Mempool>,
-    engine: EngineHandle,
-    _home: tempfile::TempDir,
-}
-
 fn main() {
     let mut args = std::env::args().skip(1);
     let mut number = |default: u64| {
@@ -67,47 +54,10 @@ fn main() {
         Some("deals") => Load::Deals(args.next().map_or(1, |a| a.parse().expect("a number"))),
         Some(other) => panic!("transfers or deals, not {other}"),
     };
-    let free: Vec<TcpListener> = (0..4)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
-        .collect();
-    let ports: Vec<u16> = free
-        .iter()
-        .map(|l| l.local_addr().expect("bound").port())
-        .collect();
-    drop(free);
     let mut genesis = genesis();
     genesis.clock = ClockMode::Logical { epoch_ms: 1 };
     genesis.accounts = (0..=CLIENT).map(|n| (address(n), RICH)).collect();
-    let start = |n: usize| {
-        let home = tempfile::tempdir().expect("a folder");
-        let ledger = Arc::new(open_with(home.path(), &genesis));
-        let mempool = Arc::new(Mempool::new(ledger.chain_id()));
-        let peers = (0..4).filter(|p| *p != n).map(|p| {
-            let id = net::peer_id(&validator_key(p).to_bytes()).expect("a key");
-            format!("/ip4/127.0.0.1/tcp/{}/p2p/{id}", ports[p])
-        });
-        let config = Config {
-            listen: format!("/ip4/127.0.0.1/tcp/{}", ports[n]),
-            peers: peers.collect(),
-            home: home.path().to_owned(),
-            connections_per_ip: 64,
-        };
-        let parts = Parts {
-            ledger: Arc::clone(&ledger),
-            mempool: Arc::clone(&mempool),
-            signer: ChainSigner::new(ledger.chain_id(), validator_key(n)),
-            beacon: Box::new(beacon()),
-            timing: Timing::default(),
-        };
-        let engine = net::start(config, parts, &validator_key(n).to_bytes()).expect("starts");
-        Validator {
-            ledger,
-            mempool,
-            engine,
-            _home: home,
-        }
-    };
-    let validators: Vec<Validator> = (0..4).map(start).collect();
+    let validators = start_four(&genesis);
     let stop = AtomicBool::new(false);
     if let Load::Deals(each) = load {
         assert!(
@@ -173,10 +123,6 @@ fn main() {
     }
 }
 
-fn address(n: usize) -> Address {
-    Address::of(&user(n).verifying_key())
-}
-
 /// Makes every sender a provider with collateral, and gives the client money for deals.
 fn register(validators: &[Validator]) {
     let first = &validators[0];
@@ -209,19 +155,6 @@ fn register(validators: &[Validator]) {
 fn owned(validator: &Validator) -> BTreeMap<Address, ProviderId> {
     let all = query::providers(&validator.ledger.view(), None, CLIENT).expect("reads");
     all.into_iter().map(|p| (p.owner, p.id)).collect()
-}
-
-fn signed(validator: &Validator, sender: usize, nonce: u64, msgs: Vec<Message>) -> SignedTx {
-    let tx = Tx {
-        version: 1,
-        chain_id: validator.ledger.chain_id(),
-        sender: address(sender),
-        nonce,
-        fee_limit: TokenAmount(0),
-        valid_until_height: u64::MAX,
-        msgs,
-    };
-    sign(tx, &user(sender))
 }
 
 /// So many deals of one provider that the chain has not seen: `nonce` is the transaction's.
