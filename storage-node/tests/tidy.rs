@@ -209,6 +209,191 @@ const FUZZ: [&str; 5] = [
     "storage-node",
 ];
 
+/// The body of a fuzz target: `crate::…::module::name`.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Body {
+    /// Folder of its crate.
+    home: &'static str,
+    module: String,
+    name: String,
+}
+
+impl Body {
+    /// From the path that a target calls.
+    fn of(path: &str) -> Option<Self> {
+        let home = match path.split("::").next()? {
+            "prover" => "prover",
+            "chain_lite" => "chain-lite",
+            "holdfast_light" => "chain-lite/light",
+            "chain_lite_bft" => "chain-lite/bft",
+            "retrieval" => "retrieval",
+            "storage_node" => "storage-node",
+            _ => return None,
+        };
+        let mut last = path.rsplit("::").map(str::to_owned);
+        Some(Self {
+            home,
+            name: last.next()?,
+            module: last.next()?,
+        })
+    }
+
+    /// Whether test code of a file runs it, or hands it to what runs it: by its module and name, or in its module by its name.
+    fn runs_in(&self, path: &Path, code: &str) -> bool {
+        let here = |part: &std::ffi::OsStr| part == self.module.as_str();
+        let own = path.file_stem().is_some_and(here)
+            || path.parent().and_then(Path::file_name).is_some_and(here);
+        let word = |c: char| c.is_alphanumeric() || c == '_';
+        let used = |at: usize| {
+            let (before, after) = (&code[..at], code[at + self.name.len()..].trim_start());
+            let by = match before.strip_suffix("::") {
+                Some(path) => path
+                    .strip_suffix(self.module.as_str())
+                    .is_some_and(|rest| !rest.ends_with(word)),
+                None => own && !before.ends_with(word) && !before.ends_with(['.', ':']),
+            };
+            by && after.starts_with(['(', ',', ')', ']']) && !before.ends_with("fn ")
+                || by && after.starts_with("as fn")
+        };
+        code.match_indices(self.name.as_str())
+            .any(|(at, _)| used(at))
+    }
+}
+
+/// The code of a source file's tests, without comments, texts and imports. By the house layout tests are a folder, a file of that
+/// name, or the last part of a file.
+fn test_code(path: &Path, text: &str) -> String {
+    let whole = path.components().any(|part| part.as_os_str() == "tests")
+        || path.file_name().is_some_and(|name| name == "tests.rs");
+    let code = code_of(text);
+    let begin = match whole {
+        true => 0,
+        false => ["mod tests {", "mod test {"]
+            .iter()
+            .filter_map(|head| code.find(head))
+            .min()
+            .unwrap_or(code.len()),
+    };
+    let mut kept = String::new();
+    let mut import = false;
+    for line in code[begin..].lines() {
+        let begins = line.trim_start();
+        let begins = begins.strip_prefix("pub ").unwrap_or(begins);
+        import |= begins.starts_with("use ");
+        if !import {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+        import &= !line.contains(';');
+    }
+    kept
+}
+
+/// A source text without its comments, and with nothing in its literals.
+fn code_of(text: &str) -> String {
+    let mut code = String::new();
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        let raw = ["r\"", "r#", "br\"", "br#"];
+        let word = |c: char| c.is_alphanumeric() || c == '_';
+        let taken = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else if raw.iter().any(|head| rest.starts_with(head)) && !code.ends_with(word) {
+            let head = rest.find(['"', '\n', ' ']).unwrap_or(0);
+            let marks = rest[..head].matches('#').count();
+            let close = format!("\"{}", "#".repeat(marks));
+            match rest[head..].starts_with('"') {
+                true => rest[head + 1..]
+                    .find(&close)
+                    .map_or(rest.len(), |end| head + 1 + end + close.len()),
+                // A name that is written `r#name`.
+                false => 0,
+            }
+        } else if next == '"' {
+            let mut escaped = false;
+            let end = rest[1..].find(|c| {
+                let ends = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                ends
+            });
+            end.map_or(rest.len(), |end| end + 2)
+        } else if next == '\'' {
+            // A lifetime has no second mark so near.
+            let inner = rest[1..].chars().next().map_or(0, char::len_utf8);
+            match rest[1..].starts_with('\\') {
+                true => rest[3..].find('\'').map_or(rest.len(), |end| end + 4),
+                false if rest[1 + inner..].starts_with('\'') => inner + 2,
+                false => 0,
+            }
+        } else {
+            0
+        };
+        match taken {
+            0 => {
+                code.push(next);
+                rest = &rest[next.len_utf8()..];
+            }
+            taken => rest = &rest[taken..],
+        }
+    }
+    code
+}
+
+#[test]
+fn only_what_a_test_runs_counts_as_run() {
+    let body = Body::of("retrieval::fuzz::names").expect("a body");
+    let runs = |path: &str, text: &str| {
+        let path = Path::new(path);
+        body.runs_in(path, &test_code(path, text))
+    };
+    let inside =
+        |line: &str| format!("pub fn names(bytes: &[u8]) {{}}\nmod tests {{\n{line}\n}}\n");
+    for line in [
+        "names(&bytes);",
+        "for body in [frame, names] {}",
+        "f(crate::fuzz::names)",
+    ] {
+        assert!(runs("retrieval/src/fuzz.rs", &inside(line)), "{line}");
+    }
+    assert!(runs(
+        "retrieval/tests/all.rs",
+        "fn t() { retrieval::fuzz::names(&[]); }"
+    ));
+    for line in [
+        "// names(&bytes);",
+        "/* names(&bytes) */",
+        "use super::names;",
+        "use super::{\n    frame,\n    names,\n};",
+        "let text = \"names(1)\";",
+        "let text = r#\"a \" names(1)\"#;",
+        "all.names(1);",
+        "other::names(1);",
+        "surnames(1);",
+        "let names = 1;",
+        "fn names(bytes: &[u8]) {}",
+    ] {
+        assert!(!runs("retrieval/src/fuzz.rs", &inside(line)), "{line}");
+    }
+    assert!(
+        !runs("retrieval/src/fuzz.rs", "fn all() { names(&[]); }"),
+        "no test"
+    );
+    assert!(
+        !runs("retrieval/src/peer.rs", &inside("names(1);")),
+        "another's"
+    );
+    // Marks in literals open nothing.
+    for line in [
+        "let c = '\"'; names(1);",
+        "fn f<'a>() { names(1) }",
+        "let c = '\\''; names(1);",
+    ] {
+        assert!(runs("retrieval/src/fuzz.rs", &inside(line)), "{line}");
+    }
+}
+
 /// A fuzz target is one call of a function that an ordinary test runs too, bounded: so the gate runs the bodies of all of them.
 #[test]
 fn every_fuzz_target_is_one_call_that_an_ordinary_test_makes_too() {
@@ -228,42 +413,39 @@ fn every_fuzz_target_is_one_call_that_an_ordinary_test_makes_too() {
         assert_eq!(listed, there, "{name}/fuzz/Cargo.toml lists its targets");
         for path in files {
             let text = fs::read_to_string(&path).expect("a target");
-            let call = text
+            let body = text
                 .lines()
                 .find_map(|line| line.strip_prefix("libfuzzer_sys::fuzz_target!(|"))
                 .and_then(|line| line.split_once("| ")?.1.split('(').next())
+                .and_then(Body::of)
                 .unwrap_or_else(|| panic!("{} is not one call", path.display()));
-            called.insert(call.rsplit("::").next().unwrap_or(call).to_owned());
+            called.insert(body);
         }
     }
-    let mut text = String::new();
-    for (path, source) in sources() {
-        if !path
-            .components()
-            .any(|part| part.as_os_str() == "fuzz_targets")
-        {
-            text.push_str(&source);
-        }
-    }
-    let uses = |name: &str| {
-        let word = |c: char| c.is_alphanumeric() || c == '_';
-        let at = text.match_indices(name).map(|(at, _)| at);
-        at.filter(|at| !text[..*at].ends_with(word) && !text[*at + name.len()..].starts_with(word))
-            .filter(|at| !text[..*at].ends_with("fn "))
-            .count()
-    };
-    for name in &called {
+    let all = sources();
+    let tests: Vec<(&PathBuf, String)> = all
+        .iter()
+        .filter(|(path, _)| {
+            path.components()
+                .all(|part| part.as_os_str() != "fuzz_targets")
+        })
+        .map(|(path, text)| (path, test_code(path, text)))
+        .collect();
+    for body in &called {
+        let home = root().join(body.home);
+        let mut own = tests.iter().filter(|(path, _)| path.starts_with(&home));
         assert!(
-            uses(name) > 0,
-            "no test runs the body of fuzz target {name}"
+            own.any(|(path, code)| body.runs_in(path, code)),
+            "no test runs the body of a fuzz target: {body:?}"
         );
     }
-    for line in text.lines() {
+    for line in all.iter().flat_map(|(_, text)| text.lines()) {
         if let Some(rest) = line.trim_start().strip_prefix("pub fn fuzz_") {
             let name = format!("fuzz_{}", rest.split('(').next().unwrap_or(rest));
-            let renamed = text.contains(&format!("::{name} as fuzz_"));
+            let renaming = format!("::{name} as fuzz_");
+            let renamed = all.iter().any(|(_, text)| text.contains(&renaming));
             assert!(
-                renamed || called.contains(&name),
+                renamed || called.iter().any(|body| body.name == name),
                 "{name} is the body of no fuzz target"
             );
         }
