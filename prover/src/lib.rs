@@ -10,6 +10,7 @@
 //! | labels, columns, encoding, vanilla PoRep | [`porep`] |
 //! | trees and hashes underneath | [`merkle`], [`hash`] |
 //! | proofs of still holding the replica | [`post`] |
+//! | data into a sealed sector, without sealing anew | [`update`] |
 //! | circuits, keys, Groth16 | [`snark`] |
 //! | the pipeline on disk, resumable, and what it takes | [`seal`], [`sector_dir`], [`machine`], [`estimate`] |
 //! | checking, calm on any bytes | [`verify`] |
@@ -54,6 +55,7 @@ pub mod seal;
 pub mod sector_dir;
 pub mod snark;
 pub mod spec;
+pub mod update;
 #[cfg(feature = "prove")]
 pub mod vectors;
 pub mod verify;

@@ -29,11 +29,13 @@ use std::path::{Path, PathBuf};
 
 pub use check::{CheckDepth, ReplicaReport, replica_check};
 pub use label::label_all;
+pub(crate) use pipeline::write_data;
 pub use pipeline::{
     AnyStage, Challenged, Labeled, Packed, Replicated, SealRequest, Sealed, create, create_on,
     repair, resume, resume_on,
 };
 pub use unseal::unseal_range;
+pub(crate) use unseal::{tree_d_root, unpad_range};
 
 use crate::commitment::CommD;
 use crate::machine::{MemoryError, Plan};
@@ -48,9 +50,9 @@ use crate::spec::{NODE_BYTES, SectorSize};
 use crate::verify::VerifyError;
 
 /// Allowance for buffers and small files on top of what is counted exactly.
-const SLACK_BYTES: u64 = 4 << 20;
+pub(crate) const SLACK_BYTES: u64 = 4 << 20;
 /// The program's own memory: a budget is about everything that is resident.
-const PROGRAM_BYTES: u64 = 16 << 20;
+pub(crate) const PROGRAM_BYTES: u64 = 16 << 20;
 
 /// Sealing, unsealing or checking a sector failed. Finished stages are kept.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +135,33 @@ pub enum SealError {
         /// What the verifier said.
         source: VerifyError,
     },
+    /// The folder holds an update, which is no stage of sealing.
+    #[error(
+        "{0} holds an updated sector, not one that is being sealed; use it with the sector it was made over"
+    )]
+    Updated(PathBuf),
+    /// The folder holds no update.
+    #[error("{0} holds no updated sector; name the folder that the update made")]
+    NotUpdated(PathBuf),
+    /// A sector without replica cannot be updated.
+    #[error("the sector in {0} has no replica yet; finish sealing it, then update it")]
+    NoReplica(PathBuf),
+    /// A sector that holds data cannot be updated.
+    #[error("the sector in {0} holds data already; update one that was sealed empty")]
+    HoldsData(PathBuf),
+    /// The old replica is damaged, or is another one.
+    #[error(
+        "{path} is not the whole replica that is updated ({why}); name its folder, or repair it first"
+    )]
+    OtherReplica {
+        /// The folder.
+        path: PathBuf,
+        /// How it shows.
+        why: String,
+    },
+    /// An update could not be proven.
+    #[error(transparent)]
+    Update(#[from] crate::update::proof::UpdateError),
     /// Unsealed bytes could not be handed over.
     #[error("writing the unsealed bytes failed: {0}")]
     Output(std::io::Error),
@@ -180,7 +209,7 @@ pub fn replicate_memory(size: SectorSize, plan: &Plan) -> u64 {
     plan.threads() as u64 * per_thread + SLACK_BYTES + PROGRAM_BYTES
 }
 
-fn require_space(path: &Path, needed: u64, free: u64) -> Result<(), SealError> {
+pub(crate) fn require_space(path: &Path, needed: u64, free: u64) -> Result<(), SealError> {
     if free >= needed {
         Ok(())
     } else {

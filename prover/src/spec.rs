@@ -82,6 +82,55 @@ pub struct Shape {
     pub top: usize,
 }
 
+/// How a sector update is proved (proofs.md §0, §6.1): in equal slices of the sector, one Groth16 proof each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpdateShape {
+    /// Slices, a power of two.
+    pub partitions: usize,
+    /// Challenged nodes in each slice.
+    pub challenges: usize,
+    /// TreeD nodes, all of one row, that cover a slice and are opened once for all of its challenges; a power of two.
+    pub apex_leaves: usize,
+    /// Numbers of high index bits among which the first public input chooses.
+    pub high_bits: [u32; 6],
+    /// The one that is chosen: position in `high_bits`.
+    pub chosen: usize,
+}
+
+impl UpdateShape {
+    const fn of(size: SectorSize) -> UpdateShape {
+        let (partitions, challenges, apex_leaves) = match size {
+            SectorSize::Kib2 | SectorSize::Kib4 => (1, 10, 8),
+            SectorSize::Kib16 | SectorSize::Kib32 => (2, 10, 128),
+            SectorSize::Mib8 => (4, 10, 128),
+            SectorSize::Mib512 | SectorSize::Gib32 | SectorSize::Gib64 => (16, 86, 128),
+        };
+        let small = size as u32 <= SectorSize::Kib32 as u32;
+        UpdateShape {
+            partitions,
+            challenges,
+            apex_leaves,
+            high_bits: if small { [1; 6] } else { [7, 8, 9, 10, 11, 12] },
+            chosen: if small { 0 } else { 3 },
+        }
+    }
+
+    /// High bits of a node's index that choose its factor, proofs.md's `h`.
+    pub const fn high(&self) -> u32 {
+        self.high_bits[self.chosen]
+    }
+
+    /// Bits of a partition's number.
+    pub const fn partition_bits(&self) -> u32 {
+        self.partitions.trailing_zeros()
+    }
+
+    /// Height of the tree over a partition's apex leaves.
+    pub const fn apex_bits(&self) -> u32 {
+        self.apex_leaves.trailing_zeros()
+    }
+}
+
 /// One row of proofs.md §0.
 #[derive(Clone, Copy, Debug)]
 struct Row {
@@ -173,6 +222,11 @@ const _: () = {
         assert!(row.partitions * row.challenges >= if production { 176 } else { 2 });
         assert!(row.ni_partitions * row.challenges >= if production { 2253 } else { 26 });
         assert!(row.challenges <= 18);
+        let update = UpdateShape::of(row.size);
+        assert!(update.partitions.is_power_of_two() && update.apex_leaves.is_power_of_two());
+        // A challenge's path ends at an apex leaf, at or above the data; its random bits fit one digest's 254.
+        assert!(update.partition_bits() + update.apex_bits() <= row.log2_nodes);
+        assert!(update.high() <= row.log2_nodes);
         i += 1;
     }
 };
@@ -263,6 +317,11 @@ impl SectorSize {
     /// Sectors in one WindowPoSt partition.
     pub const fn window_sectors(self) -> usize {
         self.row().window_sectors
+    }
+
+    /// How an update of such a sector is proved.
+    pub const fn update_shape(self) -> UpdateShape {
+        UpdateShape::of(self)
     }
 
     /// Whether Filecoin registered proof types for this size.

@@ -7,7 +7,7 @@
 //!
 //! Walk: last step of the prover's part; the chain (`chain_lite::sector`), providers (each verifies
 //! its own proofs before sending, threat P18) and auditors call it. Builds without feature `prove`.
-//! Spec: proofs.md §§4.2, 4.4, 4.5, 5; threats P10–P14, S1–S3, V7.
+//! Spec: proofs.md §§4.2, 4.4, 4.5, 5, 6.1; threats P10–P14, S1–S3, V7.
 //! Cost: 1.1 ms a proof on a busy core of a Zen 5; in batches of 64 a sixth of that with AVX-512 IFMA and under half
 //! without, spread over the caller's rayon pool. Memory: a few KiB, at most 4 MiB of tables per key that is used often, plus 26,000 field elements for a
 //! WindowPoSt of 32 GiB sectors. No input makes it panic, and none makes it allocate more than its statement's size says.
@@ -36,6 +36,7 @@ use crate::post::challenge as post_challenge;
 use crate::snark::batch::{Claim, all_hold};
 use crate::snark::groth16::{CheckedKey, decode_all, in_partitions};
 use crate::spec::{GROTH16_PROOF_BYTES, RegisteredSeal, SealVersion, SectorSize};
+use crate::update::selector;
 
 /// "This sector holds this data, sealed by this provider under this ticket", challenged by `seed`.
 #[derive(Clone, Debug, PartialEq, Eq, borsh::BorshSerialize, borsh::BorshDeserialize)]
@@ -83,7 +84,23 @@ pub struct WinningPostStatement {
     pub sector: (SectorNumber, CommR),
 }
 
-/// Any of the three statements, for batches.
+/// "The replica under the new CommR holds this data, and was made of the one under the old CommR": a sector update.
+///
+/// It does not say that the old replica held nothing. Who accepts an update knows that from the old sector's CommD, the
+/// zero sector's, on his own books: only then is the new replica as costly to compute anew as a sealed one.
+#[derive(Clone, Debug, PartialEq, Eq, borsh::BorshSerialize, borsh::BorshDeserialize)]
+pub struct UpdateStatement {
+    /// Size of the sector.
+    pub size: SectorSize,
+    /// The replica before.
+    pub comm_r_old: CommR,
+    /// The new data.
+    pub comm_d_new: CommD,
+    /// The replica from now on.
+    pub comm_r_new: CommR,
+}
+
+/// Any of the four statements, for batches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Statement {
     /// A PoRep.
@@ -92,6 +109,8 @@ pub enum Statement {
     Window(WindowPostStatement),
     /// A WinningPoSt.
     Winning(WinningPostStatement),
+    /// A sector update.
+    Update(UpdateStatement),
 }
 
 /// Why a proof was not accepted.
@@ -225,6 +244,20 @@ pub fn winning_post(
     )
 }
 
+/// Verifies a sector update: all its partitions.
+pub fn update(
+    keys: &VerifyingKeys,
+    statement: &UpdateStatement,
+    proof: &[u8],
+) -> Result<(), VerifyError> {
+    check(
+        keys,
+        CircuitId::update(statement.size),
+        &update_inputs(statement)?,
+        proof,
+    )
+}
+
 /// Verifies many proofs at once: one verdict each, the same that single verification gives.
 ///
 /// A batch that fails as a whole is checked singly, so a bad proof among good ones costs its sender
@@ -295,6 +328,7 @@ impl<'a> Undecoded<'a> {
             Statement::Porep(s) => (CircuitId::porep(s.seal.size), porep_inputs(s)?),
             Statement::Window(s) => (CircuitId::window(s.size), vec![window_inputs(s)?]),
             Statement::Winning(s) => (CircuitId::winning(s.size), vec![winning_inputs(s)?]),
+            Statement::Update(s) => (CircuitId::update(s.size), update_inputs(s)?),
         };
         Self::from_inputs(keys, circuit, inputs, proof)
     }
@@ -478,6 +512,21 @@ pub fn post_inputs<L: AsRef<[u64]>>(
 }
 
 /// 32 little-endian bytes as a field element; a value that is none cannot be a commitment.
+/// Public inputs of every partition of a sector update (proofs.md §6.1): the circuit draws the challenges itself.
+pub(crate) fn update_inputs(statement: &UpdateStatement) -> Result<Vec<Vec<Fr>>, VerifyError> {
+    let commitments = [
+        commitment("the old CommR", &statement.comm_r_old.0)?,
+        commitment("the new CommD", &statement.comm_d_new.0)?,
+        commitment("the new CommR", &statement.comm_r_new.0)?,
+    ];
+    Ok((0..statement.size.update_shape().partitions)
+        .map(|partition| {
+            let first = selector(statement.size, partition);
+            std::iter::once(first).chain(commitments).collect()
+        })
+        .collect())
+}
+
 fn element(what: &str, bytes: &[u8; 32]) -> Result<Fr, VerifyError> {
     fr_from_node(bytes)
         .ok_or_else(|| VerifyError::Statement(format!("{what} is not below the field order")))

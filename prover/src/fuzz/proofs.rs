@@ -4,7 +4,8 @@ use crate::snark::groth16::{CheckedKey, decode_canonical, encode};
 use crate::snark::{CircuitId, CircuitKind};
 use crate::spec::SectorSize;
 use crate::verify::{
-    self, PorepStatement, Statement, VerifyingKeys, WindowPostStatement, WinningPostStatement,
+    self, PorepStatement, Statement, UpdateStatement, VerifyingKeys, WindowPostStatement,
+    WinningPostStatement,
 };
 
 /// Any bytes that read as Groth16 proofs, of one partition or of ten, are written back as those very bytes.
@@ -61,7 +62,7 @@ pub fn front_door(keys: &VerifyingKeys, bytes: &[u8]) {
     };
     // Not necessarily canonical: the masked form is what a chain makes, and the other is refused.
     let randomness = crate::ids::PostRandomness::masked(a);
-    let statement = match kind[0] % 3 {
+    let statement = match kind[0] % 4 {
         0 => Statement::Porep(PorepStatement {
             seal: crate::spec::RegisteredSeal::v1_1(size),
             prover: crate::ids::ProverId(a),
@@ -81,17 +82,24 @@ pub fn front_door(keys: &VerifyingKeys, bytes: &[u8]) {
                 .map(|(number, comm_r)| (number, crate::commitment::CommR(comm_r)))
                 .collect(),
         }),
-        _ => Statement::Winning(WinningPostStatement {
+        2 => Statement::Winning(WinningPostStatement {
             size,
             prover: crate::ids::ProverId(a),
             randomness,
             sector: (number(b), crate::commitment::CommR(c)),
+        }),
+        _ => Statement::Update(UpdateStatement {
+            size,
+            comm_r_old: crate::commitment::CommR(b),
+            comm_d_new: crate::commitment::CommD(c),
+            comm_r_new: crate::commitment::CommR(d),
         }),
     };
     let alone = match &statement {
         Statement::Porep(s) => verify::porep(keys, s, rest),
         Statement::Window(s) => verify::window_post(keys, s, rest),
         Statement::Winning(s) => verify::winning_post(keys, s, rest),
+        Statement::Update(s) => verify::update(keys, s, rest),
     };
     assert!(alone.is_err(), "nobody proved a statement made of noise");
     assert_eq!(verify::batch(keys, &[(statement, rest)]), [alone]);

@@ -18,7 +18,7 @@ use crate::progress::Progress;
 use crate::sector_dir::disk::NodeFile;
 use crate::spec::SectorSize;
 
-type Integer = <Fr as PrimeField>::BigInt;
+pub(crate) type Integer = <Fr as PrimeField>::BigInt;
 
 /// One node of the replica; `None` if an argument is no field element.
 pub fn encode(data: &Node, key: &Node) -> Option<Node> {
@@ -73,7 +73,7 @@ pub fn build_replica(
 
 /// Fills TreeR files from replica nodes that `load` puts into its buffer, chunk by chunk, and returns the root. `load` gets
 /// the first node's index; it is called from several threads.
-fn reduce_replica(
+pub(crate) fn reduce_replica(
     trees: &[NodeFile],
     size: SectorSize,
     progress: &dyn Progress,
@@ -107,7 +107,7 @@ pub(crate) fn chunk_nodes(size: SectorSize) -> u64 {
     (8 * shape::leaves_per_cached_node(size)).min(size.base_tree_leaves())
 }
 
-fn read(node: &Node) -> Option<Integer> {
+pub(crate) fn read(node: &Node) -> Option<Integer> {
     let mut limbs = [0u64; 4];
     for (limb, bytes) in limbs.iter_mut().zip(node.as_chunks::<8>().0) {
         *limb = u64::from_le_bytes(*bytes);
@@ -116,7 +116,7 @@ fn read(node: &Node) -> Option<Integer> {
     (value < Fr::MODULUS).then_some(value)
 }
 
-fn write(value: &Integer) -> Node {
+pub(crate) fn write(value: &Integer) -> Node {
     let mut node = [0u8; 32];
     for (bytes, limb) in node.as_chunks_mut::<8>().0.iter_mut().zip(value.0) {
         *bytes = limb.to_le_bytes();

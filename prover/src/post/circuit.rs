@@ -48,12 +48,14 @@ impl PostCircuit {
     /// The circuit's shape with zeros everywhere: for keys, counts and digests.
     ///
     /// # Panics
-    /// For [`CircuitKind::Porep`], which is another circuit.
+    /// For the other kinds, which are other circuits.
     pub fn blank(kind: CircuitKind, size: SectorSize) -> PostCircuit {
         let (sectors, challenges) = match kind {
             CircuitKind::WindowPost => (size.window_sectors(), WINDOW_CHALLENGES),
             CircuitKind::WinningPost => (WINNING_CHALLENGES, 1),
-            CircuitKind::Porep => unreachable!("PoRep is crate::porep::circuit"),
+            CircuitKind::Porep | CircuitKind::Update => {
+                unreachable!("porep::circuit and update::circuit spell these")
+            }
         };
         let zero = Fr::from(0u64);
         let leaf = LeafOpening {

@@ -14,7 +14,7 @@ use crate::machine::Plan;
 use crate::merkle::build;
 use crate::merkle::shape;
 use crate::piece::PieceInfo;
-use crate::piece::layout::{self, LayoutError};
+use crate::piece::layout::{self, Layout, LayoutError};
 use crate::porep::proof::{self, Sources, Statement, VanillaProof};
 use crate::porep::{column, replica, replica_id};
 use crate::progress::Progress;
@@ -126,12 +126,7 @@ pub fn create_on(
     require_space(path, disk_bytes(seal.size), claim.free_bytes()?)?;
 
     let file = claim.begin(SectorFile::Unsealed, seal.size)?;
-    let mut out = BufWriter::with_capacity(1 << 20, Appender::new(&file));
-    layout::write_sector(&layout, sources.iter_mut(), &mut out).map_err(|error| match error {
-        LayoutError::Write(source) => DiskError::at("writing", file.path())(source).into(),
-        other => SealError::from(other),
-    })?;
-    drop(out);
+    write_data(&layout, sources, &file)?;
 
     let replica_id = replica_id(&prover, sector, &ticket, &comm_d, &seal.porep_id());
     let stage = Stage::Packed;
@@ -148,6 +143,19 @@ pub fn create_on(
     };
     Ok(Packed {
         dir: claim.commit(record, SectorFile::Unsealed, &file)?,
+    })
+}
+
+/// Writes the padded pieces at their places to the first nodes of a file, zeros elsewhere.
+pub(crate) fn write_data(
+    layout: &Layout,
+    sources: &mut [&mut dyn Read],
+    file: &NodeFile,
+) -> Result<(), SealError> {
+    let mut out = BufWriter::with_capacity(1 << 20, Appender::new(file));
+    layout::write_sector(layout, sources.iter_mut(), &mut out).map_err(|error| match error {
+        LayoutError::Write(source) => DiskError::at("writing", file.path())(source).into(),
+        other => SealError::from(other),
     })
 }
 
@@ -168,6 +176,9 @@ pub fn resume_on(disk: Arc<dyn Disk>, path: &Path) -> Result<AnyStage, SealError
 /// gives the same CommR. Fails, naming the file, when the data itself is damaged.
 pub fn repair(path: &Path) -> Result<AnyStage, SealError> {
     let mut dir = SectorDir::open(Arc::new(RealDisk), path)?;
+    if dir.record().stage.is_update() {
+        return Err(SealError::Updated(path.to_owned()));
+    }
     let damaged = |dir: &SectorDir, file| match dir.check(file) {
         Ok(()) => Ok(false),
         Err(SectorDirError::Damaged { .. }) => Ok(true),
@@ -224,6 +235,9 @@ fn stage_of(dir: SectorDir) -> Result<AnyStage, SealError> {
                 seed,
                 proof,
             })
+        }
+        Stage::Encoding(_) | Stage::Updated(..) | Stage::UpdateProven(..) => {
+            return Err(SealError::Updated(dir.path().to_owned()));
         }
     })
 }

@@ -3,7 +3,8 @@
 //! Walk: `retrieval::serve` reads unsealed bytes; when a provider kept none, they come from here.
 //! Spec: proofs.md §2.7. Cost: labels are not kept, so all layers are computed again: the full price of PC1, whatever the
 //! range. Memory: [`super::label_memory`]. That price already touches every node, so the whole sector is decoded and its
-//! CommD compared before one byte is handed over: the right bytes or an error, never wrong bytes.
+//! CommD compared before one byte is handed over: the right bytes or an error, never wrong bytes. An updated sector unseals the
+//! same way; with the sector it was made over, [`crate::update::sector::recover`] does it without labels.
 //! Crash: nothing is written to the sector's folder.
 
 use std::io::Write;
@@ -24,8 +25,9 @@ use crate::porep::replica;
 use crate::progress::Progress;
 use crate::sector_dir;
 use crate::sector_dir::disk::{NodeFile, RealDisk};
-use crate::sector_dir::record::{Record, SectorFile};
+use crate::sector_dir::record::{Record, SectorFile, Stage};
 use crate::spec::NODE_BYTES;
+use crate::update::replica::{self as update, Factors};
 
 /// Nodes decoded or hashed per piece of parallel work; even, so that pairs stay together.
 const CHUNK: usize = 1 << 12;
@@ -89,12 +91,27 @@ fn decode(
     plan: &Plan,
     progress: &dyn Progress,
 ) -> Result<Option<Nodes>, SealError> {
+    // An updated replica was made over one of zeros, whose nodes are the labels.
+    let inverse = match &record.stage {
+        Stage::Updated(_, comm_r_old) | Stage::UpdateProven(_, comm_r_old, _) => {
+            let factors = Factors::new(record.seal.size, &record.comm_d, comm_r_old);
+            match factors.and_then(|factors| factors.inverse()) {
+                None => return Ok(None),
+                some => some,
+            }
+        }
+        _ => None,
+    };
     let (mut data, mut spare) = last_layer(record, plan, progress);
     let canonical = data.par_chunks_mut(CHUNK).enumerate().map(|(i, keys)| {
         let mut nodes = vec![[0u8; NODE_BYTES]; keys.len()];
         replica.read((i * CHUNK) as u64, &mut nodes)?;
-        for (key, node) in keys.iter_mut().zip(&nodes) {
-            match replica::decode(node, key) {
+        for (at, (key, node)) in (i * CHUNK..).zip(keys.iter_mut().zip(&nodes)) {
+            let data = match &inverse {
+                Some(inverse) => update::decode(node, key, &inverse.of(at as u64)),
+                None => replica::decode(node, key),
+            };
+            match data {
                 Some(data) => *key = data,
                 None => return Ok(false),
             }
@@ -126,14 +143,37 @@ fn hash_row(children: &[Node], parents: &mut [Node]) {
         .for_each(|(c, p)| sha256::nodes(c, p));
 }
 
+/// Root of the SHA-256/254 tree over `row`, a power of two of nodes, row by row on this thread.
+pub(crate) fn tree_d_root(mut row: Vec<Node>) -> Node {
+    while row.len() > 1 {
+        let mut above = vec![[0u8; NODE_BYTES]; row.len() / 2];
+        sha256::nodes(&row, &mut above);
+        row = above;
+    }
+    row[0]
+}
+
 fn hand_over(data: &[Node], range: Range<u64>, out: &mut dyn Write) -> Result<(), SealError> {
     let bytes = data.as_flattened();
+    let blocks = |start, end| {
+        let (padded, _) = fr32::blocks_covering(start, end);
+        Ok(&bytes[padded.start as usize..padded.end as usize])
+    };
+    unpad_range(range, blocks, out)
+}
+
+/// Writes the unpadded bytes `range` of verified data; `blocks` gives the padded blocks that cover a part of it.
+pub(crate) fn unpad_range<B: AsRef<[u8]>>(
+    range: Range<u64>,
+    blocks: impl Fn(u64, u64) -> Result<B, SealError>,
+    out: &mut dyn Write,
+) -> Result<(), SealError> {
     let mut start = range.start;
     while start < range.end {
         // Whole blocks of the padding, from the one that holds `start`.
         let end = range.end.min(start / BLOCK * BLOCK + BLOCK);
-        let (padded, skip) = fr32::blocks_covering(start, end);
-        let block = fr32::unpad(&bytes[padded.start as usize..padded.end as usize])
+        let (_, skip) = fr32::blocks_covering(start, end);
+        let block = fr32::unpad(blocks(start, end)?.as_ref())
             .expect("data that hashes to CommD of padded pieces is padded");
         out.write_all(&block[skip as usize..][..(end - start) as usize])
             .map_err(SealError::Output)?;

@@ -10,7 +10,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use sha2::{Digest, Sha256};
 
-use crate::commitment::{CommC, CommD, CommRLast};
+use crate::commitment::{CommC, CommD, CommR, CommRLast};
 use crate::ids::{ProverId, ReplicaId, SectorNumber, Seed, Ticket};
 use crate::piece::PieceInfo;
 use crate::spec::RegisteredSeal;
@@ -86,6 +86,22 @@ pub enum Stage {
     Challenged(Roots, Seed),
     /// The Groth16 proof of the seed's challenges, verified.
     Sealed(Roots, Seed, Vec<u8>),
+    /// An update ([`crate::update::sector`]): TreeD of the new data; its replica is still to be made over the one with this CommR.
+    Encoding(CommR),
+    /// The update's replica and TreeR, made over the one with this CommR.
+    Updated(Roots, CommR),
+    /// The update's Groth16 proof, verified.
+    UpdateProven(Roots, CommR, Vec<u8>),
+}
+
+impl Stage {
+    /// Whether this is a step of an update, not one of sealing.
+    pub fn is_update(&self) -> bool {
+        matches!(
+            self,
+            Stage::Encoding(_) | Stage::Updated(..) | Stage::UpdateProven(..)
+        )
+    }
 }
 
 /// The two roots under CommR.
@@ -112,7 +128,7 @@ pub struct Record {
     pub pieces: Vec<PieceInfo>,
     /// Root over the padded data.
     pub comm_d: CommD,
-    /// Key of the labels; follows from the fields above.
+    /// Key of the labels; follows from the fields above, in an update with the CommD of zeros.
     pub replica_id: ReplicaId,
     /// How far.
     pub stage: Stage,

@@ -172,6 +172,13 @@ impl Num {
         sum
     }
 
+    /// The product as a new variable: row `a | b | p`.
+    pub fn mul<CS: ConstraintSystem>(self, cs: &mut CS, other: Num) -> Num {
+        let product = Num::alloc(cs, self.value * other.value);
+        cs.row(&[self.term()], &[other.term()], &[product.term()]);
+        product
+    }
+
     /// The term with coefficient one.
     pub fn term(self) -> Term {
         (self.var, Fr::ONE)

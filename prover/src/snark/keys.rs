@@ -37,7 +37,7 @@ use crate::progress::Progress;
 
 const FORMAT_VERSION: u32 = 1;
 
-/// The largest domain a developers' key is made for: 512 MiB PoRep.
+/// The largest domain a developers' key is made for: 512 MiB PoRep, and 32 KiB updates.
 const MAX_DEV_DOMAIN: usize = 1 << 23;
 
 /// Why a key is not to be had.
@@ -107,7 +107,8 @@ pub enum KeyError {
     },
     /// No developers' key is made for production sizes.
     #[error(
-        "{0} needs parameters of a ceremony; put Filecoin's file into the folder, developers' keys end at 512 MiB"
+        "{0} needs parameters of a ceremony, Filecoin's {name}.params; developers' keys end at 512 MiB, those of updates at 32 KiB",
+        name = .0.filecoin_name()
     )]
     NeedsCeremony(CircuitId),
 }

@@ -11,6 +11,7 @@ use super::record::{Counts, RowDigest};
 use crate::porep::circuit::PorepCircuit;
 use crate::post::circuit::PostCircuit;
 use crate::spec::SectorSize;
+use crate::update::circuit::UpdateCircuit;
 
 /// A circuit's counts and row digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ const fn row(
 }
 
 #[rustfmt::skip]
-const SHAPES: [(CircuitId, Shape); 24] = [
+const SHAPES: [(CircuitId, Shape); 32] = [
     row(CircuitId::porep(SectorSize::Kib2), 40, 2_685_673, 2_687_921, "c48acf08e6220b0839cc17ab449cb1bf5d81d70f6c4048d301be4cadb3658429"),
     row(CircuitId::porep(SectorSize::Kib4), 40, 2_786_423, 2_788_733, "c30ccd010a3cc455bb0f9d85ae1907fac16708441ff3764ff54d247d242bcf37"),
     row(CircuitId::porep(SectorSize::Kib16), 40, 2_974_867, 2_977_173, "3370a12b2f18cd838359d221407177aa910a21715319500c500e4f2b6f8b6474"),
@@ -68,6 +69,14 @@ const SHAPES: [(CircuitId, Shape); 24] = [
     row(CircuitId::window(SectorSize::Mib512), 23, 86_568, 85_466, "56c368af21afc875133de71463403b571c970bee2025ccb24b9f77159d90a454"),
     row(CircuitId::window(SectorSize::Gib32), 25_840, 126_902_376, 125_279_217, "767c39b95466ce5e90a649f136678bd38a19fff94e2bb4a2efe3b8171dd25b97"),
     row(CircuitId::window(SectorSize::Gib64), 25_301, 131_500_200, 129_887_900, "cf8daee292662b414353bfa283d77aa88526d97f71c082e0ed30feb5cf02f0b8"),
+    row(CircuitId::update(SectorSize::Kib2), 5, 1_703_569, 1_705_039, "f7df72b4a9d40db05f2f02b87e70bbf5887c14242c918579423673a3fc85ab35"),
+    row(CircuitId::update(SectorSize::Kib4), 5, 2_163_189, 2_165_109, "e053a4b036c64532b2929e01ef9951d180c7eb7480886426c8e63162aba601e5"),
+    row(CircuitId::update(SectorSize::Kib16), 5, 6_293_944, 6_300_021, "95901cff7438c70e1b8549f7480fb1e451884694b1b0e6e2115f3e21696af84f"),
+    row(CircuitId::update(SectorSize::Kib32), 5, 6_753_564, 6_760_091, "0b574e28685fc4e9179db802dd9ad56fad539d5dda1bfc07b341e1cb048df747"),
+    row(CircuitId::update(SectorSize::Mib8), 5, 9_998_039, 10_007_503, "e24acc86f8c17835410a3e73d0b447faa04538d7bc3302be2fb45e3f68bd0dbf"),
+    row(CircuitId::update(SectorSize::Mib512), 5, 57_401_314, 57_450_479, "7cf744c996fe422c67a666cbe9036b32a2e676692aa5a02a94d4c213c93246f9"),
+    row(CircuitId::update(SectorSize::Gib32), 5, 80_978_488, 81_049_499, "6e85c79f3e15c908360e87e0e8f074f5811aa443c2891fd246334bf1e43b8a6b"),
+    row(CircuitId::update(SectorSize::Gib64), 5, 84_931_220, 85_006_101, "773c90362db8bb89476fb409ce242222a6a2a7b9903cbec78df68e6e30adbb1f"),
 ];
 
 /// The pinned shape of a circuit.
@@ -82,6 +91,8 @@ pub enum Blank {
     Porep(PorepCircuit),
     /// WindowPoSt or WinningPoSt.
     Post(PostCircuit),
+    /// Sector update.
+    Update(UpdateCircuit),
 }
 
 impl Blank {
@@ -89,7 +100,10 @@ impl Blank {
     pub fn new(circuit: CircuitId) -> Blank {
         match circuit.kind {
             CircuitKind::Porep => Blank::Porep(PorepCircuit::blank(circuit.size)),
-            kind => Blank::Post(PostCircuit::blank(kind, circuit.size)),
+            CircuitKind::WindowPost | CircuitKind::WinningPost => {
+                Blank::Post(PostCircuit::blank(circuit.kind, circuit.size))
+            }
+            CircuitKind::Update => Blank::Update(UpdateCircuit::blank(circuit.size)),
         }
     }
 }
@@ -99,6 +113,7 @@ impl Circuit for Blank {
         match self {
             Blank::Porep(circuit) => circuit.synthesize(cs),
             Blank::Post(circuit) => circuit.synthesize(cs),
+            Blank::Update(circuit) => circuit.synthesize(cs),
         }
     }
 }
@@ -116,17 +131,27 @@ mod tests {
     use crate::snark::gadget::tests::recorded;
     use crate::snark::record::Density;
 
+    /// Sizes of which no digest was recorded. Their counts of rows are Filecoin's; the digests of the first three were made by
+    /// a second implementation, in Python, that makes the recorded digest at 2 KiB too; that of 64 GiB is our own.
+    const OURS: [CircuitId; 4] = [
+        CircuitId::update(SectorSize::Kib4),
+        CircuitId::update(SectorSize::Kib16),
+        CircuitId::update(SectorSize::Kib32),
+        CircuitId::update(SectorSize::Gib64),
+    ];
+
     #[test]
     fn the_table_is_what_filecoin_recorded() {
         let recorded = recorded("circuits.json");
         let recorded = recorded["circuits"].as_array().expect("a list");
-        assert_eq!(recorded.len(), SHAPES.len());
+        assert_eq!(recorded.len(), SHAPES.len() - OURS.len());
         for (circuit, shape) in SHAPES {
             let name = circuit.to_string().to_lowercase();
-            let entry = recorded
-                .iter()
-                .find(|entry| entry["circuit"] == name)
-                .expect("every circuit");
+            let entry = recorded.iter().find(|entry| entry["circuit"] == name);
+            let Some(entry) = entry else {
+                assert!(OURS.contains(&circuit), "{name} is not recorded");
+                continue;
+            };
             assert_eq!(entry["rows_sha256"], shape.rows_sha256, "{name}");
             assert_eq!(entry["inputs"], shape.counts.inputs, "{name}");
             assert_eq!(entry["aux"], shape.counts.aux, "{name}");
@@ -144,6 +169,7 @@ mod tests {
                 CircuitId::porep(size),
                 CircuitId::window(size),
                 CircuitId::winning(size),
+                CircuitId::update(size),
             ] {
                 let density = Density::of(&Blank::new(circuit));
                 let name = circuit.to_string().to_lowercase();

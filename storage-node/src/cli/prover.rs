@@ -4,9 +4,10 @@
 //! |---|---|
 //! | `seal DIR FILE…` | packs files into a sector folder and takes it to a verified proof; run again, it goes on where it stopped |
 //! | `seal-all ROOT FILE…` | the same for many sectors, one file each; their labels are computed together, at twice the speed per core |
+//! | `update SECTOR DIR FILE…` | puts files into a sector that was sealed empty, as a replica of its own in another folder, and proves it |
 //! | `unseal DIR` | the data back from the replica, whole or a range |
 //! | `prove DIR…` | a WindowPoSt (or `--winning`) of sealed sector folders |
-//! | `verify FILE` | checks a proof file that `seal` or `prove` wrote |
+//! | `verify FILE` | checks a proof file that `seal`, `prove` or `update` wrote |
 //! | `check DIR`, `repair DIR` | finds damage in a sector folder; recomputes what can be recomputed |
 //! | `bench` | what this machine offers, what each stage takes here, what larger sectors would take |
 //! | `params` | lists, makes and checks proving keys |
@@ -20,6 +21,7 @@ mod params;
 mod post;
 mod seal;
 mod sector;
+mod update;
 mod vectors;
 mod verify;
 
@@ -37,6 +39,7 @@ use prover::sector_dir::record::{Record, Stage};
 use prover::snark::CircuitId;
 use prover::snark::keys::{KeyError, ParamStore, ProvingKey};
 use prover::snark::prove::ProveError;
+use prover::update::proof::UpdateError;
 
 pub use super::output::BarProgress;
 
@@ -66,6 +69,8 @@ enum Action {
     Seal(seal::SealArgs),
     /// Seal many sectors, one file each, or go on with them; labels are computed together
     SealAll(seal::SealAllArgs),
+    /// Put files into a sector that was sealed empty, without sealing anew, or go on with that
+    Update(update::UpdateArgs),
     /// Write a sector's data, recovered from its replica
     Unseal(sector::UnsealArgs),
     /// Prove that sealed sectors are still held
@@ -91,6 +96,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     match args.action {
         Action::Seal(args) => seal::seal(args, &plan, context),
         Action::SealAll(args) => seal::seal_all(args, &plan, context),
+        Action::Update(args) => update::update(args, &plan, context),
         Action::Unseal(args) => sector::unseal(args, &plan, context),
         Action::Prove(args) => post::prove(args, &plan, context),
         Action::Verify(args) => verify::verify(args, &plan, context),
@@ -172,13 +178,13 @@ fn prove_error(error: ProveError) -> CliError {
 }
 
 fn seal_error(error: SealError) -> CliError {
-    let class = match &error {
-        SealError::Prove(_) => {
-            let SealError::Prove(error) = error else {
-                unreachable!("matched just above")
-            };
+    let error = match error {
+        SealError::Prove(error) | SealError::Update(UpdateError::Prove(error)) => {
             return prove_error(error);
         }
+        other => other,
+    };
+    let class = match &error {
         SealError::Dir(SectorDirError::Occupied(_) | SectorDirError::Empty(_)) => Class::Input,
         SealError::Dir(SectorDirError::Record { .. } | SectorDirError::Damaged { .. }) => {
             Class::BadData
@@ -196,16 +202,28 @@ fn seal_error(error: SealError) -> CliError {
         SealError::Layout(_) | SealError::Unsupported(_) | SealError::Range { .. } => Class::Input,
         SealError::WrongData { .. }
         | SealError::Inconsistent { .. }
-        | SealError::DamagedReplica(_) => Class::BadData,
-        SealError::SelfCheck { .. } | SealError::Output(_) => Class::Machine,
+        | SealError::DamagedReplica(_)
+        | SealError::OtherReplica { .. }
+        | SealError::Update(UpdateError::Inconsistent(_)) => Class::BadData,
+        SealError::Updated(_)
+        | SealError::NotUpdated(_)
+        | SealError::NoReplica(_)
+        | SealError::HoldsData(_) => Class::Input,
+        SealError::SelfCheck { .. }
+        | SealError::Update(_)
+        | SealError::Prove(_)
+        | SealError::Output(_) => Class::Machine,
     };
     with_next_step(class, error)
 }
 
 /// The CommR of a sector whose replica is complete; an earlier stage is the caller's mistake.
 fn require_replica(dir: &Path, record: &Record) -> Result<CommR, CliError> {
-    let (Stage::Replicated(roots) | Stage::Challenged(roots, _) | Stage::Sealed(roots, ..)) =
-        &record.stage
+    let (Stage::Replicated(roots)
+    | Stage::Challenged(roots, _)
+    | Stage::Sealed(roots, ..)
+    | Stage::Updated(roots, _)
+    | Stage::UpdateProven(roots, ..)) = &record.stage
     else {
         let what = format!("the sector in {} has no replica yet", dir.display());
         return Err(

@@ -57,7 +57,17 @@ pub fn hash_slice(arity: Arity, preimage: &[Fr]) -> Fr {
     hash_with_tag(arity, arity.merkle_tag(), preimage)
 }
 
-/// Hashes under a tag of the caller's, for example SnapDeals' `2^40` (`proofs.md` §6.1).
+/// The domain tag of sector updates, `2^40`: neptune's custom hash type number one (`proofs.md` §6.1).
+pub fn update_tag() -> Fr {
+    Fr::from(1u64 << 40)
+}
+
+/// Hashes two elements under [`update_tag`].
+pub fn hash_update(preimage: &[Fr; 2]) -> Fr {
+    hash_with_tag(Arity::Two, update_tag(), preimage)
+}
+
+/// Hashes under a tag of the caller's.
 ///
 /// # Panics
 /// If `preimage.len() != arity.len()`.
@@ -154,11 +164,7 @@ mod tests {
                 expected
             );
         }
-        let snap = hash_with_tag(
-            Arity::Two,
-            Fr::from(1u64 << 40),
-            &[Fr::from(0u64), Fr::from(1u64)],
-        );
+        let snap = hash_update(&[Fr::from(0u64), Fr::from(1u64)]);
         assert_eq!(
             hex::encode(node_from_fr(&snap)),
             "587707bcc44ea7e5c7677339ea0b58e325fea03481c51fad4e92f0e7c4354a31"

@@ -238,10 +238,7 @@ pub fn maj<CS: ConstraintSystem>(cs: &mut CS, a: Bit, b: Bit, c: Bit) -> Bit {
 /// circuits, where each call carries its own argument (`Loose (P15)`).
 #[track_caller]
 pub fn to_bits_le<CS: ConstraintSystem>(cs: &mut CS, number: Num) -> Vec<Bit> {
-    let limbs = number.value.into_bigint().0;
-    let bits: Vec<Bit> = (0..FR_BITS)
-        .map(|i| Bit::alloc(cs, limbs[i / 64] >> (i % 64) & 1 == 1))
-        .collect();
+    let bits = alloc_bits(cs, canonical_spelling(number.value), FR_BITS);
     unpacking_row(cs, &bits, number);
     bits
 }
@@ -255,6 +252,36 @@ fn unpacking_row<CS: ConstraintSystem>(cs: &mut CS, bits: &[Bit], number: Num) {
     } else {
         cs.row(&[], &[], &[]);
     }
+}
+
+/// The lowest `width` bits of a number, least significant first: `width` bit rows, then `Σ 2^i·b_i | 1 | n`, which demands
+/// that there are no further ones. The sector update's own gadget; with 255 bits it is as loose as [`to_bits_le`], and
+/// `spelling` says which of the two spellings the witness takes.
+///
+/// # Panics
+/// For more than 255 bits.
+#[track_caller]
+pub fn split_bits<CS: ConstraintSystem>(
+    cs: &mut CS,
+    number: Num,
+    spelling: [u64; 4],
+    width: usize,
+) -> Vec<Bit> {
+    assert!(width <= FR_BITS, "a number has 255 bits");
+    let bits = alloc_bits(cs, spelling, width);
+    packing_row(cs, &bits, number.var);
+    bits
+}
+
+/// The bits of a number below the field's order.
+pub fn canonical_spelling(number: Fr) -> [u64; 4] {
+    number.into_bigint().0
+}
+
+fn alloc_bits<CS: ConstraintSystem>(cs: &mut CS, limbs: [u64; 4], width: usize) -> Vec<Bit> {
+    (0..width)
+        .map(|i| Bit::alloc(cs, limbs[i / 64] >> (i % 64) & 1 == 1))
+        .collect()
 }
 
 /// Packs at most the first 254 bits, least significant first: `n := new`, row `Σ 2^i·b_i | 1 | n`.

@@ -20,6 +20,25 @@ fn pick<CS: ConstraintSystem>(cs: &mut CS, condition: Bit, x: Num, y: Num) -> Nu
     chosen
 }
 
+/// One of `from`, the one at the index whose bits are `index`, least significant first: halves of the list are chosen by
+/// the highest bit first, as Filecoin's gadget does. `from.len() − 1` rows.
+///
+/// # Panics
+/// Unless there are `2^index.len()` numbers: both come from the const table of [`crate::spec`].
+pub fn select<CS: ConstraintSystem>(cs: &mut CS, from: &[Num], index: &[Bit]) -> Num {
+    assert_eq!(from.len(), 1 << index.len(), "one number for each index");
+    let mut left = from.to_vec();
+    for bit in index.iter().rev() {
+        let (low, high) = left.split_at(left.len() / 2);
+        left = low
+            .iter()
+            .zip(high)
+            .map(|(low, high)| pick(cs, *bit, *high, *low))
+            .collect();
+    }
+    left[0]
+}
+
 /// The children of a node: `x` inserted among 1, 3 or 7 `siblings` at the index whose bits are
 /// `index`, least significant first.
 ///

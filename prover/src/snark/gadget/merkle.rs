@@ -3,7 +3,8 @@
 //! Spec: `vectors/r1cs/README.md` §8. Per level from the leaf: index bits, siblings, insertion,
 //! hash. After the top all index bits are packed into one input, the challenged leaf's index, and
 //! the computed root is tied to the given one. Equality of the index with the challenge is not a
-//! row: the verifier computes that input itself.
+//! row: the verifier computes that input itself. A sector update draws its challenges in the circuit, so its paths take bits
+//! that are variables already ([`path_at`]).
 
 use ark_bls12_381::Fr;
 
@@ -61,13 +62,47 @@ pub fn path<CS: ConstraintSystem>(
             .iter()
             .map(|value| Num::alloc(cs, *value))
             .collect();
-        let children = insert(cs, node, &bits, &siblings);
-        node = match hash {
-            NodeHash::Sha256 => tree_d_node(cs, children[0], children[1]),
-            NodeHash::Poseidon => poseidon(cs, &children),
-        };
+        node = parent(cs, hash, node, &bits, &siblings);
         index.extend(bits);
     }
     pack_into_inputs(cs, &index);
     node.enforce_equal(cs, root);
+}
+
+/// Proves that `leaf` opens in the tree with `root` at the index whose bits are `index`, least significant first, along
+/// siblings that are variables already, one list per level.
+///
+/// # Panics
+/// Unless `index` has as many bits as the levels take: both come from the const table of [`crate::spec`].
+pub fn path_at<CS: ConstraintSystem>(
+    cs: &mut CS,
+    hash: NodeHash,
+    leaf: Num,
+    mut index: &[Bit],
+    levels: &[Vec<Num>],
+    root: Num,
+) {
+    let mut node = leaf;
+    for siblings in levels {
+        let arity = siblings.len() + 1;
+        let (bits, rest) = index.split_at(arity.trailing_zeros() as usize);
+        node = parent(cs, hash, node, bits, siblings);
+        index = rest;
+    }
+    assert!(index.is_empty(), "the index is one of this tree's leaves");
+    node.enforce_equal(cs, root);
+}
+
+fn parent<CS: ConstraintSystem>(
+    cs: &mut CS,
+    hash: NodeHash,
+    node: Num,
+    index: &[Bit],
+    siblings: &[Num],
+) -> Num {
+    let children = insert(cs, node, index, siblings);
+    match hash {
+        NodeHash::Sha256 => tree_d_node(cs, children[0], children[1]),
+        NodeHash::Poseidon => poseidon(cs, &children),
+    }
 }

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use ark_bls12_381::Fr;
 use ark_ff::{AdditiveGroup, Field};
 
-use crate::hash::poseidon::{Arity, Constants, FULL_ROUNDS, constants};
+use crate::hash::poseidon::{Arity, Constants, FULL_ROUNDS, constants, update_tag};
 use crate::snark::cs::{ConstraintSystem, Num, Term, Var};
 
 /// Full rounds before the partial ones, and after them.
@@ -23,7 +23,25 @@ const HALF: usize = FULL_ROUNDS / 2;
 /// On another count: arities come from the const table of [`crate::spec`].
 pub fn poseidon<CS: ConstraintSystem>(cs: &mut CS, preimage: &[Num]) -> Num {
     let arity = Arity::from_len(preimage.len()).expect("arities come from the table of sizes");
-    let (k, sums) = (constants(arity), sums(arity));
+    hash(cs, arity, Tag::Merkle, preimage)
+}
+
+/// Hashes two numbers under the tag of sector updates (proofs.md §6.1). The rows of [`poseidon`] but for one constant.
+pub fn poseidon_update<CS: ConstraintSystem>(cs: &mut CS, preimage: [Num; 2]) -> Num {
+    hash(cs, Arity::Two, Tag::Update, &preimage)
+}
+
+/// What stands in element 0 of the state before the first round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tag {
+    /// Trees, columns, CommR.
+    Merkle,
+    /// Sector updates, of arity two alone.
+    Update,
+}
+
+fn hash<CS: ConstraintSystem>(cs: &mut CS, arity: Arity, tag: Tag, preimage: &[Num]) -> Num {
+    let (k, sums) = (constants(arity), sums(arity, tag));
     let mut keys = k.compressed.chunks_exact(arity.width());
     let mut next_keys = || {
         keys.next()
@@ -31,7 +49,7 @@ pub fn poseidon<CS: ConstraintSystem>(cs: &mut CS, preimage: &[Num]) -> Num {
     };
 
     let (first, post) = (next_keys(), next_keys());
-    let mut state = State::opening(cs, arity, preimage, first, post);
+    let mut state = State::opening(cs, sums.opening_constant, preimage, first, post);
     state.mix(&k.mds);
     for round in 1..HALF {
         state.full_round(cs, sums.dense(round), Some(next_keys()));
@@ -66,6 +84,8 @@ pub fn poseidon<CS: ConstraintSystem>(cs: &mut CS, preimage: &[Num]) -> Num {
 
 /// Coefficients of the state's sums, one list per S-box input, over the variables of [`State`].
 struct Sums {
+    /// What the domain tag has become after round 0: a constant, without variable or row.
+    opening_constant: Fr,
     /// After a mix by the Cauchy matrix: element `j` is `Σ M[i][j]·v_i`.
     mixed: Vec<Vec<Fr>>,
     /// The same in round 1, where element 0 of the state before was a constant on ONE.
@@ -76,17 +96,23 @@ struct Sums {
     closing: Vec<Vec<Fr>>,
 }
 
-fn sums(arity: Arity) -> &'static Sums {
-    static CELLS: [OnceLock<Sums>; 4] = [const { OnceLock::new() }; 4];
+fn sums(arity: Arity, tag: Tag) -> &'static Sums {
+    static MERKLE: [OnceLock<Sums>; 4] = [const { OnceLock::new() }; 4];
+    static UPDATE: OnceLock<Sums> = OnceLock::new();
     let cell = Arity::ALL
         .iter()
         .position(|a| *a == arity)
         .expect("ALL names every arity");
-    CELLS[cell].get_or_init(|| Sums::derive(constants(arity)))
+    match tag {
+        Tag::Merkle => {
+            MERKLE[cell].get_or_init(|| Sums::derive(constants(arity), arity.merkle_tag()))
+        }
+        Tag::Update => UPDATE.get_or_init(|| Sums::derive(constants(Arity::Two), update_tag())),
+    }
 }
 
 impl Sums {
-    fn derive(k: &Constants) -> Sums {
+    fn derive(k: &Constants, tag: Fr) -> Sums {
         let t = k.arity.width();
         let columns = |m: &[Vec<Fr>]| -> Vec<Vec<Fr>> {
             (0..t)
@@ -94,7 +120,7 @@ impl Sums {
                 .collect()
         };
         let mixed = columns(&k.mds);
-        let constant = opening_constant(k);
+        let constant = (tag + k.compressed[0]).pow([5]) + k.compressed[t];
         let opening = mixed
             .iter()
             .map(|column| {
@@ -124,6 +150,7 @@ impl Sums {
             }
         }
         Sums {
+            opening_constant: constant,
             mixed,
             opening,
             partial,
@@ -141,12 +168,6 @@ impl Sums {
     }
 }
 
-/// What the domain tag has become after round 0: a constant, without variable or row.
-fn opening_constant(k: &Constants) -> Fr {
-    let t = k.arity.width();
-    (k.arity.merkle_tag() + k.compressed[0]).pow([5]) + k.compressed[t]
-}
-
 /// The state between rounds: its values, and the variables its sums are over.
 struct State {
     values: Vec<Fr>,
@@ -157,12 +178,12 @@ impl State {
     /// Round 0: three rows for each preimage variable, none for the tag.
     fn opening<CS: ConstraintSystem>(
         cs: &mut CS,
-        arity: Arity,
+        tag: Fr,
         preimage: &[Num],
         first: &[Fr],
         post: &[Fr],
     ) -> State {
-        let mut values = vec![opening_constant(constants(arity))];
+        let mut values = vec![tag];
         // The tag's constant sits on ONE, with its value inside the coefficient.
         let mut vars = vec![Var::ONE];
         for ((x, before), after) in preimage.iter().zip(&first[1..]).zip(&post[1..]) {

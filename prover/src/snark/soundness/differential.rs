@@ -3,9 +3,9 @@
 //! The circuit's verdict is computed as a chain would see it: the witness made from the vanilla proof satisfies every row
 //! of the pinned shape, and its inputs are those that the verifier derives from the statement alone. Groth16 stands between
 //! the two in production and adds no rule. Fields of a PoRep's vanilla proof that the circuit recomputes instead of taking
-//! are listed apart ([`RECOMPUTED`]): changing them is refused by the vanilla verifier and leaves the circuit's witness as it was.
+//! are listed apart ([`RECOMPUTED`], [`UPDATE_RECOMPUTED`]): changing them is refused by the vanilla verifier and leaves the circuit's witness as it was.
 //!
-//! Cost: a window at 2 to 32 KiB takes 2-4 ms, a winning proof four times that, a PoRep about a second.
+//! Cost: a window at 2 to 32 KiB takes 2-4 ms, a winning proof four times that, a PoRep or an update about a second.
 
 use ark_bls12_381::Fr;
 use ark_ff::{AdditiveGroup, Field};
@@ -13,8 +13,9 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::Sector;
+use super::{Sector, alias};
 use crate::commitment::CommR;
+use crate::hash::poseidon::{fr_from_node, hash_update};
 use crate::ids::{Node, PostRandomness};
 use crate::merkle::path::PoseidonPath;
 use crate::porep::challenge::interactive;
@@ -29,7 +30,10 @@ use crate::snark::shape::pinned;
 use crate::snark::testing::rng;
 use crate::snark::{CircuitId, CircuitKind};
 use crate::spec::SectorSize;
-use crate::verify::{porep_partition_inputs, post_inputs};
+use crate::update::circuit::UpdateCircuit;
+use crate::update::proof as update;
+use crate::update::sector::tests::Case;
+use crate::verify::{UpdateStatement, porep_partition_inputs, post_inputs, update_inputs};
 
 const SHAPES: [SectorSize; 4] = [
     SectorSize::Kib2,
@@ -312,7 +316,7 @@ fn tm_p15_the_vanilla_verifier_and_the_post_circuits_agree_full() {
     assert_post_agrees_at_all_shapes(2_600, 300, 21);
 }
 
-type Change = (&'static str, fn(&mut VanillaProof));
+type Change<P = VanillaProof> = (&'static str, fn(&mut P));
 
 /// Every field of a PoRep's vanilla proof that the circuit takes, changed on its own.
 const TAKEN: [Change; 20] = [
@@ -439,4 +443,199 @@ fn tm_p15_the_vanilla_verifier_and_the_porep_circuit_agree_full() {
     SHAPES
         .into_iter()
         .for_each(|size| assert_porep_agrees(size, &TAKEN));
+}
+
+/// Every field of an update's vanilla proof that the circuit takes, changed on its own.
+const UPDATE_TAKEN: [Change<update::VanillaProof>; 18] = [
+    ("old comm_r", |p| p.comm_r_old.0[3] ^= 1),
+    ("new comm_d", |p| p.comm_d_new.0[3] ^= 1),
+    ("new comm_r", |p| p.comm_r_new.0[3] ^= 1),
+    ("comm_c", |p| p.comm_c.0[3] ^= 1),
+    ("old root", |p| p.comm_r_last_old.0[3] ^= 1),
+    ("new root", |p| p.comm_r_last_new.0[3] ^= 1),
+    ("roots exchanged", |p| {
+        std::mem::swap(&mut p.comm_r_last_old, &mut p.comm_r_last_new)
+    }),
+    ("an apex leaf", |p| p.partitions[0].apex_leaves[7][3] ^= 1),
+    ("order of apex leaves", |p| {
+        p.partitions[0].apex_leaves.swap(0, 1)
+    }),
+    ("order of challenges", |p| {
+        p.partitions[0].challenges.swap(0, 1)
+    }),
+    ("a challenge twice", |p| {
+        p.partitions[0].challenges[9] = p.partitions[0].challenges[8].clone()
+    }),
+    ("old leaf", |p| {
+        p.partitions[0].challenges[0].old.leaf[3] ^= 1
+    }),
+    ("old sibling", |p| {
+        p.partitions[0].challenges[9].old.levels[1][6][3] ^= 1
+    }),
+    ("data leaf", |p| {
+        p.partitions[0].challenges[1].data.leaf[3] ^= 1
+    }),
+    ("data sibling", |p| {
+        p.partitions[0].challenges[2].data.siblings[2][3] ^= 1
+    }),
+    ("new sibling", |p| {
+        p.partitions[0].challenges[3].new.levels[0][0][3] ^= 1
+    }),
+    ("an apex leaf missing", |p| {
+        p.partitions[0].apex_leaves.pop();
+    }),
+    ("a level missing", |p| {
+        p.partitions[0].challenges[4].old.levels.pop();
+    }),
+];
+
+/// Fields that the circuit computes again from the others.
+const UPDATE_RECOMPUTED: [Change<update::VanillaProof>; 4] = [
+    ("new leaf", |p| {
+        p.partitions[0].challenges[0].new.leaf[3] ^= 1
+    }),
+    ("old index", |p| {
+        p.partitions[0].challenges[1].old.index ^= 1
+    }),
+    ("data index", |p| {
+        p.partitions[0].challenges[2].data.index ^= 1
+    }),
+    ("new index", |p| {
+        p.partitions[0].challenges[3].new.index ^= 1
+    }),
+];
+
+/// `sound` is what the chain knows: its commitments make the inputs; `proof` is what the prover has.
+fn update_verdicts(sound: &update::VanillaProof, proof: &update::VanillaProof) -> (bool, bool) {
+    let statement = |p: &update::VanillaProof| UpdateStatement {
+        size: p.size,
+        comm_r_old: p.comm_r_old,
+        comm_d_new: p.comm_d_new,
+        comm_r_new: p.comm_r_new,
+    };
+    let inputs = update_inputs(&statement(sound)).expect("a sound statement");
+    let id = CircuitId::update(sound.size);
+    let circuit = inputs.iter().enumerate().all(|(partition, inputs)| {
+        let circuit = proof.circuit(partition);
+        circuit.is_some_and(|circuit| Judge::accepts(id, &circuit, inputs))
+    });
+    (
+        statement(proof) == statement(sound) && update::verify(proof).is_ok(),
+        circuit,
+    )
+}
+
+fn assert_update_agrees(size: SectorSize, changes: &[Change<update::VanillaProof>]) {
+    let sound = Case::new(size, 1).vanilla();
+    assert_eq!(
+        update_verdicts(&sound, &sound),
+        (true, true),
+        "{size}: nothing changed"
+    );
+    changes.par_iter().for_each(|(what, change)| {
+        let mut proof = sound.clone();
+        change(&mut proof);
+        assert_ne!(proof, sound);
+        assert_eq!(
+            update_verdicts(&sound, &proof),
+            (false, false),
+            "{size}: {what}"
+        );
+    });
+    for (what, change) in UPDATE_RECOMPUTED {
+        let mut proof = sound.clone();
+        change(&mut proof);
+        assert!(update::verify(&proof).is_err(), "{size}: {what}");
+        assert_eq!(proof.circuit(0), sound.circuit(0), "{size}: {what}");
+    }
+}
+
+/// Every third field; the others and the other shapes are in the full run.
+#[test]
+fn tm_p15_the_vanilla_verifier_and_the_update_circuit_agree() {
+    let some: Vec<_> = UPDATE_TAKEN.into_iter().step_by(3).collect();
+    assert_update_agrees(SectorSize::Kib2, &some);
+}
+
+#[test]
+#[ignore = "minutes; the bounded sample runs always, the full one by `cargo test -p prover -- --ignored`"]
+fn tm_p15_the_vanilla_verifier_and_the_update_circuit_agree_full() {
+    SHAPES
+        .into_iter()
+        .for_each(|size| assert_update_agrees(size, &UPDATE_TAKEN));
+}
+
+/// Partitions are told apart by the first input alone: a partition's circuit under another one's inputs fails.
+#[test]
+fn tm_p14_a_partition_of_an_update_does_not_stand_for_another() {
+    let mut proof = Case::new(SectorSize::Kib16, 1).vanilla();
+    let sound = proof.clone();
+    assert_eq!(update::verify(&proof), Ok(()));
+    proof.partitions.swap(0, 1);
+    assert!(update::verify(&proof).is_err());
+    let statement = UpdateStatement {
+        size: sound.size,
+        comm_r_old: sound.comm_r_old,
+        comm_d_new: sound.comm_d_new,
+        comm_r_new: sound.comm_r_new,
+    };
+    let inputs = update_inputs(&statement).expect("a sound statement");
+    let circuit = sound.circuit(0).expect("canonical");
+    let id = CircuitId::update(sound.size);
+    assert!(Judge::accepts(id, &circuit, &inputs[0]));
+    assert!(!Judge::accepts(id, &circuit, &inputs[1]));
+    // With the first input's own number in the circuit, the openings are the wrong ones.
+    let mut other = circuit;
+    other.selector = inputs[1][0];
+    assert!(!Judge::accepts(id, &other, &inputs[1]));
+}
+
+/// An update whose digests take their second spelling.
+struct Aliased(UpdateCircuit);
+
+impl Circuit for Aliased {
+    fn synthesize<CS: ConstraintSystem>(&self, cs: &mut CS) {
+        self.0
+            .synthesize_spelled(cs, |digest| alias(digest).expect("this digest has one").0);
+    }
+}
+
+/// The looseness that `update::circuit` argues at its digests, pinned: where a digest has a second spelling, a prover may answer
+/// the nodes that this one draws instead: these and no others, as many as ever. The vanilla verifier, which spells a digest
+/// once, refuses that.
+#[test]
+fn tm_p15_the_alias_of_a_digest_draws_other_nodes_and_takes_as_many_openings() {
+    let size = SectorSize::Kib2;
+    let (case, sound, spelled) = (1..)
+        .find_map(|number| {
+            let case = Case::new(size, number);
+            let sound = case.vanilla();
+            let comm_r_new = fr_from_node(&sound.comm_r_new.0)?;
+            let spelled = alias(hash_update(&[comm_r_new, Fr::ZERO]))?;
+            Some((case, sound, spelled.0))
+        })
+        .expect("a tenth of all digests has an alias");
+    // One partition, and one digest of ten times six bits.
+    let nodes: Vec<u64> = (0..10).map(|i| spelled[0] >> (6 * i) & 63).collect();
+    let drawn = crate::update::challenge::partition(size, &sound.comm_r_new, 0).expect("canonical");
+    assert_ne!(drawn, nodes);
+    let mut other = sound.clone();
+    other.partitions[0].challenges = case.open(&nodes);
+    assert!(update::verify(&other).is_err());
+
+    let inputs = update_inputs(case.updated.statement()).expect("a sound statement");
+    let circuit = |proof: &update::VanillaProof| proof.circuit(0).expect("canonical");
+    let accepts = |circuit: &Aliased| Judge::accepts(CircuitId::update(size), circuit, &inputs[0]);
+    let plain = Judge::accepts(CircuitId::update(size), &circuit(&other), &inputs[0]);
+    assert!(
+        !plain,
+        "openings of nodes that the first spelling does not draw"
+    );
+    assert!(
+        !accepts(&Aliased(circuit(&sound))),
+        "nor the other way round"
+    );
+    assert!(accepts(&Aliased(circuit(&other))), "as loose as Filecoin's");
+    other.partitions[0].challenges[9] = case.open(&[nodes[9] ^ 1]).remove(0);
+    assert!(!accepts(&Aliased(circuit(&other))), "each of them is asked");
 }

@@ -4,6 +4,8 @@
 //! A row may
 //! * force one variable to 0 or 1;
 //! * define the one new variable of side C, whose coefficient is not zero;
+//! * define all bits of a decomposition of a known number that stands on side A, when each is forced to 0 or 1 and their weights
+//!   are distinct powers of two below 2^254;
 //! * define all new bits of a decomposition, when each is forced to 0 or 1, their weights are distinct powers of two, and
 //!   the two sides, read as integers, are less than `r` apart, so that equality modulo `r` is equality;
 //! * in a row of sums side by side (`MultiEq`), define bit `k` of side C as soon as everything on side A with a weight
@@ -35,7 +37,7 @@ const MOST_WAITING: usize = 2_000;
 type Allowed = (&'static str, &'static str, &'static str);
 
 /// Variables that no row defines: the witness that the statement says the prover knows.
-const HINTS: [Allowed; 8] = [
+const HINTS: [Allowed; 16] = [
     (
         "porep/circuit.rs",
         "let comm_r_last = Num::alloc(cs, self.comm_r_last);",
@@ -79,6 +81,54 @@ const HINTS: [Allowed; 8] = [
          Another value is a collision of Poseidon on the path.",
     ),
     (
+        "update/circuit.rs",
+        "let comm_c = Num::alloc(cs, self.comm_c);",
+        "Half of the preimages of both CommR, inputs: another one is a collision of Poseidon.
+         One variable for both, so the columns stay what they were.",
+    ),
+    (
+        "update/circuit.rs",
+        "let root_old = Num::alloc(cs, self.root_old);",
+        "The other half of the old CommR's preimage.
+         One variable for all challenges, so no path can lead to another root.",
+    ),
+    (
+        "update/circuit.rs",
+        "let root_new = Num::alloc(cs, self.root_new);",
+        "The other half of the new CommR's preimage.
+         One variable for all challenges.",
+    ),
+    (
+        "update/circuit.rs",
+        "let apex_leaves: Vec<Num> = apex_leaves.map(|leaf| Num::alloc(cs, *leaf)).collect();",
+        "Hashed together and along the partition's path up to the new CommD, an input.
+         Others with the same root are a collision of SHA-256.",
+    ),
+    (
+        "update/circuit.rs",
+        ".map(|sibling| vec![Num::alloc(cs, *sibling)])",
+        "Siblings in TreeD, above and below the apex leaves: hashed up to a node that is tied.
+         Others with the same root are a collision.",
+    ),
+    (
+        "update/circuit.rs",
+        "let old = Num::alloc(cs, self.old);",
+        "Opened under the old root at the index that the new CommR draws.
+         Another value is a collision of Poseidon on the path.",
+    ),
+    (
+        "update/circuit.rs",
+        "let data = Num::alloc(cs, self.data);",
+        "Opened under its apex leaf at the same index.
+         Another value is a collision of SHA-256 on the path.",
+    ),
+    (
+        "update/circuit.rs",
+        ".map(|level| level.iter().map(|node| Num::alloc(cs, *node)).collect())",
+        "Siblings in both replicas, hashed up to roots that are tied.
+         Others with the same root are a collision.",
+    ),
+    (
         "snark/gadget/merkle.rs",
         ".map(|value| Num::alloc(cs, *value))",
         "Siblings hash, together with the path's own node, up to a root that is tied.
@@ -87,7 +137,7 @@ const HINTS: [Allowed; 8] = [
 ];
 
 /// Decompositions whose bits can stand for the value plus `r`. The arguments stand at these lines of the circuits.
-const LOOSE: [Allowed; 5] = [
+const LOOSE: [Allowed; 6] = [
     (
         "porep/circuit.rs",
         "let replica_id = hash_bits(cs, replica_id);",
@@ -107,6 +157,12 @@ const LOOSE: [Allowed; 5] = [
          The label is an output of SHA-256 either way, so the prover cannot choose it.",
     ),
     (
+        "update/circuit.rs",
+        "let bits = split_bits(cs, digest, spell(digest.value), FR_BITS);",
+        "The alias of a digest draws other nodes of the same slice, as many; one digest in ten has one.
+         A choice of two draws, where changing the replica gives any number of them.",
+    ),
+    (
         "snark/gadget/sha256.rs",
         "let mut message = hash_bits(cs, left);",
         "CommD is computed by the chain from pieces, of canonical nodes only; a path through an alias
@@ -121,7 +177,7 @@ const LOOSE: [Allowed; 5] = [
 ];
 
 /// Rows that define nothing and tie two known values: the statement itself.
-const TIES: [Allowed; 3] = [
+const TIES: [Allowed; 5] = [
     (
         "porep/circuit.rs",
         "comm_r.enforce_equal(cs, hash);",
@@ -133,6 +189,18 @@ const TIES: [Allowed; 3] = [
         "comm_r.enforce_equal(cs, hash);",
         "CommR, the input, is the hash of the two roots.
          Without the row the replica's root would be free.",
+    ),
+    (
+        "update/circuit.rs",
+        "hash.enforce_equal(cs, comm_r_old);",
+        "The old CommR, the input, is the hash of CommC and the old root.
+         Without the row the old replica would be free.",
+    ),
+    (
+        "update/circuit.rs",
+        "hash.enforce_equal(cs, comm_r_new);",
+        "The new CommR, the input, is the hash of CommC and the new root.
+         Without the row the new replica would be free.",
     ),
     (
         "snark/gadget/merkle.rs",
@@ -458,6 +526,9 @@ impl Lint {
             self.known[v.index()].defined = true;
             return true;
         }
+        if unknown.is_empty() && is_one(b) {
+            return self.define_split(a, site);
+        }
         let bits = unknown.iter().all(|(v, _)| self.known[v.index()].boolean);
         let weights: BTreeSet<u32> = unknown
             .iter()
@@ -495,6 +566,20 @@ impl Lint {
             }
         }
         !self.has_unknown(row)
+    }
+
+    /// The update's decompositions, `Σ 2^i·b_i | 1 | n` with the number known: the bits, if their sum stays below r or the line
+    /// is on the list of loose ones.
+    fn define_split(&mut self, a: &[Term], site: &'static Location<'static>) -> bool {
+        let is_bit = |v: Var| v.is_aux() && self.known[v.index()].boolean;
+        let distinct: BTreeSet<u32> = a.iter().filter_map(|(_, k)| power_of_two(*k)).collect();
+        let spells = distinct.len() == a.len() && a.iter().all(|(v, _)| is_bit(*v));
+        let sound = spells && (clean_bits(a, is_bit).is_some() || self.allowed(site, 1));
+        if sound {
+            a.iter()
+                .for_each(|(v, _)| self.known[v.index()].defined = true);
+        }
+        sound
     }
 
     /// Goes round the waiting rows until nothing new is defined.
@@ -640,7 +725,7 @@ fn assert_clean(name: &str, findings: &Findings) {
     );
 }
 
-/// Every row of the three circuits. The allow-lists are exactly what they use: a stale entry fails as well.
+/// Every row of the four circuits. The allow-lists are exactly what they use: a stale entry fails as well.
 #[test]
 fn tm_p15_every_variable_of_the_whole_circuits_is_defined() {
     let mut used = BTreeSet::new();
@@ -756,6 +841,7 @@ fn tm_p15_a_deleted_row_is_flagged_full() {
     assert_deletions_are_flagged(CircuitId::window(SectorSize::Kib2), 3_000, 3);
     assert_deletions_are_flagged(CircuitId::winning(SectorSize::Kib2), 300, 4);
     assert_deletions_are_flagged(CircuitId::porep(SectorSize::Kib2), 24, 5);
+    assert_deletions_are_flagged(CircuitId::update(SectorSize::Kib2), 24, 6);
 }
 
 /// A circuit made of a closure over a few variables.
@@ -858,6 +944,22 @@ fn tm_p15_known_kinds_of_bugs_are_flagged() {
         }) > 0,
         "255 bits reach beyond r"
     );
+    // The same on side A, of a known number.
+    let split = |width: u32, bare: u32| {
+        complaints(move |cs| {
+            let x = cs.hint();
+            let out: Vec<Term> = (0..width)
+                .map(|i| {
+                    let bit = if i < bare { cs.derived() } else { cs.bit() };
+                    (bit, power(i))
+                })
+                .collect();
+            cs.enforce(&out, &unit, &[(x, one)]);
+        })
+    };
+    assert_eq!(split(254, 0), 0);
+    assert!(split(2, 1) > 0, "a bit without its row");
+    assert!(split(255, 0) > 0, "255 bits reach beyond r");
     // An exclusive or of bits is a bit; of a hint that is none, it is not, and cannot be decomposed with.
     let xor = |boolean: bool| {
         complaints(move |cs| {

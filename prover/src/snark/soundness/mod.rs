@@ -15,8 +15,11 @@
 
 use std::path::PathBuf;
 
+use ark_bls12_381::Fr;
+use ark_ff::{BigInt, BigInteger, PrimeField};
 use rand::Rng;
 
+use super::gadget::bits::FR_BITS;
 use super::testing::rng;
 use super::{CircuitId, CircuitKind};
 use crate::ids::{PostRandomness, ProverId, SectorNumber, Seed, Ticket};
@@ -34,6 +37,8 @@ use crate::sector_dir::ReplicaFiles;
 use crate::sector_dir::disk::RealDisk;
 use crate::snark::cs::{Circuit, ConstraintSystem};
 use crate::spec::{RegisteredSeal, SectorSize, WINNING_CHALLENGES};
+use crate::update::circuit::UpdateCircuit;
+use crate::update::sector::tests::Case;
 
 mod differential;
 mod flip;
@@ -95,6 +100,7 @@ fn path(folder: &tempfile::TempDir) -> PathBuf {
 enum Real {
     Porep(PorepCircuit),
     Post(PostCircuit),
+    Update(UpdateCircuit),
 }
 
 impl Real {
@@ -123,6 +129,10 @@ impl Real {
                     (0..WINNING_CHALLENGES).map(|i| opened.witness(i..i + 1).expect("canonical"));
                 listed.collect()
             }
+            CircuitKind::Update => {
+                let vanilla = Case::new(size, 1).vanilla();
+                return Real::Update(vanilla.circuit(0).expect("canonical"));
+            }
         };
         Real::Post(PostCircuit { sectors })
     }
@@ -133,16 +143,25 @@ impl Circuit for Real {
         match self {
             Real::Porep(circuit) => circuit.synthesize(cs),
             Real::Post(circuit) => circuit.synthesize(cs),
+            Real::Update(circuit) => circuit.synthesize(cs),
         }
     }
 }
 
-/// The three circuits at 2 KiB, the smallest one first.
-fn circuits() -> [CircuitId; 3] {
+/// `value + r`, if 255 bits reach that far: what a loose decomposition may spell instead of the value.
+fn alias(value: Fr) -> Option<BigInt<4>> {
+    let mut alias = Fr::MODULUS;
+    let carry = alias.add_with_carry(&value.into_bigint());
+    (!carry && alias.num_bits() as usize <= FR_BITS).then_some(alias)
+}
+
+/// The four circuits at 2 KiB, those of a PoSt first.
+fn circuits() -> [CircuitId; 4] {
     let size = SectorSize::Kib2;
     [
         CircuitId::window(size),
         CircuitId::winning(size),
         CircuitId::porep(size),
+        CircuitId::update(size),
     ]
 }

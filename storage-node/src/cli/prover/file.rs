@@ -5,6 +5,7 @@
 //!   "comm_d": "…", "comm_r": "…", "proof": "…" }
 //! { "kind": "window", "size": "2KiB", "prover": "…", "randomness": "…", "sectors": [{"number": 42, "comm_r": "…"}], "proof": "…" }
 //! { "kind": "winning", "size": "2KiB", "prover": "…", "randomness": "…", "sectors": [{"number": 42, "comm_r": "…"}], "proof": "…" }
+//! { "kind": "update", "size": "2KiB", "comm_r_old": "…", "comm_d_new": "…", "comm_r_new": "…", "proof": "…" }
 //! ```
 //! Byte strings are lower-case hex. Unknown fields, other kinds and files above [`MAX_FILE_BYTES`] are refused.
 
@@ -12,7 +13,8 @@ use std::path::Path;
 
 use prover::snark::CircuitId;
 use prover::verify::{
-    self, PorepStatement, VerifyError, VerifyingKeys, WindowPostStatement, WinningPostStatement,
+    self, PorepStatement, UpdateStatement, VerifyError, VerifyingKeys, WindowPostStatement,
+    WinningPostStatement,
 };
 use prover::{
     CommD, CommR, PostRandomness, ProverId, RegisteredSeal, SectorNumber, SectorSize, Seed, Ticket,
@@ -51,6 +53,19 @@ pub enum ProofFile {
     Window(PostFile),
     /// This sector is held right now.
     Winning(PostFile),
+    /// The replica under the new CommR holds this data and was made of the one under the old.
+    Update {
+        /// Size of the sector.
+        size: SectorSize,
+        /// The replica before.
+        comm_r_old: CommR,
+        /// The data.
+        comm_d_new: CommD,
+        /// The replica.
+        comm_r_new: CommR,
+        /// Groth16 proofs, hex.
+        proof: String,
+    },
 }
 
 /// What both PoSts say.
@@ -114,6 +129,7 @@ impl ProofFile {
             Self::Porep { seal, .. } => CircuitId::porep(seal.size),
             Self::Window(post) => CircuitId::window(post.size),
             Self::Winning(post) => CircuitId::winning(post.size),
+            Self::Update { size, .. } => CircuitId::update(*size),
         }
     }
 
@@ -177,6 +193,21 @@ impl ProofFile {
                 };
                 verify::winning_post(keys, &statement, &bytes(proof)?).map_err(Some)
             }
+            Self::Update {
+                size,
+                comm_r_old,
+                comm_d_new,
+                comm_r_new,
+                proof,
+            } => {
+                let statement = UpdateStatement {
+                    size: *size,
+                    comm_r_old: *comm_r_old,
+                    comm_d_new: *comm_d_new,
+                    comm_r_new: *comm_r_new,
+                };
+                verify::update(keys, &statement, &bytes(proof)?).map_err(Some)
+            }
         }
     }
 }
@@ -190,5 +221,5 @@ fn not_a_proof(path: &Path, why: String) -> CliError {
         Class::Input,
         format!("{} is no proof file: {why}", path.display()),
     )
-    .hint("name a file that `holdfast prover seal --out` or `prove --out` wrote")
+    .hint("name a file that `holdfast prover seal`, `prove` or `update` wrote with --out")
 }

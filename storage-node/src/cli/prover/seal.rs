@@ -29,6 +29,9 @@ pub struct SealArgs {
     dir: PathBuf,
     /// Files to seal, one piece each, in this order; none to go on with a sector
     files: Vec<PathBuf>,
+    /// Seal a sector of zeros, which `update` can put files into later
+    #[arg(long, conflicts_with = "files")]
+    empty: bool,
     #[command(flatten)]
     how: How,
     /// Write statement and proof to this file
@@ -138,13 +141,13 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
         }
         Ok(_) => return Err(occupied(&args.dir)),
         Err(SealError::Dir(SectorDirError::Empty(_))) => {
-            if args.files.is_empty() {
+            if args.files.is_empty() && !args.empty {
                 let what = format!(
                     "{} holds no sector, and no files to seal were named",
                     args.dir.display()
                 );
                 return Err(CliError::new(Class::Usage, what)
-                    .hint("name the files to seal behind the folder"));
+                    .hint("name the files to seal behind the folder, or --empty for none"));
             }
             let pieces = pieces(&args.files, &args.how)?;
             pack(
@@ -417,7 +420,7 @@ fn pack(
     Ok(AnyStage::Packed(packed))
 }
 
-fn piece(path: &Path, capacity: u64, size: SectorSize) -> Result<PieceInfo, CliError> {
+pub(super) fn piece(path: &Path, capacity: u64, size: SectorSize) -> Result<PieceInfo, CliError> {
     let mut reader = open(path)?;
     let bytes = reader
         .get_ref()
@@ -451,7 +454,7 @@ fn piece(path: &Path, capacity: u64, size: SectorSize) -> Result<PieceInfo, CliE
     Ok(PieceInfo { comm_p, size })
 }
 
-fn open(path: &Path) -> Result<BufReader<File>, CliError> {
+pub(super) fn open(path: &Path) -> Result<BufReader<File>, CliError> {
     let file = File::open(path).map_err(|error| CliError::io("cannot read", path, &error))?;
     Ok(BufReader::with_capacity(READ_BYTES, file))
 }
@@ -534,7 +537,12 @@ pub(super) fn report(stage: &AnyStage, seconds: Seconds) -> SealReport {
     let (seed, proof_bytes) = match reached {
         Stage::Sealed(_, seed, proof) => (Some(seed), Some(proof.len())),
         Stage::Challenged(_, seed) => (Some(seed), None),
-        Stage::Packed | Stage::Labeled | Stage::Replicated(_) => (None, None),
+        Stage::Packed
+        | Stage::Labeled
+        | Stage::Replicated(_)
+        | Stage::Encoding(_)
+        | Stage::Updated(..)
+        | Stage::UpdateProven(..) => (None, None),
     };
     let comm_r = match stage {
         AnyStage::Packed(_) | AnyStage::Labeled(_) => None,

@@ -10,6 +10,7 @@ use prover::seal::{self, CheckDepth, SealError, replica_check, unseal_range};
 use prover::sector_dir::disk::RealDisk;
 use prover::sector_dir::record::{Record, Stage};
 use prover::sector_dir::{self, SectorDirError};
+use prover::update::sector::recover;
 use serde::Serialize;
 
 use super::seal::{READ_BYTES, Seconds, Until, human, position, report, step};
@@ -29,6 +30,9 @@ pub struct UnsealArgs {
     /// File to write; must not exist
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
+    /// Folder of the sector that an update was made over; without it, labels are computed again, at the price of sealing
+    #[arg(long, value_name = "DIR")]
+    over: Option<PathBuf>,
 }
 
 /// What `unseal` reports.
@@ -44,6 +48,9 @@ pub fn unseal(args: UnsealArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     require_folder(&args.dir)?;
     let record = record(&args.dir)?;
     require_replica(&args.dir, &record)?;
+    if let Some(over) = &args.over {
+        require_folder(over)?;
+    }
     let capacity = record.seal.size.unpadded_bytes();
     let range = args.range.map_or(0..capacity, |range| {
         range.start..range.end.unwrap_or(capacity)
@@ -64,7 +71,11 @@ pub fn unseal(args: UnsealArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(at)?;
     let mut out = BufWriter::with_capacity(READ_BYTES, file.as_file_mut());
     let progress = BarProgress::new(&context.out);
-    unseal_range(&args.dir, range.clone(), &mut out, plan, &progress).map_err(seal_error)?;
+    match &args.over {
+        Some(over) => recover(&args.dir, over, range.clone(), &mut out, plan, &progress),
+        None => unseal_range(&args.dir, range.clone(), &mut out, plan, &progress),
+    }
+    .map_err(seal_error)?;
     out.flush().map_err(at)?;
     drop(out);
     file.as_file().sync_all().map_err(at)?;
@@ -112,6 +123,9 @@ pub fn check(args: CheckArgs, plan: &Plan, context: &Context) -> Result<(), CliE
         Stage::Replicated(_) => (true, "replicated"),
         Stage::Challenged(..) => (true, "challenged"),
         Stage::Sealed(..) => (true, "sealed"),
+        Stage::Encoding(_) => (false, "encoding"),
+        Stage::Updated(..) => (true, "updated"),
+        Stage::UpdateProven(..) => (true, "updated and proven"),
     };
     let mut report = CheckReport {
         dir: args.dir.clone(),
@@ -120,7 +134,8 @@ pub fn check(args: CheckArgs, plan: &Plan, context: &Context) -> Result<(), CliE
         damage: Vec::new(),
     };
     match seal::resume(&args.dir) {
-        Ok(_) => {}
+        // An update is no stage of sealing; its files were compared before that was noticed.
+        Ok(_) | Err(SealError::Updated(_)) => {}
         Err(error @ SealError::Dir(SectorDirError::Damaged { .. })) => {
             report.damage.push(first_part(&error.to_string()))
         }

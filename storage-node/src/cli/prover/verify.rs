@@ -14,7 +14,7 @@ use crate::cli::{Class, CliError, Context};
 /// Arguments of `prover verify`.
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// Proof file written by `seal --out` or `prove --out`
+    /// Proof file written by `seal --out`, `prove --out` or `update --out`
     file: PathBuf,
     /// Verifying key in Filecoin's layout [default: from the parameter folder]
     #[arg(long, value_name = "FILE")]

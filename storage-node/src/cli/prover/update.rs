@@ -1,0 +1,213 @@
+//! `update`: files into a sector that was sealed empty, proven; run again to go on.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use prover::commitment::{CommD, CommR};
+use prover::machine::{Plan, peak_memory};
+use prover::sector_dir::disk::RealDisk;
+use prover::sector_dir::{SectorDirError, read_record};
+use prover::snark::CircuitId;
+use prover::update::sector::{self, Updated};
+use prover::{PieceInfo, SectorNumber, SectorSize};
+use serde::Serialize;
+
+use super::file::ProofFile;
+use super::seal::{open, piece};
+use super::{BarProgress, key, require_folder, require_memory, seal_error, store};
+use crate::cli::{Class, CliError, Context};
+
+/// Arguments of `prover update`.
+#[derive(Debug, clap::Args)]
+pub struct UpdateArgs {
+    /// Folder of the sector to update, sealed with `seal --empty`; it is only read
+    sector: PathBuf,
+    /// Folder for the updated sector; made when missing, gone on with when it holds an update
+    dir: PathBuf,
+    /// Files to put into it, one piece each, in this order; none to go on with an update
+    files: Vec<PathBuf>,
+    /// Stop when this step is done
+    #[arg(long, value_enum, default_value_t = Until::Proven)]
+    until: Until,
+    /// Write statement and proof to this file
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Until {
+    /// The new replica is written: its CommR is fixed, and PoSts can be made of it
+    Encoded,
+    /// The update is proven
+    Proven,
+}
+
+/// What `update` reports.
+#[derive(Debug, Serialize)]
+struct UpdateReport {
+    dir: PathBuf,
+    stage: &'static str,
+    size: SectorSize,
+    sector: SectorNumber,
+    pieces: Vec<PieceInfo>,
+    comm_r_old: CommR,
+    comm_d_new: CommD,
+    comm_r_new: CommR,
+    proof_bytes: Option<usize>,
+    seconds: Seconds,
+    /// Largest resident memory of the process so far, in bytes.
+    peak_memory: Option<u64>,
+}
+
+/// Times of the steps that this run took.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Seconds {
+    encode: Option<f64>,
+    prove: Option<f64>,
+}
+
+/// Runs `prover update`.
+pub fn update(args: UpdateArgs, plan: &Plan, context: &Context) -> Result<(), CliError> {
+    if args.out.is_some() && args.until == Until::Encoded {
+        let what = "an update that is not proven has no proof to write";
+        return Err(CliError::new(Class::Usage, what).hint("leave out --out, or --until encoded"));
+    }
+    require_folder(&args.sector)?;
+    if args.dir.exists() {
+        require_folder(&args.dir)?;
+    }
+    let progress = BarProgress::new(&context.out);
+    let mut seconds = Seconds::default();
+    let start = Instant::now();
+    let mut updated = encoded(&args, plan, &progress)?;
+    if !args.files.is_empty() {
+        seconds.encode = Some(start.elapsed().as_secs_f64());
+    }
+    if args.until == Until::Proven && updated.proof().is_none() {
+        let circuit = CircuitId::update(updated.statement().size);
+        let store = store(context)?;
+        require_memory(plan, circuit)?;
+        let key = key(&store, circuit, plan, &progress)?;
+        let start = Instant::now();
+        updated = updated
+            .prove(&args.sector, &key, plan, &progress)
+            .map_err(seal_error)?;
+        seconds.prove = Some(start.elapsed().as_secs_f64());
+    }
+    if let Some(out) = &args.out {
+        write_proof(&updated, out)?;
+    }
+    context.out.result(&report(&updated, seconds), human)
+}
+
+/// The update in the folder, gone on with, or a new one of the files.
+fn encoded(args: &UpdateArgs, plan: &Plan, progress: &BarProgress) -> Result<Updated, CliError> {
+    match (read_record(&RealDisk, &args.dir), args.files.is_empty()) {
+        (Ok(_), true) => {
+            sector::resume(&args.dir, &args.sector, plan, progress).map_err(seal_error)
+        }
+        (Ok(_), false) => {
+            let what = format!("{} already holds a sector", args.dir.display());
+            Err(CliError::new(Class::Input, what)
+                .hint("leave out the files to go on with it, or name another folder"))
+        }
+        (Err(SectorDirError::Empty(_)), true) => {
+            let what = format!(
+                "{} holds no update, and no files were named",
+                args.dir.display()
+            );
+            Err(CliError::new(Class::Usage, what).hint("name the files behind the two folders"))
+        }
+        (Err(SectorDirError::Empty(_)), false) => create(args, plan, progress),
+        (Err(error), _) => Err(seal_error(error.into())),
+    }
+}
+
+fn create(args: &UpdateArgs, plan: &Plan, progress: &BarProgress) -> Result<Updated, CliError> {
+    let old = read_record(&RealDisk, &args.sector).map_err(|error| seal_error(error.into()))?;
+    let size = old.seal.size;
+    let pieces = args
+        .files
+        .iter()
+        .map(|path| piece(path, size.unpadded_bytes(), size))
+        .collect::<Result<Vec<_>, _>>()?;
+    let files = args.files.iter().map(|path| open(path));
+    let mut readers = files.collect::<Result<Vec<_>, _>>()?;
+    let mut sources: Vec<&mut dyn Read> = readers
+        .iter_mut()
+        .map(|reader| reader as &mut dyn Read)
+        .collect();
+    sector::create(
+        &args.dir,
+        &args.sector,
+        pieces,
+        &mut sources,
+        plan,
+        progress,
+    )
+    .map_err(seal_error)
+}
+
+fn write_proof(updated: &Updated, out: &Path) -> Result<(), CliError> {
+    let statement = updated.statement();
+    let proof = updated.proof().expect("--out goes with --until proven");
+    let file = ProofFile::Update {
+        size: statement.size,
+        comm_r_old: statement.comm_r_old,
+        comm_d_new: statement.comm_d_new,
+        comm_r_new: statement.comm_r_new,
+        proof: hex::encode(proof),
+    };
+    file.write(out)
+}
+
+fn report(updated: &Updated, seconds: Seconds) -> UpdateReport {
+    let (record, statement) = (updated.dir().record(), updated.statement());
+    UpdateReport {
+        dir: updated.dir().path().to_owned(),
+        stage: match updated.proof() {
+            Some(_) => "proven",
+            None => "encoded",
+        },
+        size: statement.size,
+        sector: record.sector,
+        pieces: record.pieces.clone(),
+        comm_r_old: statement.comm_r_old,
+        comm_d_new: statement.comm_d_new,
+        comm_r_new: statement.comm_r_new,
+        proof_bytes: updated.proof().map(<[u8]>::len),
+        seconds,
+        peak_memory: peak_memory(),
+    }
+}
+
+fn human(report: &UpdateReport) -> String {
+    let mut lines = vec![
+        format!(
+            "The update of sector {} in {} is {}.",
+            report.sector,
+            report.dir.display(),
+            report.stage
+        ),
+        format!("  CommD {}", report.comm_d_new.to_cid()),
+        format!(
+            "  CommR {}, before {}",
+            report.comm_r_new.to_cid(),
+            report.comm_r_old.to_cid()
+        ),
+    ];
+    if let Some(bytes) = report.proof_bytes {
+        lines.push(format!("  proof of {bytes} bytes, verified"));
+    }
+    let Seconds { encode, prove } = report.seconds;
+    let times = [("encode", encode), ("prove", prove)];
+    let times: Vec<String> = times
+        .iter()
+        .filter_map(|(name, time)| time.map(|time| format!("{name} {time:.2} s")))
+        .collect();
+    if !times.is_empty() {
+        lines.push(format!("  {}", times.join(", ")));
+    }
+    lines.join("\n")
+}
