@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chain_lite::account::Address;
+use chain_lite::units::TokenAmount;
 use prover::{NoProgress, SectorSize};
 use storage_node::client::get::{GetRequest, Target, get};
 use storage_node::client::health::{Rung, State, health};
@@ -56,6 +58,41 @@ fn put_through_kills(home: &Path, chain_url: &str, file: &Path) -> serde_json::V
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "after {killed} kills: {errors}");
     serde_json::from_slice(&output.stdout).expect("stdout is JSON alone")
+}
+
+/// A transfer is killed as soon as what it signed is on disk, a put of another file comes, and the transfer is asked for again.
+fn transfer_around_a_put(home: &Path, chain_url: &str, file: &Path, to: &Address) {
+    let transfer = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+        command
+            .args(["--json", "--chain", chain_url, "--home"])
+            .arg(home)
+            .args(["wallet", "transfer", &to.to_string(), "3"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    };
+    let outbox = || {
+        let entries = std::fs::read_dir(home.join("client")).into_iter().flatten();
+        let mut names = entries.flatten().map(|entry| entry.file_name());
+        names.any(|name| name.to_string_lossy().starts_with("outbox-"))
+    };
+    assert!(!outbox(), "the deposit of the first put has had its end");
+    let mut child = transfer().spawn().expect("starts");
+    while !outbox() {
+        assert!(child.try_wait().expect("a child").is_none(), "it signed");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().expect("a child");
+    child.wait().expect("a child");
+    for mut command in [put(home, chain_url, file), transfer()] {
+        let output = command.output().expect("starts");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{errors}");
+        let done: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(done["resumed"], done["to"].is_string(), "{done}");
+    }
+    assert!(!outbox(), "all was told");
 }
 
 /// How many open deals each label has.
@@ -136,6 +173,13 @@ async fn tm_h1_a_killed_put_is_charged_once_and_its_key_alone_reads_it_with_m_pr
         charged,
         "nothing was charged for asking again"
     );
+
+    let other = dir.path().join("other");
+    std::fs::write(&other, b"another file").expect("writes");
+    let to = Address([9; 32]);
+    tokio::task::block_in_place(|| transfer_around_a_put(&here, &url, &other, &to));
+    let paid = elsewhere.chain.node().account(&to).await.expect("answers");
+    assert_eq!(paid.free, TokenAmount::from_tokens(3), "once");
 
     // A home with nothing but the key: the chain and any k providers give everything back.
     for index in [0, 2] {

@@ -1,6 +1,6 @@
 //! One transaction of this wallet, sent once: a kill at any instruction and the same command again charge nothing twice.
 //!
-//! Place: between the commands that move money (`wallet`, `channel`, `datacap`) and the chain. A put or a repair has its own
+//! Place: between the commands that send one message (`wallet`, `channel`, `datacap`, `provider`, …) and the chain. A put or a repair has its own
 //! journal ([`super::journal`]), because its transaction is a part of something larger.
 //!
 //! ```text
