@@ -579,10 +579,11 @@ fn check_linked(
         return Err("its body is not the one its header commits to".into());
     }
     ledger::check_limits(&last.block.body).map_err(|e| e.to_string())?;
-    sets.take(&last.block)?;
+    sets.narrow(header)?;
     last.certificate
         .verify(&genesis.chain_id(), header.height, &id, &sets.now)
         .map_err(|e| e.to_string())?;
+    sets.widen(&last.block).map_err(|e| e.to_string())?;
     report.blocks += 1;
     report.txs += last.block.body.txs.len() as u64;
     (report.tip, report.epoch) = (id, header.epoch);

@@ -897,7 +897,10 @@ impl Work<'_> {
                 number,
                 validators,
                 approvals,
-            } => governance::set_validators(self, *number, validators, approvals).map(done),
+            } => {
+                let verdict = |_, holds: &dyn Fn() -> bool| holds();
+                governance::set_validators(self, *number, validators, approvals, verdict).map(done)
+            }
             Message::ReportDoubleVote { evidence } => {
                 governance::report_double_vote(self, evidence).map(done)
             }

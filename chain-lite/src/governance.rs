@@ -22,6 +22,8 @@
 //! Leaves: `validators` (set of the next height), `next validators` (set of the one after, while it differs), `governance`,
 //! one record for each validator with something to remember. Cost: three reads a block.
 
+use std::cell::OnceCell;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 use ed25519_dalek::{Signer, SigningKey};
 use serde::{Deserialize, Serialize};
@@ -435,12 +437,14 @@ fn decide(work: &mut Work<'_>, set: &ValidatorSet) -> Rule<()> {
     Ok(())
 }
 
-/// Replaces the set, approved by more than two thirds of the newest one.
+/// Replaces the set, approved by more than two thirds of the newest one. `verdict` is asked for the approval at an index, with the
+/// check of its signature: who runs this many times may remember.
 pub(crate) fn set_validators(
     work: &mut Work<'_>,
     number: u64,
     validators: &[Validator],
     approvals: &[(ValidatorId, Sig)],
+    verdict: impl Fn(usize, &dyn Fn() -> bool) -> bool,
 ) -> Rule<()> {
     let expected = changes(work.kv())?;
     if number != expected {
@@ -453,7 +457,8 @@ pub(crate) fn set_validators(
         .into());
     }
     // Approval first: what nobody approved must not cost the check of a thousand keys.
-    approved(work, &newest(work)?, number, validators, approvals)?;
+    let before = newest(work)?;
+    approved(work, &before, number, validators, approvals, verdict)?;
     let what = Subject::ValidatorSet;
     let set = ValidatorSet::new(validators.to_vec()).ok();
     // Listed in their order, so that everybody approves the same bytes.
@@ -492,6 +497,7 @@ fn approved(
     number: u64,
     validators: &[Validator],
     approvals: &[(ValidatorId, Sig)],
+    verdict: impl Fn(usize, &dyn Fn() -> bool) -> bool,
 ) -> Rule<()> {
     let what = Subject::Approvals;
     if approvals.len() > MAX_VALIDATORS || approvals.windows(2).any(|w| w[0].0 >= w[1].0) {
@@ -500,10 +506,11 @@ fn approved(
     // Strangers and the jailed have no say; their signatures are not even looked at.
     let members = approvals
         .iter()
-        .filter_map(|(id, sig)| Some((before.power_of(id)?, id, sig)));
+        .enumerate()
+        .filter_map(|(at, (id, sig))| Some((at, before.power_of(id)?, id, sig)));
     let members: Vec<_> = members.collect();
     let (signed, total) = (
-        members.iter().map(|(power, ..)| power).sum::<u64>(),
+        members.iter().map(|(_, power, ..)| power).sum::<u64>(),
         before.total_power(),
     );
     // Both below 2^55: powers are capped.
@@ -516,9 +523,12 @@ fn approved(
         }
         .into());
     }
-    let bytes = approval_bytes(&work.chain_id, number, validators);
-    let holds = |(_, id, sig): &(u64, &ValidatorId, &Sig)| {
-        verify_strict(&Address(id.0), &bytes, &Signature(sig.0))
+    let bytes = OnceCell::new();
+    let holds = |(at, _, id, sig): &(usize, u64, &ValidatorId, &Sig)| {
+        verdict(*at, &|| {
+            let bytes = bytes.get_or_init(|| approval_bytes(&work.chain_id, number, validators));
+            verify_strict(&Address(id.0), bytes, &Signature(sig.0))
+        })
     };
     match members.iter().all(holds) {
         true => Ok(()),

@@ -52,8 +52,8 @@ impl Supposed {
     }
 }
 
-/// A message of a transaction that governance has a say in, with the verdict about its signatures once somebody asked.
-type Doubtful<'a> = (&'a Message, OnceCell<bool>);
+/// A message of a transaction that governance has a say in, with the verdict about each of its signatures once somebody asked.
+type Doubtful<'a> = (&'a Message, Vec<OnceCell<bool>>);
 
 /// Follows the sets of a file from block to block.
 pub(super) struct SetsOfFile {
@@ -77,14 +77,9 @@ impl SetsOfFile {
         }
     }
 
-    /// Moves on to a block: `now` is its set afterwards. The error says what does not follow.
-    pub(super) fn take(&mut self, block: &Block) -> Result<(), String> {
-        self.narrow(&block.header)?;
-        self.widen(block).map_err(|e| e.to_string())
-    }
-
-    /// Leaves the worlds whose sets this header names.
-    fn narrow(&mut self, header: &Header) -> Result<(), String> {
+    /// Moves on to a block: leaves the worlds whose sets its header names; `now` is its set afterwards. The error says what does
+    /// not follow.
+    pub(super) fn narrow(&mut self, header: &Header) -> Result<(), String> {
         let mut known = false;
         for (leaves, _) in std::mem::take(&mut self.worlds) {
             let state = MemoryState(leaves);
@@ -111,8 +106,8 @@ impl SetsOfFile {
         }
     }
 
-    /// Follows what the block may have decided.
-    fn widen(&mut self, block: &Block) -> Result<(), StoreError> {
+    /// Follows what the block may have decided: for a block that has its signatures, because this is work.
+    pub(super) fn widen(&mut self, block: &Block) -> Result<(), StoreError> {
         let Header { height, round, .. } = block.header;
         for (leaves, supposed) in std::mem::take(&mut self.worlds) {
             let mut state = MemoryState(leaves);
@@ -124,9 +119,15 @@ impl SetsOfFile {
             }
         }
         for tx in &block.body.txs {
-            let msgs = tx.tx.msgs.iter().filter(|msg| concerns_governance(msg));
-            let msgs: Vec<Doubtful<'_>> = msgs.map(|msg| (msg, OnceCell::new())).collect();
-            if !msgs.is_empty() {
+            let msgs = tx
+                .tx
+                .msgs
+                .iter()
+                .filter_map(|msg| Some((msg, signatures(msg)?)));
+            let cells = |count| std::iter::repeat_with(OnceCell::new).take(count).collect();
+            let msgs: Vec<Doubtful<'_>> = msgs.map(|(msg, count)| (msg, cells(count))).collect();
+            // What has no signature is refused everywhere. The others are proofs, of which a block has a limit.
+            if !msgs.is_empty() && msgs.iter().all(|(_, held)| !held.is_empty()) {
                 self.fork(height, &msgs)?;
             }
         }
@@ -184,23 +185,28 @@ impl SetsOfFile {
     }
 }
 
-fn concerns_governance(msg: &Message) -> bool {
-    matches!(
-        msg,
-        Message::SetValidators { .. }
-            | Message::ReportDoubleVote { .. }
-            | Message::ReportDoubleProposal { .. }
-    )
+/// Verdicts about signatures that a message of governance needs; `None` for the other messages.
+fn signatures(msg: &Message) -> Option<usize> {
+    match msg {
+        Message::SetValidators { approvals, .. } => Some(approvals.len()),
+        // Both signatures of one validator are one offence.
+        Message::ReportDoubleVote { .. } | Message::ReportDoubleProposal { .. } => Some(1),
+        _ => None,
+    }
 }
 
-/// As the block's execution does it, but the signatures of evidence are checked once and not in every world.
-fn act(work: &mut Work<'_>, msg: &Message, held: &OnceCell<bool>) -> Rule<()> {
+/// As the block's execution does it, but signatures are checked once and not in every world.
+fn act(work: &mut Work<'_>, msg: &Message, held: &[OnceCell<bool>]) -> Rule<()> {
+    let verdict = |at: usize, holds: &dyn Fn() -> bool| match held.get(at) {
+        Some(known) => *known.get_or_init(holds),
+        None => holds(),
+    };
     let (of, reason, holds): (_, _, &dyn Fn(&ChainId) -> bool) = match msg {
         Message::SetValidators {
             number,
             validators,
             approvals,
-        } => return governance::set_validators(work, *number, validators, approvals),
+        } => return governance::set_validators(work, *number, validators, approvals, verdict),
         Message::ReportDoubleVote { evidence: e } => {
             let of = (e.validator, e.height);
             (of, JailReason::DoubleVote, &|chain| e.holds(chain))
@@ -211,5 +217,5 @@ fn act(work: &mut Work<'_>, msg: &Message, held: &OnceCell<bool>) -> Rule<()> {
         }
         _ => return Ok(()),
     };
-    governance::punish(work, of, reason, |chain| *held.get_or_init(|| holds(chain)))
+    governance::punish(work, of, reason, |chain| verdict(0, &|| holds(chain)))
 }

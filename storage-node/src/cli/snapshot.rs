@@ -13,6 +13,7 @@ use chain_lite::account::ChainId;
 use chain_lite::audit::{self, Groth16Verifier};
 use chain_lite::block::BlockId;
 use chain_lite::ledger::{Ledger, LedgerError};
+use chain_lite::light::LightError;
 use chain_lite::snapshot::{self, Anchor, Report, SnapshotError};
 use chain_lite::vfs::OsVfs;
 use serde::Serialize;
@@ -208,6 +209,8 @@ fn snapshot_error(path: &Path, error: SnapshotError) -> CliError {
         SnapshotError::WrongChain { .. } | SnapshotError::OtherHeight { .. } => {
             said(Class::Input).hint("check the id and the height with somebody you trust")
         }
+        SnapshotError::Untrusted(LightError::Expired) => said(Class::Refused)
+            .hint("the genesis is too old to vouch for it; name a block from somebody you trust with --checkpoint"),
         SnapshotError::Stopped => said(Class::Refused).hint("ask for it again"),
         SnapshotError::NotYet(_) => said(Class::Refused).hint("let the chain make a block more"),
         SnapshotError::Ledger(_) | SnapshotError::Log(_) | SnapshotError::Store(_) => {

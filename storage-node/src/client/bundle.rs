@@ -9,8 +9,8 @@
 //! 4. proofs: a sector's PoRep in the block of its activation, a partition's window PoSt in its last window;
 //! 5. light blocks from the anchor to all of these, with the ones in between that the steps need.
 //!
-//! Cost: two calls a deal, one block read an epoch of the windows, one leaf proof (1.2 KB) a key. Memory: the bundle, one block, and
-//! the epoch of each block read. A state that moves on meanwhile is asked for again, [`TRIES`] times. A beacon value is looked for
+//! Cost: two calls a deal, one block read an epoch of the windows, one leaf proof (1.2 KB) a key. Memory: the bundle, [`MAX_KEPT_BYTES`] of
+//! blocks, and the epoch of each block read. A state that moves on meanwhile is asked for again, [`TRIES`] times. A beacon value is looked for
 //! in a bounded number of blocks ([`patience`]), so that a node with endless blocks is found out.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -364,6 +364,9 @@ fn patience(params: &ChainParams) -> u64 {
     periods.saturating_add(params.post_lookback.0)
 }
 
+/// Bytes of blocks that a reader keeps: many times the largest block.
+const MAX_KEPT_BYTES: usize = 32 << 20;
+
 /// Reads the node's blocks.
 struct Reader<'a> {
     chain: &'a ChainClient,
@@ -371,8 +374,9 @@ struct Reader<'a> {
     patience: u64,
     /// Epochs of the blocks that were read.
     epochs: BTreeMap<u64, Epoch>,
-    /// The last that was read.
-    last: Option<(u64, FinalBlock)>,
+    /// Those of them that are kept, because windows overlap; at most [`MAX_KEPT_BYTES`] as encoded.
+    kept: BTreeMap<u64, FinalBlock>,
+    kept_bytes: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -382,7 +386,8 @@ impl<'a> Reader<'a> {
             beacons: genesis.beacons(),
             patience: patience(&genesis.genesis().params),
             epochs: BTreeMap::new(),
-            last: None,
+            kept: BTreeMap::new(),
+            kept_bytes: 0,
         }
     }
 
@@ -493,18 +498,21 @@ impl<'a> Reader<'a> {
     }
 
     async fn block(&mut self, height: u64) -> Result<&FinalBlock, CollectError> {
-        let block = match self.last.take() {
-            Some((at, block)) if at == height => block,
-            _ => {
-                let bytes = self.chain.block_bytes(height).await?;
-                let bytes =
-                    bytes.ok_or_else(|| CollectError::Lies(format!("it has no block {height}")))?;
-                FinalBlock::from_bytes(&bytes).map_err(|e| CollectError::Lies(e.to_string()))?
+        if !self.kept.contains_key(&height) {
+            let bytes = self.chain.block_bytes(height).await?;
+            let bytes =
+                bytes.ok_or_else(|| CollectError::Lies(format!("it has no block {height}")))?;
+            let block =
+                FinalBlock::from_bytes(&bytes).map_err(|e| CollectError::Lies(e.to_string()))?;
+            self.epochs.insert(height, block.block.header.epoch);
+            self.kept_bytes = self.kept_bytes.saturating_add(bytes.len());
+            if self.kept_bytes > MAX_KEPT_BYTES {
+                self.kept.clear();
+                self.kept_bytes = bytes.len();
             }
-        };
-        self.epochs.insert(height, block.block.header.epoch);
-        let (_, block) = self.last.insert((height, block));
-        Ok(block)
+            self.kept.insert(height, block);
+        }
+        Ok(&self.kept[&height])
     }
 
     async fn epoch_at(&mut self, height: u64) -> Result<Epoch, CollectError> {
