@@ -529,3 +529,114 @@ fn tm_h9_labels_and_replica_stay_within_the_memory_that_they_ask_for() {
         assert_within(&report, needed);
     }
 }
+
+/// `update`: files into a sector that was sealed empty; the proof verifies and a changed one does not; the updated folder is
+/// proven, checked and unsealed like any other; an interrupted or repeated command goes on; wrong inputs are refused.
+#[test]
+fn update_puts_files_into_an_empty_sector_and_proves_it() {
+    let desk = Desk {
+        params: shared_params(),
+        ..Desk::new()
+    };
+    let (file, sector, dir) = (
+        desk.file("data", 1000),
+        desk.path("sector"),
+        desk.path("updated"),
+    );
+    let empty = ["seal", text(&sector), "--empty", "--sector-size", "2KiB"];
+    let (code, report) = desk.run(&[&empty[..], &["--until", "replicated"]].concat());
+    assert_eq!(code, 0, "{report}");
+    let comm_r_old = report["comm_r"].clone();
+
+    // Nothing to go on with, nothing there, nothing to write a proof of.
+    let refused = |code: i32, args: &[&str]| {
+        let (found, report) = desk.run(args);
+        assert_eq!(found, code, "{args:?}: {report}");
+        assert!(report["error"]["hint"].is_string(), "{args:?}: {report}");
+    };
+    let (proof, missing) = (desk.path("proof.json"), desk.path("missing"));
+    refused(2, &["update", text(&sector), text(&dir)]);
+    refused(3, &["update", text(&missing), text(&dir), text(&file)]);
+    refused(3, &["update", text(&sector), text(&dir), text(&missing)]);
+    let large = desk.file("large", 2033);
+    refused(3, &["update", text(&sector), text(&dir), text(&large)]);
+    let new = ["update", text(&sector), text(&dir), text(&file)];
+    let half = ["--until", "encoded"];
+    refused(2, &[&new[..], &half, &["--out", text(&proof)]].concat());
+    refused(7, &[&new[..], &["--memory", "1MiB"]].concat());
+    let full = desk.path("full");
+    desk.seal_to_replica("full", "8", &file);
+    refused(3, &["update", text(&full), text(&dir), text(&file)]);
+    assert!(!dir.exists());
+
+    let (code, report) = desk.run(&[&new[..], &half].concat());
+    assert_eq!(
+        (code, &report["stage"]),
+        (0, &Value::from("encoded")),
+        "{report}"
+    );
+    assert_eq!(report["comm_r_old"], comm_r_old);
+    let comm_r_new = report["comm_r_new"].clone();
+    assert_ne!(comm_r_new, comm_r_old);
+    refused(3, &new);
+    refused(3, &["seal", text(&dir)]);
+    refused(3, &["update", text(&sector), text(&sector)]);
+
+    let go_on = ["update", text(&sector), text(&dir), "--out", text(&proof)];
+    flip(&sector.join("sealed"), 99);
+    refused(6, &go_on);
+    flip(&sector.join("sealed"), 99);
+    let needed = desk.memory_needed(&go_on);
+    let budget = format!("{needed}MiB");
+    let (code, report) = desk.run(&[&go_on[..], &["--memory", &budget]].concat());
+    assert_eq!(
+        (code, &report["stage"]),
+        (0, &Value::from("proven")),
+        "{report}"
+    );
+    assert_eq!(report["comm_r_new"], comm_r_new);
+    assert_within(&report, needed);
+    let (code, report) = desk.run(&go_on);
+    assert_eq!(
+        (code, &report["seconds"]["prove"]),
+        (0, &Value::Null),
+        "proven already: {report}"
+    );
+
+    let (code, report) = desk.run(&["verify", text(&proof)]);
+    assert_eq!(
+        (code, &report["circuit"]),
+        (0, &Value::from("update-2KiB")),
+        "{report}"
+    );
+    let sound = std::fs::read_to_string(&proof).expect("readable");
+    let swapped = sound
+        .replace("comm_r_old", "comm_r_x")
+        .replace("comm_r_new", "comm_r_old")
+        .replace("comm_r_x", "comm_r_new");
+    std::fs::write(&proof, swapped).expect("writable");
+    refused(6, &["verify", text(&proof)]);
+
+    // Like any other sector.
+    assert_eq!(desk.run(&["check", text(&dir)]).0, 0);
+    let (code, report) = desk.run(&["prove", text(&dir), "--winning"]);
+    assert_eq!(code, 0, "{report}");
+    let data = std::fs::read(&file).expect("readable");
+    for (name, more) in [
+        ("fast", &["--over", text(&sector)][..]),
+        ("from labels", &[]),
+    ] {
+        let out = desk.path(name);
+        let args = ["unseal", text(&dir), "--range", "10..900", "-o", text(&out)];
+        let (code, report) = desk.run(&[&args[..], more].concat());
+        assert_eq!(code, 0, "{name}: {report}");
+        assert_eq!(std::fs::read(&out).expect("readable"), data[10..900]);
+    }
+    flip(&dir.join("sealed"), 99);
+    assert_eq!(desk.run(&["check", text(&dir)]).0, 6);
+    for more in [&["--over", text(&sector)][..], &[]] {
+        let args = ["unseal", text(&dir), "-o", text(&missing)];
+        refused(6, &[&args[..], more].concat());
+        assert!(!missing.exists(), "no output of damaged data");
+    }
+}
