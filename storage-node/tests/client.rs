@@ -11,13 +11,15 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chain_lite::account::Address;
+use chain_lite::account::{Address, TxId};
+use chain_lite::message::Message;
 use chain_lite::units::TokenAmount;
 use prover::{NoProgress, SectorSize};
 use storage_node::client::get::{GetRequest, Target, get};
 use storage_node::client::health::{Rung, State, health};
 use storage_node::client::live::{LiveClient, connect};
-use storage_node::client::{ClientError, catalog, possession};
+use storage_node::client::outbox::Outbox;
+use storage_node::client::{Chain, ClientError, catalog, possession};
 use storage_node::config::{Config, Home};
 use storage_node::devnet::{Devnet, DevnetConfig};
 use storage_node::identity::Wallet;
@@ -60,39 +62,21 @@ fn put_through_kills(home: &Path, chain_url: &str, file: &Path) -> serde_json::V
     serde_json::from_slice(&output.stdout).expect("stdout is JSON alone")
 }
 
-/// A transfer is killed as soon as what it signed is on disk, a put of another file comes, and the transfer is asked for again.
-fn transfer_around_a_put(home: &Path, chain_url: &str, file: &Path, to: &Address) {
-    let transfer = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-        command
-            .args(["--json", "--chain", chain_url, "--home"])
-            .arg(home)
-            .args(["wallet", "transfer", &to.to_string(), "3"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
-    };
-    let outbox = || {
-        let entries = std::fs::read_dir(home.join("client")).into_iter().flatten();
-        let mut names = entries.flatten().map(|entry| entry.file_name());
-        names.any(|name| name.to_string_lossy().starts_with("outbox-"))
-    };
-    assert!(!outbox(), "the deposit of the first put has had its end");
-    let mut child = transfer().spawn().expect("starts");
-    while !outbox() {
-        assert!(child.try_wait().expect("a child").is_none(), "it signed");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.kill().expect("a child");
-    child.wait().expect("a child");
-    for mut command in [put(home, chain_url, file), transfer()] {
-        let output = command.output().expect("starts");
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{errors}");
-        let done: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        assert_eq!(done["resumed"], done["to"].is_string(), "{done}");
-    }
-    assert!(!outbox(), "all was told");
+/// What a transfer leaves that was killed before it sent: signed, durable, known to no node.
+async fn killed_transfer(
+    client: &LiveClient,
+    home: &Path,
+    to: Address,
+    amount: TokenAmount,
+) -> TxId {
+    let chain = &client.chain;
+    let money = chain.money(&client.wallet.address()).await.expect("proven");
+    let now = chain.now().await.expect("proven");
+    let transfer = vec![Message::Transfer { to, amount }];
+    let tx = Chain::sign(chain, &client.wallet, money.next_nonce, now, transfer);
+    let outbox = Outbox::open(&Home::new(home), &chain.node().chain_id()).expect("free");
+    outbox.add(&tx).expect("durable");
+    tx.id()
 }
 
 /// How many open deals each label has.
@@ -174,12 +158,29 @@ async fn tm_h1_a_killed_put_is_charged_once_and_its_key_alone_reads_it_with_m_pr
         "nothing was charged for asking again"
     );
 
+    // A put comes between a killed transfer and its next try: it does not take the transfer's nonce, and each is paid once.
     let other = dir.path().join("other");
     std::fs::write(&other, b"another file").expect("writes");
-    let to = Address([9; 32]);
-    tokio::task::block_in_place(|| transfer_around_a_put(&here, &url, &other, &to));
+    let (to, amount) = (Address([9; 32]), TokenAmount::from_tokens(3));
+    let left = killed_transfer(&elsewhere, &here, to, amount).await;
+    let output = put(&here, &url, &other).output().expect("starts");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    let output = Command::new(env!("CARGO_BIN_EXE_holdfast"))
+        .args(["--json", "--chain", &url, "--home"])
+        .arg(&here)
+        .args(["wallet", "transfer", &to.to_string(), "3"])
+        .output()
+        .expect("starts");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    let moved: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        (&moved["resumed"], &moved["tx"]),
+        (&true.into(), &left.to_string().into())
+    );
     let paid = elsewhere.chain.node().account(&to).await.expect("answers");
-    assert_eq!(paid.free, TokenAmount::from_tokens(3), "once");
+    assert_eq!(paid.free, amount);
 
     // A home with nothing but the key: the chain and any k providers give everything back.
     for index in [0, 2] {
