@@ -53,10 +53,7 @@ pub fn keep(ledger: Arc<Ledger>, every: NonZeroU64) -> Result<Keeper, SnapshotEr
     let folder = ledger.home().join(FOLDER);
     fs::create_dir_all(&folder).map_err(io("creating", &folder))?;
     let stop = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&stop);
-    // Read here: blocks that come before the thread does count too.
-    let begun = ledger.tip().height;
-    let work = move || run(&ledger, &folder, every, begun, &told);
+    let work = worker(ledger, folder, every, Arc::clone(&stop));
     let builder = std::thread::Builder::new().name("snapshots".into());
     let thread = builder
         .spawn(work)
@@ -65,6 +62,17 @@ pub fn keep(ledger: Arc<Ledger>, every: NonZeroU64) -> Result<Keeper, SnapshotEr
         stop,
         thread: Some(thread),
     })
+}
+
+/// The thread's work. Where the chain stands is read here: blocks that come before the thread does count too.
+fn worker(
+    ledger: Arc<Ledger>,
+    folder: PathBuf,
+    every: NonZeroU64,
+    stop: Arc<AtomicBool>,
+) -> impl FnOnce() {
+    let begun = ledger.tip().height;
+    move || run(&ledger, &folder, every, begun, &stop)
 }
 
 fn run(ledger: &Ledger, folder: &Path, every: NonZeroU64, begun: u64, stop: &AtomicBool) {
@@ -201,6 +209,25 @@ mod tests {
         bytes[40] ^= 1;
         fs::write(&path, bytes).unwrap();
         assert!(newest(home.path()).is_err());
+    }
+
+    /// A machine under load may make blocks before the thread has begun.
+    #[test]
+    fn blocks_that_come_before_its_thread_count_too() {
+        let home = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(open(home.path(), &genesis(3)).unwrap());
+        let folder = home.path().join(FOLDER);
+        fs::create_dir_all(&folder).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let every = NonZeroU64::new(5).unwrap();
+        let work = worker(Arc::clone(&ledger), folder, every, Arc::clone(&stop));
+        advance(&ledger, 6);
+        let keeper = Keeper {
+            stop,
+            thread: Some(std::thread::spawn(work)),
+        };
+        wait(|| !heights(home.path()).is_empty());
+        drop(keeper);
     }
 
     #[test]
