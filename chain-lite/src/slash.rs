@@ -274,6 +274,12 @@ mod tests {
             fault_fee(&params, &net, sector, pledge).0,
             19317965363187840000
         );
+        // Of a pledge whose share is no limit: 3.51 days.
+        let ample = TokenAmount(1_000_000 * ONE);
+        assert_eq!(
+            fault_fee(&params, &net, sector, ample).0,
+            33900346161649772000
+        );
     }
 
     #[test]
