@@ -3,6 +3,7 @@
 use chain_lite::account::{ChainId, DealId, NetKey, ProviderId};
 use chain_lite::deal::DealStatus;
 use chain_lite::error::{ChainError, ErrorCode, Subject};
+use chain_lite::events::{BurnReason, Event};
 use chain_lite::execute::{ApplyError, Outcome, ProofError, ProofVerifier, admit, apply, fee};
 use chain_lite::message::{Message, SignedTx, Tx, TxError, sign};
 use chain_lite::params::ChainParams;
@@ -1102,6 +1103,56 @@ fn fee_debt_blocks() {
         (SectorStatus::Faulty, since)
     );
     assert!(world.provider(id).fee_debt.0 > 0);
+}
+
+/// `chain.md` §5: debt is repaid from rewards that have not vested, earliest first, and never from pledge. Money that is gone for a
+/// penalty and money that is gone for a fee are told apart.
+#[test]
+fn a_penalty_takes_unvested_rewards_before_it_becomes_debt() {
+    let owner = key(10);
+    let params = ChainParams {
+        // Nothing vests by itself while this test looks.
+        vest_step: EpochCount(1_000_000),
+        fee_base: TokenAmount(1),
+        ..ChainParams::devnet()
+    };
+    let mut world = World::new(params, &[(address(&owner), RICH)]);
+    let id = world.register(&owner, 10_000_000 * TOKEN);
+    world.commit(&owner, id, 0, vec![]);
+    let close = world.next_close(id, 0).after(EpochCount(2 * 120));
+    world.run_proving(close, &[(&owner, id, &[])]);
+    // The first miss costs nothing, and ends the rewards.
+    world.run_to(close.after(EpochCount(120)));
+    assert_eq!(world.status(id, 0), SectorStatus::Faulty);
+    let burns = |world: &World, wanted| {
+        let of = |(_, event): &(Epoch, Event)| match event {
+            Event::Burn { reason, amount } if *reason == wanted => Some(amount.0),
+            _ => None,
+        };
+        world.history.iter().filter_map(of).sum::<u128>()
+    };
+    let fees = burns(&world, BurnReason::Fee);
+    let (withdraw, provider) = (
+        |amount| Message::ProviderWithdraw {
+            provider: id,
+            amount: TokenAmount(amount),
+        },
+        |world: &World| world.provider(id),
+    );
+    // The fee of the withdrawal itself is a debt too.
+    let all = provider(&world).available.0;
+    world.must(&owner, withdraw(all));
+    assert_eq!(burns(&world, BurnReason::Fee), fees + 1);
+    assert_eq!(burns(&world, BurnReason::Penalty), 0);
+    let before = provider(&world);
+    assert_eq!((before.available.0, before.claimable.0), (0, 0));
+    world.run_to(close.after(EpochCount(240)));
+    let after = provider(&world);
+    let taken = before.vesting.0 - after.vesting.0;
+    assert!(taken > 0 && after.vesting.0 > 0, "{taken} taken");
+    assert_eq!((after.fee_debt.0, after.pledge), (0, before.pledge));
+    assert_eq!(before.balance.0 - after.balance.0, taken);
+    assert_eq!(burns(&world, BurnReason::Penalty), taken);
 }
 
 /// What is nobody's fault but this node's stops the block; what is no continuation is no block.
