@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use chain_lite::execute::Receipt;
 use chain_lite::message::Message;
 use secrecy::SecretString;
 use serde::Serialize;
@@ -148,38 +147,47 @@ pub async fn send_and_tell<T: Serialize>(
     chain: &ProvenChain,
     wallet: &Wallet,
     message: Message,
-    what: impl AsyncFnOnce(&Receipt) -> Result<T, CliError>,
+    what: impl AsyncFnOnce(&Sent) -> Result<T, CliError>,
+    words: impl FnOnce(&T, &Sent) -> String,
+) -> Result<(), CliError> {
+    let same = |left: &Message| *left == message;
+    let fresh = async || Ok(message.clone());
+    send_wanted_and_tell(context, chain, wallet, same, fresh, what, words).await
+}
+
+/// The same for a message that depends on the chain: what an interrupted command has sent is the answer if it is `wanted`, and
+/// otherwise `fresh` gives the message when that has had its end.
+pub async fn send_wanted_and_tell<T: Serialize>(
+    context: &Context,
+    chain: &ProvenChain,
+    wallet: &Wallet,
+    wanted: impl Fn(&Message) -> bool,
+    fresh: impl AsyncFnOnce() -> Result<Message, CliError>,
+    what: impl AsyncFnOnce(&Sent) -> Result<T, CliError>,
     words: impl FnOnce(&T, &Sent) -> String,
 ) -> Result<(), CliError> {
     let outbox = Outbox::open(&context.config.home, &chain.node().chain_id())?;
     let tell = |text: String| context.out.say(text);
-    let sent = outbox.send(chain, wallet, vec![message], tell).await?;
+    let wanted = |left: &[Message]| matches!(left, [left] if wanted(left));
+    let fresh = async || Ok::<_, CliError>(vec![fresh().await?]);
+    let sent = outbox.send(chain, wallet, wanted, fresh, tell).await?;
     let done = Done {
-        what: what(&sent.receipt).await?,
+        what: what(&sent).await?,
         tx: sent.receipt.tx.to_string(),
         resumed: sent.resumed,
     };
     context.out.result(&done, |done| words(&done.what, &sent))?;
-    Ok(outbox.told()?)
+    Ok(outbox.told(&sent)?)
 }
 
-/// The message that an interrupted command has left, if it is one that is `wanted`: what it changed is then no reason to refuse it.
-pub fn find_left(
-    context: &Context,
-    chain: &ProvenChain,
-    wanted: impl Fn(&Message) -> bool,
-) -> Result<Option<Message>, CliError> {
-    let home = &context.config.home;
-    Ok(Outbox::find_left(home, &chain.node().chain_id(), wanted)?)
-}
-
-/// Whether an interrupted command has left this very message.
+/// Whether an interrupted command has left this very message: what it changed is then no reason to refuse it.
 pub fn is_left(
     context: &Context,
     chain: &ProvenChain,
     message: &Message,
 ) -> Result<bool, CliError> {
-    Ok(find_left(context, chain, |left| left == message)?.is_some())
+    let home = &context.config.home;
+    Ok(Outbox::is_left(home, &chain.node().chain_id(), message)?)
 }
 
 /// Opens the wallet and connects to chain and providers. Of the chain, only proofs are believed.

@@ -23,6 +23,7 @@ use super::args::{TrustArgs, WhoArgs};
 use super::{Class, CliError, Context};
 use crate::chain::proven::ProvenChain;
 use crate::client::journal::WalletLock;
+use crate::client::outbox::Sent;
 use crate::client::promise::{PromiseError, Promises, on_chain, redeemed};
 use crate::rpc::reads::{self, ReadError};
 
@@ -186,9 +187,9 @@ async fn open(
         );
     }
     let message = Message::OpenChannel { payee, amount };
-    let what = async |receipt: &Receipt| {
+    let what = async |sent: &Sent| {
         Ok(Opened {
-            channel: channel_of(receipt)?,
+            channel: channel_of(&sent.receipt)?,
             payer: wallet.address(),
             payee,
             amount,

@@ -14,12 +14,13 @@ use chain_lite::units::TokenAmount;
 use prover::{SectorNumber, SectorSize};
 use serde::Serialize;
 
-use super::account::{find_left, proven, send_and_tell, wallet_and_chain};
+use super::account::{proven, send_and_tell, send_wanted_and_tell, wallet_and_chain};
 use super::args::{WhoArgs, parse_bytes};
 use super::output::{BarProgress, human_bytes};
 use super::{Class, CliError, Context};
 use crate::chain::proven::ProvenChain;
 use crate::chain::{ChainClient, ProviderView};
+use crate::client::outbox::Sent;
 use crate::identity::Wallet;
 use crate::provider::control::{Control, ControlError};
 use crate::provider::prover::Workshop;
@@ -28,6 +29,7 @@ use crate::provider::worker::WorkerError;
 use crate::provider::{
     ProviderConfig, ProviderError, ProviderSettings, ProviderStatus, enrol, start,
 };
+use crate::rpc::reads;
 
 /// How long `stop` waits for a proof at hand by default, in seconds.
 const STOP_PATIENCE_S: u64 = 900;
@@ -329,24 +331,40 @@ async fn withdraw(
 ) -> Result<(), CliError> {
     let (owner, chain, view) = owned(context, who).await?;
     let provider = view.provider.id;
-    // Everything: what an interrupted command took out was that.
-    let same = |left: &Message| matches!(left, Message::ProviderWithdraw { provider: of, .. } if *of == provider);
-    let amount = match (amount, find_left(context, &chain, same)?) {
-        (Some(amount), _) | (None, Some(Message::ProviderWithdraw { amount, .. })) => amount,
-        (None, _) => view.available,
+    // Everything: what an interrupted command takes out is that.
+    let takes = |left: &Message| match left {
+        Message::ProviderWithdraw {
+            provider: of,
+            amount: taken,
+        } if *of == provider => amount
+            .is_none_or(|amount| amount == *taken)
+            .then_some(*taken),
+        _ => None,
     };
-    if amount.is_zero() {
-        return Err(CliError::new(Class::Refused, "no balance is available")
-            .hint("`holdfast provider status` shows what sectors hold of it"));
-    }
-    let message = Message::ProviderWithdraw { provider, amount };
-    let withdrawn = Withdrawn {
-        provider,
-        owner: owner.address(),
-        amount,
+    let fresh = async || {
+        let amount = match amount {
+            Some(amount) => amount,
+            None => {
+                let view = chain.read(|state| reads::provider(state, provider)).await;
+                let view = view.map_err(proven)?;
+                view.map_or(TokenAmount::ZERO, |view| view.available)
+            }
+        };
+        if amount.is_zero() {
+            return Err(CliError::new(Class::Refused, "no balance is available")
+                .hint("`holdfast provider status` shows what sectors hold of it"));
+        }
+        Ok(Message::ProviderWithdraw { provider, amount })
     };
-    let what = async |_: &_| Ok(withdrawn);
-    send_and_tell(context, &chain, &owner, message, what, |withdrawn, sent| {
+    let wanted = |left: &Message| takes(left).is_some();
+    let what = async |sent: &Sent| {
+        Ok(Withdrawn {
+            provider,
+            owner: owner.address(),
+            amount: sent.msgs.iter().find_map(takes).unwrap_or_default(),
+        })
+    };
+    let words = |withdrawn: &Withdrawn, sent: &Sent| {
         format!(
             "{}{} tokens of provider {} are now in {}",
             sent.before("to take out more"),
@@ -354,8 +372,8 @@ async fn withdraw(
             withdrawn.provider,
             withdrawn.owner
         )
-    })
-    .await
+    };
+    send_wanted_and_tell(context, &chain, &owner, wanted, fresh, what, words).await
 }
 
 #[derive(Debug, Serialize)]

@@ -9,11 +9,12 @@ use chain_lite::units::TokenAmount;
 use serde::Serialize;
 
 use super::account::{
-    Done, connect_chain, connect_proven, find_left, open_wallet, passphrase, send_and_tell,
+    Done, connect_chain, connect_proven, open_wallet, passphrase, send_wanted_and_tell,
 };
 use super::args::{KeyArgs, TrustArgs};
 use super::{Class, CliError, Context};
 use crate::chain::proven::ProvenChain;
+use crate::client::outbox::Sent;
 use crate::client::{Chain, ClientError};
 use crate::identity::Wallet;
 
@@ -119,19 +120,28 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
             let wallet = open_wallet(context, &args.keys)?;
             let chain = connect_proven(context, &trust).await?;
             let transfer = Message::Transfer { to, amount };
-            send(context, &chain, &wallet, to, amount, transfer).await
+            let same = |left: &Message| (*left == transfer).then_some(amount);
+            let fresh = async || Ok(transfer.clone());
+            send(context, &chain, &wallet, to, same, fresh).await
         }
         Action::Release { amount, trust } => {
             let wallet = open_wallet(context, &args.keys)?;
             let chain = connect_proven(context, &trust).await?;
-            // Everything: what an interrupted command took out was that.
-            let same = |left: &Message| matches!(left, Message::MarketWithdraw { .. });
-            let amount = match (amount, find_left(context, &chain, same)?) {
-                (Some(amount), _) | (None, Some(Message::MarketWithdraw { amount })) => amount,
-                (None, _) => unlocked(&chain, &wallet).await?,
+            // Everything: what an interrupted command takes out is that.
+            let same = |left: &Message| match left {
+                Message::MarketWithdraw { amount: taken } => amount
+                    .is_none_or(|amount| amount == *taken)
+                    .then_some(*taken),
+                _ => None,
             };
-            let release = Message::MarketWithdraw { amount };
-            send(context, &chain, &wallet, wallet.address(), amount, release).await
+            let fresh = async || {
+                let amount = match amount {
+                    Some(amount) => amount,
+                    None => unlocked(&chain, &wallet).await?,
+                };
+                Ok(Message::MarketWithdraw { amount })
+            };
+            send(context, &chain, &wallet, wallet.address(), same, fresh).await
         }
         Action::Faucet { amount } => {
             let address = open_wallet(context, &args.keys)?.address();
@@ -198,21 +208,24 @@ async fn unlocked(chain: &ProvenChain, wallet: &Wallet) -> Result<TokenAmount, C
     Ok(amount)
 }
 
+/// `moves` is how much a message moves, if it is the wanted one.
 async fn send(
     context: &Context,
     chain: &ProvenChain,
     wallet: &Wallet,
     to: Address,
-    amount: TokenAmount,
-    message: Message,
+    moves: impl Fn(&Message) -> Option<TokenAmount>,
+    fresh: impl AsyncFnOnce() -> Result<Message, CliError>,
 ) -> Result<(), CliError> {
-    let moved = Moved {
-        address: wallet.address(),
-        to,
-        amount,
+    let wanted = |left: &Message| moves(left).is_some();
+    let what = async |sent: &Sent| {
+        Ok(Moved {
+            address: wallet.address(),
+            to,
+            amount: sent.msgs.iter().find_map(&moves).unwrap_or_default(),
+        })
     };
-    let what = async |_: &_| Ok(moved);
-    send_and_tell(context, chain, wallet, message, what, |moved, sent| {
+    let words = |moved: &Moved, sent: &Sent| {
         format!(
             "{}{} tokens moved to {} (transaction {})",
             sent.before("to move more"),
@@ -220,8 +233,8 @@ async fn send(
             moved.to,
             sent.receipt.tx
         )
-    })
-    .await
+    };
+    send_wanted_and_tell(context, chain, wallet, wanted, fresh, what, words).await
 }
 
 async fn faucet(context: &Context, to: Address, amount: TokenAmount) -> Result<(), CliError> {

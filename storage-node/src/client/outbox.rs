@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! <home>/client/outbox-<chain id>   what was signed and whose end was not told to the caller yet
-//! record = version u16 ‖ borsh(signed transactions of one nonce, oldest first) ‖ BLAKE3 of it, 32 bytes
+//! record = version u16 ‖ borsh(groups, oldest first) ‖ BLAKE3 of it, 32 bytes
+//! group  = signed transactions of one nonce, oldest first, each with whether its end is to be told
 //! ```
 //! The transaction is durable before it is submitted, and forgotten after its result was printed ([`Outbox::told`]). What an
 //! interrupted command has left is followed to its end first: if it took effect and the same messages are asked for again, that
@@ -14,15 +15,16 @@
 //! is sent instead carries its nonce and is kept beside it, so that one of them can run, and it is known later which.
 //!
 //! The deposit of a put or a repair is kept here too while it is on its way ([`Outbox::follow`], [`Outbox::add`]), so that the other
-//! commands know what may run under their nonce.
+//! commands know what may run under their nonce. What took effect and waits to be told is a group beside it.
 //!
 //! Spec: `DESIGN.md` §6 promises 2 and 4. Cost: one fsync; memory: a transaction or a few. One command of a wallet at a time
 //! ([`WalletLock`]).
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use chain_lite::account::{Address, ChainId};
+use chain_lite::account::{Address, ChainId, TxId};
 use chain_lite::execute::{Outcome, Receipt};
 use chain_lite::message::{Message, SignedTx};
 use chain_lite::state::KvRead;
@@ -36,18 +38,30 @@ use crate::config::Home;
 use crate::identity::Wallet;
 use crate::rpc::reads;
 
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 #[derive(BorshSerialize, BorshDeserialize)]
 struct Record {
     version: u16,
-    /// Of one sender and one nonce, so that one of them can run; the newest is the last.
-    txs: Vec<SignedTx>,
+    /// The oldest first.
+    groups: Vec<Group>,
+}
+
+/// Of one sender and one nonce, so that one of them can run; the newest is the last.
+type Group = Vec<Kept>;
+
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+struct Kept {
+    tx: SignedTx,
+    /// Whether its end is the answer to whoever asks for the same again. Not that of a command with its own journal.
+    asked: bool,
 }
 
 /// A transaction that took effect, proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
+    /// What it asked for.
+    pub msgs: Vec<Message>,
     /// Its receipt.
     pub receipt: Receipt,
     /// Whether an earlier command had sent it and was interrupted.
@@ -71,13 +85,13 @@ impl Sent {
 /// What became of a left-over.
 enum Left {
     /// This one took effect.
-    Applied(SignedTx, Receipt),
+    Applied(Kept, Receipt),
     /// Nothing of it can ever run: one failed, or all are too old and their nonce is unused.
     Over,
     /// It may still run, though the node does not take it now: what comes instead must use its nonce.
     Open {
         /// Which was not taken.
-        tx: SignedTx,
+        kept: Kept,
         /// Why.
         why: ChainFailure,
     },
@@ -109,126 +123,180 @@ impl Outbox {
         })
     }
 
-    /// The message that an interrupted command has left, if it is one that is `wanted` and the newest such. Takes no lock.
-    pub fn find_left(
-        home: &Home,
-        chain: &ChainId,
-        wanted: impl Fn(&Message) -> bool,
-    ) -> Result<Option<Message>, ClientError> {
-        let left = read(&file(home, chain))?.unwrap_or_default();
-        let single = left.into_iter().rev().filter_map(|tx| {
-            let [msg] = <[Message; 1]>::try_from(tx.tx.msgs).ok()?;
-            Some(msg)
-        });
-        Ok({ single }.find(wanted))
+    /// Whether an interrupted command has left this very message alone. Takes no lock.
+    pub fn is_left(home: &Home, chain: &ChainId, message: &Message) -> Result<bool, ClientError> {
+        let groups = read(&file(home, chain))?;
+        let same = |kept: &Kept| kept.asked && kept.tx.tx.msgs == std::slice::from_ref(message);
+        Ok(groups.iter().flatten().any(same))
     }
 
-    /// Sends the messages and waits until it is proven that they took effect. `tell` hears what became of an interrupted
-    /// command's transaction when it was another one.
-    pub async fn send(
+    /// Sends what `fresh` gives and waits until it is proven that it took effect, or goes on with what an interrupted command has
+    /// sent if that is `wanted`. `fresh` is asked when what was left has had its end, so that it sees what that did. `tell` hears
+    /// what became of transactions that were not wanted.
+    pub async fn send<E: From<ClientError>>(
         &self,
         chain: &ProvenChain,
         wallet: &Wallet,
-        msgs: Vec<Message>,
-        tell: impl FnOnce(String),
-    ) -> Result<Sent, ClientError> {
-        let same = |tx: &SignedTx| tx.tx.sender == wallet.address() && tx.tx.msgs == msgs;
-        let mut rivals = Vec::new();
-        if let Some(left) = self.left()? {
-            match self.chase(chain, &left, same).await? {
-                Left::Applied(tx, receipt) if same(&tx) => {
-                    return Ok(Sent {
+        wanted: impl Fn(&[Message]) -> bool,
+        fresh: impl AsyncFnOnce() -> Result<Vec<Message>, E>,
+        tell: impl FnMut(String),
+    ) -> Result<Sent, E> {
+        match self.resume(chain, wallet, wanted, tell).await? {
+            ControlFlow::Break(sent) => Ok(sent),
+            ControlFlow::Continue(open) => {
+                Ok(self.send_anew(chain, wallet, open, fresh().await?).await?)
+            }
+        }
+    }
+
+    /// Follows what was left to its end. Gives what was wanted and took effect, or what is still open.
+    async fn resume(
+        &self,
+        chain: &ProvenChain,
+        wallet: &Wallet,
+        wanted: impl Fn(&[Message]) -> bool,
+        mut tell: impl FnMut(String),
+    ) -> Result<ControlFlow<Sent, Vec<Group>>, ClientError> {
+        let own = |kept: &Kept| kept.tx.tx.sender == wallet.address();
+        let same = |kept: &Kept| kept.asked && own(kept) && wanted(&kept.tx.tx.msgs);
+        let (mut answer, mut refused) = (None, None);
+        let mut keep = Vec::new();
+        let groups = read(&self.path)?;
+        let all = groups.len();
+        for group in groups {
+            match self.chase(chain, &group, same).await? {
+                Left::Applied(kept, receipt) if answer.is_none() && same(&kept) => {
+                    answer = Some(Sent {
+                        msgs: kept.tx.tx.msgs,
                         receipt,
                         resumed: true,
                     });
+                    keep.push(group);
                 }
-                Left::Applied(tx, receipt) => tell(format!(
+                Left::Applied(kept, receipt) => tell(format!(
                     "an interrupted command's transaction {} ({}) took effect",
                     receipt.tx,
-                    names(&tx)
+                    names(&kept.tx)
                 )),
                 Left::Over => {}
-                // Signed already; and another wallet's nonce is not ours to use.
-                Left::Open { tx, why } if same(&tx) || tx.tx.sender != wallet.address() => {
-                    return Err(why.into());
+                Left::Open { kept, why } => {
+                    // Signed already; and another wallet's nonce is not ours to use.
+                    if same(&kept) || !own(&kept) {
+                        refused = Some(why);
+                    }
+                    keep.push(group);
                 }
-                Left::Open { .. } => rivals = left,
             }
         }
-        let tx = self.sign(chain, wallet, rivals, msgs).await?;
+        if keep.len() < all {
+            self.write(keep.clone())?;
+        }
+        match (answer, refused) {
+            (Some(sent), _) => Ok(ControlFlow::Break(sent)),
+            (None, Some(why)) => Err(why.into()),
+            (None, None) => Ok(ControlFlow::Continue(keep)),
+        }
+    }
+
+    async fn send_anew(
+        &self,
+        chain: &ProvenChain,
+        wallet: &Wallet,
+        open: Vec<Group>,
+        msgs: Vec<Message>,
+    ) -> Result<Sent, ClientError> {
+        let tx = self.sign(chain, wallet, open, msgs).await?;
         // What the node refuses may still be alive elsewhere: the record stays.
         chain.node().submit(&tx).await.map_err(failure)?;
         match self.finish(chain, &tx).await? {
             End::Applied(receipt) => Ok(Sent {
+                msgs: tx.tx.msgs,
                 receipt,
                 resumed: false,
             }),
-            End::Failed(error) | End::Refused(error) => Err(failure(error).into()),
+            // Its nonce is spent, and its rivals' with it.
+            End::Failed(error) => {
+                self.forget(&tx.id())?;
+                Err(failure(error).into())
+            }
+            End::Refused(error) => Err(failure(error).into()),
         }
     }
 
-    /// For a command that has its own journal: follows what an interrupted command has left to its end. Gives the nonce to use
-    /// if that is still open. What took effect is kept, to be told to whoever asks for it again.
+    /// For a command that has its own journal: follows what interrupted commands have left to its end. Gives the nonce to use
+    /// if that is still open. What took effect is kept, to be told to whoever asks for it again, if anybody does.
     pub async fn follow(
         &self,
         chain: &ProvenChain,
         of: &Address,
     ) -> Result<Option<u64>, ClientError> {
-        let left = self.left()?;
-        let Some(left) = left.filter(|left| left.iter().all(|tx| tx.tx.sender == *of)) else {
-            return Ok(None);
-        };
-        match self.chase(chain, &left, |_| false).await {
-            // Unclear: its nonce is used, which is enough here; the command that left it tells.
-            Ok(Left::Applied(..) | Left::Over) | Err(ClientError::Unclear { .. }) => Ok(None),
-            Ok(Left::Open { tx, .. }) => Ok(Some(tx.tx.nonce)),
-            Err(error) => Err(error),
+        let groups = read(&self.path)?;
+        let all = groups.len();
+        let (mut open, mut kept) = (None::<u64>, Vec::new());
+        for group in groups {
+            if group.iter().all(|left| left.tx.tx.sender == *of) {
+                match self.chase(chain, &group, |_| false).await {
+                    Ok(Left::Applied(left, _)) if left.asked => {}
+                    // Its nonce is used, which is enough here; the command that left it tells.
+                    Err(ClientError::Unclear { .. }) => {}
+                    Ok(Left::Open { kept: left, .. }) => {
+                        let nonce = left.tx.tx.nonce;
+                        open = Some(open.map_or(nonce, |lowest| lowest.min(nonce)));
+                    }
+                    Ok(Left::Applied(..) | Left::Over) => continue,
+                    Err(error) => return Err(error),
+                }
+            }
+            kept.push(group);
         }
+        if kept.len() < all {
+            self.write(kept)?;
+        }
+        Ok(open)
     }
 
     /// Keeps a transaction of a command that has its own journal, before it is submitted: beside what carries the same nonce, or
-    /// alone. What took effect and was not told yet stays as it is.
+    /// alone.
     pub fn add(&self, tx: &SignedTx) -> Result<(), ClientError> {
-        let mut txs = self.left()?.unwrap_or_default();
-        let one = |left: &SignedTx| (left.tx.sender, left.tx.nonce) == (tx.tx.sender, tx.tx.nonce);
-        if !txs.iter().all(one) || txs.contains(tx) {
-            return Ok(());
-        }
-        txs.push(tx.clone());
-        self.write(txs)
+        let mut groups = read(&self.path)?;
+        keep(&mut groups, tx, false);
+        self.write(groups)
     }
 
-    /// Such a transaction has had its end.
+    /// Such a transaction has had its end. What is beside it stays, for whoever asks which of them ran.
     pub fn ended(&self, tx: &SignedTx) -> Result<(), ClientError> {
-        match self.left()? {
-            Some(left) if left == std::slice::from_ref(tx) => self.clear(),
-            _ => Ok(()),
+        let groups = read(&self.path)?;
+        let alone = |group: &Group| matches!(&group[..], [kept] if kept.tx == *tx);
+        match groups.iter().any(alone) {
+            true => self.forget(&tx.id()),
+            false => Ok(()),
         }
     }
 
-    /// The result was printed: nothing is left.
-    pub fn told(self) -> Result<(), ClientError> {
-        self.clear()
+    /// The result was printed: nothing is left but what is still open.
+    pub fn told(self, sent: &Sent) -> Result<(), ClientError> {
+        self.forget(&sent.receipt.tx)
     }
 
-    /// Signs, with the nonce of the rivals if there are any, and makes it durable beside them.
+    /// Signs, with the lowest nonce that is open if there is one, and makes it durable beside what is open.
     async fn sign(
         &self,
         chain: &ProvenChain,
         wallet: &Wallet,
-        mut rivals: Vec<SignedTx>,
+        mut open: Vec<Group>,
         msgs: Vec<Message>,
     ) -> Result<SignedTx, ClientError> {
         let money = chain.money(&wallet.address()).await?;
         let now = chain.now().await?;
-        let nonce = rivals.last().map_or(money.next_nonce, |tx| tx.tx.nonce);
+        let nonces = open.iter().flatten().map(|kept| kept.tx.tx.nonce);
+        let nonce = nonces.min().unwrap_or(money.next_nonce);
         let tx = Chain::sign(chain, wallet, nonce, now, msgs);
-        rivals.push(tx.clone());
-        self.write(rivals)?;
+        keep(&mut open, &tx, true);
+        self.write(open)?;
         Ok(tx)
     }
 
-    /// Waits for the proof of its end. What failed is forgotten: its nonce is spent, and its rivals' with it.
+    /// Waits for the proof of its end.
     async fn finish(&self, chain: &ProvenChain, tx: &SignedTx) -> Result<End, ClientError> {
         match chain.node().wait_tx(tx).await {
             Ok(_) | Err(ChainError::Failed { .. }) => {}
@@ -241,23 +309,20 @@ impl Outbox {
         };
         Ok(match &receipt.outcome {
             Outcome::Applied { .. } => End::Applied(receipt),
-            Outcome::Failed { error, .. } => {
-                self.clear()?;
-                End::Failed(failed(error))
-            }
+            Outcome::Failed { error, .. } => End::Failed(failed(error)),
             Outcome::Refused { error } => End::Refused(failed(error)),
         })
     }
 
-    /// Follows a left-over to its end. Of several, the node is given what is `wanted`, else the newest.
+    /// Follows a group to its end. Of several, the node is given what is `wanted`, else the newest.
     async fn chase(
         &self,
         chain: &ProvenChain,
-        left: &[SignedTx],
-        wanted: impl Fn(&SignedTx) -> bool,
+        left: &[Kept],
+        wanted: impl Fn(&Kept) -> bool,
     ) -> Result<Left, ClientError> {
         let node = chain.node();
-        let Some(newest) = left.last() else {
+        let Some(Kept { tx: newest, .. }) = left.last() else {
             return Ok(Left::Over);
         };
         let (sender, nonce) = (newest.tx.sender, newest.tx.nonce);
@@ -269,32 +334,35 @@ impl Outbox {
             Ok((account?.nonce, network?.height))
         };
         let (next, height) = chain.read(state).await.map_err(disbelief)?;
-        for tx in left {
-            if node.tx_status(&tx.id()).await.map_err(failure)? == TxStatus::Unknown {
+        for kept in left {
+            if node.tx_status(&kept.tx.id()).await.map_err(failure)? == TxStatus::Unknown {
                 continue;
             }
-            match self.finish(chain, tx).await? {
-                End::Applied(receipt) => return Ok(Left::Applied(tx.clone(), receipt)),
+            match self.finish(chain, &kept.tx).await? {
+                End::Applied(receipt) => return Ok(Left::Applied(kept.clone(), receipt)),
                 End::Failed(_) => return Ok(Left::Over),
                 End::Refused(_) => {}
             }
         }
         if next > nonce {
-            return Err(ClientError::Unclear {
-                tx: newest.id(),
-                path: self.path.clone(),
-            });
+            // What nobody asks for needs no answer.
+            return match left.iter().any(|kept| kept.asked) {
+                true => Err(ClientError::Unclear {
+                    tx: newest.id(),
+                    path: self.path.clone(),
+                }),
+                false => Ok(Left::Over),
+            };
         }
-        let alive = |tx: &&SignedTx| height < tx.tx.valid_until_height;
-        let alive: Vec<&SignedTx> = left.iter().filter(alive).collect();
-        let asked = alive.iter().find(|tx| wanted(tx));
-        let Some(&tx) = asked.or(alive.last()) else {
-            self.clear()?;
+        let alive = |kept: &&Kept| height < kept.tx.tx.valid_until_height;
+        let alive: Vec<&Kept> = left.iter().filter(alive).collect();
+        let asked = alive.iter().find(|kept| wanted(kept));
+        let Some(&kept) = asked.or(alive.last()) else {
             return Ok(Left::Over);
         };
-        let why = match node.submit(tx).await {
-            Ok(_) => match self.finish(chain, tx).await? {
-                End::Applied(receipt) => return Ok(Left::Applied(tx.clone(), receipt)),
+        let why = match node.submit(&kept.tx).await {
+            Ok(_) => match self.finish(chain, &kept.tx).await? {
+                End::Applied(receipt) => return Ok(Left::Applied(kept.clone(), receipt)),
                 End::Failed(_) => return Ok(Left::Over),
                 End::Refused(error) => failure(error),
             },
@@ -302,26 +370,52 @@ impl Outbox {
             Err(error) => failure(error),
         };
         Ok(Left::Open {
-            tx: tx.clone(),
+            kept: kept.clone(),
             why,
         })
     }
 
     /// What is remembered, the oldest first.
+    #[cfg(test)]
     pub(super) fn left(&self) -> Result<Option<Vec<SignedTx>>, ClientError> {
-        read(&self.path)
+        let groups = read(&self.path)?;
+        let all: Vec<_> = groups.into_iter().flatten().map(|kept| kept.tx).collect();
+        Ok((!all.is_empty()).then_some(all))
     }
 
-    fn write(&self, txs: Vec<SignedTx>) -> Result<(), ClientError> {
+    /// Forgets a transaction and what carried the same nonce.
+    fn forget(&self, id: &TxId) -> Result<(), ClientError> {
+        let mut groups = read(&self.path)?;
+        groups.retain(|group| group.iter().all(|kept| kept.tx.id() != *id));
+        self.write(groups)
+    }
+
+    fn write(&self, groups: Vec<Group>) -> Result<(), ClientError> {
+        if groups.is_empty() {
+            return remove_record(&self.path);
+        }
         let record = Record {
             version: VERSION,
-            txs,
+            groups,
         };
         write_record(&self.path, &record)
     }
+}
 
-    fn clear(&self) -> Result<(), ClientError> {
-        remove_record(&self.path)
+/// Puts a transaction beside what carries the same nonce, or alone.
+fn keep(groups: &mut Vec<Group>, tx: &SignedTx, asked: bool) {
+    let of = |tx: &SignedTx| (tx.tx.sender, tx.tx.nonce);
+    let beside = |group: &&mut Group| group.iter().any(|kept| of(&kept.tx) == of(tx));
+    let kept = Kept {
+        tx: tx.clone(),
+        asked,
+    };
+    let Some(group) = groups.iter_mut().find(beside) else {
+        return groups.push(vec![kept]);
+    };
+    match group.iter_mut().find(|kept| kept.tx == *tx) {
+        Some(known) => known.asked |= asked,
+        None => group.push(kept),
     }
 }
 
@@ -329,14 +423,14 @@ fn file(home: &Home, chain: &ChainId) -> PathBuf {
     home.client_dir().join(format!("outbox-{chain}"))
 }
 
-fn read(path: &Path) -> Result<Option<Vec<SignedTx>>, ClientError> {
+fn read(path: &Path) -> Result<Vec<Group>, ClientError> {
     let record: Option<Record> = read_record(path)?;
     match record {
         Some(record) if record.version != VERSION => Err(ClientError::Journal {
             path: path.to_owned(),
             reason: "it was written by another version".into(),
         }),
-        found => Ok(found.map(|record| record.txs)),
+        found => Ok(found.map(|record| record.groups).unwrap_or_default()),
     }
 }
 
@@ -396,7 +490,18 @@ mod tests {
         }
 
         async fn send(&self, outbox: &Outbox, amount: u128) -> Result<Sent, ClientError> {
-            let sent = outbox.send(&self.chain, &self.wallet, pay(amount), |_| {});
+            self.send_and_tell(outbox, amount, |_| {}).await
+        }
+
+        async fn send_and_tell(
+            &self,
+            outbox: &Outbox,
+            amount: u128,
+            tell: impl FnMut(String),
+        ) -> Result<Sent, ClientError> {
+            let same = |left: &[Message]| left == pay(amount);
+            let fresh = async || Ok(pay(amount));
+            let sent = outbox.send(&self.chain, &self.wallet, same, fresh, tell);
             sent.await
         }
 
@@ -442,13 +547,14 @@ mod tests {
             let sent = setup.send(&outbox, amount).await.expect("goes on");
             assert!(sent.resumed, "kill {kill}");
             assert_eq!(sent.receipt.tx, tx.id());
-            outbox.told().expect("forgets");
+            outbox.told(&sent).expect("forgets");
             assert_eq!(setup.received().await, expected, "kill {kill}");
         }
         // Told: the same command again is a new payment.
         let outbox = setup.outbox();
-        assert!(!setup.send(&outbox, 10).await.expect("sent").resumed);
-        outbox.told().expect("forgets");
+        let sent = setup.send(&outbox, 10).await.expect("sent");
+        assert!(!sent.resumed);
+        outbox.told(&sent).expect("forgets");
         assert_eq!(setup.received().await, expected + 10);
         setup.server.stop().await;
     }
@@ -479,7 +585,7 @@ mod tests {
         let sent = setup.send(&outbox, 7).await.expect("goes on");
         assert!(sent.resumed);
         assert_eq!(sent.receipt.tx, left.id());
-        outbox.told().expect("forgets");
+        outbox.told(&sent).expect("forgets");
         assert_eq!(setup.received().await, 7);
         server.stop().await;
         setup.server.stop().await;
@@ -492,10 +598,11 @@ mod tests {
         let left = outbox.sign(&setup.chain, &setup.wallet, Vec::new(), pay(7));
         let left = left.await.expect("durable");
         let mut told = String::new();
-        let other = outbox.send(&setup.chain, &setup.wallet, pay(9), |text| told = text);
-        assert!(!other.await.expect("sent").resumed);
+        let other = setup.send_and_tell(&outbox, 9, |text| told = text);
+        let other = other.await.expect("sent");
+        assert!(!other.resumed);
         assert!(told.contains(&left.id().to_string()), "{told}");
-        outbox.told().expect("forgets");
+        outbox.told(&other).expect("forgets");
         assert_eq!(setup.received().await, 16);
 
         // What fails has had its end, and is not sent again.
@@ -505,8 +612,8 @@ mod tests {
         drop(outbox);
         let outbox = setup.outbox();
         assert!(outbox.left().expect("reads").is_none());
-        setup.send(&outbox, 1).await.expect("goes on");
-        outbox.told().expect("forgets");
+        let sent = setup.send(&outbox, 1).await.expect("goes on");
+        outbox.told(&sent).expect("forgets");
         assert_eq!(setup.received().await, 17);
         setup.server.stop().await;
     }
@@ -563,8 +670,9 @@ mod tests {
         drop(outbox);
         garbled.store(false, Ordering::SeqCst);
         let outbox = setup.outbox();
-        assert!(setup.send(&outbox, 7).await.expect("goes on").resumed);
-        outbox.told().expect("forgets");
+        let sent = setup.send(&outbox, 7).await.expect("goes on");
+        assert!(sent.resumed);
+        outbox.told(&sent).expect("forgets");
         assert_eq!(setup.received().await, 7);
         lying.stop().expect("runs");
         setup.server.stop().await;
@@ -612,10 +720,11 @@ mod tests {
         assert_eq!(sent.receipt.tx, left[0].id());
         // The other two can never run: what they asked for is sent anew.
         let mut told = String::new();
-        let other = outbox.send(&setup.chain, &setup.wallet, pay(9), |text| told = text);
-        assert!(!other.await.expect("sent").resumed);
+        let other = setup.send_and_tell(&outbox, 9, |text| told = text);
+        let other = other.await.expect("sent");
+        assert!(!other.resumed);
         assert!(told.contains(&left[0].id().to_string()), "{told}");
-        outbox.told().expect("forgets");
+        outbox.told(&other).expect("forgets");
         assert_eq!(setup.received().await, 16);
         setup.server.stop().await;
     }
@@ -633,8 +742,134 @@ mod tests {
         let sent = setup.send(&outbox, 7).await.expect("known");
         assert!(sent.resumed);
         assert_eq!(sent.receipt.tx, left.id());
-        outbox.told().expect("forgets");
+        outbox.told(&sent).expect("forgets");
         assert_eq!(setup.received().await, 7);
+        setup.server.stop().await;
+    }
+
+    impl Setup {
+        /// A payment that took effect and was not told.
+        async fn untold(&self, outbox: &Outbox, amount: u128) -> SignedTx {
+            let left = self.untold_end(outbox, amount).await;
+            left.expect("takes effect")
+        }
+
+        async fn untold_end(&self, outbox: &Outbox, amount: u128) -> Result<SignedTx, ChainError> {
+            let left = outbox.sign(&self.chain, &self.wallet, Vec::new(), pay(amount));
+            let left = left.await.expect("durable");
+            self.chain.node().submit(&left).await.expect("taken");
+            self.chain.node().wait_tx(&left).await?;
+            Ok(left)
+        }
+
+        /// A put's deposit, signed with the nonce that a put would take, or one `ahead`.
+        async fn deposit(&self, outbox: &Outbox, amount: u128, ahead: u64) -> SignedTx {
+            let address = self.wallet.address();
+            let open = outbox.follow(&self.chain, &address).await.expect("asks");
+            let next = self.chain.money(&address).await.expect("proven").next_nonce;
+            // A block takes 20 ms: it lives longer than the test.
+            let mut now = Chain::now(&self.chain).await.expect("proven");
+            now.height += 100_000;
+            let nonce = open.unwrap_or(next) + ahead;
+            let deposit = Chain::sign(&self.chain, &self.wallet, nonce, now, pay(amount));
+            outbox.add(&deposit).expect("kept");
+            deposit
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tm_h1_a_deposit_is_remembered_beside_what_took_effect_and_was_not_told() {
+        let setup = setup().await;
+        // The transfer's command was killed before it told, the put's before it sent.
+        let outbox = setup.outbox();
+        let left = setup.untold(&outbox, 7).await;
+        let deposit = setup.deposit(&outbox, 11, 0).await;
+        assert_ne!(deposit.tx.nonce, left.tx.nonce);
+        drop(outbox);
+        // Another command does not sign under the deposit's nonce.
+        let outbox = setup.outbox();
+        let mut told = String::new();
+        let other = setup.send_and_tell(&outbox, 9, |text| told += &text);
+        let other = other.await.expect("sent");
+        assert!(!other.resumed);
+        for tx in [&left, &deposit] {
+            assert!(told.contains(&tx.id().to_string()), "{told}");
+        }
+        outbox.told(&other).expect("forgets");
+        assert_eq!(setup.received().await, 7 + 11 + 9);
+        assert_eq!(setup.outbox().left().expect("reads"), None);
+        setup.server.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tm_h1_what_is_open_outlives_the_answer_beside_it() {
+        let setup = setup().await;
+        let outbox = setup.outbox();
+        setup.untold(&outbox, 7).await;
+        // No node takes it yet: its nonce is far ahead.
+        let open = setup.deposit(&outbox, 11, 1 << 20).await;
+        let sent = setup.send(&outbox, 7).await.expect("known");
+        assert!(sent.resumed);
+        outbox.told(&sent).expect("forgets");
+        let left = setup.outbox().left().expect("reads");
+        assert_eq!(left, Some(vec![open]));
+        setup.server.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tm_h1_a_deposit_is_no_answer_and_is_forgotten_when_it_has_had_its_end() {
+        let setup = setup().await;
+        let outbox = setup.outbox();
+        let deposit = setup.deposit(&outbox, 11, 0).await;
+        setup.chain.node().submit(&deposit).await.expect("taken");
+        setup
+            .chain
+            .node()
+            .wait_tx(&deposit)
+            .await
+            .expect("included");
+        let sent = setup.send(&outbox, 11).await.expect("sent");
+        assert!(!sent.resumed, "the deposit was a put's");
+        outbox.told(&sent).expect("forgets");
+        let outbox = setup.outbox();
+        let deposit = setup.deposit(&outbox, 11, 0).await;
+        setup.chain.node().submit(&deposit).await.expect("taken");
+        let open = outbox.follow(&setup.chain, &setup.wallet.address()).await;
+        assert_eq!(open.expect("asks"), None);
+        assert_eq!(outbox.left().expect("reads"), None);
+        assert_eq!(setup.received().await, 33);
+        setup.server.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tm_h1_everything_is_counted_when_what_was_left_has_had_its_end() {
+        let setup = setup().await;
+        let any = |left: &[Message]| matches!(left, [Message::Transfer { .. }]);
+        // On its way: that is the answer, and nothing is counted.
+        let outbox = setup.outbox();
+        let left = outbox.sign(&setup.chain, &setup.wallet, Vec::new(), pay(7));
+        left.await.expect("durable");
+        let fresh = async || Err(ClientError::Bug("counted too early".into()));
+        let sent = outbox.send(&setup.chain, &setup.wallet, any, fresh, |_| {});
+        let sent = sent.await.expect("goes on");
+        assert_eq!((sent.resumed, &sent.msgs), (true, &pay(7)));
+        outbox.told(&sent).expect("forgets");
+        // Dead: its amount is not taken over.
+        let outbox = setup.outbox();
+        let dead = setup.untold_end(&outbox, u128::MAX).await;
+        assert!(dead.is_err(), "nobody has so much");
+        let fresh = async || Ok::<_, ClientError>(pay(setup.received().await));
+        let sent = outbox.send(&setup.chain, &setup.wallet, any, fresh, |_| {});
+        let sent = sent.await.expect("sent");
+        assert_eq!((sent.resumed, &sent.msgs), (false, &pay(7)));
+        outbox.told(&sent).expect("forgets");
+        // Another one that took effect was not there when this was counted.
+        let outbox = setup.outbox();
+        setup.untold(&outbox, 7).await;
+        let none = |_: &[Message]| false;
+        let fresh = async || Ok::<_, ClientError>(pay(setup.received().await));
+        let sent = outbox.send(&setup.chain, &setup.wallet, none, fresh, |_| {});
+        assert_eq!(sent.await.expect("sent").msgs, pay(21));
         setup.server.stop().await;
     }
 }
