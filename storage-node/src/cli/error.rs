@@ -261,7 +261,10 @@ impl From<ClientError> for CliError {
                     path.display()
                 ));
             }
-            ClientError::Busy(_) => (Class::Refused, "wait until it is done"),
+            ClientError::Busy(_) => (
+                Class::Refused,
+                "wait until it is done; a running provider has the wallet for a block when it fills its purses",
+            ),
             ClientError::UnknownObject(_) => (
                 Class::Input,
                 "`holdfast ls` lists the objects of this account",

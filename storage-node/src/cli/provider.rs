@@ -21,6 +21,7 @@ use super::{Class, CliError, Context};
 use crate::chain::proven::ProvenChain;
 use crate::chain::{ChainClient, ProviderView};
 use crate::client::outbox::Sent;
+use crate::client::{ChainFailure, ClientError};
 use crate::identity::Wallet;
 use crate::provider::control::{Control, ControlError};
 use crate::provider::prover::Workshop;
@@ -540,6 +541,13 @@ pub fn class_of(error: &ProviderError) -> Class {
         | ProviderError::SectorSize(_)
         | ProviderError::DepositTooSmall { .. }
         | ProviderError::Key(_) => Class::Input,
+        ProviderError::Wallet(ClientError::File { .. } | ClientError::Journal { .. }) => {
+            Class::Machine
+        }
+        ProviderError::Wallet(ClientError::Chain(ChainFailure::Unreachable(_))) => {
+            Class::Unreachable
+        }
+        ProviderError::Wallet(_) => Class::Refused,
         ProviderError::Funds { .. } => Class::Refused,
         ProviderError::Chain(error) if error.is_transient() => Class::Unreachable,
         ProviderError::Chain(_) => Class::Refused,
@@ -563,6 +571,7 @@ impl From<ProviderError> for CliError {
         match error {
             ProviderError::Key(error) => error.into(),
             ProviderError::Chain(error) => error.into(),
+            ProviderError::Wallet(error) => error.into(),
             ProviderError::Control(error) => error.into(),
             other => CliError::new(class_of(&other), super::error::chain_of(&other)),
         }

@@ -15,7 +15,8 @@
 //! is sent instead carries its nonce and is kept beside it, so that one of them can run, and it is known later which.
 //!
 //! The deposit of a put or a repair is kept here too while it is on its way ([`Outbox::follow`], [`Outbox::add`]), so that the other
-//! commands know what may run under their nonce. What took effect and waits to be told is a group beside it.
+//! commands know what may run under their nonce. What took effect and waits to be told is a group beside it. So is what a running
+//! provider signs with its owner's key ([`Outbox::follow_from`], [`Outbox::pay`]).
 //!
 //! Spec: `DESIGN.md` §6 promises 2 and 4. Cost: one fsync; memory: a transaction or a few. One command of a wallet at a time
 //! ([`WalletLock`]).
@@ -25,15 +26,17 @@ use std::path::{Path, PathBuf};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use chain_lite::account::{Address, ChainId, TxId};
+use chain_lite::bundle::Anchor;
 use chain_lite::execute::{Outcome, Receipt};
-use chain_lite::message::{Message, SignedTx};
+use chain_lite::message::{Message, SignedTx, sign};
 use chain_lite::state::KvRead;
+use ed25519_dalek::SigningKey;
 
 use super::journal::{WalletLock, read_record, remove_record, write_record};
 use super::live::{disbelief, failure};
 use super::{Chain, ChainFailure, ClientError};
 use crate::chain::proven::ProvenChain;
-use crate::chain::{ChainError, TxStatus};
+use crate::chain::{ChainClient, ChainError, TxStatus};
 use crate::config::Home;
 use crate::identity::Wallet;
 use crate::rpc::reads;
@@ -90,7 +93,9 @@ enum Left {
     Over,
     /// It may still run, though the node does not take it now: what comes instead must use its nonce.
     Open {
-        /// Which was not taken.
+        /// What is not too old.
+        alive: Group,
+        /// Which of it was not taken.
         kept: Kept,
         /// Why.
         why: ChainFailure,
@@ -162,16 +167,15 @@ impl Outbox {
         let (mut answer, mut refused) = (None, None);
         let mut keep = Vec::new();
         let groups = read(&self.path)?;
-        let all = groups.len();
-        for group in groups {
-            match self.chase(chain, &group, same).await? {
+        for group in &groups {
+            match self.chase(chain, group, same).await? {
                 Left::Applied(kept, receipt) if answer.is_none() && same(&kept) => {
                     answer = Some(Sent {
                         msgs: kept.tx.tx.msgs,
                         receipt,
                         resumed: true,
                     });
-                    keep.push(group);
+                    keep.push(group.clone());
                 }
                 Left::Applied(kept, receipt) => tell(format!(
                     "an interrupted command's transaction {} ({}) took effect",
@@ -179,16 +183,16 @@ impl Outbox {
                     names(&kept.tx)
                 )),
                 Left::Over => {}
-                Left::Open { kept, why } => {
+                Left::Open { alive, kept, why } => {
                     // Signed already; and another wallet's nonce is not ours to use.
                     if same(&kept) || !own(&kept) {
                         refused = Some(why);
                     }
-                    keep.push(group);
+                    keep.push(alive);
                 }
             }
         }
-        if keep.len() < all {
+        if keep != groups {
             self.write(keep.clone())?;
         }
         match (answer, refused) {
@@ -231,28 +235,68 @@ impl Outbox {
         of: &Address,
     ) -> Result<Option<u64>, ClientError> {
         let groups = read(&self.path)?;
-        let all = groups.len();
         let (mut open, mut kept) = (None::<u64>, Vec::new());
-        for group in groups {
-            if group.iter().all(|left| left.tx.tx.sender == *of) {
-                match self.chase(chain, &group, |_| false).await {
-                    Ok(Left::Applied(left, _)) if left.asked => {}
-                    // Its nonce is used, which is enough here; the command that left it tells.
-                    Err(ClientError::Unclear { .. }) => {}
-                    Ok(Left::Open { kept: left, .. }) => {
-                        let nonce = left.tx.tx.nonce;
-                        open = Some(open.map_or(nonce, |lowest| lowest.min(nonce)));
-                    }
-                    Ok(Left::Applied(..) | Left::Over) => continue,
-                    Err(error) => return Err(error),
-                }
+        for group in &groups {
+            if group.iter().any(|left| left.tx.tx.sender != *of) {
+                kept.push(group.clone());
+                continue;
             }
-            kept.push(group);
+            match self.chase(chain, group, |_| false).await {
+                Ok(Left::Applied(left, _)) if left.asked => kept.push(group.clone()),
+                Ok(Left::Applied(..) | Left::Over) => {}
+                // Its nonce is used, which is enough here; the command that left it tells.
+                Err(ClientError::Unclear { .. }) => kept.push(group.clone()),
+                Ok(Left::Open {
+                    alive, kept: left, ..
+                }) => {
+                    let nonce = left.tx.tx.nonce;
+                    open = Some(open.map_or(nonce, |lowest| lowest.min(nonce)));
+                    kept.push(alive);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        if kept.len() < all {
+        if kept != groups {
             self.write(kept)?;
         }
         Ok(open)
+    }
+
+    /// As [`Outbox::follow`], for a process that believes its node. Proofs are asked for if something was left, because what is
+    /// forgotten here is paid again.
+    pub async fn follow_from(
+        &self,
+        home: &Home,
+        node: &ChainClient,
+        of: &Address,
+    ) -> Result<Option<u64>, ClientError> {
+        if read(&self.path)?.is_empty() {
+            return Ok(None);
+        }
+        let chain = ProvenChain::open(node.clone(), &Anchor::default(), home).await;
+        self.follow(&chain.map_err(disbelief)?, of).await
+    }
+
+    /// Sends what nobody asks for again, a provider's own payments, and waits until the node says that it took effect. `open` is
+    /// what [`Outbox::follow_from`] gave. What fails stays, to be followed by whoever signs next.
+    pub async fn pay(
+        &self,
+        node: &ChainClient,
+        key: &SigningKey,
+        open: Option<u64>,
+        msgs: Vec<Message>,
+    ) -> Result<Receipt, ClientError> {
+        let sender = Address::of(&key.verifying_key());
+        let account = node.account(&sender).await.map_err(failure)?;
+        let open = open.filter(|nonce| *nonce >= account.nonce);
+        let nonce = open.unwrap_or(account.next_nonce);
+        let head = node.head().await.map_err(failure)?;
+        let tx = sign(node.tx(sender, nonce, head.height, msgs), key);
+        self.add(&tx)?;
+        node.submit(&tx).await.map_err(failure)?;
+        let receipt = node.wait_tx(&tx).await.map_err(failure)?;
+        self.ended(&tx)?;
+        Ok(receipt)
     }
 
     /// Keeps a transaction of a command that has its own journal, before it is submitted: beside what carries the same nonce, or
@@ -371,6 +415,7 @@ impl Outbox {
         };
         Ok(Left::Open {
             kept: kept.clone(),
+            alive: alive.into_iter().cloned().collect(),
             why,
         })
     }
@@ -445,11 +490,9 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use chain_lite::bundle::Anchor;
     use chain_lite::units::TokenAmount;
 
     use super::*;
-    use crate::chain::ChainClient;
     use crate::chain::proven::tests::{Tamper, liar};
     use crate::rpc::RpcHandle;
     use crate::rpc::tests::{Bed, address, bed, bed_with_fees};
@@ -754,9 +797,21 @@ mod tests {
             left.expect("takes effect")
         }
 
-        async fn untold_end(&self, outbox: &Outbox, amount: u128) -> Result<SignedTx, ChainError> {
+        /// A payment whose command was killed before it sent.
+        async fn signed(&self, outbox: &Outbox, amount: u128) -> SignedTx {
             let left = outbox.sign(&self.chain, &self.wallet, Vec::new(), pay(amount));
-            let left = left.await.expect("durable");
+            left.await.expect("durable")
+        }
+
+        /// Until it can be proven.
+        async fn receives(&self, amount: u128) {
+            while self.received().await < amount {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        }
+
+        async fn untold_end(&self, outbox: &Outbox, amount: u128) -> Result<SignedTx, ChainError> {
+            let left = self.signed(outbox, amount).await;
             self.chain.node().submit(&left).await.expect("taken");
             self.chain.node().wait_tx(&left).await?;
             Ok(left)
@@ -870,6 +925,77 @@ mod tests {
         let fresh = async || Ok::<_, ClientError>(pay(setup.received().await));
         let sent = outbox.send(&setup.chain, &setup.wallet, none, fresh, |_| {});
         assert_eq!(sent.await.expect("sent").msgs, pay(21));
+        setup.server.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tm_h1_a_provider_signs_beside_what_a_command_of_its_owner_has_left() {
+        let setup = setup().await;
+        let outbox = setup.outbox();
+        let left = setup.signed(&outbox, 7).await;
+        drop(outbox);
+        let node = setup.chain.node();
+        let (home, key) = (&setup.home, setup.wallet.signing_key());
+        let address = setup.wallet.address();
+        for (round, paid) in [(0, 107), (1, 207)] {
+            let outbox = setup.outbox();
+            let open = outbox.follow_from(home, node, &address).await;
+            let open = open.expect("follows");
+            assert_eq!(open, None, "round {round}");
+            outbox.pay(node, key, open, pay(100)).await.expect("pays");
+            let known = outbox.left().expect("reads").expect("kept");
+            assert_eq!(known, std::slice::from_ref(&left), "round {round}");
+            setup.receives(paid).await;
+        }
+        // The owner's command is answered, and not as if the provider's were its own.
+        let outbox = setup.outbox();
+        let sent = setup.send(&outbox, 7).await.expect("known");
+        assert!(sent.resumed);
+        assert_eq!(sent.receipt.tx, left.id());
+        outbox.told(&sent).expect("forgets");
+        assert_eq!(setup.received().await, 207);
+        setup.server.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tm_h1_what_a_provider_signed_and_lost_is_followed_and_does_not_pile_up() {
+        let mut setup = setup_on(bed_with_fees()).await;
+        let rich = std::mem::replace(&mut setup.wallet, Wallet::from_seed(&[77; 32]));
+        let node = setup.chain.node();
+        let (home, key) = (&setup.home, setup.wallet.signing_key());
+        let poor = setup.wallet.address();
+        let outbox = setup.outbox();
+        // The node takes none; one of them is too old when the next is signed.
+        outbox.pay(node, key, None, pay(7)).await.expect_err("poor");
+        let old = outbox.left().expect("reads").expect("kept");
+        let until = old[0].tx.valid_until_height;
+        while Chain::now(&setup.chain).await.expect("proven").height < until {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        outbox
+            .pay(node, key, Some(0), pay(9))
+            .await
+            .expect_err("poor");
+        let open = outbox.follow_from(home, node, &poor).await;
+        let left = outbox.left().expect("reads");
+        if open.expect("follows").is_some() {
+            let left = left.clone().expect("kept");
+            assert!(left.iter().all(|tx| tx.tx.msgs == pay(9)), "{left:?}");
+        }
+        assert!(!left.is_some_and(|left| left.contains(&old[0])));
+        // With money, the next round pays once.
+        let gift = Message::Transfer {
+            to: poor,
+            amount: TokenAmount::from_tokens(100),
+        };
+        let gift = node.execute(rich.signing_key(), vec![gift]).await;
+        gift.expect("included");
+        let open = outbox.follow_from(home, node, &poor).await;
+        outbox
+            .pay(node, key, open.expect("follows"), pay(1000))
+            .await
+            .expect("pays");
+        assert_eq!(outbox.left().expect("reads"), None);
         setup.server.stop().await;
     }
 }

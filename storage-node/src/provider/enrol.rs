@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::ProviderError;
 use super::journal::replace_file;
 use crate::chain::{ChainClient, ProviderView};
+use crate::client::outbox::Outbox;
 use crate::config::Home;
 use crate::identity::{KeyError, Wallet, create_private_dir, open_or_create_net_key};
 
@@ -177,7 +178,7 @@ pub async fn enrol(
     let found = chain.provider_of_owner(&owner.address()).await?;
     let view = match found {
         Some(view) => view,
-        None => register(chain, &owner, settings, keys, addr).await?,
+        None => register(chain, home, &owner, settings, keys, addr).await?,
     };
     check_identity(&view, settings, keys, chain.head().await?.epoch)?;
     let addrs = vec![addr.to_string()];
@@ -220,8 +221,10 @@ fn net_key_of(keys: &Keys) -> NetKey {
     NetKey(*keys.net.peer_id().as_bytes())
 }
 
+/// The owner's key signs: the wallet is locked, and what a command or a registration before has left comes first.
 async fn register(
     chain: &ChainClient,
+    home: &Home,
     owner: &Wallet,
     settings: &ProviderSettings,
     keys: &Keys,
@@ -229,6 +232,12 @@ async fn register(
 ) -> Result<ProviderView, ProviderError> {
     if !chain.params().sector_sizes.contains(&settings.sector_size) {
         return Err(ProviderError::SectorSize(settings.sector_size));
+    }
+    let address = owner.address();
+    let outbox = Outbox::open(home, &chain.chain_id())?;
+    let open = outbox.follow_from(home, chain, &address).await?;
+    if let Some(view) = chain.provider_of_owner(&address).await? {
+        return Ok(view);
     }
     fund(chain, owner, settings).await?;
     let messages = vec![
@@ -240,11 +249,12 @@ async fn register(
             deposit: settings.deposit,
         },
         Message::MarketDeposit {
-            to: owner.address(),
+            to: address,
             amount: settings.escrow,
         },
     ];
-    let receipt = chain.execute(owner.signing_key(), messages).await?;
+    let key = owner.signing_key();
+    let receipt = outbox.pay(chain, key, open, messages).await?;
     let id = match &receipt.outcome {
         Outcome::Applied { outputs } => outputs.iter().find_map(|output| match output {
             Output::Registered { provider } => Some(*provider),
@@ -297,4 +307,48 @@ async fn fund(
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), heads.changed()).await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::ClientError;
+    use crate::rpc::tests::{address, bed, key};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tm_h1_registration_comes_after_what_a_command_of_the_owner_has_left() {
+        let bed = bed();
+        let server = bed.serve(0, None).await;
+        let dir = tempfile::tempdir().expect("a folder");
+        let home = Home::new(dir.path());
+        let settings = ProviderSettings::devnet(SectorSize::Kib2, 1);
+        let owner = init(&home, &settings).expect("makes");
+        let keys = open_keys(&home).expect("opens");
+        let chain = ChainClient::connect(&server.url()).await.expect("connects");
+        let transfer = |to, amount| vec![Message::Transfer { to, amount }];
+        let funds = transfer(owner, TokenAmount::from_tokens(60_000_000));
+        chain.execute(&key(1), funds).await.expect("included");
+
+        // A command of the owner signed and was killed before it sent.
+        let outbox = Outbox::open(&home, &chain.chain_id()).expect("free");
+        let wallet = Wallet::open(&home.wallet_key(), || None).expect("opens");
+        let left = chain.tx(owner, 0, 1 << 20, transfer(address(5), TokenAmount(7)));
+        let left = chain_lite::message::sign(left, wallet.signing_key());
+        outbox.add(&left).expect("keeps");
+        let addr = SocketAddr::from(([127, 0, 0, 1], 9));
+        // While one runs, nothing else is signed.
+        let busy = enrol(&chain, &home, &settings, &keys, addr).await;
+        let is_busy = |error| matches!(error, ProviderError::Wallet(ClientError::Busy(_)));
+        assert!(busy.is_err_and(is_busy));
+        drop(outbox);
+        let view = enrol(&chain, &home, &settings, &keys, addr).await;
+        assert_eq!(view.expect("registers").provider.owner, owner);
+        let account = |of| {
+            let chain = &chain;
+            async move { chain.account(&of).await.expect("answers") }
+        };
+        assert_eq!(account(address(5)).await.free, TokenAmount(7));
+        assert_eq!(account(owner).await.nonce, 2);
+        server.stop().await;
+    }
 }

@@ -185,6 +185,9 @@ pub enum ProviderError {
     /// A task ended abnormally.
     #[error("a part of the provider ended abnormally: {0}; please report this")]
     Task(String),
+    /// The owner's wallet, which registration uses.
+    #[error(transparent)]
+    Wallet(#[from] crate::client::ClientError),
 }
 
 /// What a provider needs to run.
@@ -353,6 +356,7 @@ pub async fn start(config: ProviderConfig) -> Result<ProviderHandle, ProviderErr
     let control = ControlServer::start(&dir, status.clone(), outbox.clone(), stop.clone()).await?;
     let keeper = Keeper {
         treasury,
+        home: config.home.clone(),
         chain: chain.clone(),
         provider,
         owner: view.provider.owner,

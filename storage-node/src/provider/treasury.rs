@@ -5,7 +5,9 @@
 //!
 //! Two purses: the provider's *balance* (pre-commit deposits and pledges) and its owner's *escrow* (collateral of deals). With
 //! `top_up` in the settings, what falls below its low mark is filled to its high mark from the owner's account, and on a chain
-//! with a faucet that account from the faucet. The owner's key is then used while the provider runs.
+//! with a faucet that account from the faucet. The owner's key is then used while the provider runs, under the lock and with the
+//! outbox of the owner's own commands ([`crate::client::outbox`]): a round waits while one of them runs, and comes after what an
+//! interrupted one has left.
 //!
 //! | purse | low mark | high mark |
 //! |---|---|---|
@@ -15,8 +17,8 @@
 //! A pledge is that of an ordinary sector, or, while a verified deal is kept here, of one that is full of them.
 //! Not more, because both rates fall as the network grows: money for sectors that wait would be locked for nothing.
 //! Bounds: one round at a time; at most [`MAX_PORTIONS`] payments of the faucet and one transaction in each; after a failed
-//! round a pause that doubles up to [`MAX_PAUSE`]. Nothing is durable: each round starts from the chain's numbers, so a crash
-//! at any point costs nothing but the round.
+//! round a pause that doubles up to [`MAX_PAUSE`]. Nothing is durable but the transaction, while it is on its way: each round
+//! starts from the chain's numbers, so a crash at any point costs nothing but the round.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -36,6 +38,9 @@ use super::intake::Store;
 use super::status::StatusWatch;
 use super::worker::Backlog;
 use crate::chain::{ChainClient, ChainError};
+use crate::client::outbox::Outbox;
+use crate::client::{ChainFailure, ClientError};
+use crate::config::Home;
 use crate::rpc::FAUCET_LIMIT;
 
 /// Accepted sectors whose pledges are kept ready: the one being proven and the one behind it.
@@ -202,6 +207,8 @@ impl Treasury {
 pub struct Keeper {
     /// Shared with intake.
     pub treasury: Arc<Treasury>,
+    /// Whose wallet and outbox.
+    pub home: Home,
     /// The chain.
     pub chain: ChainClient,
     /// Whose purses.
@@ -225,6 +232,8 @@ pub struct Keeper {
 enum RoundError {
     #[error(transparent)]
     Chain(#[from] ChainError),
+    #[error(transparent)]
+    Wallet(#[from] ClientError),
     #[error(
         "the owner's account {owner} has {} tokens and {} are needed for deals and sectors; send it the rest", .has.in_tokens(), .needs.in_tokens()
     )]
@@ -248,6 +257,10 @@ impl Keeper {
                     LOOK
                 }
                 Err(RoundError::Chain(error)) if error.is_transient() => LOOK,
+                // A command of the owner runs, or the node is away.
+                Err(RoundError::Wallet(
+                    ClientError::Busy(_) | ClientError::Chain(ChainFailure::Unreachable(_)),
+                )) => LOOK,
                 Err(error) => {
                     self.failed(&error);
                     let wait = pause;
@@ -287,9 +300,7 @@ impl Keeper {
     }
 
     async fn look(&self) -> Result<(), RoundError> {
-        let (purses, rates) = self.measure().await?;
-        let sectors = self.backlog.sectors(0, self.sector_size);
-        let missing = missing(&purses, &rates, sectors);
+        let (purses, rates, missing) = self.measure().await?;
         let promised = self.store.promised_collateral();
         self.show(|state| {
             state.owner_free = purses.owner_free;
@@ -309,7 +320,7 @@ impl Keeper {
         self.fill(key, &missing, purses.owner_free).await
     }
 
-    async fn measure(&self) -> Result<(Purses, Rates), ChainError> {
+    async fn measure(&self) -> Result<(Purses, Rates, Missing), ChainError> {
         let account = self.chain.account(&self.owner).await?;
         let quote = self.chain.quote(self.sector_size.bytes()).await?;
         let verified = self.store.keeps_verified();
@@ -334,7 +345,9 @@ impl Keeper {
             pledge: with_slack(pledge),
             collateral: with_slack(quote.deal_collateral),
         };
-        Ok((purses, rates))
+        let sectors = self.backlog.sectors(0, self.sector_size);
+        let missing = missing(&purses, &rates, sectors);
+        Ok((purses, rates, missing))
     }
 
     /// One round: the owner's account first, then both purses in one transaction.
@@ -344,11 +357,15 @@ impl Keeper {
         missing: &Missing,
         free: TokenAmount,
     ) -> Result<(), RoundError> {
-        let needs = missing.total();
-        let mut free = free;
-        if free < needs && self.chain.info().faucet {
-            free = self.ask_faucet(needs).await?;
+        if free < missing.total() && self.chain.info().faucet {
+            self.ask_faucet(missing.total()).await?;
         }
+        let outbox = Outbox::open(&self.home, &self.chain.chain_id())?;
+        let of = &self.owner;
+        let open = outbox.follow_from(&self.home, &self.chain, of).await?;
+        // Again: what was followed may have moved money.
+        let (purses, _, missing) = self.measure().await?;
+        let (free, needs) = (purses.owner_free, missing.total());
         let moved = missing.within(free);
         let mut messages = Vec::new();
         if !moved.balance.is_zero() {
@@ -364,7 +381,7 @@ impl Keeper {
             });
         }
         if !messages.is_empty() {
-            self.chain.execute(key, messages).await?;
+            outbox.pay(&self.chain, key, open, messages).await?;
             tracing::info!(provider = %self.provider, balance = %moved.balance.in_tokens(), escrow = %moved.escrow.in_tokens(), "purses filled");
         }
         self.show(|state| {
@@ -373,7 +390,7 @@ impl Keeper {
         });
         // The faucet gives a bounded part in each round; what is still missing is the next round's.
         let more_comes = self.chain.info().faucet && moved != Missing::default();
-        if moved != *missing && !more_comes {
+        if moved != missing && !more_comes {
             return Err(RoundError::Short {
                 owner: self.owner,
                 has: free,
@@ -386,8 +403,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// Asks for what the account lacks, in portions, and waits for it. Gives what the account then has.
-    async fn ask_faucet(&self, needs: TokenAmount) -> Result<TokenAmount, RoundError> {
+    /// Asks for what the account lacks, in portions, and waits for it.
+    async fn ask_faucet(&self, needs: TokenAmount) -> Result<(), RoundError> {
         let free = self.chain.account(&self.owner).await?.free;
         let mut lacks = needs.minus_or_zero(free);
         let mut expected = free;
@@ -405,7 +422,7 @@ impl Keeper {
         loop {
             let free = self.chain.account(&self.owner).await?.free;
             if free >= expected {
-                return Ok(free);
+                return Ok(());
             }
             if begun.elapsed() > FAUCET_PATIENCE {
                 return Err(RoundError::FaucetSilent);
