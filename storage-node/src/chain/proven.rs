@@ -365,6 +365,25 @@ impl ProvenChain {
         }
     }
 
+    /// The provider that this account registered. The node says which, that it is this account's is proven; that there is none is
+    /// not: [`ProvenChain::providers`] proves it, for a leaf of every provider.
+    pub async fn provider_of_owner(
+        &self,
+        owner: &Address,
+    ) -> Result<Option<super::ProviderView>, ProvenError> {
+        let Some(named) = self.node.provider_of_owner(owner).await? else {
+            return Ok(None);
+        };
+        let id = named.provider.id;
+        let view = self.read(|state| reads::provider(state, id)).await?;
+        match view {
+            Some(view) if view.provider.owner != *owner => {
+                Err(lie(&self.node, &"a provider of another account"))
+            }
+            view => Ok(view),
+        }
+    }
+
     /// All providers: their number is a leaf, so none can be left out.
     pub async fn providers(&self) -> Result<Vec<super::ProviderView>, ProvenError> {
         let all = |state: &dyn KvRead| {
@@ -554,6 +573,7 @@ pub(crate) mod tests {
             "hf_info",
             "hf_account",
             "hf_deals",
+            "hf_providers",
             "hf_submit",
             "hf_txStatus",
             "chain_head",
@@ -759,6 +779,47 @@ pub(crate) mod tests {
             mode.store(lie, Ordering::SeqCst);
             is_lie(chain.confirm(&second).await, &format!("lie {lie}"));
         }
+        lying.stop().expect("runs");
+        server.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tm_v12_an_owner_is_not_shown_the_provider_of_somebody_else() {
+        let bed = bed();
+        let server = bed.serve(0, None).await;
+        let dir = tempfile::tempdir().expect("a folder");
+        let home = Home::new(dir.path());
+        // The node says that the only provider is account 5's.
+        let theirs = address(5);
+        let tamper: Tamper = Arc::new(move |method, mut answer| {
+            if method == "hf_providers" {
+                for view in answer["items"].as_array_mut().expect("a page") {
+                    view["provider"]["owner"] = theirs.to_string().into();
+                }
+            }
+            answer
+        });
+        let honest = ChainClient::connect(&server.url()).await.expect("connects");
+        let register = Message::RegisterProvider {
+            worker: address(3),
+            net_key: chain_lite::account::NetKey(key(3).verifying_key().to_bytes()),
+            addrs: vec!["127.0.0.1:9".to_owned()],
+            sector_size: prover::SectorSize::Kib2,
+            deposit: TokenAmount::from_tokens(27_000_000),
+        };
+        let registered = honest.execute(&key(1), vec![register]).await;
+        registered.expect("included");
+        let chain = ProvenChain::open(honest, &Anchor::default(), &home).await;
+        let chain = chain.expect("opens");
+        let found = chain.provider_of_owner(&address(1)).await.expect("proven");
+        assert_eq!(found.map(|view| view.provider.owner), Some(address(1)));
+        let none = chain.provider_of_owner(&theirs).await.expect("proven");
+        assert!(none.is_none());
+        let (lying, url) = liar(&server.url(), tamper).await;
+        let node = ChainClient::connect(&url).await.expect("connects");
+        let chain = ProvenChain::open(node, &Anchor::default(), &home).await;
+        let lie = chain.expect("opens").provider_of_owner(&theirs).await;
+        assert!(matches!(lie, Err(ProvenError::Lie { .. })), "{lie:?}");
         lying.stop().expect("runs");
         server.stop().await;
     }

@@ -262,9 +262,8 @@ async fn owned(
     who: &WhoArgs,
 ) -> Result<(Wallet, ProvenChain, ProviderView), CliError> {
     let (owner, chain) = wallet_and_chain(context, who).await?;
-    let all = chain.providers().await.map_err(proven)?;
-    let own = |view: &ProviderView| view.provider.owner == owner.address();
-    let view = all.into_iter().find(own).ok_or_else(|| {
+    let view = chain.provider_of_owner(&owner.address()).await;
+    let view = view.map_err(proven)?.ok_or_else(|| {
         CliError::new(
             Class::Input,
             format!("account {} owns no provider on this chain", owner.address()),
