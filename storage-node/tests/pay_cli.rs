@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use prover::SectorSize;
 use serde_json::Value;
+use storage_node::config::Home;
+use storage_node::provider::ProviderSettings;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const TOKEN: u128 = 1_000_000_000_000_000_000;
@@ -300,9 +303,16 @@ fn money_goes_through_a_channel_and_every_refusal_is_clear() {
 #[test]
 fn tm_h1_an_owner_deposits_and_withdraws_once_through_kills() {
     let dir = tempfile::tempdir().expect("a folder");
+    // The devnet's own provider. Its process may not use the owner's key: it would fill the purses that are emptied here.
+    let owner = dir.path().join("payer").join("devnet").join("provider-1");
+    let settings = ProviderSettings {
+        top_up: false,
+        ..ProviderSettings::devnet(SectorSize::Kib2, 1)
+    };
+    let folder = Home::new(&owner).provider_dir();
+    std::fs::create_dir_all(&folder).expect("makes");
+    settings.write(&folder).expect("writes");
     let net = setup(dir.path());
-    // The devnet's own provider: its process uses the same key, and has all it needs.
-    let owner = net.payer.join("devnet").join("provider-1");
     std::fs::copy(net.payer.join("chain.url"), owner.join("chain.url")).expect("copies");
     let address = text(&ask(&owner, &["wallet", "address"]), "address");
     ask(&net.payer, &["wallet", "transfer", &address, "10"]);
