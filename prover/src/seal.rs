@@ -35,7 +35,7 @@ pub use pipeline::{
     repair, resume, resume_on,
 };
 pub use unseal::unseal_range;
-pub(crate) use unseal::{tree_d_root, unpad_range};
+pub(crate) use unseal::{require_range, tree_d_root, unpad_range};
 
 use crate::commitment::CommD;
 use crate::machine::{MemoryError, Plan};

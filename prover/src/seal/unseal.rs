@@ -26,7 +26,7 @@ use crate::progress::Progress;
 use crate::sector_dir;
 use crate::sector_dir::disk::{NodeFile, RealDisk};
 use crate::sector_dir::record::{Record, SectorFile, Stage};
-use crate::spec::NODE_BYTES;
+use crate::spec::{NODE_BYTES, SectorSize};
 use crate::update::replica::{self as update, Factors};
 
 /// Nodes decoded or hashed per piece of parallel work; even, so that pairs stay together.
@@ -44,23 +44,29 @@ pub fn unseal_range(
 ) -> Result<(), SealError> {
     let record = sector_dir::read_record(&RealDisk, path)?;
     let size = record.seal.size;
-    let capacity = size.unpadded_bytes();
-    if range.start > range.end || range.end > capacity {
-        return Err(SealError::Range {
-            start: range.start,
-            end: range.end,
-            capacity,
-        });
-    }
+    require_range(size, &range)?;
     plan.require("unsealing", label_memory(size))?;
     let sealed = path.join(SectorFile::Sealed.name(size.shape().base_trees));
     let replica = NodeFile::open(&RealDisk, &sealed)?;
 
     let data = plan.run(|| decode(&record, &replica, plan, progress))?;
     match data {
-        Some(data) => hand_over(&data, range, out),
+        Some(data) => hand_over(&data, range, &sealed, out),
         None => Err(SealError::DamagedReplica(sealed)),
     }
+}
+
+/// Refuses a range that lies outside the sector's data.
+pub(crate) fn require_range(size: SectorSize, range: &Range<u64>) -> Result<(), SealError> {
+    let capacity = size.unpadded_bytes();
+    if range.start <= range.end && range.end <= capacity {
+        return Ok(());
+    }
+    Err(SealError::Range {
+        start: range.start,
+        end: range.end,
+        capacity,
+    })
 }
 
 /// The last layer's labels of a sector.
@@ -153,28 +159,32 @@ pub(crate) fn tree_d_root(mut row: Vec<Node>) -> Node {
     row[0]
 }
 
-fn hand_over(data: &[Node], range: Range<u64>, out: &mut dyn Write) -> Result<(), SealError> {
+fn hand_over(
+    data: &[Node],
+    range: Range<u64>,
+    replica: &Path,
+    out: &mut dyn Write,
+) -> Result<(), SealError> {
     let bytes = data.as_flattened();
-    let blocks = |start, end| {
-        let (padded, _) = fr32::blocks_covering(start, end);
-        Ok(&bytes[padded.start as usize..padded.end as usize])
-    };
-    unpad_range(range, blocks, out)
+    let blocks = |padded: Range<u64>| Ok(&bytes[padded.start as usize..padded.end as usize]);
+    unpad_range(range, blocks, replica, out)
 }
 
-/// Writes the unpadded bytes `range` of verified data; `blocks` gives the padded blocks that cover a part of it.
+/// Writes the unpadded bytes `range` of verified data; `blocks` gives padded blocks by their range of bytes. What is no padding
+/// after all comes from a file that was changed meanwhile, and the replica is called damaged.
 pub(crate) fn unpad_range<B: AsRef<[u8]>>(
     range: Range<u64>,
-    blocks: impl Fn(u64, u64) -> Result<B, SealError>,
+    blocks: impl Fn(Range<u64>) -> Result<B, SealError>,
+    replica: &Path,
     out: &mut dyn Write,
 ) -> Result<(), SealError> {
     let mut start = range.start;
     while start < range.end {
         // Whole blocks of the padding, from the one that holds `start`.
         let end = range.end.min(start / BLOCK * BLOCK + BLOCK);
-        let (_, skip) = fr32::blocks_covering(start, end);
-        let block = fr32::unpad(blocks(start, end)?.as_ref())
-            .expect("data that hashes to CommD of padded pieces is padded");
+        let (padded, skip) = fr32::blocks_covering(start, end);
+        let block = fr32::unpad(blocks(padded)?.as_ref())
+            .map_err(|_| SealError::DamagedReplica(replica.to_owned()))?;
         out.write_all(&block[skip as usize..][..(end - start) as usize])
             .map_err(SealError::Output)?;
         start = end;

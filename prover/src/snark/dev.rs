@@ -59,7 +59,7 @@ impl Secrets {
 
 /// SHA-256 of the developers' verifying keys of the sizes that networks for tests use, lower-case hex: every machine
 /// must make these bytes.
-const VERIFYING_KEYS: [(CircuitId, &str); 6] = [
+const VERIFYING_KEYS: [(CircuitId, &str); 7] = [
     (
         CircuitId::porep(SectorSize::Kib2),
         "6cc707fa39c4d29242f1b74ddbc883744a7cb8159126dfe40b00035099fec109",
@@ -83,6 +83,10 @@ const VERIFYING_KEYS: [(CircuitId, &str); 6] = [
     (
         CircuitId::winning(SectorSize::Mib8),
         "0f9e077d78444e869f9231a4afdee17202a1146811c010174dcc5a71b90e1d99",
+    ),
+    (
+        CircuitId::update(SectorSize::Kib2),
+        "210dd6e372e9782a35465e97d878fc9bfcfde2dde42c0fce3df53661a03329b4",
     ),
 ];
 

@@ -11,7 +11,7 @@
 //! | UpdateProven | [`Updated::prove`] | both replicas, TreeD | the proof |
 //!
 //! Cost: TreeR is hashed twice, once to see that the old replica is whole, since what is encoded over a damaged one could never be
-//! proved or decoded, and once for the new one. No labels: minutes where sealing anew takes hours.
+//! proved or decoded, and once for the new one. No labels, which are most of what sealing takes.
 //! Memory: [`super::replica::memory`]; proving, the circuit's need. Disk: [`disk_bytes`], asked before the first byte is written.
 //! Crash: as in [`crate::seal`]: a step counts once the record says so, and [`resume`] goes on from there.
 
@@ -30,20 +30,20 @@ use crate::ids::Node;
 use crate::machine::Plan;
 use crate::merkle::build::{self, TreeError};
 use crate::merkle::shape;
+use crate::piece::PieceInfo;
 use crate::piece::layout;
-use crate::piece::{PieceInfo, fr32};
 use crate::porep::replica::comm_r;
 use crate::progress::Progress;
 use crate::seal::{
-    CheckDepth, SLACK_BYTES, SealError, replica_check, require_space, tree_d_root, unpad_range,
-    write_data,
+    CheckDepth, SLACK_BYTES, SealError, replica_check, require_range, require_space, tree_d_root,
+    unpad_range, write_data,
 };
 use crate::sector_dir::disk::{NodeFile, RealDisk};
 use crate::sector_dir::record::{Record, Roots, SectorFile, Stage};
 use crate::sector_dir::{ReplicaFiles, SectorDir, read_record};
 use crate::snark::CircuitId;
 use crate::snark::keys::ProvingKey;
-use crate::spec::SectorSize;
+use crate::spec::{NODE_BYTES, SectorSize};
 use crate::verify::UpdateStatement;
 
 /// Nodes decoded and hashed per piece of parallel work; a power of two.
@@ -75,7 +75,7 @@ pub fn create(
     progress: &dyn Progress,
 ) -> Result<Updated, SealError> {
     let record = read_record(&RealDisk, old)?;
-    if record.comm_d != layout::comm_d(&[], record.seal.size)? {
+    if record.stage.is_update() || record.comm_d != layout::comm_d(&[], record.seal.size)? {
         return Err(SealError::HoldsData(old.to_owned()));
     }
     create_over(path, old, record, pieces, sources, plan, progress)
@@ -300,14 +300,7 @@ pub fn recover(
         return Err(SealError::NotUpdated(path.to_owned()));
     };
     let size = record.seal.size;
-    let capacity = size.unpadded_bytes();
-    if range.start > range.end || range.end > capacity {
-        return Err(SealError::Range {
-            start: range.start,
-            end: range.end,
-            capacity,
-        });
-    }
+    require_range(size, &range)?;
     plan.require("decoding", replica::memory(size, plan))?;
     let damaged = || SealError::DamagedReplica(path.to_owned());
     let factors = Factors::new(size, &record.comm_d, &comm_r_old);
@@ -324,13 +317,12 @@ pub fn recover(
     if root != record.comm_d.0 {
         return Err(damaged());
     }
-    let blocks = |start, end| -> Result<Vec<u8>, SealError> {
-        let (padded, _) = fr32::blocks_covering(start, end);
-        let first = padded.start / 32;
-        let nodes = decoder.nodes(first, padded.end / 32 - first)?;
+    let blocks = |padded: Range<u64>| -> Result<Vec<u8>, SealError> {
+        let first = padded.start / NODE_BYTES as u64;
+        let nodes = decoder.nodes(first, padded.end / NODE_BYTES as u64 - first)?;
         Ok(nodes.as_flattened().to_vec())
     };
-    unpad_range(range, blocks, out)
+    unpad_range(range, blocks, path, out)
 }
 
 struct Decoder {

@@ -311,14 +311,14 @@ fn what_cannot_be_updated_is_refused() {
     assert!(matches!(swapped, Err(SealError::Layout(_))));
     // Nothing of that is in the way of the right one.
     let updated = update(&folder, &data).expect("updates");
+    let statement = updated.statement().clone();
+    drop(updated);
     assert!(matches!(
         update(&folder, &data),
         Err(SealError::Dir(crate::sector_dir::SectorDirError::Occupied(
             _
         )))
     ));
-    let statement = updated.statement().clone();
-    drop(updated);
     // A sealed folder is no update.
     let error = resume(&old(&folder), &old(&folder), &plan(), &NoProgress);
     assert!(matches!(error, Err(SealError::NotUpdated(_))));
