@@ -19,7 +19,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use prover::seal::SealRequest;
 use prover::snark::CircuitId;
 use prover::snark::keys::ParamStore;
-use prover::verify::{PorepStatement, WindowPostStatement, WinningPostStatement};
+use prover::verify::{PorepStatement, UpdateStatement, WindowPostStatement, WinningPostStatement};
 use prover::{CommR, PostRandomness, ProverId, SectorNumber, SectorSize, Seed};
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +91,34 @@ pub struct SealClaim {
     pub proof: Vec<u8>,
 }
 
+/// An update to make over a sector that the peer replicated; the new data lies in `dir`'s `data`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpdateJob {
+    /// The sector before.
+    pub old: SectorJob,
+    /// Folder of the update.
+    pub dir: PathBuf,
+}
+
+/// A statement about an update, with the proof where there is one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpdateClaim {
+    /// Bytes of the sector.
+    pub size: u64,
+    /// Commitment to the old replica.
+    #[serde(with = "hex")]
+    pub comm_r_old: [u8; 32],
+    /// Commitment to the new data.
+    #[serde(with = "hex")]
+    pub comm_d_new: [u8; 32],
+    /// Commitment to the new replica.
+    #[serde(with = "hex")]
+    pub comm_r_new: [u8; 32],
+    /// The proof.
+    #[serde(with = "hex")]
+    pub proof: Vec<u8>,
+}
+
 /// What can be asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
@@ -125,6 +153,22 @@ pub enum Ask {
         #[serde(with = "hex")]
         proof: Vec<u8>,
     },
+    /// Where the key of a size's updates belongs.
+    UpdateKeyPath {
+        /// Bytes of a sector.
+        size: u64,
+    },
+    /// New data over an old replica.
+    Encode(UpdateJob),
+    /// The peer's proof of an update that it encoded; the claim's proof is left empty.
+    ProveUpdate {
+        /// Where its files are.
+        job: UpdateJob,
+        /// What is to be proved.
+        claim: UpdateClaim,
+    },
+    /// The peer's verdict on an update.
+    VerifyUpdate(UpdateClaim),
     /// Makes a WindowPoSt key as its tools do, random secrets included, and removes it again. Not for a size whose keys are
     /// linked.
     MakeWindowKeys {
@@ -222,7 +266,23 @@ impl Peer {
             CircuitId::winning(size),
         ];
         let paths = self.ask(&Ask::KeyPaths { size: size.bytes() }).paths;
-        for (circuit, (params, vk)) in circuits.into_iter().zip(paths) {
+        Self::link(store, &circuits, paths);
+    }
+
+    /// The same for the key of updates, which nothing else needs. Gives the paths.
+    pub fn link_update_key(
+        &mut self,
+        store: &ParamStore,
+        size: SectorSize,
+    ) -> Vec<(PathBuf, PathBuf)> {
+        let ask = Ask::UpdateKeyPath { size: size.bytes() };
+        let paths = self.ask(&ask).paths;
+        Self::link(store, &[CircuitId::update(size)], paths.clone());
+        paths
+    }
+
+    fn link(store: &ParamStore, circuits: &[CircuitId], paths: Vec<(PathBuf, PathBuf)>) {
+        for (&circuit, (params, vk)) in circuits.iter().zip(paths) {
             store
                 .load_or_generate(circuit, &prover::NoProgress)
                 .expect("a proving key");
@@ -272,6 +332,19 @@ impl SectorJob {
             sector: request.sector.0,
             ticket: request.ticket.0,
             seed: seed.0,
+        }
+    }
+}
+
+impl UpdateClaim {
+    /// A statement with its proof.
+    pub fn new(statement: &UpdateStatement, proof: &[u8]) -> Self {
+        Self {
+            size: statement.size.bytes(),
+            comm_r_old: statement.comm_r_old.0,
+            comm_d_new: statement.comm_d_new.0,
+            comm_r_new: statement.comm_r_new.0,
+            proof: proof.to_vec(),
         }
     }
 }

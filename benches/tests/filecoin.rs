@@ -9,17 +9,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use benches::peer::{Ask, Peer, PostJob, SealClaim, SectorJob};
+use benches::peer::{Ask, Peer, PostJob, SealClaim, SectorJob, UpdateClaim, UpdateJob};
 use benches::{Keys, full_sector};
 use prover::machine::{Machine, Plan};
+use prover::piece::commp::commp_of;
 use prover::post::proof::{ReplicaRef, prove_window, prove_winning};
 use prover::seal::{self, Sealed};
 use prover::sector_dir::record::SectorFile;
+use prover::snark::CircuitId;
 use prover::snark::keys::{ParamStore, ProvingKey};
+use prover::update::sector::{create, recover};
 use prover::verify::{
     self, PorepStatement, VerifyError, VerifyingKeys, WindowPostStatement, WinningPostStatement,
 };
-use prover::{NoProgress, PostRandomness, SectorNumber, SectorSize, Seed};
+use prover::{NoProgress, PieceInfo, PostRandomness, SectorNumber, SectorSize, Seed};
 
 struct Both {
     size: SectorSize,
@@ -220,4 +223,114 @@ fn each_side_accepts_the_others_proofs_and_refuses_changed_ones() {
         verify::winning_post(&both.verifying, &winning, &theirs),
         Ok(())
     );
+}
+
+/// A sector of zeros, replicated by both, and the same data put into it by both: the same commitments and bytes, and each
+/// side's proof accepted by the other under the same key.
+#[test]
+fn each_side_accepts_the_others_update_and_refuses_a_changed_one() {
+    let mut both = Both::new();
+    let size = both.size;
+    let store = ParamStore::open(benches::params_dir()).expect("the cache folder");
+    let circuit = CircuitId::update(size);
+    let paths = both.plan.run(|| both.peer.link_update_key(&store, size));
+    let name = circuit.filecoin_name();
+    assert_eq!(
+        paths[0].0.file_name().and_then(|name| name.to_str()),
+        Some(&*format!("{name}.params"))
+    );
+    let key = store
+        .load_or_generate(circuit, &NoProgress)
+        .expect("a proving key");
+    let keys = VerifyingKeys::from_vk_bytes([(circuit, key.verifying_key().bytes())])
+        .expect("a sound key");
+
+    // The old sector: zeros.
+    let (mut request, data) = full_sector(size, 9);
+    let zeros = vec![0u8; data.len()];
+    let (comm_p, padded) = commp_of(&zeros);
+    request.pieces = vec![PieceInfo {
+        comm_p,
+        size: padded,
+    }];
+    let old = both.folder.path().join("ours-old");
+    let replicated = seal::create(&old, request.clone(), &mut [&mut zeros.as_slice()])
+        .expect("packed")
+        .label(&both.plan, &NoProgress)
+        .expect("labelled")
+        .replicate(&both.plan, &NoProgress)
+        .expect("replicated");
+    let comm_r_old = replicated.comm_r();
+    drop(replicated);
+    let theirs_old = both.folder.path().join("theirs-old");
+    let job = SectorJob::of(&request, Seed([0x43; 32]), &theirs_old, &zeros);
+    both.peer.ask(&Ask::Pc1(job.clone()));
+    let sealed = both.peer.ask(&Ask::Pc2(job.clone())).commitments;
+    assert_eq!(
+        sealed.map(|(_, comm_r)| comm_r),
+        Some(comm_r_old.to_string())
+    );
+
+    // The same data over it.
+    let new = both.folder.path().join("ours-new");
+    let (comm_p, padded) = commp_of(&data);
+    let pieces = vec![PieceInfo {
+        comm_p,
+        size: padded,
+    }];
+    let updated = create(
+        &new,
+        &old,
+        pieces,
+        &mut [&mut data.as_slice()],
+        &both.plan,
+        &NoProgress,
+    )
+    .expect("updated");
+    let statement = updated.statement().clone();
+    let dir = both.folder.path().join("theirs-new");
+    std::fs::create_dir_all(&dir).expect("a folder");
+    std::fs::write(dir.join("data"), &data).expect("the piece's bytes");
+    let job = UpdateJob {
+        old: job,
+        dir: dir.clone(),
+    };
+    let encoded = both.peer.ask(&Ask::Encode(job.clone())).commitments;
+    let expected = (
+        statement.comm_d_new.to_string(),
+        statement.comm_r_new.to_string(),
+    );
+    assert_eq!(encoded, Some(expected), "CommD and CommR after the update");
+    let replica = |dir: &Path| std::fs::read(dir.join("sealed")).expect("a replica");
+    assert!(replica(&new) == replica(&dir), "the new replicas differ");
+
+    // Ours there, theirs here.
+    let updated = updated
+        .prove(&old, &key, &both.plan, &NoProgress)
+        .expect("proven");
+    let ours = updated.proof().expect("proven").to_vec();
+    let mut accepts = |statement: &verify::UpdateStatement, proof: &[u8]| {
+        let ask = Ask::VerifyUpdate(UpdateClaim::new(statement, proof));
+        both.peer.ask(&ask).valid.expect("a verdict")
+    };
+    assert!(accepts(&statement, &ours));
+    assert!(!accepts(&statement, &bent(&ours)));
+    let mut other = statement.clone();
+    std::mem::swap(&mut other.comm_r_old, &mut other.comm_r_new);
+    assert!(!accepts(&other, &ours));
+    let claim = UpdateClaim::new(&statement, &[]);
+    let theirs = both.peer.ask(&Ask::ProveUpdate { job, claim }).proof;
+    let theirs = unhex(&theirs.expect("a proof"));
+    assert_eq!(verify::update(&keys, &statement, &theirs), Ok(()));
+    assert_eq!(
+        verify::update(&keys, &other, &theirs),
+        Err(VerifyError::Rejected)
+    );
+
+    // Their replica decodes here.
+    let mut back = Vec::new();
+    let range = 0..size.unpadded_bytes();
+    std::fs::copy(dir.join("sealed"), new.join("sealed")).expect("copied");
+    recover(&new, &old, range, &mut back, &both.plan, &NoProgress).expect("decoded");
+    assert!(back == data, "other data came back");
 }

@@ -10,21 +10,26 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use benches::peer::{Answer, Ask, PostJob, SealClaim, SectorJob};
+use benches::peer::{Answer, Ask, PostJob, SealClaim, SectorJob, UpdateClaim, UpdateJob};
 use filecoin_proofs::parameters::window_post_public_params;
 use filecoin_proofs::{
     PaddedBytesAmount, PieceInfo, PoRepConfig, PoStConfig, PoStType, PrivateReplicaInfo,
     PublicReplicaInfo, SealCommitPhase1Output, SealPreCommitOutput, SealPreCommitPhase1Output,
-    SectorShapeBase, UnpaddedBytesAmount, WINDOW_POST_CHALLENGE_COUNT, WINDOW_POST_SECTOR_COUNT,
-    WINNING_POST_CHALLENGE_COUNT, WINNING_POST_SECTOR_COUNT, add_piece, generate_window_post,
-    generate_winning_post, seal_commit_phase1, seal_commit_phase2, seal_pre_commit_phase1,
-    seal_pre_commit_phase2, verify_batch_seal, verify_seal, verify_window_post,
+    SectorShapeBase, SectorUpdateConfig, UnpaddedBytesAmount, WINDOW_POST_CHALLENGE_COUNT,
+    WINDOW_POST_SECTOR_COUNT, WINNING_POST_CHALLENGE_COUNT, WINNING_POST_SECTOR_COUNT, add_piece,
+    encode_into, generate_empty_sector_update_proof, generate_window_post, generate_winning_post,
+    seal_commit_phase1, seal_commit_phase2, seal_pre_commit_phase1, seal_pre_commit_phase2,
+    verify_batch_seal, verify_empty_sector_update_proof, verify_seal, verify_window_post,
     verify_winning_post,
 };
 use storage_proofs_core::api_version::ApiVersion;
 use storage_proofs_core::compound_proof::CompoundProof;
+use storage_proofs_core::parameter_cache::{
+    CacheableParameters, parameter_cache_params_path, parameter_cache_verifying_key_path,
+};
 use storage_proofs_core::sector::SectorId;
 use storage_proofs_post::fallback::FallbackPoStCompound;
+use storage_proofs_update::{EmptySectorUpdateCompound, PublicParams};
 
 /// One shape serves 2 KiB, 8 MiB and 512 MiB.
 type Tree = SectorShapeBase;
@@ -70,6 +75,10 @@ impl State {
             Ask::VerifySeal(claim) => Ok(judge_seal(&claim)),
             Ask::VerifySeals { claims } => judge_seals(&claims),
             Ask::VerifyPost { job, proof } => judge_post(&job, &proof),
+            Ask::UpdateKeyPath { size } => Ok(update_key_path(size)),
+            Ask::Encode(job) => encode(&job),
+            Ask::ProveUpdate { job, claim } => prove_update(&job, &claim),
+            Ask::VerifyUpdate(claim) => Ok(judge_update(&claim)),
             Ask::MakeWindowKeys { size } => make_window_keys(size),
             Ask::Memory => Ok(Answer {
                 memory: peak_memory_bytes()?,
@@ -191,6 +200,87 @@ fn key_paths(size: u64) -> Result<Answer> {
         paths,
         ..Answer::default()
     })
+}
+
+fn update_key_path(size: u64) -> Answer {
+    let id =
+        EmptySectorUpdateCompound::<Tree>::cache_identifier(&PublicParams::from_sector_size(size));
+    Answer {
+        paths: vec![(
+            parameter_cache_params_path(&id),
+            parameter_cache_verifying_key_path(&id),
+        )],
+        ..Answer::default()
+    }
+}
+
+fn encode(job: &UpdateJob) -> Result<Answer> {
+    let (_, key, key_cache) = paths(&job.old);
+    let (staged, replica, cache) = update_paths(job);
+    fs::create_dir_all(&cache)?;
+    let whole = UnpaddedBytesAmount::from(PaddedBytesAmount(job.old.size));
+    let data = File::open(job.dir.join("data"))?;
+    let (piece, _) = add_piece(data, File::create(&staged)?, whole, &[])?;
+    // The peer maps this file and wants it to have its length.
+    File::create(&replica)?.set_len(job.old.size)?;
+    let config = SectorUpdateConfig::from_porep_config(&porep(&job.old));
+    let begun = Instant::now();
+    let encoded = encode_into::<Tree>(
+        &config,
+        &replica,
+        &cache,
+        &key,
+        &key_cache,
+        &staged,
+        &[piece],
+    )?;
+    let mut answer = timed(begun);
+    answer.commitments = Some((
+        hex::encode(encoded.comm_d_new),
+        hex::encode(encoded.comm_r_new),
+    ));
+    Ok(answer)
+}
+
+fn prove_update(job: &UpdateJob, claim: &UpdateClaim) -> Result<Answer> {
+    let (_, key, key_cache) = paths(&job.old);
+    let (_, replica, cache) = update_paths(job);
+    let begun = Instant::now();
+    let proof = generate_empty_sector_update_proof::<Tree>(
+        &porep(&job.old),
+        claim.comm_r_old,
+        claim.comm_r_new,
+        claim.comm_d_new,
+        &key,
+        &key_cache,
+        &replica,
+        &cache,
+    )?;
+    let mut answer = timed(begun);
+    answer.proof = Some(hex::encode(proof.0));
+    Ok(answer)
+}
+
+fn judge_update(claim: &UpdateClaim) -> Answer {
+    // The proof type's id is no part of an update.
+    let config = PoRepConfig::new_groth16(claim.size, [0; 32], ApiVersion::V1_1_0);
+    let begun = Instant::now();
+    let verdict = verify_empty_sector_update_proof::<Tree>(
+        &config,
+        &claim.proof,
+        claim.comm_r_old,
+        claim.comm_r_new,
+        claim.comm_d_new,
+    );
+    judged(begun, verdict)
+}
+
+fn update_paths(job: &UpdateJob) -> (PathBuf, PathBuf, PathBuf) {
+    (
+        job.dir.join("unsealed"),
+        job.dir.join("sealed"),
+        job.dir.join("cache"),
+    )
 }
 
 fn make_window_keys(size: u64) -> Result<Answer> {
