@@ -332,19 +332,11 @@ fn tm_p15_every_flip_is_noticed_full() {
 fn tm_p15_every_tie_of_the_post_circuits_is_needed() {
     for circuit in &circuits()[..2] {
         // Each path's root, and each CommR.
-        assert_ties_are_needed(*circuit, circuit.public_inputs(), 0);
+        assert_ties_are_needed(*circuit, circuit.public_inputs());
     }
 }
 
-/// The slice's root, and three paths a challenge. The two CommR, before them, share CommC and roots with each other and with all
-/// paths, so no single value moves one alone.
-#[test]
-#[ignore = "a minute; the bounded sample of flips runs always, this by `cargo test -p prover -- --ignored`"]
-fn tm_p15_every_tie_of_the_update_circuit_is_needed_full() {
-    assert_ties_are_needed(CircuitId::update(SectorSize::Kib2), 2 + 1 + 3 * 10, 2);
-}
-
-fn assert_ties_are_needed(circuit: CircuitId, expected: usize, shared: usize) {
+fn assert_ties_are_needed(circuit: CircuitId, expected: usize) {
     let rows = Rows::of(&Real::new(circuit));
     let mut trial = Trial::new(&rows);
     let mut alone: BTreeMap<usize, usize> = BTreeMap::new();
@@ -360,7 +352,7 @@ fn assert_ties_are_needed(circuit: CircuitId, expected: usize, shared: usize) {
     });
     let ties: Vec<usize> = ties.collect();
     assert_eq!(ties.len(), expected, "{circuit}");
-    for row in &ties[shared..] {
+    for row in &ties {
         assert!(alone.contains_key(row), "{circuit}: row {row}");
     }
 }
