@@ -511,7 +511,6 @@ pub fn post_inputs<L: AsRef<[u64]>>(
     Ok(inputs)
 }
 
-/// 32 little-endian bytes as a field element; a value that is none cannot be a commitment.
 /// Public inputs of every partition of a sector update (proofs.md §6.1): the circuit draws the challenges itself.
 pub(crate) fn update_inputs(statement: &UpdateStatement) -> Result<Vec<Vec<Fr>>, VerifyError> {
     let commitments = [
@@ -527,6 +526,7 @@ pub(crate) fn update_inputs(statement: &UpdateStatement) -> Result<Vec<Vec<Fr>>,
         .collect())
 }
 
+/// 32 little-endian bytes as a field element; a value that is none cannot be a commitment.
 fn element(what: &str, bytes: &[u8; 32]) -> Result<Fr, VerifyError> {
     fr_from_node(bytes)
         .ok_or_else(|| VerifyError::Statement(format!("{what} is not below the field order")))
