@@ -491,8 +491,10 @@ const UPDATE_TAKEN: [Change<update::VanillaProof>; 18] = [
     ("data leaf", |p| {
         p.partitions[0].challenges[1].data.leaf[3] ^= 1
     }),
+    // Above it the apex leaves stand in: 16 KiB has one level below them.
     ("data sibling", |p| {
-        p.partitions[0].challenges[2].data.siblings[2][3] ^= 1
+        let siblings = &mut p.partitions[0].challenges[2].data.siblings;
+        siblings.last_mut().expect("a level below the apex")[3] ^= 1
     }),
     ("new sibling", |p| {
         p.partitions[0].challenges[3].new.levels[0][0][3] ^= 1
@@ -563,6 +565,21 @@ fn tm_p15_the_vanilla_verifier_and_the_update_circuit_agree_full() {
     SHAPES
         .into_iter()
         .for_each(|size| assert_update_agrees(size, &UPDATE_TAKEN));
+}
+
+/// The vanilla half of the full run, in the shapes that the sample above leaves out: there every change is one, and is refused.
+#[test]
+fn tm_p15_the_vanilla_verifier_refuses_every_change_of_an_update_in_larger_shapes() {
+    for size in &SHAPES[1..] {
+        let sound = Case::new(*size, 1).vanilla();
+        assert_eq!(update::verify(&sound), Ok(()), "{size}");
+        for (what, change) in UPDATE_TAKEN.iter().chain(&UPDATE_RECOMPUTED) {
+            let mut proof = sound.clone();
+            change(&mut proof);
+            assert_ne!(proof, sound, "{size}: {what}");
+            assert!(update::verify(&proof).is_err(), "{size}: {what}");
+        }
+    }
 }
 
 /// Partitions are told apart by the first input alone: a partition's circuit under another one's inputs fails.
