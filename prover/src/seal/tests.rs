@@ -679,10 +679,15 @@ fn tm_p17_damaged_records_and_vanilla_proofs_are_met_calmly() {
     }
 }
 
-/// Version 1 as it was first written: the empty 2 KiB sector of prover 9. Later programs must open or refuse it by name.
+/// Versions 1 and 2 as they were first written: a 2 KiB sector of prover 9. Later programs must open or refuse them by name, and
+/// a program that knew version 1 alone refuses updates by their number.
 #[test]
 fn tm_h10_the_records_bytes_are_pinned_and_other_versions_refused() {
     use crate::sector_dir::record::{Record, RecordError, Stage};
+    let roots = Roots {
+        comm_c: CommC([6; 32]),
+        comm_r_last: CommRLast([7; 32]),
+    };
     let record = Record {
         seal: kib2(),
         prover: ProverId([9; 32]),
@@ -691,14 +696,7 @@ fn tm_h10_the_records_bytes_are_pinned_and_other_versions_refused() {
         pieces: request(kib2(), &[piece_bytes(1, 127)]).pieces,
         comm_d: crate::commitment::CommD([4; 32]),
         replica_id: crate::ids::ReplicaId([5; 32]),
-        stage: Stage::Sealed(
-            Roots {
-                comm_c: CommC([6; 32]),
-                comm_r_last: CommRLast([7; 32]),
-            },
-            SEED,
-            vec![8; 192],
-        ),
+        stage: Stage::Sealed(roots, SEED, vec![8; 192]),
         files: vec![crate::sector_dir::record::FileEntry {
             file: crate::sector_dir::record::SectorFile::TreeR(3),
             bytes: 32,
@@ -710,12 +708,51 @@ fn tm_h10_the_records_bytes_are_pinned_and_other_versions_refused() {
         hex::encode(sha256::digest(&[&bytes])),
         "73c1f20bbe2473c1470eb5818c61d6e72d1994c8712e4fd37a8902acd38d08bc"
     );
-    assert_eq!(Record::decode(&bytes), Ok(record));
+    assert_eq!(bytes[8..12], [1, 0, 0, 0]);
+    assert_eq!(Record::decode(&bytes).as_ref(), Ok(&record));
 
-    let mut newer = bytes.clone();
-    newer[8] = 2;
-    assert_eq!(Record::decode(&newer), Err(RecordError::Version(2)));
-    assert!(RecordError::Version(2).to_string().contains("version 2"));
+    let comm_r = CommR([12; 32]);
+    for (stage, pinned) in [
+        (
+            Stage::Encoding(comm_r),
+            "b53093d8165b71ff760077a7e86c8d140d2848aac558c6be7be4610e3f3bc2ae",
+        ),
+        (
+            Stage::Updated(roots, comm_r),
+            "76ed200aa5e5b687a42541d78d0a64d413991d9cf4262a30556b355a17ba61d3",
+        ),
+        (
+            Stage::UpdateProven(roots, comm_r, vec![8; 192]),
+            "d8fb7136ec25c35b8b0efa947a8a5e2b6cb85b1d6f4731abda6f9758bc1239cf",
+        ),
+    ] {
+        let update = Record {
+            stage,
+            ..record.clone()
+        };
+        let bytes = update.encode();
+        assert_eq!(bytes[8..12], [2, 0, 0, 0]);
+        assert_eq!(hex::encode(sha256::digest(&[&bytes])), pinned);
+        assert_eq!(Record::decode(&bytes), Ok(update));
+    }
+
+    // The version that a stage does not have, behind a checksum that fits; one that nobody has; none at all.
+    let with_version = |version: u8| {
+        let mut bytes = bytes[..bytes.len() - 32].to_vec();
+        bytes[8] = version;
+        let checksum = sha256::digest(&[&bytes]);
+        bytes.extend_from_slice(&checksum);
+        bytes
+    };
+    assert_eq!(
+        Record::decode(&with_version(2)),
+        Err(RecordError::Malformed)
+    );
+    for other in [0, 3] {
+        let error = RecordError::Version(u32::from(other));
+        assert_eq!(Record::decode(&with_version(other)), Err(error));
+        assert!(error.to_string().contains(&format!("version {other}")));
+    }
     let mut longer = bytes;
     longer.push(0);
     assert!(Record::decode(&longer).is_err());

@@ -5,7 +5,8 @@
 //! "HFSECTOR" ‖ LE32 version ‖ borsh(Record) ‖ SHA-256 of all before
 //! ```
 //! Crash: the rename of `record.tmp` to `record` is the instant at which a stage counts. A file that the record does not
-//! list does not exist for sealing. An unknown version is refused by name (threat H10), never guessed at.
+//! list does not exist for sealing. An unknown version is refused by name (threat H10), never guessed at: so a program that knows
+//! no updates calls their records by version 2, and opens every record of sealing, which stays version 1.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use sha2::{Digest, Sha256};
@@ -16,8 +17,10 @@ use crate::piece::PieceInfo;
 use crate::spec::RegisteredSeal;
 
 const MAGIC: &[u8; 8] = b"HFSECTOR";
-/// Version that this code writes and the only one it reads.
-pub const VERSION: u32 = 1;
+/// Version of a record whose stage is one of sealing.
+const SEALING_VERSION: u32 = 1;
+/// Version of a record whose stage is one of an update, and the newest that is read.
+pub const VERSION: u32 = 2;
 /// Largest record that is read. 2^18 pieces, more than any network allows in a sector, need 11 MB.
 pub const MAX_RECORD_BYTES: u64 = 16 << 20;
 const CHECKSUM_BYTES: usize = 32;
@@ -144,7 +147,7 @@ pub enum RecordError {
     NotARecord,
     /// Written by another version of the program.
     #[error(
-        "it has version {0}, this program reads version {VERSION}; use the program that wrote it, or seal anew"
+        "it has version {0}, this program reads versions up to {VERSION}; use the program that wrote it, or seal anew"
     )]
     Version(u32),
     /// The checksum does not fit.
@@ -159,7 +162,7 @@ impl Record {
     /// The bytes of the record file.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&self.version().to_le_bytes());
         self.serialize(&mut bytes)
             .expect("writing to memory cannot fail");
         let checksum = Sha256::digest(&bytes);
@@ -174,7 +177,7 @@ impl Record {
             .split_first_chunk::<4>()
             .ok_or(RecordError::NotARecord)?;
         let version = u32::from_le_bytes(*version);
-        if version != VERSION {
+        if !(SEALING_VERSION..=VERSION).contains(&version) {
             return Err(RecordError::Version(version));
         }
         let (body, checksum) = rest
@@ -183,7 +186,20 @@ impl Record {
         if Sha256::digest(&bytes[..bytes.len() - CHECKSUM_BYTES])[..] != checksum[..] {
             return Err(RecordError::Checksum);
         }
-        borsh::from_slice(body).map_err(|_| RecordError::Malformed)
+        let record: Record = borsh::from_slice(body).map_err(|_| RecordError::Malformed)?;
+        if record.version() == version {
+            Ok(record)
+        } else {
+            Err(RecordError::Malformed)
+        }
+    }
+
+    fn version(&self) -> u32 {
+        if self.stage.is_update() {
+            VERSION
+        } else {
+            SEALING_VERSION
+        }
     }
 
     /// The entry of a finished file.
