@@ -27,6 +27,7 @@ mod unseal;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use check::rows_above;
 pub use check::{CheckDepth, ReplicaReport, replica_check};
 pub use label::label_all;
 pub(crate) use pipeline::write_data;

@@ -226,7 +226,7 @@ fn rebuild_row(
 }
 
 /// A row of an 8-ary Poseidon tree and all rows above it, joined; `None` if a node is no field element.
-fn rows_above(row: Vec<Node>) -> Option<Vec<Node>> {
+pub(crate) fn rows_above(row: Vec<Node>) -> Option<Vec<Node>> {
     let mut all = row.clone();
     let mut below = row;
     while below.len() > 1 {

@@ -170,8 +170,8 @@ fn hand_over(
     unpad_range(range, blocks, replica, out)
 }
 
-/// Writes the unpadded bytes `range` of verified data; `blocks` gives padded blocks by their range of bytes. What is no padding
-/// after all comes from a file that was changed meanwhile, and the replica is called damaged.
+/// Writes the unpadded bytes `range` of verified data; `blocks` gives padded blocks by their range of bytes. A record can
+/// name a CommD of data that was never padded: then the replica is called damaged.
 pub(crate) fn unpad_range<B: AsRef<[u8]>>(
     range: Range<u64>,
     blocks: impl Fn(Range<u64>) -> Result<B, SealError>,

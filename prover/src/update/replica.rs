@@ -4,12 +4,14 @@
 //! Spec: proofs.md §6.1. Bytes: nodes as stored, canonical; data that was not Fr32-padded is refused.
 //! `phi = G(CommD_new, CommR_old)` and `rho(high) = G(phi, high)`: so nobody can choose data that cancels the old replica,
 //! because the data decides the factors it is multiplied by.
-//! Cost: one multiplication and one addition a node; TreeR's `nodes / 7` hashes are the rest. Memory: buffers of each
-//! thread ([`memory`]), whatever the sector's size, and 1,024 factors.
+//! Cost: one multiplication and one addition a node; the `nodes / 7` hashes of each TreeR, the old one's too, are the rest.
+//! Memory: buffers of each thread, a root for each 4,096 nodes ([`memory`]), and 1,024 factors.
 //! Crash: as in `porep::replica`, a file counts once its owner recorded it.
 //!
 //! Decoding needs the old replica: the sealed zeros, which are the labels of the last layer, kept or computed again at the
 //! price of PC1. Removing needs the data, and gives the old replica back.
+
+use std::sync::Mutex;
 
 use ark_bls12_381::Fr;
 use ark_ff::Field;
@@ -18,10 +20,10 @@ use crate::commitment::{CommD, CommR};
 use crate::hash::poseidon::{fr_from_node, hash_update};
 use crate::ids::Node;
 use crate::machine::Plan;
-use crate::merkle::build::TreeError;
+use crate::merkle::build::{self, TreeError};
 use crate::porep::replica::{self, Integer};
 use crate::progress::Progress;
-use crate::seal::{PROGRAM_BYTES, SLACK_BYTES};
+use crate::seal::{PROGRAM_BYTES, SLACK_BYTES, rows_above};
 use crate::sector_dir::disk::NodeFile;
 use crate::spec::{NODE_BYTES, SectorSize};
 
@@ -93,15 +95,28 @@ fn times(node: &Node, factor: &Fr) -> Option<Node> {
     Some(replica::write(&product.0))
 }
 
-/// Bytes of memory that encoding and decoding need: buffers of each thread.
+/// Bytes of memory that encoding and decoding need: buffers of each thread, and a root for each chunk of the sector.
 pub fn memory(size: SectorSize, plan: &Plan) -> u64 {
-    // Three chunks of nodes, and the rows of TreeR above one.
-    let per_thread = NODE_BYTES as u64 * 4 * replica::chunk_nodes(size);
-    plan.threads() as u64 * per_thread + SLACK_BYTES + PROGRAM_BYTES
+    let chunk = replica::chunk_nodes(size);
+    // Three chunks of nodes, and the rows of a tree above one.
+    let per_thread = NODE_BYTES as u64 * 4 * chunk;
+    // Copied when they are hashed further, with the rows above them.
+    let chunk_roots = NODE_BYTES as u64 * 3 * (size.nodes() / chunk);
+    plan.threads() as u64 * per_thread + chunk_roots + SLACK_BYTES + PROGRAM_BYTES
 }
 
-/// Writes the whole new replica and its TreeR files, and returns TreeR's root, the new CommRLast. `data` holds the padded
-/// data in its first `size.nodes()` nodes, as TreeD's file does. Reports `size.nodes()` units of progress.
+/// Roots of TreeR over the two replicas, as [`build`] read and wrote them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BothRoots {
+    /// Of the bytes that were encoded over: only if this is the old CommRLast is the new replica what it shall be.
+    pub old: Node,
+    /// Of the new replica: the new CommRLast.
+    pub new: Node,
+}
+
+/// Writes the whole new replica and its TreeR files. The old replica is hashed from the very bytes that are encoded, so that
+/// no change of its file goes unseen. `data` holds the padded data in its first `size.nodes()` nodes, as TreeD's file does.
+/// Reports `size.nodes()` units of progress.
 pub fn build(
     old: &NodeFile,
     data: &NodeFile,
@@ -110,14 +125,35 @@ pub fn build(
     size: SectorSize,
     factors: &Factors,
     progress: &dyn Progress,
-) -> Result<Node, TreeError> {
-    replica::reduce_replica(trees, size, progress, |first, nodes| {
+) -> Result<BothRoots, TreeError> {
+    let chunk = replica::chunk_nodes(size);
+    let chunk_roots = vec![[0u8; NODE_BYTES]; (size.nodes() / chunk) as usize];
+    let chunk_roots = Mutex::new(chunk_roots);
+    let new = replica::reduce_replica(trees, size, progress, |first, nodes| {
+        old.read(first, nodes)?;
+        let row = build::cached_nodes(size, nodes)
+            .map_err(|at| TreeError::not_canonical(old, first + at as u64))?;
+        let root = tree_r_root(row);
+        chunk_roots.lock().expect("no holder of it can panic")[(first / chunk) as usize] = root;
         combine(old, data, first, nodes, |i, old, data| {
             encode(old, data, &factors.of(i))
         })?;
         new.write(first, nodes)?;
         Ok(())
-    })
+    })?;
+    let chunk_roots = chunk_roots.into_inner().expect("no holder of it can panic");
+    let base_roots: Vec<Node> = chunk_roots
+        .chunks((size.base_tree_leaves() / chunk) as usize)
+        .map(|row| tree_r_root(row.to_vec()))
+        .collect();
+    let old = build::join_base_roots(size, &base_roots).expect("Poseidon's output is canonical");
+    Ok(BothRoots { old, new })
+}
+
+/// The node over a row of TreeR, a power of eight of nodes that Poseidon gave.
+fn tree_r_root(row: Vec<Node>) -> Node {
+    let rows = rows_above(row).expect("Poseidon's output is canonical");
+    rows[rows.len() - 1]
 }
 
 /// The data under the new replica's nodes from `first` on, with the [`Factors::inverse`] of its factors. What comes out is the
@@ -129,6 +165,7 @@ pub fn decode_into(
     nodes: &mut [Node],
     inverse: &Factors,
 ) -> Result<(), TreeError> {
+    new.read(first, nodes)?;
     combine(new, old, first, nodes, |i, new, old| {
         decode(new, old, &inverse.of(i))
     })
@@ -143,13 +180,14 @@ pub fn remove_into(
     nodes: &mut [Node],
     factors: &Factors,
 ) -> Result<(), TreeError> {
+    new.read(first, nodes)?;
     combine(new, data, first, nodes, |i, new, data| {
         remove(new, data, &factors.of(i))
     })
 }
 
-/// Fills `nodes` with what `node` makes of the nodes of two files, from node `first` on. What is no field element is named:
-/// in the first file if it is there, else in the second.
+/// Turns `nodes`, which were read from `left`, into what `node` makes of them and the nodes of `right`, from node `first` on.
+/// What is no field element is named: in the first file if it is there, else in the second.
 fn combine(
     left: &NodeFile,
     right: &NodeFile,
@@ -158,7 +196,6 @@ fn combine(
     node: impl Fn(u64, &Node, &Node) -> Option<Node>,
 ) -> Result<(), TreeError> {
     let mut others = vec![[0u8; 32]; nodes.len()];
-    left.read(first, nodes)?;
     right.read(first, &mut others)?;
     for (i, (slot, other)) in (first..).zip(nodes.iter_mut().zip(&others)) {
         *slot = node(i, slot, other).ok_or_else(|| {

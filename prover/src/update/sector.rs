@@ -10,8 +10,8 @@
 //! | Updated | [`create`], [`resume`] | old replica, TreeD | `sealed`, TreeR, `p_aux` |
 //! | UpdateProven | [`Updated::prove`] | both replicas, TreeD | the proof |
 //!
-//! Cost: TreeR is hashed twice, once to see that the old replica is whole, since what is encoded over a damaged one could never be
-//! proved or decoded, and once for the new one. No labels, which are most of what sealing takes.
+//! Cost: TreeR is hashed twice, once of the old replica's bytes as they are encoded, since what is encoded over a damaged one could
+//! never be proved or decoded, and once for the new one. No labels, which are most of what sealing takes.
 //! Memory: [`super::replica::memory`]; proving, the circuit's need. Disk: [`disk_bytes`], asked before the first byte is written.
 //! Crash: as in [`crate::seal`]: a step counts once the record says so, and [`resume`] goes on from there.
 
@@ -32,11 +32,10 @@ use crate::merkle::build::{self, TreeError};
 use crate::merkle::shape;
 use crate::piece::PieceInfo;
 use crate::piece::layout;
-use crate::porep::replica::comm_r;
+use crate::porep::replica::{chunk_nodes, comm_r};
 use crate::progress::Progress;
 use crate::seal::{
-    CheckDepth, SLACK_BYTES, SealError, replica_check, require_range, require_space, tree_d_root,
-    unpad_range, write_data,
+    SLACK_BYTES, SealError, require_range, require_space, tree_d_root, unpad_range, write_data,
 };
 use crate::sector_dir::disk::{NodeFile, RealDisk};
 use crate::sector_dir::record::{Record, Roots, SectorFile, Stage};
@@ -45,9 +44,6 @@ use crate::snark::CircuitId;
 use crate::snark::keys::ProvingKey;
 use crate::spec::{NODE_BYTES, SectorSize};
 use crate::verify::UpdateStatement;
-
-/// Nodes decoded and hashed per piece of parallel work; a power of two.
-const CHUNK: u64 = 1 << 12;
 
 /// Bytes that the folder of an updated sector holds.
 pub fn disk_bytes(size: SectorSize) -> u64 {
@@ -148,10 +144,6 @@ fn encode(
 ) -> Result<Updated, SealError> {
     let size = dir.size();
     plan.require("updating", replica::memory(size, plan))?;
-    let report = replica_check(old, size, &comm_r_old, CheckDepth::Full, plan, progress);
-    if let Some(damage) = report.damage.first() {
-        return Err(other_replica(old, &damage.to_string()));
-    }
     let files = old_replica(old, size, comm_r_old)?;
     let factors = factors(&dir, comm_r_old)?;
     let tree_d = dir.read(SectorFile::TreeD)?;
@@ -160,15 +152,18 @@ fn encode(
         .map(|i| dir.begin(SectorFile::TreeR(i)))
         .collect::<Result<Vec<_>, _>>()?;
     progress.start("new replica", size.nodes());
-    let root = plan.run(|| {
+    let both = plan.run(|| {
         let old = &files.replica;
         replica::build(old, &tree_d, &sealed, &trees, size, &factors, progress)
     })?;
     progress.finish();
+    if both.old != files.roots.comm_r_last.0 {
+        return Err(other_replica(old, "its bytes do not hash to its CommR"));
+    }
 
     let roots = Roots {
         comm_c: files.roots.comm_c,
-        comm_r_last: CommRLast(root),
+        comm_r_last: CommRLast(both.new),
     };
     let p_aux = dir.begin(SectorFile::PAux)?;
     p_aux.write(0, &[roots.comm_c.0, roots.comm_r_last.0])?;
@@ -284,8 +279,8 @@ impl Updated {
 }
 
 /// Writes the unpadded bytes `range` of an updated sector's data to `out`, with the help of the sector it was made over. The
-/// whole sector is decoded and its CommD compared before one byte is handed over: the right bytes or an error. Without the
-/// old sector, [`crate::seal::unseal_range`] does the same at the price of PC1.
+/// whole sector is decoded and its CommD compared before one byte is handed over, and what is then read again is compared with
+/// what was verified: the right bytes or an error, whatever happens to the files meanwhile. Without the old sector, [`crate::seal::unseal_range`] does the same at the price of PC1.
 pub fn recover(
     path: &Path,
     old: &Path,
@@ -310,17 +305,31 @@ pub fn recover(
         inverse: factors
             .and_then(|factors| factors.inverse())
             .ok_or_else(damaged)?,
+        chunk: chunk_nodes(size),
     };
     progress.start("decoding", size.nodes());
-    let root = plan.run(|| decoder.root(size, progress))?;
+    let roots = plan.run(|| decoder.roots(size, progress))?;
     progress.finish();
-    if root != record.comm_d.0 {
+    if tree_d_root(roots.clone()) != record.comm_d.0 {
         return Err(damaged());
     }
+    let chunk_bytes = decoder.chunk * NODE_BYTES as u64;
     let blocks = |padded: Range<u64>| -> Result<Vec<u8>, SealError> {
-        let first = padded.start / NODE_BYTES as u64;
-        let nodes = decoder.nodes(first, padded.end / NODE_BYTES as u64 - first)?;
-        Ok(nodes.as_flattened().to_vec())
+        let chunks = padded.start / chunk_bytes..padded.end.div_ceil(chunk_bytes);
+        let skipped = padded.start - chunks.start * chunk_bytes;
+        let decoded = chunks.into_par_iter().map(|at| {
+            let nodes = decoder.nodes(at)?;
+            if tree_d_root(nodes.clone()) == roots[at as usize] {
+                Ok(nodes)
+            } else {
+                Err(damaged())
+            }
+        });
+        let decoded = plan.run(|| decoded.collect::<Result<Vec<_>, SealError>>())?;
+        let mut bytes = decoded.concat().into_flattened();
+        bytes.drain(..skipped as usize);
+        bytes.truncate((padded.end - padded.start) as usize);
+        Ok(bytes)
     };
     unpad_range(range, blocks, path, out)
 }
@@ -329,24 +338,27 @@ struct Decoder {
     new: NodeFile,
     old: NodeFile,
     inverse: Factors,
+    /// Nodes decoded and hashed per piece of parallel work; a power of two that divides the sector.
+    chunk: u64,
 }
 
 impl Decoder {
-    fn nodes(&self, first: u64, count: u64) -> Result<Vec<Node>, TreeError> {
-        let mut nodes = vec![[0u8; 32]; count as usize];
+    /// The data of one chunk.
+    fn nodes(&self, at: u64) -> Result<Vec<Node>, TreeError> {
+        let mut nodes = vec![[0u8; NODE_BYTES]; self.chunk as usize];
+        let first = at * self.chunk;
         replica::decode_into(&self.new, &self.old, first, &mut nodes, &self.inverse)?;
         Ok(nodes)
     }
 
-    /// Root over all data nodes.
-    fn root(&self, size: SectorSize, progress: &dyn Progress) -> Result<Node, TreeError> {
-        let chunk = CHUNK.min(size.nodes());
-        let roots = (0..size.nodes() / chunk).into_par_iter().map(|at| {
-            let nodes = self.nodes(at * chunk, chunk)?;
-            progress.advance(chunk);
+    /// Roots over the data of all chunks.
+    fn roots(&self, size: SectorSize, progress: &dyn Progress) -> Result<Vec<Node>, TreeError> {
+        let roots = (0..size.nodes() / self.chunk).into_par_iter().map(|at| {
+            let nodes = self.nodes(at)?;
+            progress.advance(self.chunk);
             Ok(tree_d_root(nodes))
         });
-        Ok(tree_d_root(roots.collect::<Result<_, TreeError>>()?))
+        roots.collect()
     }
 }
 

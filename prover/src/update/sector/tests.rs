@@ -8,7 +8,7 @@ use super::*;
 use crate::ids::{ProverId, SectorNumber, Ticket};
 use crate::piece::commp::commp_of;
 use crate::progress::NoProgress;
-use crate::seal::{self, SealRequest, unseal_range};
+use crate::seal::{self, CheckDepth, SealRequest, replica_check, unseal_range};
 use crate::snark::testing::rng;
 use crate::spec::RegisteredSeal;
 use crate::verify::VerifyError;
@@ -346,6 +346,55 @@ fn flip(path: &Path, at: u64) {
     let mut bytes = std::fs::read(path).expect("readable");
     bytes[usize::try_from(at).expect("small")] ^= 1;
     std::fs::write(path, bytes).expect("writable");
+}
+
+/// Does something when a stage starts, or when one is finished (`None`).
+struct Meanwhile<'a>(Option<&'static str>, &'a (dyn Fn() + Send + Sync));
+
+impl Progress for Meanwhile<'_> {
+    fn start(&self, stage: &'static str, _total: u64) {
+        if self.0 == Some(stage) {
+            (self.1)();
+        }
+    }
+
+    fn advance(&self, _n: u64) {}
+
+    fn finish(&self) {
+        if self.0.is_none() {
+            (self.1)();
+        }
+    }
+}
+
+/// Files that change between two readings: no wrong byte is handed out, and nothing is encoded over other bytes than those
+/// that hash to CommR.
+#[test]
+fn tm_p18_a_replica_that_changes_while_it_is_read_is_noticed() {
+    let size = SectorSize::Kib2;
+    let case = Case::new(size, 4);
+    let (new, old) = (new(&case.folder), case.old());
+    for file in [new.join("sealed"), old.join("sealed")] {
+        let sound = std::fs::read(&file).expect("readable");
+        for changed in [
+            // One bit; and nodes that decode to what no padding has.
+            Box::new(|| flip(&file, 777)) as Box<dyn Fn() + Send + Sync>,
+            Box::new(|| std::fs::write(&file, [0x3b; 2048]).expect("writable")),
+        ] {
+            let mut out = Vec::new();
+            let progress = Meanwhile(None, &*changed);
+            let result = recover(&new, &old, 0..2032, &mut out, &plan(), &progress);
+            assert!(matches!(result, Err(SealError::DamagedReplica(_))));
+            assert_eq!(out, b"");
+            std::fs::write(&file, &sound).expect("writable");
+        }
+    }
+
+    let other = case.folder.path().join("other");
+    let changed = || flip(&old.join("sealed"), 777);
+    let progress = Meanwhile(Some("new replica"), &changed);
+    let error = create(&other, &old, Vec::new(), &mut [], &plan(), &progress);
+    assert!(matches!(error, Err(SealError::OtherReplica { .. })));
 }
 
 /// One bit of either replica, and another sector in the old one's place: named, never encoded over or handed out.
