@@ -173,7 +173,8 @@ pub fn resume_on(disk: Arc<dyn Disk>, path: &Path) -> Result<AnyStage, SealError
 }
 
 /// Drops damaged files that can be computed again and steps back to the last stage that is still whole. What is redone
-/// gives the same CommR. Fails, naming the file, when the data itself is damaged.
+/// gives the same CommR. Fails, naming the file, when the data itself is damaged. An update has a repair of its own, which needs
+/// the sector that it was made over: [`crate::update::sector::repair`].
 pub fn repair(path: &Path) -> Result<AnyStage, SealError> {
     let mut dir = SectorDir::open(Arc::new(RealDisk), path)?;
     if dir.record().stage.is_update() {

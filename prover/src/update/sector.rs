@@ -13,7 +13,8 @@
 //! Cost: TreeR is hashed twice, once of the old replica's bytes as they are encoded, since what is encoded over a damaged one could
 //! never be proved or decoded, and once for the new one. No labels, which are most of what sealing takes.
 //! Memory: [`super::replica::memory`]; proving, the circuit's need. Disk: [`disk_bytes`], asked before the first byte is written.
-//! Crash: as in [`crate::seal`]: a step counts once the record says so, and [`resume`] goes on from there.
+//! Crash: as in [`crate::seal`]: a step counts once the record says so, and [`resume`] goes on from there. Damage: [`repair`] makes
+//! everything but TreeD again, while the old sector is kept.
 
 use std::io::{Read, Write};
 use std::ops::Range;
@@ -39,7 +40,7 @@ use crate::seal::{
 };
 use crate::sector_dir::disk::{NodeFile, RealDisk};
 use crate::sector_dir::record::{Record, Roots, SectorFile, Stage};
-use crate::sector_dir::{ReplicaFiles, SectorDir, read_record};
+use crate::sector_dir::{ReplicaFiles, SectorDir, SectorDirError, read_record};
 use crate::snark::CircuitId;
 use crate::snark::keys::ProvingKey;
 use crate::spec::{NODE_BYTES, SectorSize};
@@ -195,6 +196,49 @@ pub fn resume(
     }
 }
 
+/// Compares an update's files with their hashes. Is any but TreeD damaged, all others are made again over the sector in `old`:
+/// the same replica, so the same CommR, and a proof that was made stays good. Fails, naming the file, when TreeD is damaged,
+/// which holds the data.
+pub fn repair(
+    path: &Path,
+    old: &Path,
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> Result<Updated, SealError> {
+    let mut dir = SectorDir::open(Arc::new(RealDisk), path)?;
+    let (made, comm_r_old) = match dir.record().stage.clone() {
+        Stage::Encoding(comm_r_old) => (None, comm_r_old),
+        Stage::Updated(roots, comm_r_old) => (Some((roots, None)), comm_r_old),
+        Stage::UpdateProven(roots, comm_r_old, proof) => (Some((roots, Some(proof))), comm_r_old),
+        _ => return Err(SealError::NotUpdated(path.to_owned())),
+    };
+    dir.check(SectorFile::TreeD)?;
+    let mut whole = true;
+    for entry in dir.record().files.clone() {
+        match dir.check(entry.file) {
+            Ok(()) => {}
+            Err(SectorDirError::Damaged { .. }) => whole = false,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let made = match made {
+        Some((roots, proof)) if whole => return Updated::new(dir, roots, comm_r_old, proof),
+        other => other,
+    };
+    // Nothing is given up before the right sector was named.
+    old_replica(old, dir.size(), comm_r_old)?;
+    dir.commit(Vec::new(), |record| {
+        record.stage = Stage::Encoding(comm_r_old);
+        record.files.retain(|entry| entry.file == SectorFile::TreeD);
+    })?;
+    let mut updated = encode(dir, old, comm_r_old, plan, progress)?;
+    match made {
+        Some((roots, Some(proof))) if roots == updated.roots => updated.record_proof(proof)?,
+        _ => {}
+    }
+    Ok(updated)
+}
+
 impl Updated {
     fn new(
         dir: SectorDir,
@@ -271,10 +315,15 @@ impl Updated {
             let vanilla = self.vanilla(old)?;
             Ok(proof::prove(key, &vanilla, progress)?)
         })?;
+        self.record_proof(proof)?;
+        Ok(self)
+    }
+
+    fn record_proof(&mut self, proof: Vec<u8>) -> Result<(), SealError> {
         let stage = Stage::UpdateProven(self.roots, self.statement.comm_r_old, proof.clone());
         self.dir.commit(Vec::new(), |record| record.stage = stage)?;
         self.proof = Some(proof);
-        Ok(self)
+        Ok(())
     }
 }
 

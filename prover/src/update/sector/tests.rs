@@ -266,6 +266,54 @@ fn tm_h4_an_interrupted_update_goes_on() {
     drop(folder);
 }
 
+/// Any file but TreeD is made again, with the same CommR, and a proof that was recorded stays; damage to TreeD, and another
+/// sector than the one that was updated, are named before anything is given up.
+#[test]
+fn tm_h3_a_damaged_update_is_repaired_to_the_same_comm_r() {
+    let size = SectorSize::Kib2;
+    let mut case = Case::new(size, 5);
+    let (path, old) = (new(&case.folder), case.old());
+    let foreign = case.folder.path().join("foreign");
+    replicated(&foreign, size, &[vec![1u8; 127]]);
+    let proof = vec![7; 192];
+    case.updated.record_proof(proof.clone()).expect("writes");
+    let Case {
+        folder, updated, ..
+    } = case;
+    let statement = updated.statement().clone();
+    drop(updated);
+    let repair = |over: &Path| repair(&path, over, &plan(), &NoProgress);
+    for name in ["sealed", "sc-02-data-tree-r-last.dat", "p_aux"] {
+        flip(&path.join(name), 9);
+        let error = repair(&foreign).expect_err("another sector");
+        assert!(matches!(error, SealError::OtherReplica { .. }), "{error}");
+        let again = repair(&old).expect("repairs");
+        assert_eq!(again.statement(), &statement, "{name}");
+        assert_eq!(again.proof(), Some(&proof[..]), "{name}");
+        drop(again);
+        let again = resume(&path, &old, &plan(), &NoProgress).expect("whole again");
+        assert_eq!(again.proof(), Some(&proof[..]), "{name}");
+    }
+    // With nothing to repair, the old sector is not read.
+    let again = repair(&foreign).expect("whole");
+    assert_eq!(again.statement(), &statement);
+    drop(again);
+    let error = repair_of(&old).expect_err("no update");
+    assert!(matches!(error, SealError::NotUpdated(_)), "{error}");
+    flip(&path.join("sc-02-data-tree-d.dat"), 9);
+    let error = repair(&old).expect_err("the data itself");
+    let SealError::Dir(SectorDirError::Damaged { .. }) = error else {
+        panic!("{error}");
+    };
+    let record = read_record(&RealDisk, &path).expect("readable");
+    assert!(matches!(record.stage, Stage::UpdateProven(..)));
+    drop(folder);
+}
+
+fn repair_of(path: &Path) -> Result<Updated, SealError> {
+    repair(path, path, &plan(), &NoProgress)
+}
+
 #[test]
 fn what_cannot_be_updated_is_refused() {
     let size = SectorSize::Kib2;
