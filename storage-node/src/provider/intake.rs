@@ -945,4 +945,4 @@ fn remove_orphans(dir: &Path, index: &Index) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -439,7 +439,16 @@ pub fn with_slack(amount: TokenAmount) -> TokenAmount {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use chain_lite::account::NetKey;
+    use chain_lite::message::sign;
+    use retrieval::{NetSecret, PeerAddr};
+
     use super::*;
+    use crate::provider::first_status;
+    use crate::provider::intake::tests::empty_store;
+    use crate::rpc::tests::{address, bed, key};
 
     const RATES: Rates = Rates {
         pledge: TokenAmount(100),
@@ -508,5 +517,63 @@ mod tests {
         let params = ChainParams::devnet();
         let power = |verified| power_of_sector(SectorSize::Kib2, &params, verified);
         assert_eq!((power(false), power(true)), (2048, 20_480));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tm_h1_a_round_waits_for_the_owners_commands_and_comes_after_what_they_have_left() {
+        let bed = bed();
+        let server = bed.serve(0, None).await;
+        let dir = tempfile::tempdir().expect("a folder");
+        let home = Home::new(dir.path());
+        let chain = ChainClient::connect(&server.url()).await.expect("connects");
+        let owner = address(1);
+        let register = Message::RegisterProvider {
+            worker: address(3),
+            net_key: NetKey(key(3).verifying_key().to_bytes()),
+            addrs: vec!["127.0.0.1:9".to_owned()],
+            sector_size: SectorSize::Kib2,
+            deposit: TokenAmount::from_tokens(27_000_000),
+        };
+        let registered = chain.execute(&key(1), vec![register]).await;
+        registered.expect("included");
+        let view = chain.provider_of_owner(&owner).await.expect("answers");
+        let view = view.expect("registered");
+        let quic = PeerAddr {
+            peer: NetSecret::from_seed(&[3; 32]).peer_id(),
+            addr: SocketAddr::from(([127, 0, 0, 1], 9)),
+        };
+        let keeper = Keeper {
+            treasury: Treasury::new(true),
+            home: home.clone(),
+            chain: chain.clone(),
+            provider: view.provider.id,
+            owner,
+            key: Some(key(1)),
+            sector_size: SectorSize::Kib2,
+            store: empty_store(dir.path()),
+            backlog: Arc::default(),
+            status: StatusWatch::new(first_status(&view, quic)),
+        };
+
+        // A command of the owner signed and is not through.
+        let outbox = Outbox::open(&home, &chain.chain_id()).expect("free");
+        let transfer = Message::Transfer {
+            to: address(5),
+            amount: TokenAmount(7),
+        };
+        let left = sign(chain.tx(owner, 1, 1 << 20, vec![transfer]), &key(1));
+        outbox.add(&left).expect("keeps");
+        let busy = keeper.look().await;
+        let is_busy = matches!(busy, Err(RoundError::Wallet(ClientError::Busy(_))));
+        assert!(is_busy, "{busy:?}");
+        // It was killed: its nonce is its own.
+        drop(outbox);
+        keeper.look().await.expect("fills");
+        let account = async |of| chain.account(&of).await.expect("answers");
+        assert_eq!(account(address(5)).await.free, TokenAmount(7));
+        let owner = account(owner).await;
+        assert_eq!(owner.nonce, 3);
+        assert!(!owner.escrow.unlocked().is_zero());
+        server.stop().await;
     }
 }

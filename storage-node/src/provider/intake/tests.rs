@@ -112,6 +112,11 @@ type Opened = (
     Arc<Mutex<Vec<DealRecord>>>,
 );
 
+/// A store that keeps nothing yet, for tests of what stands beside it.
+pub(in crate::provider) fn empty_store(dir: &Path) -> Store {
+    open_in(dir).0
+}
+
 fn open_in(dir: &Path) -> Opened {
     open_with(dir, limits())
 }
