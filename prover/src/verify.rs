@@ -828,6 +828,7 @@ mod tests {
             Statement::Porep(s) => super::porep(&keys, s, proof),
             Statement::Window(s) => window_post(&keys, s, proof),
             Statement::Winning(s) => winning_post(&keys, s, proof),
+            Statement::Update(s) => update(&keys, s, proof),
         };
         let verdicts: Vec<_> = items.iter().map(alone).collect();
         let malformed = verdicts[6].clone();
