@@ -107,7 +107,7 @@ pub enum KeyError {
     },
     /// No developers' key is made for production sizes.
     #[error(
-        "{0} needs parameters of a ceremony, Filecoin's {name}.params; developers' keys end at 512 MiB, those of updates at 32 KiB",
+        "no key is made for {0}: developers' keys end at 512 MiB, those of updates at 32 KiB, and larger circuits have Filecoin's {name}.params alone; use a smaller sector",
         name = .0.filecoin_name()
     )]
     NeedsCeremony(CircuitId),
@@ -415,7 +415,7 @@ impl ParamStore {
     ) -> Result<Vec<u8>, KeyError> {
         let path = self.vk_path(circuit);
         if !record_path(&path).exists() {
-            refuse_production(circuit)?;
+            require_dev(circuit)?;
             progress.start("verifying key", 1);
             let evaluated = Evaluated::new(&Blank::new(circuit), Secrets::published(circuit));
             self.install_vk(circuit, &evaluated)?;
@@ -466,7 +466,7 @@ impl ParamStore {
         again: bool,
         progress: &dyn Progress,
     ) -> Result<(), KeyError> {
-        refuse_production(circuit)?;
+        require_dev(circuit)?;
         let _lock = self.lock(&self.params_path(circuit))?;
         // Another process may have made it while this one waited.
         if !again && self.has(circuit) {
@@ -598,7 +598,8 @@ fn sync_dir(_: &Path) -> Result<(), KeyError> {
     Ok(())
 }
 
-fn refuse_production(circuit: CircuitId) -> Result<(), KeyError> {
+/// Refuses a circuit that no developers' key is made for.
+pub fn require_dev(circuit: CircuitId) -> Result<(), KeyError> {
     if shape::pinned(circuit).counts.domain() > MAX_DEV_DOMAIN {
         return Err(KeyError::NeedsCeremony(circuit));
     }

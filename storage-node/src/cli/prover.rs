@@ -32,12 +32,13 @@ use std::sync::Arc;
 use prover::CommR;
 use prover::estimate::{keygen_memory, proving_memory};
 use prover::machine::{Machine, Plan};
+use prover::merkle::build::TreeError;
 use prover::porep::replica::comm_r;
 use prover::seal::SealError;
 use prover::sector_dir::SectorDirError;
 use prover::sector_dir::record::{Record, Stage};
 use prover::snark::CircuitId;
-use prover::snark::keys::{KeyError, ParamStore, ProvingKey};
+use prover::snark::keys::{KeyError, ParamStore, ProvingKey, require_dev};
 use prover::snark::prove::ProveError;
 use prover::update::proof::UpdateError;
 
@@ -125,6 +126,16 @@ fn require_memory(plan: &Plan, circuit: CircuitId) -> Result<(), CliError> {
         .map_err(|error| with_next_step(Class::Machine, error))
 }
 
+/// Refuses a proof whose key is not there and cannot be made, or not in the memory allowed.
+fn require_key(store: &ParamStore, circuit: CircuitId, plan: &Plan) -> Result<(), CliError> {
+    if store.has(circuit) {
+        return Ok(());
+    }
+    require_dev(circuit).map_err(key_error)?;
+    plan.require("making a key", keygen_memory(circuit))
+        .map_err(|error| with_next_step(Class::Machine, error))
+}
+
 /// A key, made where there is none and the memory for that is allowed.
 fn key(
     store: &ParamStore,
@@ -132,10 +143,7 @@ fn key(
     plan: &Plan,
     progress: &BarProgress,
 ) -> Result<Arc<ProvingKey>, CliError> {
-    if !store.has(circuit) {
-        plan.require("making a key", keygen_memory(circuit))
-            .map_err(|error| with_next_step(Class::Machine, error))?;
-    }
+    require_key(store, circuit, plan)?;
     plan.run(|| store.load_or_generate(circuit, progress))
         .map_err(key_error)
 }
@@ -190,14 +198,14 @@ fn seal_error(error: SealError) -> CliError {
             Class::BadData
         }
         // A file that ends too early is damage, whatever the machine does.
-        SealError::Dir(SectorDirError::Disk(disk))
+        SealError::Dir(SectorDirError::Disk(disk)) | SealError::Tree(TreeError::Disk(disk))
             if disk.source.kind() == std::io::ErrorKind::UnexpectedEof =>
         {
             return with_next_step(Class::BadData, error)
                 .hint("look for damage with `holdfast prover check DIR`");
         }
         SealError::Dir(SectorDirError::Disk(_) | SectorDirError::Locked(_)) => Class::Machine,
-        SealError::Tree(prover::merkle::build::TreeError::NotCanonical { .. }) => Class::BadData,
+        SealError::Tree(TreeError::NotCanonical { .. }) => Class::BadData,
         SealError::Tree(_) | SealError::Memory(_) | SealError::DiskSpace { .. } => Class::Machine,
         SealError::Layout(_) | SealError::Unsupported(_) | SealError::Range { .. } => Class::Input,
         SealError::WrongData { .. }
@@ -226,9 +234,11 @@ fn require_replica(dir: &Path, record: &Record) -> Result<CommR, CliError> {
     | Stage::UpdateProven(roots, ..)) = &record.stage
     else {
         let what = format!("the sector in {} has no replica yet", dir.display());
-        return Err(
-            CliError::new(Class::Input, what).hint("finish it with `holdfast prover seal DIR`")
-        );
+        let next = match record.stage.is_update() {
+            true => "finish it with `holdfast prover update SECTOR DIR`, no files named",
+            false => "finish it with `holdfast prover seal DIR`",
+        };
+        return Err(CliError::new(Class::Input, what).hint(next));
     };
     comm_r(&roots.comm_c, &roots.comm_r_last).ok_or_else(|| {
         let what = format!(

@@ -10,7 +10,7 @@ use prover::seal::{self, CheckDepth, SealError, replica_check, unseal_range};
 use prover::sector_dir::disk::RealDisk;
 use prover::sector_dir::record::{Record, Stage};
 use prover::sector_dir::{self, SectorDirError};
-use prover::update::sector::recover;
+use prover::update::{self, sector::recover};
 use serde::Serialize;
 
 use super::seal::{READ_BYTES, Seconds, Until, human, position, report, step};
@@ -172,8 +172,12 @@ pub fn check(args: CheckArgs, plan: &Plan, context: &Context) -> Result<(), CliE
         report.dir.display(),
         report.damage.join(", ")
     );
-    Err(CliError::new(Class::BadData, what)
-        .hint("run `holdfast prover repair` on it, or seal its data anew"))
+    Err(
+        CliError::new(Class::BadData, what).hint(match record.stage.is_update() {
+            true => "run `holdfast prover repair DIR --over SECTOR` with the sector that it was made over",
+            false => "run `holdfast prover repair` on it, or seal its data anew",
+        }),
+    )
 }
 
 /// What happened, without the next step that the library's messages add.
@@ -186,12 +190,33 @@ fn first_part(message: &str) -> String {
 pub struct RepairArgs {
     /// Sector folder
     dir: PathBuf,
+    /// Folder of the sector that an update was made over; needed to repair an update
+    #[arg(long, value_name = "DIR")]
+    over: Option<PathBuf>,
 }
 
 /// Runs `prover repair`: afterwards the sector has its replica again, with the same CommR.
 pub fn repair(args: RepairArgs, plan: &Plan, context: &Context) -> Result<(), CliError> {
     require_folder(&args.dir)?;
     let progress = BarProgress::new(&context.out);
+    match (&args.over, record(&args.dir)?.stage.is_update()) {
+        (None, false) => {}
+        (Some(over), true) => {
+            require_folder(over)?;
+            let updated =
+                update::sector::repair(&args.dir, over, plan, &progress).map_err(seal_error)?;
+            return super::update::show(&updated, context);
+        }
+        (None, true) => {
+            let what = format!("{} holds an update", args.dir.display());
+            return Err(CliError::new(Class::Usage, what)
+                .hint("name the sector that it was made over with --over"));
+        }
+        (Some(_), false) => {
+            let what = format!("{} holds no update", args.dir.display());
+            return Err(CliError::new(Class::Usage, what).hint("leave out --over"));
+        }
+    }
     let mut seconds = Seconds::default();
     let mut stage = seal::repair(&args.dir).map_err(seal_error)?;
     while position(&stage) < Until::Replicated {

@@ -1,4 +1,7 @@
 //! `update`: files into a sector that was sealed empty, proven; run again to go on.
+//!
+//! Whether the proof can be made, its key and memory, is asked before anything is encoded: keys of updates are made up to 32 KiB,
+//! larger sectors are encoded and left at that.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -7,15 +10,19 @@ use std::time::Instant;
 use prover::commitment::{CommD, CommR};
 use prover::machine::{Plan, peak_memory};
 use prover::sector_dir::disk::RealDisk;
+use prover::sector_dir::record::Stage;
 use prover::sector_dir::{SectorDirError, read_record};
 use prover::snark::CircuitId;
+use prover::snark::keys::require_dev;
 use prover::update::sector::{self, Updated};
 use prover::{PieceInfo, SectorNumber, SectorSize};
 use serde::Serialize;
 
 use super::file::ProofFile;
 use super::seal::{open, piece};
-use super::{BarProgress, key, require_folder, require_memory, seal_error, store};
+use super::{
+    BarProgress, key, key_error, require_folder, require_key, require_memory, seal_error, store,
+};
 use crate::cli::{Class, CliError, Context};
 
 /// Arguments of `prover update`.
@@ -27,7 +34,7 @@ pub struct UpdateArgs {
     dir: PathBuf,
     /// Files to put into it, one piece each, in this order; none to go on with an update
     files: Vec<PathBuf>,
-    /// Stop when this step is done
+    /// Stop when this step is done; keys for the proof are made for sectors of up to 32KiB, larger ones stop at `encoded`
     #[arg(long, value_enum, default_value_t = Until::Proven)]
     until: Until,
     /// Write statement and proof to this file
@@ -77,6 +84,9 @@ pub fn update(args: UpdateArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     if args.dir.exists() {
         require_folder(&args.dir)?;
     }
+    if args.until == Until::Proven {
+        require_provable(&args, plan, context)?;
+    }
     let progress = BarProgress::new(&context.out);
     let mut seconds = Seconds::default();
     let start = Instant::now();
@@ -86,9 +96,7 @@ pub fn update(args: UpdateArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     }
     if args.until == Until::Proven && updated.proof().is_none() {
         let circuit = CircuitId::update(updated.statement().size);
-        let store = store(context)?;
-        require_memory(plan, circuit)?;
-        let key = key(&store, circuit, plan, &progress)?;
+        let key = key(&store(context)?, circuit, plan, &progress)?;
         let start = Instant::now();
         updated = updated
             .prove(&args.sector, &key, plan, &progress)
@@ -99,6 +107,26 @@ pub fn update(args: UpdateArgs, plan: &Plan, context: &Context) -> Result<(), Cl
         write_proof(&updated, out)?;
     }
     context.out.result(&report(&updated, seconds), human)
+}
+
+/// Refuses what could be encoded and then not be proven.
+fn require_provable(args: &UpdateArgs, plan: &Plan, context: &Context) -> Result<(), CliError> {
+    let record = |dir| read_record(&RealDisk, dir);
+    if record(&args.dir).is_ok_and(|record| matches!(record.stage, Stage::UpdateProven(..))) {
+        return Ok(());
+    }
+    let old = record(&args.sector).map_err(|error| seal_error(error.into()))?;
+    let circuit = CircuitId::update(old.seal.size);
+    let store = store(context)?;
+    if !store.has(circuit) {
+        require_dev(circuit).map_err(|error| {
+            key_error(error).hint(
+                "add --until encoded to put the files in without a proof, or update a sector of at most 32KiB",
+            )
+        })?;
+    }
+    require_memory(plan, circuit)?;
+    require_key(&store, circuit, plan)
 }
 
 /// The update in the folder, gone on with, or a new one of the files.
@@ -160,6 +188,12 @@ fn write_proof(updated: &Updated, out: &Path) -> Result<(), CliError> {
         proof: hex::encode(proof),
     };
     file.write(out)
+}
+
+/// Reports an update that took no step of this command's.
+pub(super) fn show(updated: &Updated, context: &Context) -> Result<(), CliError> {
+    let report = report(updated, Seconds::default());
+    context.out.result(&report, human)
 }
 
 fn report(updated: &Updated, seconds: Seconds) -> UpdateReport {
