@@ -640,3 +640,87 @@ fn update_puts_files_into_an_empty_sector_and_proves_it() {
         assert!(!missing.exists(), "no output of damaged data");
     }
 }
+
+/// Updates and the other commands, none of which needs a key: what will not be proven is said before anything is encoded;
+/// damage is found and repaired; no hint names a command that refuses; `seal --empty` and `seal-all` keep to their own.
+#[test]
+fn updates_are_checked_repaired_and_kept_apart_from_sealing() {
+    let desk = Desk::new();
+    let file = desk.file("data", 1000);
+    let refused = |code: i32, args: &[&str], hint: &str| {
+        let (found, report) = desk.run(args);
+        assert_eq!(found, code, "{args:?}: {report}");
+        let said = report["error"]["hint"].as_str().unwrap_or_default();
+        assert!(said.contains(hint), "{args:?}: {report}");
+    };
+    let encode = |sector: &Path, dir: &Path, file: &[&str]| {
+        let args = ["update", text(sector), text(dir), "--until", "encoded"];
+        desk.run(&[&args[..], file].concat())
+    };
+
+    // 8 MiB: no key is made for it.
+    let (large, none) = (desk.path("large"), desk.path("none"));
+    let (code, report) = desk.run(&["seal", text(&large), "--empty", "--until", "packed"]);
+    assert_eq!(code, 0, "{report}");
+    let args = ["update", text(&large), text(&none), text(&file)];
+    refused(4, &args, "--until encoded");
+    assert!(!none.exists(), "nothing was encoded");
+    refused(4, &["params", "update-8MiB"], "smaller sector");
+
+    // A sector with data is not taken for an empty one; an empty one is gone on with.
+    let (full, sector) = (desk.path("full"), desk.path("sector"));
+    desk.seal_to_replica("full", "8", &file);
+    refused(3, &["seal", text(&full), "--empty"], "another folder");
+    let seal = ["seal", text(&sector), "--empty", "--sector-size", "2KiB"];
+    for until in ["packed", "replicated"] {
+        let (code, report) = desk.run(&[&seal[..], &["--until", until]].concat());
+        assert_eq!(code, 0, "{report}");
+    }
+
+    // Interrupted: the replica below it was damaged.
+    let dir = desk.path("updated");
+    flip(&sector.join("sealed"), 99);
+    let (code, report) = encode(&sector, &dir, &[text(&file)]);
+    assert_eq!(code, 6, "{report}");
+    flip(&sector.join("sealed"), 99);
+    let out = desk.path("out");
+    let unseal = ["unseal", text(&dir), "-o", text(&out)];
+    refused(3, &unseal, "prover update SECTOR DIR");
+    let (code, report) = encode(&sector, &dir, &[]);
+    assert_eq!(code, 0, "{report}");
+    let comm_r = report["comm_r_new"].clone();
+
+    // Damaged, found, repaired.
+    let (check, repair) = (["check", text(&dir)], ["repair", text(&dir)]);
+    assert_eq!(desk.run(&check).0, 0);
+    flip(&dir.join("sealed"), 99);
+    refused(6, &check, "--over");
+    refused(2, &repair, "--over");
+    let over = |sector| [&repair[..], &["--over", text(sector)]].concat();
+    refused(6, &over(&full), "name its folder");
+    let (code, report) = desk.run(&over(&sector));
+    assert_eq!(
+        (code, &report["comm_r_new"]),
+        (0, &comm_r),
+        "repaired: {report}"
+    );
+    assert_eq!(desk.run(&check).0, 0);
+    let args = ["repair", text(&sector), "--over", text(&dir)];
+    refused(2, &args, "leave out --over");
+
+    // `seal-all` leaves updates alone, and does not seal over one.
+    let root = desk.path("sectors");
+    let seventh = root.join("7");
+    std::fs::create_dir(&root).expect("writable");
+    let (code, report) = encode(&sector, &seventh, &[text(&file)]);
+    assert_eq!(code, 0, "{report}");
+    let all = |more: &[&str]| {
+        let args = ["seal-all", text(&root), "--sector-size", "2KiB"];
+        desk.run(&[&args[..], &["--until", "packed"], more].concat())
+    };
+    assert_eq!(all(&[]).0, 2, "nothing to seal");
+    assert_eq!(all(&[text(&file), "--sector", "7"]).0, 3);
+    let (code, report) = all(&[text(&file), "--sector", "8"]);
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(report["sectors"].as_array().map(Vec::len), Some(1));
+}

@@ -8,9 +8,11 @@ use std::time::Instant;
 use prover::commitment::{CommD, CommR};
 use prover::machine::{Plan, peak_memory};
 use prover::piece::commp::CommpHasher;
+use prover::piece::layout::comm_d;
 use prover::seal::{self, AnyStage, SealError, SealRequest, Sealed, label_all};
-use prover::sector_dir::SectorDirError;
+use prover::sector_dir::disk::RealDisk;
 use prover::sector_dir::record::{Record, Stage};
+use prover::sector_dir::{SectorDirError, read_record};
 use prover::snark::CircuitId;
 use prover::{PieceInfo, ProverId, RegisteredSeal, SectorNumber, SectorSize, Seed, Ticket};
 use serde::Serialize;
@@ -131,6 +133,11 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
         require_folder(&args.dir)?;
     }
     let mut stage = match seal::resume(&args.dir) {
+        Ok(stage) if args.empty && !holds_nothing(&stage) => {
+            let what = format!("{} holds a sector with data", args.dir.display());
+            return Err(CliError::new(Class::Input, what)
+                .hint("name another folder, or leave out --empty to go on with this sector"));
+        }
         Ok(stage) if args.files.is_empty() => {
             context.out.say(format_args!(
                 "Going on with the {} sector in {}.",
@@ -178,6 +185,12 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
     context.out.result(&report, human)
 }
 
+/// Whether the sector is one of zeros, which `update` takes.
+fn holds_nothing(stage: &AnyStage) -> bool {
+    let record = stage.dir().record();
+    comm_d(&[], record.seal.size).is_ok_and(|zeros| zeros == record.comm_d)
+}
+
 fn occupied(dir: &Path) -> CliError {
     let what = format!("{} already holds a sector", dir.display());
     CliError::new(Class::Input, what)
@@ -223,7 +236,8 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
     let mut named = Vec::new();
     for (number, file) in (args.how.sector.0..).zip(&args.files) {
         let dir = args.root.join(number.to_string());
-        if sectors.iter().any(|sector| sector.dir == dir) {
+        // An update, which is none of the sectors to go on with, is in the way too.
+        if read_record(&RealDisk, &dir).is_ok() || sectors.iter().any(|sector| sector.dir == dir) {
             return Err(occupied(&dir));
         }
         let files = std::slice::from_ref(file);
@@ -241,7 +255,7 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
     }
     if sectors.is_empty() {
         let what = format!(
-            "{} holds no sectors, and no files to seal were named",
+            "{} holds no sectors to seal, and no files were named",
             args.root.display()
         );
         return Err(
@@ -292,7 +306,7 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
     }
 }
 
-/// The sectors under `root`, in the order of their numbers; damaged ones with their error.
+/// The sectors under `root`, in the order of their numbers; damaged ones with their error. Updates are not for sealing.
 fn found(root: &Path) -> Result<Vec<Sector>, CliError> {
     let mut numbers: Vec<u64> = match std::fs::read_dir(root) {
         Ok(entries) => entries
@@ -305,7 +319,7 @@ fn found(root: &Path) -> Result<Vec<Sector>, CliError> {
     let sectors = numbers.into_iter().filter_map(|number| {
         let dir = root.join(number.to_string());
         let stage = match seal::resume(&dir) {
-            Err(SealError::Dir(SectorDirError::Empty(_))) => return None,
+            Err(SealError::Dir(SectorDirError::Empty(_)) | SealError::Updated(_)) => return None,
             other => other.map_err(seal_error),
         };
         Some(Sector {
