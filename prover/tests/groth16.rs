@@ -1,20 +1,22 @@
-//! The whole way at 2 KiB with real proofs: seal, PoRep, WindowPoSt, WinningPoSt, and what must not verify.
+//! The whole way at 2 KiB with real proofs: seal, PoRep, WindowPoSt, WinningPoSt, update, and what must not verify.
 //!
 //! Keys come from the cache that the binary uses as well (`HOLDFAST_PARAMS`, else the platform's
-//! cache folder), so that one run of the tests makes them once: about a minute on two idle cores.
+//! cache folder), so that one run of the tests makes them once: about two minutes on two idle cores.
 //! This is the one place in the crate that proves at full size.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use prover::hash::poseidon::fr_from_node;
 use prover::machine::{Machine, Plan};
 use prover::piece::commp::commp_of;
 use prover::post::proof::{PostError, ReplicaRef, prove_window, prove_winning};
 use prover::seal::{self, SealRequest, Sealed};
 use prover::snark::keys::{ParamStore, ProvingKey};
+use prover::update::{sector, selector};
 use prover::verify::{
-    self, CircuitId, PorepStatement, Statement, VerifyError, VerifyingKeys, WindowPostStatement,
-    WinningPostStatement,
+    self, CircuitId, PorepStatement, Statement, UpdateStatement, VerifyError, VerifyingKeys,
+    WindowPostStatement, WinningPostStatement,
 };
 use prover::{
     CommD, CommR, NoProgress, PieceInfo, PostRandomness, ProverId, RegisteredSeal, SectorNumber,
@@ -153,6 +155,102 @@ fn a_sector_is_sealed_proven_and_kept() {
             )
         })
     });
+}
+
+/// An empty sector takes data, proven for real: the proof says this and nothing else, and it is kept.
+#[test]
+fn tm_p10_tm_p13_an_update_is_proven_and_its_proof_binds_the_whole_statement() {
+    let store = params();
+    let plan = Plan::new(&Machine::detect()).expect("a thread pool");
+    let circuit = CircuitId::update(SIZE);
+    let key = plan.run(|| store.load_or_generate(circuit, &NoProgress));
+    let key = key.expect("a proving key");
+    let keys = VerifyingKeys::from_vk_bytes([(circuit, key.verifying_key().bytes())])
+        .expect("a developers' key passes the checks");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+    let request = SealRequest {
+        seal: RegisteredSeal::v1_1(SIZE),
+        prover: PROVER,
+        sector: SECTOR,
+        ticket: TICKET,
+        pieces: Vec::new(),
+    };
+    let packed = seal::create(&old, request, &mut []).expect("packed");
+    let labeled = packed.label(&plan, &NoProgress).expect("labeled");
+    drop(labeled.replicate(&plan, &NoProgress).expect("replicated"));
+    let data: Vec<u8> = (0..1016u32).map(|i| (i * 7 + 3).to_le_bytes()[0]).collect();
+    let (comm_p, size) = commp_of(&data);
+    let updated = sector::create(
+        &new,
+        &old,
+        vec![PieceInfo { comm_p, size }],
+        &mut [&mut data.as_slice()],
+        &plan,
+        &NoProgress,
+    );
+    let updated = updated.expect("updated");
+    let updated = updated.prove(&old, &key, &plan, &NoProgress);
+    let updated = updated.expect("proven");
+    let good = updated.statement().clone();
+    let proof = updated.proof().expect("proven").to_vec();
+    drop(updated);
+    let again = sector::resume(&new, &old, &plan, &NoProgress).expect("kept");
+    assert_eq!(again.proof(), Some(&proof[..]));
+
+    assert_eq!(verify::update(&keys, &good, &proof), Ok(()));
+    let item = (Statement::Update(good.clone()), &proof[..]);
+    assert_eq!(verify::batch(&keys, &[item]), [Ok(())]);
+    let others = [
+        UpdateStatement {
+            comm_r_old: good.comm_r_new,
+            ..good.clone()
+        },
+        UpdateStatement {
+            comm_d_new: CommD(good.comm_r_old.0),
+            ..good.clone()
+        },
+        UpdateStatement {
+            comm_r_new: good.comm_r_old,
+            ..good.clone()
+        },
+        UpdateStatement {
+            comm_r_old: good.comm_r_new,
+            comm_r_new: good.comm_r_old,
+            ..good.clone()
+        },
+    ];
+    for other in others {
+        let verdict = verify::update(&keys, &other, &proof);
+        assert_eq!(verdict, Err(VerifyError::Rejected), "{other:?}");
+    }
+    let other = UpdateStatement {
+        size: SectorSize::Kib4,
+        ..good.clone()
+    };
+    let verdict = verify::update(&keys, &other, &proof);
+    assert!(matches!(verdict, Err(VerifyError::NoKey(_))), "{verdict:?}");
+
+    // Another number of inputs or of partitions is no shorter statement.
+    let element = |node| fr_from_node(node).expect("canonical");
+    let inputs = vec![
+        selector(SIZE, 0),
+        element(&good.comm_r_old.0),
+        element(&good.comm_d_new.0),
+        element(&good.comm_r_new.0),
+    ];
+    let check = |inputs: &[_]| verify::check(&keys, circuit, inputs, &proof);
+    assert_eq!(check(std::slice::from_ref(&inputs)), Ok(()));
+    let longer = [&inputs[..], &[element(&[0; 32])]].concat();
+    for wrong in [
+        &[inputs[..3].to_vec()][..],
+        &[longer],
+        &[],
+        &[inputs.clone(), inputs],
+    ] {
+        assert!(check(wrong).is_err(), "{wrong:?}");
+    }
 }
 
 /// One valid proof, each field of its statement changed: none verifies.
