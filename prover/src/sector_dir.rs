@@ -262,6 +262,11 @@ impl SectorDir {
         Ok(())
     }
 
+    /// The disk that holds the folder.
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        self.disk.as_ref()
+    }
+
     /// Bytes free on the file system of this folder.
     pub(crate) fn free_bytes(&self) -> Result<u64, SectorDirError> {
         Ok(self

@@ -512,7 +512,7 @@ impl Challenged {
 impl Challenged {
     /// C2: one Groth16 proof per partition, accepted by the verifier's front door before it is recorded.
     pub fn prove(
-        mut self,
+        self,
         key: &ProvingKey,
         plan: &Plan,
         progress: &dyn Progress,
@@ -521,6 +521,11 @@ impl Challenged {
         plan.require("proving replication", needed)?;
         let proof = plan.run(|| self.prove_partitions(key, progress))?;
         self.self_check(key, &proof)?;
+        self.record_proof(proof)
+    }
+
+    /// Makes a proof durable.
+    pub(super) fn record_proof(mut self, proof: Vec<u8>) -> Result<Sealed, SealError> {
         let VanillaProof {
             comm_c,
             comm_r_last,

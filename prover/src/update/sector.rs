@@ -38,7 +38,7 @@ use crate::progress::Progress;
 use crate::seal::{
     SLACK_BYTES, SealError, require_range, require_space, tree_d_root, unpad_range, write_data,
 };
-use crate::sector_dir::disk::{NodeFile, RealDisk};
+use crate::sector_dir::disk::{Disk, NodeFile, RealDisk};
 use crate::sector_dir::record::{Record, Roots, SectorFile, Stage};
 use crate::sector_dir::{ReplicaFiles, SectorDir, SectorDirError, read_record};
 use crate::snark::CircuitId;
@@ -71,19 +71,42 @@ pub fn create(
     plan: &Plan,
     progress: &dyn Progress,
 ) -> Result<Updated, SealError> {
-    let record = read_record(&RealDisk, old)?;
+    create_on(
+        Arc::new(RealDisk),
+        path,
+        old,
+        pieces,
+        sources,
+        plan,
+        progress,
+    )
+}
+
+/// [`create`] on a disk of the caller's choice, which holds both folders.
+pub fn create_on(
+    disk: Arc<dyn Disk>,
+    path: &Path,
+    old: &Path,
+    pieces: Vec<PieceInfo>,
+    sources: &mut [&mut dyn Read],
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> Result<Updated, SealError> {
+    let record = read_record(disk.as_ref(), old)?;
     if record.stage.is_update() || record.comm_d != layout::comm_d(&[], record.seal.size)? {
         return Err(SealError::HoldsData(old.to_owned()));
     }
-    create_over(path, old, record, pieces, sources, plan, progress)
+    let record = Record { pieces, ..record };
+    create_over(disk, path, old, record, sources, plan, progress)
 }
 
-/// [`create`], whatever the old sector holds: Filecoin's own vectors update sectors with data.
+/// [`create_on`], whatever the old sector holds: Filecoin's own vectors update sectors with data. `record` is the old sector's,
+/// with the new pieces.
 fn create_over(
+    disk: Arc<dyn Disk>,
     path: &Path,
     old: &Path,
     record: Record,
-    pieces: Vec<PieceInfo>,
     sources: &mut [&mut dyn Read],
     plan: &Plan,
     progress: &dyn Progress,
@@ -99,15 +122,15 @@ fn create_over(
         .ok_or_else(|| other_replica(old, "the roots in its record are no field elements"))?;
     let record = Record {
         stage: Stage::Encoding(comm_r_old),
-        pieces,
         ..record
     };
-    let dir = pack(path, record, sources, plan, progress)?;
+    let dir = pack(disk, path, record, sources, plan, progress)?;
     encode(dir, old, comm_r_old, plan, progress)
 }
 
 /// Writes TreeD, the data in its first row, and the folder's first record.
 fn pack(
+    disk: Arc<dyn Disk>,
     path: &Path,
     mut record: Record,
     sources: &mut [&mut dyn Read],
@@ -116,7 +139,7 @@ fn pack(
 ) -> Result<SectorDir, SealError> {
     let size = record.seal.size;
     let layout = layout::plan(&record.pieces, size)?;
-    let claim = SectorDir::claim(Arc::new(RealDisk), path)?;
+    let claim = SectorDir::claim(disk, path)?;
     require_space(path, disk_bytes(size), claim.free_bytes()?)?;
     let file = claim.begin(SectorFile::TreeD, size)?;
     write_data(&layout, sources, &file)?;
@@ -145,7 +168,7 @@ fn encode(
 ) -> Result<Updated, SealError> {
     let size = dir.size();
     plan.require("updating", replica::memory(size, plan))?;
-    let files = old_replica(old, size, comm_r_old)?;
+    let files = old_replica(dir.disk(), old, size, comm_r_old)?;
     let factors = factors(&dir, comm_r_old)?;
     let tree_d = dir.read(SectorFile::TreeD)?;
     let sealed = dir.begin(SectorFile::Sealed)?;
@@ -183,7 +206,18 @@ pub fn resume(
     plan: &Plan,
     progress: &dyn Progress,
 ) -> Result<Updated, SealError> {
-    let dir = SectorDir::open(Arc::new(RealDisk), path)?;
+    resume_on(Arc::new(RealDisk), path, old, plan, progress)
+}
+
+/// [`resume`] on a disk of the caller's choice, which holds both folders.
+pub fn resume_on(
+    disk: Arc<dyn Disk>,
+    path: &Path,
+    old: &Path,
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> Result<Updated, SealError> {
+    let dir = SectorDir::open(disk, path)?;
     let files: Vec<SectorFile> = dir.record().files.iter().map(|entry| entry.file).collect();
     files.into_par_iter().try_for_each(|file| dir.check(file))?;
     match dir.record().stage.clone() {
@@ -226,7 +260,7 @@ pub fn repair(
         other => other,
     };
     // Nothing is given up before the right sector was named.
-    old_replica(old, dir.size(), comm_r_old)?;
+    old_replica(dir.disk(), old, dir.size(), comm_r_old)?;
     dir.commit(Vec::new(), |record| {
         record.stage = Stage::Encoding(comm_r_old);
         record.files.retain(|entry| entry.file == SectorFile::TreeD);
@@ -285,11 +319,11 @@ impl Updated {
     /// Opens all challenges of all partitions and verifies the openings. Runs on the caller's rayon pool.
     pub fn vanilla(&self, old: &Path) -> Result<VanillaProof, SealError> {
         let size = self.dir.size();
-        let old = old_replica(old, size, self.statement.comm_r_old)?;
+        let old = old_replica(self.dir.disk(), old, size, self.statement.comm_r_old)?;
         let sources = Sources {
             old: &old,
             tree_d: &self.dir.read(SectorFile::TreeD)?,
-            new: &ReplicaFiles::open(&RealDisk, self.dir.path(), size)?,
+            new: &ReplicaFiles::open(self.dir.disk(), self.dir.path(), size)?,
         };
         let vanilla = proof::open(&self.statement, sources)?;
         let vanilla = vanilla.expect("the new CommR is a hash of its roots");
@@ -350,7 +384,7 @@ pub fn recover(
     let factors = Factors::new(size, &record.comm_d, &comm_r_old);
     let decoder = Decoder {
         new: ReplicaFiles::open(&RealDisk, path, size)?.replica,
-        old: old_replica(old, size, comm_r_old)?.replica,
+        old: old_replica(&RealDisk, old, size, comm_r_old)?.replica,
         inverse: factors
             .and_then(|factors| factors.inverse())
             .ok_or_else(damaged)?,
@@ -412,8 +446,13 @@ impl Decoder {
 }
 
 /// The old sector's files, if its roots are those that were updated.
-fn old_replica(old: &Path, size: SectorSize, comm_r_old: CommR) -> Result<ReplicaFiles, SealError> {
-    let files = ReplicaFiles::open(&RealDisk, old, size)?;
+fn old_replica(
+    disk: &dyn Disk,
+    old: &Path,
+    size: SectorSize,
+    comm_r_old: CommR,
+) -> Result<ReplicaFiles, SealError> {
+    let files = ReplicaFiles::open(disk, old, size)?;
     if comm_r(&files.roots.comm_c, &files.roots.comm_r_last) == Some(comm_r_old) {
         Ok(files)
     } else {

@@ -9,6 +9,7 @@ use crate::ids::{ProverId, SectorNumber, Ticket};
 use crate::piece::commp::commp_of;
 use crate::progress::NoProgress;
 use crate::seal::{self, CheckDepth, SealRequest, replica_check, unseal_range};
+use crate::sector_dir::crash::{Accident, CrashDisk, Loss};
 use crate::snark::testing::rng;
 use crate::spec::RegisteredSeal;
 use crate::verify::VerifyError;
@@ -124,11 +125,15 @@ fn assert_published(size: SectorSize, sealed: &[usize], comm_d_new: &str, comm_r
     let bytes = usize::try_from(size.unpadded_bytes()).expect("a small sector");
     let data: Vec<u8> = (0..bytes).map(|i| byte((11 * i + 5) % 249)).collect();
     let record = read_record(&RealDisk, &old(&folder)).expect("sealed");
+    let record = Record {
+        pieces: pieces(std::slice::from_ref(&data)),
+        ..record
+    };
     let updated = create_over(
+        Arc::new(RealDisk),
         &new(&folder),
         &old(&folder),
         record,
-        pieces(std::slice::from_ref(&data)),
         &mut [&mut &data[..]],
         &plan(),
         &NoProgress,
@@ -264,6 +269,87 @@ fn tm_h4_an_interrupted_update_goes_on() {
     assert!(matches!(seal::resume(&path), Err(SealError::Updated(_))));
     assert!(matches!(seal::repair(&path), Err(SealError::Updated(_))));
     drop(folder);
+}
+
+/// Goes on with the update in `path`, or begins it, and records a proof, the last durable step of proving.
+fn finish(disk: &Arc<dyn Disk>, path: &Path, old: &Path) -> Result<CommR, SealError> {
+    let data = [vec![7u8; 1000]];
+    let updated = match resume_on(Arc::clone(disk), path, old, &plan(), &NoProgress) {
+        Err(SealError::Dir(SectorDirError::Empty(_))) => {
+            let sources: &mut [&mut dyn Read] = &mut [&mut &data[0][..]];
+            let disk = Arc::clone(disk);
+            create_on(
+                disk,
+                path,
+                old,
+                pieces(&data),
+                sources,
+                &plan(),
+                &NoProgress,
+            )
+        }
+        other => other,
+    };
+    let mut updated = updated?;
+    if updated.proof().is_none() {
+        updated.record_proof(vec![7; 192])?;
+    }
+    assert_eq!(updated.proof(), Some(&[7; 192][..]));
+    Ok(updated.statement().comm_r_new)
+}
+
+/// As for sealing: cuts at every step with each kind of loss, and once more during the recovery; a disk that is full from each
+/// step on; each sync that fails. A run on a sound disk ends with the CommR of one that nobody disturbed.
+#[test]
+fn tm_h1_tm_h4_tm_h5_an_accident_at_any_step_of_an_update_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let old = old(&folder);
+    replicated(&old, SectorSize::Kib2, &[]);
+    let counting = CrashDisk::new(None);
+    let disk: Arc<dyn Disk> = Arc::new(counting.clone());
+    let whole = finish(&disk, &new(&folder), &old).expect("no accident");
+    let steps = counting.steps();
+    assert!(steps > 20, "the test walks real steps, not {steps}");
+    for step in 0..steps {
+        let again = step * 7 % steps;
+        for (accidents, loss) in [
+            (
+                &[(step, Accident::Cut), (again, Accident::Cut)][..],
+                Loss::Nothing,
+            ),
+            (
+                &[(step, Accident::Cut), (again, Accident::Cut)],
+                Loss::Unsynced,
+            ),
+            (
+                &[(step, Accident::Cut), (again, Accident::Cut)],
+                Loss::Torn(step),
+            ),
+            (&[(step, Accident::Full)], Loss::Nothing),
+            (&[(step, Accident::SyncFails)], Loss::Unsynced),
+        ] {
+            let path = folder.path().join(format!("{step}-{accidents:?}-{loss:?}"));
+            for accident in accidents {
+                let crash = CrashDisk::new(Some(*accident));
+                let disk: Arc<dyn Disk> = Arc::new(crash.clone());
+                match finish(&disk, &path, &old) {
+                    Ok(comm_r) => assert_eq!(comm_r, whole),
+                    Err(error) => {
+                        assert!(accident.1 != Accident::Full || error.is_full(), "{error}")
+                    }
+                }
+                drop(disk);
+                crash.lose(loss);
+            }
+            let disk: Arc<dyn Disk> = Arc::new(CrashDisk::new(None));
+            let comm_r = finish(&disk, &path, &old);
+            let comm_r = comm_r.unwrap_or_else(|e| panic!("{step} {accidents:?} {loss:?}: {e}"));
+            assert_eq!(comm_r, whole, "{step} {accidents:?} {loss:?}");
+            let done = resume_on(disk, &path, &old, &plan(), &NoProgress).expect("whole");
+            done.vanilla(&old)
+                .expect("its files are what its record says");
+        }
+    }
 }
 
 /// Any file but TreeD is made again, with the same CommR, and a proof that was recorded stays; damage to TreeD, and another
