@@ -1939,6 +1939,7 @@ pub(crate) mod tests {
     }
 
     /// The operating system's files, with the block log on this disk.
+    #[derive(Debug)]
     struct LogOn(Arc<MemDisk>);
 
     impl Vfs for LogOn {
@@ -1950,6 +1951,9 @@ pub(crate) mod tests {
         }
         fn list(&self, dir: &Path) -> std::io::Result<Vec<(String, u64)>> {
             OsVfs.list(dir)
+        }
+        fn len(&self, path: &Path) -> std::io::Result<u64> {
+            OsVfs.len(path)
         }
         fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
             OsVfs.read(path)

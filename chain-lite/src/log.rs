@@ -1139,7 +1139,7 @@ pub(crate) mod testing {
     use super::*;
 
     /// Memory with a durable part and a part that a power cut loses.
-    #[derive(Default)]
+    #[derive(Debug, Default)]
     pub struct MemDisk {
         pub bytes: Mutex<Vec<u8>>,
         pub durable: Mutex<usize>,

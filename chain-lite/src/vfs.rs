@@ -1,4 +1,4 @@
-//! The file system as the chain needs it: appended logs, and small files written whole. The seam for crashes and faults.
+//! The file system as chain, provider and client need it: appended logs, and small files written whole. The seam for crashes and faults.
 //!
 //! Walk: [`crate::ledger`] opens its block log and keeps [`crate::undecided`] blocks through it. [`OsVfs`] is the operating
 //! system; a simulator gives one of its own that loses what was not synced, tears writes and fails on demand
@@ -7,6 +7,7 @@
 //! Contract, the weakest that a real disk keeps: bytes are durable after a sync of their file, names after a sync of their
 //! folder; a rename is seen whole or not at all.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -15,14 +16,16 @@ use std::sync::Arc;
 use crate::log::{Disk, FileDisk, sync_dir};
 
 /// What a chain's folder is kept on.
-pub trait Vfs: Send + Sync {
+pub trait Vfs: fmt::Debug + Send + Sync {
     /// Opens a file for appending; makes it, durably, if it is not there.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn Disk>>;
     /// Makes a folder and those above it.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Files of a folder, also behind links, with their lengths in bytes, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>>;
-    /// A whole file. Callers know its length from [`Vfs::list`].
+    /// Bytes of a file.
+    fn len(&self, path: &Path) -> io::Result<u64>;
+    /// A whole file. Callers know its length from [`Vfs::list`] or [`Vfs::len`].
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Writes a new file from its pieces and makes its bytes durable, its name not yet.
     fn write_synced(&self, path: &Path, pieces: &[&[u8]]) -> io::Result<()>;
@@ -60,6 +63,9 @@ impl Vfs for OsVfs {
             }
         }
         Ok(files)
+    }
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
     }
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         fs::read(path)

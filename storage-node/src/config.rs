@@ -13,7 +13,9 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use chain_lite::vfs::{OsVfs, Vfs};
 use directories::ProjectDirs;
 
 /// Variable that names the home folder when `--home` is absent.
@@ -114,15 +116,27 @@ impl Config {
 }
 
 /// The home folder: one place for each file, named here and nowhere else.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Home {
     root: PathBuf,
+    vfs: Arc<dyn Vfs>,
 }
 
 impl Home {
     /// A home at `root`; nothing is created.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self::on(Arc::new(OsVfs), root)
+    }
+
+    /// [`Home::new`] whose records of money are kept on another file system: one whose power fails at each change (`chain-lite/sim`).
+    pub fn on(vfs: Arc<dyn Vfs>, root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
+        Self { root, vfs }
+    }
+
+    /// What records of money are kept on ([`crate::client::record`]). Other files are the operating system's.
+    pub fn vfs(&self) -> &Arc<dyn Vfs> {
+        &self.vfs
     }
 
     /// The folder itself.

@@ -20,6 +20,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use chain_lite::account::Address;
+use chain_lite::vfs::{OsVfs, Vfs};
 use ed25519_dalek::SigningKey;
 use rand::rngs::OsRng;
 use rand::{CryptoRng, RngCore};
@@ -231,13 +232,25 @@ fn write_new(
         .map_err(io("write"))
 }
 
-/// Creates a folder (and its parents) that only this user may enter; an existing one is left as it is.
+/// Creates a folder (and its parents) that only this user may enter, durably; an existing one is left as it is.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_private_dir(parent)?;
     let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
+    match builder.create(path) {
+        // Another process was here first.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => OsVfs.sync_names(path),
+    }
 }
 
 fn read_seed(

@@ -25,7 +25,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +47,8 @@ use tokio_util::sync::CancellationToken;
 use crate::chain::proven::{ProvenChain, ProvenError};
 use crate::chain::{BlockEvents, ChainError};
 use crate::client::ClientError;
-use crate::client::journal::{WalletLock, read_record, write_record};
+use crate::client::journal::WalletLock;
+use crate::client::record::RecordFile;
 use crate::config::Home;
 use crate::provider::lifecycle::Outcome;
 use crate::provider::tx::TxSender;
@@ -202,7 +202,7 @@ pub struct Watcher {
     verifier: Arc<Groth16Verifier>,
     sender: TxSender<Step>,
     address: Address,
-    path: PathBuf,
+    file: RecordFile,
     book: Book,
     /// Cases with a transaction under way.
     under_way: Vec<PostId>,
@@ -224,12 +224,10 @@ impl Watcher {
         let dir = home.watch_dir();
         let lock = WalletLock::take_in(&dir)?;
         let path = dir.join(format!("book-{}", chain.node().chain_id()));
-        let book: Option<Book> = read_record(&path)?;
+        let file = RecordFile::new(home, path);
+        let book: Option<Book> = file.read()?;
         if book.as_ref().is_some_and(|book| book.version != VERSION) {
-            return Err(WatchError::File(ClientError::Journal {
-                path,
-                reason: "it was written by another version".into(),
-            }));
+            return Err(file.damaged("it was written by another version").into());
         }
         let verifier = Arc::new(verifier(&chain).await?);
         // The nonce first, then the height: see the front page and `TxSender`.
@@ -253,7 +251,7 @@ impl Watcher {
             chain,
             verifier,
             sender,
-            path,
+            file,
             under_way: Vec::new(),
             rests,
             over_at: 0,
@@ -512,7 +510,7 @@ impl Watcher {
     }
 
     fn note(&self) -> Result<(), WatchError> {
-        Ok(write_record(&self.path, &self.book)?)
+        Ok(self.file.write(&self.book)?)
     }
 }
 

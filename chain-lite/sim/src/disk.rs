@@ -111,12 +111,18 @@ impl SimDisk {
         state.inodes.insert(id, Inode { bytes, durable });
     }
 
-    /// The machine stops and its disk is as a power cut leaves it; it works again.
-    pub fn crash(&self, rng: &mut impl Rng) {
+    /// The process is killed and starts again: what it wrote is there.
+    pub fn restart(&self) {
         let mut state = self.state();
         state.dead = false;
         state.cut_at = None;
         state.fail_next = None;
+    }
+
+    /// The machine stops and its disk is as a power cut leaves it; it works again.
+    pub fn crash(&self, rng: &mut impl Rng) {
+        self.restart();
+        let mut state = self.state();
         state.names = state.durable_names.clone();
         let alive: Vec<u64> = state.names.values().copied().collect();
         state.inodes.retain(|id, _| alive.contains(id));
@@ -235,6 +241,10 @@ impl Vfs for SimDisk {
             Some((name, state.inodes.get(inode)?.bytes.len() as u64))
         });
         Ok(named.collect())
+    }
+
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        Ok(self.read(path)?.len() as u64)
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {

@@ -152,12 +152,12 @@ impl Fake {
     }
 
     /// A client of this world whose journals lie in `home`.
-    pub fn client(&self, home: &std::path::Path) -> Arc<Client<Fake, Fake>> {
+    pub fn client(&self, home: &Home) -> Arc<Client<Fake, Fake>> {
         Arc::new(Client {
             chain: self.clone(),
             network: self.clone(),
             wallet: Wallet::from_seed(&[42; 32]),
-            home: Home::new(home),
+            home: home.clone(),
         })
     }
 }

@@ -10,10 +10,9 @@
 //!                              /verified  only where the deals are verified ones: written before the head
 //!                              /done      object id and cost: the put is complete
 //!                              /staged-…  shards on their way (not part of the journal: coded anew after a crash)
-//! record = borsh value ‖ BLAKE3 of it, 32 bytes
 //! ```
 //!
-//! Atomic step: temporary file → fsync → rename → fsync of the folder. The order is the safety argument:
+//! Each record is replaced whole and durably ([`super::record`]). The order is the safety argument:
 //!
 //! * a **proposal is durable before it is first sent**, so a resumed put sends the same bytes, and the chain takes one deal id once;
 //! * a proposal is **replaced** (another provider) only when the first provider cannot publish it any more or cannot hold the whole
@@ -24,7 +23,7 @@
 //! Spec: `DESIGN.md` §6 promises 2 and 4, `threat-model.md` H1.
 
 use std::fs::{File, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -35,14 +34,13 @@ use prover::CommP;
 
 use super::ClientError;
 use super::encode::{PlainMark, Stamp};
+use super::record::RecordFile;
 use crate::config::Home;
 use crate::identity::create_private_dir;
 use crate::object::cipher::NoncePrefix;
 use crate::object::erasure::Scheme;
 use crate::object::manifest::{FileTag, ObjectId, SealedManifest, WrappedKey};
 
-/// Longest record: 255 shards with a few attempts each stay far below.
-const MAX_RECORD_BYTES: u64 = 32 << 20;
 /// Version of every record.
 const VERSION: u16 = 1;
 
@@ -268,32 +266,9 @@ impl WalletLock {
 /// The journal of one put.
 #[derive(Debug)]
 pub struct Journal {
+    home: Home,
     dir: PathBuf,
     file_tag: FileTag,
-    #[cfg(test)]
-    pub(crate) fuse: Option<std::sync::Arc<Fuse>>,
-}
-
-/// Lets a test kill the process before or after any change of the disk: a file's making, its bytes, their sync, its rename, the
-/// sync of the folder.
-#[cfg(test)]
-#[derive(Debug)]
-pub(crate) struct Fuse {
-    /// Changes left.
-    pub left: std::sync::atomic::AtomicI64,
-}
-
-#[cfg(test)]
-impl Fuse {
-    pub(crate) fn burn(&self, path: &Path) -> Result<(), ClientError> {
-        let left = self.left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
-        if left <= 0 {
-            return Err(ClientError::file("survive at", path)(io::Error::other(
-                "power cut by the test",
-            )));
-        }
-        Ok(())
-    }
 }
 
 impl Journal {
@@ -312,20 +287,18 @@ impl Journal {
         let journal = Self::at(home, file_tag);
         create_private_dir(&journal.dir).map_err(ClientError::file("create", &journal.dir))?;
         if verified {
-            journal.write("verified", &VERSION)?;
+            journal.file("verified").write(&VERSION)?;
         }
-        journal.write("head", head)?;
-        sync_dir(&Self::root(home))?;
+        journal.file("head").write(head)?;
         Ok(journal)
     }
 
     /// A handle on the journal with this tag; nothing is read.
     pub fn at(home: &Home, file_tag: FileTag) -> Self {
         Self {
+            home: home.clone(),
             dir: Self::root(home).join(file_tag.to_string()),
             file_tag,
-            #[cfg(test)]
-            fuse: None,
         }
     }
 
@@ -346,7 +319,7 @@ impl Journal {
                 .and_then(|name| name.parse().ok());
             if let Some(file_tag) = tag {
                 let journal = Self::at(home, file_tag);
-                if let Some(head) = journal.read::<Head>("head")? {
+                if let Some(head) = journal.head()? {
                     found.push((journal, head));
                 }
             }
@@ -359,9 +332,14 @@ impl Journal {
         self.file_tag
     }
 
+    /// What is stored, if it was begun.
+    pub fn head(&self) -> Result<Option<Head>, ClientError> {
+        self.file("head").read()
+    }
+
     /// Whether the put's deals are verified ones.
     pub fn verified(&self) -> Result<bool, ClientError> {
-        Ok(self.read::<u16>("verified")?.is_some())
+        Ok(self.file("verified").read::<u16>()?.is_some())
     }
 
     /// Where shards are staged.
@@ -371,11 +349,12 @@ impl Journal {
 
     /// The record of a segment or manifest part, if it was begun.
     pub fn segment(&self, part: Part) -> Result<Option<SegmentRecord>, ClientError> {
-        let record: Option<SegmentRecord> = self.read(&part.file())?;
+        let file = self.file(&part.file());
+        let record: Option<SegmentRecord> = file.read()?;
         if let Some(record) = &record
             && (record.shards.is_empty() || record.shards.iter().any(|s| s.attempts.is_empty()))
         {
-            return Err(self.damaged(&part.file(), "a shard without a proposal"));
+            return Err(file.damaged("a shard without a proposal"));
         }
         Ok(record)
     }
@@ -398,22 +377,22 @@ impl Journal {
 
     /// Makes the record of a segment durable.
     pub fn write_segment(&self, part: Part, record: &SegmentRecord) -> Result<(), ClientError> {
-        self.write(&part.file(), record)
+        self.file(&part.file()).write(record)
     }
 
     /// The signed deposit, if one was made.
     pub fn funding(&self) -> Result<Option<chain_lite::message::SignedTx>, ClientError> {
-        self.read("funding")
+        self.file("funding").read()
     }
 
     /// Makes a signed deposit durable, before it is submitted.
     pub fn write_funding(&self, tx: &chain_lite::message::SignedTx) -> Result<(), ClientError> {
-        self.write("funding", tx)
+        self.file("funding").write(tx)
     }
 
     /// The sealed manifest with its object id, if the put came that far.
     pub fn manifest(&self) -> Result<Option<(ObjectId, SealedManifest)>, ClientError> {
-        let record: Option<([u8; 32], Vec<u8>)> = self.read("manifest")?;
+        let record: Option<([u8; 32], Vec<u8>)> = self.file("manifest").read()?;
         Ok(record.map(|(object, sealed)| (ObjectId(object), SealedManifest(sealed))))
     }
 
@@ -423,120 +402,37 @@ impl Journal {
         object: ObjectId,
         sealed: &SealedManifest,
     ) -> Result<(), ClientError> {
-        self.write("manifest", &(&object.0, &sealed.0))
+        self.file("manifest").write(&(&object.0, &sealed.0))
     }
 
     /// The end of the put, if it is complete.
     pub fn done(&self) -> Result<Option<Done>, ClientError> {
-        self.read("done")
+        self.file("done").read()
     }
 
     /// Makes the end durable.
     pub fn write_done(&self, done: &Done) -> Result<(), ClientError> {
-        self.write("done", done)
+        self.file("done").write(done)
     }
 
-    fn write<T: BorshSerialize>(&self, name: &str, value: &T) -> Result<(), ClientError> {
-        let path = self.dir.join(name);
-        replace_in_steps(&path, &record(value), &mut || {
-            #[cfg(test)]
-            if let Some(fuse) = &self.fuse {
-                return fuse.burn(&path);
-            }
-            Ok(())
-        })
-    }
-
-    fn read<T: BorshDeserialize>(&self, name: &str) -> Result<Option<T>, ClientError> {
-        read_record(&self.dir.join(name))
-    }
-
-    fn damaged(&self, name: &str, reason: &str) -> ClientError {
-        damaged(&self.dir.join(name), reason)
+    fn file(&self, name: &str) -> RecordFile {
+        RecordFile::new(&self.home, self.dir.join(name))
     }
 }
 
-/// Makes a record durable: its value and the BLAKE3 of it.
-pub(crate) fn write_record<T: BorshSerialize>(path: &Path, value: &T) -> Result<(), ClientError> {
-    replace(path, &record(value))
-}
-
-/// A record's bytes.
-fn record<T: BorshSerialize>(value: &T) -> Vec<u8> {
-    let mut bytes = borsh::to_vec(value).expect("memory does not fail to be written");
-    bytes.extend(blake3::hash(&bytes).as_bytes());
-    bytes
-}
-
-/// Reads what [`write_record`] wrote; nothing if it was never written.
-pub(crate) fn read_record<T: BorshDeserialize>(path: &Path) -> Result<Option<T>, ClientError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(ClientError::file("read", path)(error)),
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_RECORD_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(ClientError::file("read", path))?;
-    if bytes.len() as u64 > MAX_RECORD_BYTES {
-        return Err(damaged(path, "it is too long"));
-    }
-    let (value, checksum) = bytes
-        .split_last_chunk::<32>()
-        .ok_or_else(|| damaged(path, "it is too short"))?;
-    if blake3::hash(value).as_bytes() != checksum {
-        return Err(damaged(path, "its checksum does not match"));
-    }
-    borsh::from_slice(value)
-        .map(Some)
-        .map_err(|_| damaged(path, "it was written by another version"))
-}
-
-/// Removes a record durably, if it is there.
-pub(crate) fn remove_record(path: &Path) -> Result<(), ClientError> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(ClientError::file("remove", path)(error))
-        }
-        _ => sync_dir(path.parent().unwrap_or(Path::new("."))),
-    }
-}
-
-fn damaged(path: &Path, reason: &str) -> ClientError {
-    ClientError::Journal {
-        path: path.to_owned(),
-        reason: reason.to_owned(),
-    }
-}
-
-/// Replaces a file atomically and durably: temporary file, fsync, rename, fsync of the folder.
+/// Replaces a file atomically and durably: temporary file, fsync, rename, fsync of the folder. For files that several processes
+/// may write at once, each the whole of it.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), ClientError> {
-    replace_in_steps(path, bytes, &mut || Ok(()))
-}
-
-/// [`replace`]; `go_on` is asked before the first of its changes and after each.
-fn replace_in_steps(
-    path: &Path,
-    bytes: &[u8],
-    go_on: &mut dyn FnMut() -> Result<(), ClientError>,
-) -> Result<(), ClientError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let wrap = || ClientError::file("write", path);
-    go_on()?;
     let mut file = tempfile::Builder::new()
         .prefix(".tmp-")
         .tempfile_in(dir)
         .map_err(wrap())?;
-    go_on()?;
     file.write_all(bytes).map_err(wrap())?;
-    go_on()?;
     file.as_file().sync_all().map_err(wrap())?;
-    go_on()?;
     file.persist(path).map_err(|error| wrap()(error.error))?;
-    go_on()?;
-    sync_dir(dir)?;
-    go_on()
+    sync_dir(dir)
 }
 
 fn sync_dir(dir: &Path) -> Result<(), ClientError> {

@@ -58,6 +58,7 @@ pub mod outbox;
 pub mod possession;
 pub mod promise;
 pub mod put;
+pub(crate) mod record;
 
 #[cfg(test)]
 mod fake;

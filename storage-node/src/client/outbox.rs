@@ -22,7 +22,6 @@
 //! ([`WalletLock`]).
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use chain_lite::account::{Address, ChainId, TxId};
@@ -32,8 +31,9 @@ use chain_lite::message::{Message, SignedTx, sign};
 use chain_lite::state::KvRead;
 use ed25519_dalek::SigningKey;
 
-use super::journal::{WalletLock, read_record, remove_record, write_record};
+use super::journal::WalletLock;
 use super::live::{disbelief, failure};
+use super::record::RecordFile;
 use super::{Chain, ChainFailure, ClientError};
 use crate::chain::proven::ProvenChain;
 use crate::chain::{ChainClient, ChainError, TxStatus};
@@ -114,7 +114,7 @@ enum End {
 /// The wallet's outbox for one chain. Holds the wallet's lock: whoever signs has it.
 #[derive(Debug)]
 pub struct Outbox {
-    path: PathBuf,
+    file: RecordFile,
     _lock: WalletLock,
 }
 
@@ -123,7 +123,7 @@ impl Outbox {
     pub fn open(home: &Home, chain: &ChainId) -> Result<Self, ClientError> {
         let lock = WalletLock::take(home)?;
         Ok(Self {
-            path: file(home, chain),
+            file: file(home, chain),
             _lock: lock,
         })
     }
@@ -166,7 +166,7 @@ impl Outbox {
         let same = |kept: &Kept| kept.asked && own(kept) && wanted(&kept.tx.tx.msgs);
         let (mut answer, mut refused) = (None, None);
         let mut keep = Vec::new();
-        let groups = read(&self.path)?;
+        let groups = read(&self.file)?;
         for group in &groups {
             match self.chase(chain, group, same).await? {
                 Left::Applied(kept, receipt) if answer.is_none() && same(&kept) => {
@@ -234,7 +234,7 @@ impl Outbox {
         chain: &ProvenChain,
         of: &Address,
     ) -> Result<Option<u64>, ClientError> {
-        let groups = read(&self.path)?;
+        let groups = read(&self.file)?;
         let (mut open, mut kept) = (None::<u64>, Vec::new());
         for group in &groups {
             if group.iter().any(|left| left.tx.tx.sender != *of) {
@@ -270,7 +270,7 @@ impl Outbox {
         node: &ChainClient,
         of: &Address,
     ) -> Result<Option<u64>, ClientError> {
-        if read(&self.path)?.is_empty() {
+        if read(&self.file)?.is_empty() {
             return Ok(None);
         }
         let chain = ProvenChain::open(node.clone(), &Anchor::default(), home).await;
@@ -302,14 +302,14 @@ impl Outbox {
     /// Keeps a transaction of a command that has its own journal, before it is submitted: beside what carries the same nonce, or
     /// alone.
     pub fn add(&self, tx: &SignedTx) -> Result<(), ClientError> {
-        let mut groups = read(&self.path)?;
+        let mut groups = read(&self.file)?;
         keep(&mut groups, tx, false);
         self.write(groups)
     }
 
     /// Such a transaction has had its end. What is beside it stays, for whoever asks which of them ran.
     pub fn ended(&self, tx: &SignedTx) -> Result<(), ClientError> {
-        let groups = read(&self.path)?;
+        let groups = read(&self.file)?;
         let alone = |group: &Group| matches!(&group[..], [kept] if kept.tx == *tx);
         match groups.iter().any(alone) {
             true => self.forget(&tx.id()),
@@ -393,7 +393,7 @@ impl Outbox {
             return match left.iter().any(|kept| kept.asked) {
                 true => Err(ClientError::Unclear {
                     tx: newest.id(),
-                    path: self.path.clone(),
+                    path: self.file.path().to_owned(),
                 }),
                 false => Ok(Left::Over),
             };
@@ -423,27 +423,27 @@ impl Outbox {
     /// What is remembered, the oldest first.
     #[cfg(test)]
     pub(super) fn left(&self) -> Result<Option<Vec<SignedTx>>, ClientError> {
-        let groups = read(&self.path)?;
+        let groups = read(&self.file)?;
         let all: Vec<_> = groups.into_iter().flatten().map(|kept| kept.tx).collect();
         Ok((!all.is_empty()).then_some(all))
     }
 
     /// Forgets a transaction and what carried the same nonce.
     fn forget(&self, id: &TxId) -> Result<(), ClientError> {
-        let mut groups = read(&self.path)?;
+        let mut groups = read(&self.file)?;
         groups.retain(|group| group.iter().all(|kept| kept.tx.id() != *id));
         self.write(groups)
     }
 
     fn write(&self, groups: Vec<Group>) -> Result<(), ClientError> {
         if groups.is_empty() {
-            return remove_record(&self.path);
+            return self.file.remove();
         }
         let record = Record {
             version: VERSION,
             groups,
         };
-        write_record(&self.path, &record)
+        self.file.write(&record)
     }
 }
 
@@ -464,17 +464,16 @@ fn keep(groups: &mut Vec<Group>, tx: &SignedTx, asked: bool) {
     }
 }
 
-fn file(home: &Home, chain: &ChainId) -> PathBuf {
-    home.client_dir().join(format!("outbox-{chain}"))
+fn file(home: &Home, chain: &ChainId) -> RecordFile {
+    RecordFile::new(home, home.client_dir().join(format!("outbox-{chain}")))
 }
 
-fn read(path: &Path) -> Result<Vec<Group>, ClientError> {
-    let record: Option<Record> = read_record(path)?;
+fn read(file: &RecordFile) -> Result<Vec<Group>, ClientError> {
+    let record: Option<Record> = file.read()?;
     match record {
-        Some(record) if record.version != VERSION => Err(ClientError::Journal {
-            path: path.to_owned(),
-            reason: "it was written by another version".into(),
-        }),
+        Some(record) if record.version != VERSION => {
+            Err(file.damaged("it was written by another version"))
+        }
         found => Ok(found.map(|record| record.groups).unwrap_or_default()),
     }
 }

@@ -12,7 +12,6 @@
 //! the chain has redeemed; the payee may then hold a newer voucher and refuse, and is right.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use chain_lite::account::{ChainId, ChannelId};
@@ -23,7 +22,7 @@ use ed25519_dalek::SigningKey;
 use retrieval::voucher::{SignedVoucher, Voucher, VoucherError};
 
 use super::ClientError;
-use super::journal::{read_record, write_record};
+use super::record::RecordFile;
 use crate::config::Home;
 
 const VERSION: u16 = 1;
@@ -90,7 +89,7 @@ pub fn redeemed(chain: ChainId, id: ChannelId, channel: &Channel, lane: u64) -> 
 /// The vouchers given away out of one channel.
 #[derive(Debug)]
 pub struct Promises {
-    path: PathBuf,
+    file: RecordFile,
     chain: ChainId,
     id: ChannelId,
     newest: BTreeMap<u64, SignedVoucher>,
@@ -100,11 +99,12 @@ impl Promises {
     /// Reads what was given away.
     pub fn open(home: &Home, chain: ChainId, id: ChannelId) -> Result<Self, ClientError> {
         let path = home.client_dir().join(format!("vouchers-{chain}-{id}"));
-        let record: Option<Record> = read_record(&path)?;
+        let file = RecordFile::new(home, path);
+        let record: Option<Record> = file.read()?;
         let vouchers = record.map_or_else(Vec::new, |record| record.vouchers);
         let newest = vouchers.into_iter().map(|v| (v.voucher.lane, v)).collect();
         Ok(Self {
-            path,
+            file,
             chain,
             id,
             newest,
@@ -155,13 +155,10 @@ impl Promises {
         }
         let signed = next.sign(payer);
         self.newest.insert(lane, signed);
-        write_record(
-            &self.path,
-            &Record {
-                version: VERSION,
-                vouchers: self.newest.values().copied().collect(),
-            },
-        )?;
+        self.file.write(&Record {
+            version: VERSION,
+            vouchers: self.newest.values().copied().collect(),
+        })?;
         Ok(signed)
     }
 }

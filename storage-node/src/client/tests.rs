@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
@@ -10,16 +10,21 @@ use std::sync::{Arc, Mutex};
 use chain_lite::deal::DealStatus;
 use chain_lite::message::Message;
 use chain_lite::units::{EpochCount, TokenAmount};
+use chain_lite::vfs::{OsVfs, Vfs};
+use holdfast_sim::disk::SimDisk;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 
 use super::fake::{CHAIN, Fake, Manner};
 use super::get::{GetRequest, Got, Target, get, safe_name};
 use super::health::{Health, Rung, State, health};
-use super::journal::{Fuse, Journal, WalletLock};
+use super::journal::{Journal, Part, WalletLock};
 use super::outbox::Outbox;
 use super::possession::{self, Ledger};
 use super::put::repair::repair;
-use super::put::{Observer, PutEvent, PutRequest, Stored, put, put_with};
+use super::put::{Observer, PutEvent, PutRequest, Stored, put};
 use super::{Chain, ClientError, catalog};
+use crate::config::Home;
 use crate::object::erasure::Scheme;
 use crate::object::manifest::{Label, Manifest, ObjectId};
 
@@ -39,21 +44,48 @@ fn sample(len: usize) -> Vec<u8> {
 /// A home folder with a source file in it.
 struct Desk {
     dir: tempfile::TempDir,
+    vfs: Arc<dyn Vfs>,
     source: PathBuf,
     plain: Vec<u8>,
 }
 
 impl Desk {
     fn new(len: usize) -> Self {
+        Self::on(Arc::new(OsVfs), len)
+    }
+
+    /// A put of it that was killed at this change of its records: 1 to 3 are the head's.
+    async fn interrupted(len: usize, fake: &Fake, change: u64) -> Self {
+        let disk = SimDisk::default();
+        let desk = Self::on(Arc::new(disk.clone()), len);
+        disk.cut_at(change);
+        let killed = desk.put(fake, 2, 2).await;
+        assert!(killed.is_err() && disk.is_dead(), "{killed:?}");
+        disk.restart();
+        desk
+    }
+
+    fn journal(&self, fake: &Fake) -> Journal {
+        let mut all = Journal::all(&fake.client(&self.home()).home).expect("lists");
+        all.remove(0).0
+    }
+
+    /// Keeps its records of money on `vfs`.
+    fn on(vfs: Arc<dyn Vfs>, len: usize) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let source = dir.path().join("photo.tar");
         let plain = sample(len);
         std::fs::write(&source, &plain).expect("writes");
-        Self { dir, source, plain }
+        Self {
+            dir,
+            vfs,
+            source,
+            plain,
+        }
     }
 
-    fn home(&self) -> PathBuf {
-        self.dir.path().join("home")
+    fn home(&self) -> Home {
+        Home::on(Arc::clone(&self.vfs), self.dir.path().join("home"))
     }
 
     fn request(&self, k: usize, m: usize) -> PutRequest {
@@ -102,7 +134,7 @@ impl Desk {
 
 async fn fetch(
     fake: &Fake,
-    home: &Path,
+    home: &Home,
     id: &str,
     range: Option<(u64, Option<u64>)>,
     target: Target,
@@ -182,7 +214,7 @@ async fn any_k_of_n_holders_are_enough_and_a_key_file_restores_everything() {
             force: false,
         };
         let id = stored.object.to_string();
-        let got = fetch(&fake, elsewhere.path(), &id[..12], None, target)
+        let got = fetch(&fake, &Home::new(elsewhere.path()), &id[..12], None, target)
             .await
             .expect("k are left");
         let bytes = std::fs::read(got.path.expect("a file")).expect("reads");
@@ -607,43 +639,41 @@ async fn tm_c9_shards_of_equal_files_differ() {
     }
 }
 
-/// Kills a put before and after every change of its journal, resumes, kills that at another change, and checks the promises.
+/// Cuts a put at every change of its records, and what goes on from there at another one. A killed process leaves what it
+/// wrote; a failed power supply leaves what was synced.
 #[tokio::test]
-async fn tm_h1_a_put_killed_at_any_journal_step_resumes_with_one_charge() {
-    let mut steps = 0;
-    for cut in 0.. {
-        let desk = Desk::new(70_000);
-        let fake = Fake::new(&[Honest; 5]);
-        if run_until(&desk, &fake, cut).await.is_ok() {
-            steps = cut;
-            break;
+async fn tm_h1_a_put_cut_at_any_change_of_its_records_resumes_with_one_charge() {
+    for power_fails in [false, true] {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut fall = |disk: &SimDisk| match power_fails {
+            true => disk.crash(&mut rng),
+            false => disk.restart(),
+        };
+        let mut changes = 0;
+        for cut in 1.. {
+            let disk = SimDisk::default();
+            let desk = Desk::on(Arc::new(disk.clone()), 70_000);
+            let fake = Fake::new(&[Honest; 5]);
+            disk.cut_at(cut);
+            if desk.put(&fake, 2, 2).await.is_ok() {
+                changes = cut - 1;
+                break;
+            }
+            assert!(disk.is_dead(), "failed without a cut at change {cut}");
+            fall(&disk);
+            disk.cut_at(disk.operations() + 1 + cut * 7 % 41);
+            let resumed = desk.put(&fake, 2, 2).await;
+            assert!(resumed.is_ok() || disk.is_dead(), "{cut}: {resumed:?}");
+            fall(&disk);
+            let stored = desk
+                .put(&fake, 2, 2)
+                .await
+                .unwrap_or_else(|error| panic!("after a cut at change {cut}: {error}"));
+            assert_charged_once(&fake, &stored);
+            desk.assert_restores(&fake, &stored).await;
         }
-        // Killed again while it resumes, each time somewhere else.
-        let _ = run_until(&desk, &fake, cut * 7 % 41).await;
-        let stored = desk
-            .put(&fake, 2, 2)
-            .await
-            .unwrap_or_else(|error| panic!("after a cut at step {cut}: {error}"));
-        assert_charged_once(&fake, &stored);
-        desk.assert_restores(&fake, &stored).await;
+        assert!(changes > 40, "only {changes} changes were cut");
     }
-    assert!(steps > 60, "only {steps} changes were cut");
-}
-
-async fn run_until(desk: &Desk, fake: &Fake, cut: i64) -> Result<Stored, ClientError> {
-    let fuse = Arc::new(Fuse {
-        left: AtomicI64::new(cut),
-    });
-    put_with(
-        fake.client(&desk.home()),
-        desk.request(2, 2),
-        Arc::new(|_| ()),
-        move |mut journal| {
-            journal.fuse = Some(fuse);
-            journal
-        },
-    )
-    .await
 }
 
 /// Kills the process at every call to chain and providers, before and after the call took effect.
@@ -679,9 +709,8 @@ async fn tm_h1_a_put_killed_at_any_call_resumes_with_one_charge() {
 
 #[tokio::test]
 async fn a_file_that_changed_between_two_runs_is_another_file() {
-    let desk = Desk::new(70_000);
     let fake = Fake::new(&[Honest; 4]);
-    assert!(run_until(&desk, &fake, 18).await.is_err());
+    let desk = Desk::interrupted(70_000, &fake, 10).await;
     std::fs::write(&desk.source, sample(69_000)).expect("writes");
     let stored = desk.put(&fake, 2, 2).await.expect("stores the new bytes");
     assert!(!stored.resumed);
@@ -1065,7 +1094,7 @@ impl Watched {
 
     fn evidence_file(&self) -> PathBuf {
         let id = self.stored.object.to_string();
-        self.desk.home().join("client/possession").join(id)
+        self.desk.home().root().join("client/possession").join(id)
     }
 }
 
@@ -1258,7 +1287,7 @@ async fn a_repair_restores_lost_shards_and_copies_under_the_same_id_and_charges_
         broken
     };
     let elsewhere = tempfile::tempdir().expect("a folder");
-    let client = fake.client(elsewhere.path());
+    let client = fake.client(&Home::new(elsewhere.path()));
     let id = stored.object.to_string();
     let repaired = repair(Arc::clone(&client), &id, None, Arc::new(|_| ()))
         .await
@@ -1332,14 +1361,10 @@ async fn a_file_of_one_tebibyte_is_refused_at_once_with_the_reason() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn tm_h4_a_full_disk_while_staging_is_named_and_the_same_command_goes_on() {
-    let desk = Desk::new(50_000);
     let fake = Fake::new(&[Honest; 4]);
     // Stopped behind the head: the journal has its folder, nothing is staged yet.
-    assert!(run_until(&desk, &fake, 0).await.is_err());
-    let dir = Journal::all(&fake.client(&desk.home()).home).expect("lists")[0]
-        .0
-        .dir()
-        .to_owned();
+    let desk = Desk::interrupted(50_000, &fake, 4).await;
+    let dir = desk.journal(&fake).dir().to_owned();
     // Writing to this device fails as on a full disk.
     let shard = super::encode::staged_path(&dir, 0, 1);
     std::os::unix::fs::symlink("/dev/full", &shard).expect("links");
@@ -1397,7 +1422,7 @@ async fn a_damaged_cached_manifest_is_read_again_and_one_damaged_everywhere_is_n
     let fake = Fake::new(&[Honest; 4]);
     let stored = desk.put(&fake, 2, 2).await.expect("stores");
     let id = stored.object.to_string();
-    let cached = desk.home().join("client/manifests").join(&id);
+    let cached = desk.home().root().join("client/manifests").join(&id);
     let good = std::fs::read(&cached).expect("cached by the put");
     let mut flipped = good.clone();
     flipped[good.len() / 2] ^= 1;
@@ -1425,10 +1450,11 @@ async fn a_damaged_cached_manifest_is_read_again_and_one_damaged_everywhere_is_n
 
 #[tokio::test]
 async fn another_chain_knows_nothing_of_this_ones_puts() {
-    let desk = Desk::new(50_000);
     let fake = Fake::new(&[Honest; 4]);
     // Interrupted half way, with signed proposals in the journal.
-    assert!(run_until(&desk, &fake, 12).await.is_err());
+    let desk = Desk::interrupted(50_000, &fake, 16).await;
+    let begun = desk.journal(&fake).segment(Part::Data(0));
+    assert!(begun.expect("readable").is_some());
     let other = Fake::new(&[Honest; 4]);
     other.world().chain = chain_lite::account::ChainId([0xdd; 32]);
     let stored = desk.put(&other, 2, 2).await.expect("a put of its own");

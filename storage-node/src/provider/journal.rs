@@ -109,19 +109,11 @@ pub struct Damage {
 pub type Loaded<T> = (Vec<(String, T)>, Damage);
 
 /// A folder of records of one type.
+#[derive(Debug)]
 pub struct Journal {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
     poisoned: AtomicBool,
-}
-
-impl std::fmt::Debug for Journal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut said = f.debug_struct("Journal");
-        said.field("dir", &self.dir)
-            .field("poisoned", &self.poisoned);
-        said.finish_non_exhaustive()
-    }
 }
 
 impl Journal {

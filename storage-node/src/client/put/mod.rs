@@ -189,16 +189,6 @@ pub async fn put<C: Chain, N: Network>(
     request: PutRequest,
     observer: Observer,
 ) -> Result<Stored, ClientError> {
-    put_with(client, request, observer, |journal| journal).await
-}
-
-/// [`put`], with a hook on the journal for crash tests.
-pub(crate) async fn put_with<C: Chain, N: Network>(
-    client: Arc<Client<C, N>>,
-    request: PutRequest,
-    observer: Observer,
-    journal_hook: impl FnOnce(Journal) -> Journal,
-) -> Result<Stored, ClientError> {
     let outbox = Arc::new(Outbox::open(&client.home, &client.chain.chain_id())?);
     let source = Source::open(&request.source)?;
     let known = find(&client, &request, &source)?;
@@ -224,7 +214,7 @@ pub(crate) async fn put_with<C: Chain, N: Network>(
     let run = Run::new(
         client,
         Arc::clone(&outbox),
-        journal_hook(journal),
+        journal,
         head,
         survey,
         observer,

@@ -179,7 +179,7 @@ async fn journal_of<C: Chain, N: Network>(
         manifest.key.clone(),
     );
     let journal = Journal::at(&client.home, manifest.file_tag);
-    if !journal.dir().join("head").exists() {
+    if journal.head()?.is_none() {
         return Ok((
             Journal::create(&client.home, manifest.file_tag, &head, false)?,
             head,
