@@ -10,10 +10,10 @@ use crate::{
     peer::{PeerAddr, PeerId},
     range::Ranges,
     resume::Bitmap,
-    session::{FrameReader, GetReply, GetStep},
+    session::{FrameReader, GetReply, GetStep, ServerSession, Verdict},
     verify::{BlockReader, Encoder, outboard_of},
     voucher::SignedVoucher,
-    wire::{DataHead, End, LENGTH_BYTES, MAX_FRAME_BYTES, PieceRoot, Request, Response},
+    wire::{ChainTag, DataHead, End, LENGTH_BYTES, MAX_FRAME_BYTES, PieceRoot, Request, Response},
 };
 
 /// Any bytes that decode as a frame encode to those very bytes.
@@ -67,6 +67,32 @@ pub fn ranges(bytes: &[u8]) {
     let groups = ranges.to_groups(size).expect("inside");
     assert!(groups.bytes() >= ranges.bytes() && groups.end() == size);
     assert!(ranges.within(size - 1).is_err());
+}
+
+/// The chain of the sessions below.
+const CHAIN: ChainTag = ChainTag([7; 4]);
+
+/// Whatever a peer asks on a connection, in any cut: nothing is served before a hello of this chain, and there is one hello.
+pub fn requests(bytes: &[u8]) {
+    let mut session = ServerSession::new(CHAIN);
+    let mut greeted = false;
+    frame_stream_within(bytes, MAX_FRAME_BYTES, &mut |frame| {
+        let Ok(request) = Request::decode(frame) else {
+            return;
+        };
+        let hello = match &request {
+            Request::Hello(hello) => Some(hello.chain == CHAIN),
+            _ => None,
+        };
+        match session.on_request(request) {
+            Verdict::Greet => {
+                assert!(!greeted && hello == Some(true));
+                greeted = true;
+            }
+            Verdict::Serve(_) => assert!(greeted && hello.is_none()),
+            Verdict::Close(_) => {}
+        }
+    });
 }
 
 /// A piece, an honest answer to a get of a part of it, and what is right.
@@ -212,6 +238,7 @@ mod tests {
 
     use super::*;
     use crate::voucher::SIGNED_BYTES;
+    use crate::wire::{HaveQuery, Hello, PieceRef, VERSION};
 
     #[test]
     fn honest_examples_pass_whole() {
@@ -228,6 +255,7 @@ mod tests {
         fn tm_n3_every_fuzz_body_holds_on_stable(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
             frame(&bytes);
             frame_stream(&bytes);
+            requests(&bytes);
             ranges(&bytes);
             answer(&bytes);
             piece_stream(&bytes);
@@ -236,6 +264,31 @@ mod tests {
             let long = bytes.iter().copied().cycle().take(SIGNED_BYTES);
             voucher(&long.collect::<Vec<u8>>());
             voucher(&bytes);
+        }
+
+        /// Greetings and questions in any order, with one byte changed.
+        #[test]
+        fn tm_n3_requests_near_valid(which in prop::collection::vec(0usize..4, 0..6), at: prop::sample::Index, with: u8) {
+            let hello = |version, chain| Request::Hello(Hello {
+                version,
+                chain,
+                features: 0,
+                max_streams: 4,
+                unix_ms: 1,
+                info: Vec::new(),
+            });
+            let all = [
+                hello(VERSION, CHAIN),
+                hello(VERSION, ChainTag([9; 4])),
+                hello(VERSION + 1, CHAIN),
+                Request::Have(HaveQuery { pieces: vec![PieceRef::Root(PieceRoot([0; 32]))] }),
+            ];
+            let frames = which.iter().map(|i| all[*i].encode().expect("bounds"));
+            let mut bytes = [&[40][..], &frames.collect::<Vec<_>>().concat()].concat();
+            requests(&bytes);
+            let at = at.index(bytes.len());
+            bytes[at] = with;
+            requests(&bytes);
         }
 
         /// Small numbers and valid heads get deeper than random bytes.

@@ -7,12 +7,15 @@
 use prover::verify::VerifyingKeys;
 
 pub use crate::chain::gossip::fuzz_stream as fuzz_gossip_stream;
+pub use crate::chain::proven::fuzz_trust;
 pub use crate::client::get::fuzz_safe_name;
+pub use crate::client::record::fuzz_records;
 pub use crate::identity::fuzz_key_text;
 pub use crate::object::ack::fuzz_verify as fuzz_ack;
 pub use crate::object::manifest::fuzz_decode as fuzz_manifest;
 pub use crate::provider::ask::fuzz_ask;
 pub use crate::provider::journal::fuzz_record as fuzz_journal_record;
+pub use crate::relay::client::fuzz_answer as fuzz_relay_answer;
 
 use crate::cli::prover::file::ProofFile;
 use crate::provider::control::ControlFile;
@@ -60,10 +63,17 @@ pub fn fuzz_settings(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use chain_lite::account::ChainId;
+    use chain_lite::certificate::{Validator, ValidatorId, ValidatorSet};
+    use chain_lite::light::Trusted;
+    use chain_lite::units::TokenAmount;
     use proptest::prelude::*;
 
-    const BODIES: [fn(&[u8]); 9] = [
+    use super::*;
+    use crate::client::journal::Done;
+    use crate::object::manifest::ObjectId;
+
+    const BODIES: [fn(&[u8]); 12] = [
         fuzz_gossip_stream,
         fuzz_key_text,
         fuzz_ack,
@@ -73,6 +83,9 @@ mod tests {
         fuzz_proof_file,
         fuzz_control_file,
         fuzz_settings,
+        fuzz_trust,
+        fuzz_records,
+        fuzz_relay_answer,
     ];
 
     fn proof_file() -> Vec<u8> {
@@ -82,6 +95,35 @@ mod tests {
             "sectors": [{ "number": 3, "comm_r": zeros }, { "number": 9, "comm_r": zeros }], "proof": "00ff",
         });
         text.to_string().into_bytes()
+    }
+
+    fn relay_round() -> Vec<u8> {
+        let signature = "ab".repeat(48);
+        let text = serde_json::json!({ "round": 7, "randomness": "cd", "signature": signature });
+        text.to_string().into_bytes()
+    }
+
+    /// A put's end and a trusted block with each byte changed, and cut at each.
+    #[test]
+    fn tm_p17_records_are_calm_on_every_damage() {
+        let done = Done::new(ObjectId([1; 32]), TokenAmount(1 << 70));
+        let validator = Validator {
+            id: ValidatorId([3; 32]),
+            power: 1,
+        };
+        let set = ValidatorSet::new(vec![validator]).expect("one validator");
+        let trusted = Trusted::genesis(ChainId([4; 32]), 5, set);
+        for sound in [borsh::to_vec(&done), borsh::to_vec(&trusted)] {
+            let sound = sound.expect("in memory");
+            for at in 0..sound.len() {
+                let mut bent = sound.clone();
+                bent[at] ^= 1 << (at % 8);
+                for bytes in [&bent[..], &sound[..at], &sound[..]] {
+                    fuzz_records(bytes);
+                    fuzz_trust(bytes);
+                }
+            }
+        }
     }
 
     /// The damaged copies below are copies of something that reads.
@@ -105,7 +147,7 @@ mod tests {
         #[test]
         fn tm_p17_every_body_holds_on_damaged_json(at: prop::sample::Index, with: u8, cut: bool) {
             let control = br#"{"pid": 7, "addr": "127.0.0.1:80", "token": "t"}"#.to_vec();
-            for sound in [proof_file(), control] {
+            for sound in [proof_file(), control, relay_round()] {
                 let mut bytes = sound;
                 let at = at.index(bytes.len());
                 if cut {
