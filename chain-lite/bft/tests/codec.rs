@@ -5,7 +5,7 @@ use bytes::Bytes;
 use chain_lite::block::BlockId;
 use chain_lite::certificate::ValidatorId;
 use chain_lite::codec::CodecError;
-use chain_lite_bft::codec::{Codec, MAX_RESPONSE_BYTES};
+use chain_lite_bft::codec::{Codec, MAX_RESPONSE_BYTES, fuzz_messages};
 use chain_lite_bft::context::{Address, ChainContext, Height, Signature};
 use chain_lite_bft::parts::Part;
 use malachite_app_channel::app::streaming::{StreamContent, StreamId, StreamMessage};
@@ -14,9 +14,10 @@ use malachite_core_types::{ExtendedCommitCertificate, ExtendedCommitSignature, R
 use malachite_sync::{
     PeerId, RawDecidedValue, Request, Response, Status, ValueRequest, ValueResponse,
 };
+use rand::{RngCore, SeedableRng};
 
-#[test]
-fn answers_and_stream_messages_come_back_as_they_went() {
+/// Three decided values as a peer sends them.
+fn response() -> Response<ChainContext> {
     let value = |n: u8, sigs: u8| {
         let sig = |s| {
             let id = ValidatorId([s; 32]);
@@ -33,7 +34,58 @@ fn answers_and_stream_messages_come_back_as_they_went() {
         )
     };
     let values = vec![value(1, 4), value(2, 0), value(3, 3)];
-    let response = Response::ValueResponse(ValueResponse::new(Height(1), values));
+    Response::ValueResponse(ValueResponse::new(Height(1), values))
+}
+
+fn status() -> Status<ChainContext> {
+    // A libp2p name: multihash "identity" of an ed25519 key's 36 bytes.
+    let name = [&[0, 36, 8, 1, 18, 32][..], &[7; 32]].concat();
+    Status {
+        peer_id: PeerId::from_bytes(&name).unwrap(),
+        tip_height: Height(9),
+        history_min_height: Height(1),
+    }
+}
+
+fn streamed() -> [StreamMessage<Part>; 2] {
+    let part = Part::Data {
+        last: true,
+        bytes: vec![1; 9],
+    };
+    let message = |content| StreamMessage::new(StreamId::new(vec![1, 2].into()), 7, content);
+    [
+        message(StreamContent::Data(part)),
+        message(StreamContent::Fin),
+    ]
+}
+
+/// Every message of the network with one byte changed, cut or longer, and noise that begins like one.
+#[test]
+fn tm_p17_messages_of_the_network_are_calm_on_noise_and_damage() {
+    let [data, fin] = streamed();
+    let messages: [Bytes; 4] = [
+        Codec.encode(&response()).unwrap(),
+        Codec.encode(&status()).unwrap(),
+        Codec.encode(&data).unwrap(),
+        Codec.encode(&fin).unwrap(),
+    ];
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+    for message in &messages {
+        for at in 0..message.len() {
+            let mut bent = message.to_vec();
+            bent[at] ^= 1 << (at % 8);
+            fuzz_messages(&bent);
+            fuzz_messages(&message[..at]);
+            rng.fill_bytes(&mut bent[at..]);
+            fuzz_messages(&bent);
+        }
+        fuzz_messages(&[message, &[0][..]].concat());
+    }
+}
+
+#[test]
+fn answers_and_stream_messages_come_back_as_they_went() {
+    let response = response();
     let bytes = Codec.encode(&response).unwrap();
     assert_eq!(Codec.encoded_len(&response).unwrap(), bytes.len());
     assert_eq!(Codec.decode(bytes.clone()).ok(), Some(response));
@@ -41,12 +93,7 @@ fn answers_and_stream_messages_come_back_as_they_went() {
         let got: Result<Response<ChainContext>, _> = Codec.decode(bytes.slice(..cut));
         assert!(got.is_err());
     }
-    let part = Part::Data {
-        last: true,
-        bytes: vec![1; 9],
-    };
-    for content in [StreamContent::Data(part), StreamContent::Fin] {
-        let message = StreamMessage::new(StreamId::new(vec![1, 2].into()), 7, content);
+    for message in streamed() {
         let bytes = Codec.encode(&message).unwrap();
         assert_eq!(Codec.decode(bytes).ok(), Some(message));
     }
@@ -54,13 +101,7 @@ fn answers_and_stream_messages_come_back_as_they_went() {
 
 #[test]
 fn standings_and_requests_come_back_as_they_went() {
-    // A libp2p name: multihash "identity" of an ed25519 key's 36 bytes.
-    let name = [&[0, 36, 8, 1, 18, 32][..], &[7; 32]].concat();
-    let status = Status::<ChainContext> {
-        peer_id: PeerId::from_bytes(&name).unwrap(),
-        tip_height: Height(9),
-        history_min_height: Height(1),
-    };
+    let status = status();
     let bytes = Codec.encode(&status).unwrap();
     assert_eq!(Codec.decode(bytes.clone()).ok(), Some(status));
     let got: Result<Status<ChainContext>, _> = Codec.decode(bytes.slice(1..));

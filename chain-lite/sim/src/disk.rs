@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chain_lite::log::Disk;
-use chain_lite::vfs::Vfs;
+use chain_lite::vfs::{Readers, Vfs};
 use rand::Rng;
 
 #[derive(Clone, Debug, Default)]
@@ -29,6 +29,7 @@ struct State {
     next: u64,
     operations: u64,
     cut_at: Option<u64>,
+    fail_at: Option<(u64, io::ErrorKind)>,
     fail_next: Option<io::ErrorKind>,
     dead: bool,
 }
@@ -44,7 +45,9 @@ impl State {
             self.dead = true;
             return Err(io::Error::other("the power fails"));
         }
-        match self.fail_next.take() {
+        let now = self.operations;
+        let due = self.fail_at.take_if(|(at, _)| *at == now);
+        match self.fail_next.take().or(due.map(|(_, kind)| kind)) {
             Some(kind) => Err(kind.into()),
             None => Ok(()),
         }
@@ -82,6 +85,11 @@ impl SimDisk {
         self.state().cut_at = Some(operation);
     }
 
+    /// This operation fails with this error, and nothing else does.
+    pub fn fail_at(&self, operation: u64, kind: io::ErrorKind) {
+        self.state().fail_at = Some((operation, kind));
+    }
+
     /// The next change fails with this error.
     pub fn fail_next(&self, kind: io::ErrorKind) {
         self.state().fail_next = Some(kind);
@@ -117,6 +125,7 @@ impl SimDisk {
         state.dead = false;
         state.cut_at = None;
         state.fail_next = None;
+        state.fail_at = None;
     }
 
     /// The machine stops and its disk is as a power cut leaves it; it works again.
@@ -254,7 +263,7 @@ impl Vfs for SimDisk {
         found.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    fn write_synced(&self, path: &Path, pieces: &[&[u8]]) -> io::Result<()> {
+    fn write_synced(&self, path: &Path, _: Readers, pieces: &[&[u8]]) -> io::Result<()> {
         let mut state = self.state();
         let done = state.step();
         let mut bytes = pieces.concat();
@@ -333,11 +342,11 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let disk = SimDisk::default();
         let (part, whole) = (Path::new("/d/a.part"), Path::new("/d/a"));
-        disk.write_synced(part, &[b"x"]).unwrap();
+        disk.write_synced(part, Readers::Umask, &[b"x"]).unwrap();
         disk.rename(part, whole).unwrap();
         disk.crash(&mut rng);
         assert!(disk.read(whole).is_err() && disk.read(part).is_err());
-        disk.write_synced(part, &[b"x"]).unwrap();
+        disk.write_synced(part, Readers::Umask, &[b"x"]).unwrap();
         disk.rename(part, whole).unwrap();
         disk.sync_names(whole).unwrap();
         disk.crash(&mut rng);

@@ -103,6 +103,10 @@ pub struct Report {
     pub trace: [u8; 32],
     /// Crashes, each with a recovery.
     pub crashes: u64,
+    /// Recoveries that did not come to their end: the power failed again, or the disk.
+    pub broken_boots: u64,
+    /// Kills, power cuts, full disks, failing disks, partitions, times of loss, clock jumps: what the seed ordered of each.
+    pub troubles: [u64; 7],
     /// Transactions in blocks.
     pub txs: u64,
     /// Window PoSts accepted.
@@ -298,6 +302,8 @@ impl<'a> World<'a> {
                 root: [0; 32],
                 trace: [0; 32],
                 crashes: 0,
+                broken_boots: 0,
+                troubles: [0; 7],
                 txs: 0,
                 posts: 0,
                 faults: 0,
@@ -416,7 +422,10 @@ impl<'a> World<'a> {
                 machine.due = self.now + EPOCH_MS;
             }
             // The power may fail again while it starts, or the disk say no.
-            Err(error) => return self.die(node, &text(error)),
+            Err(error) => {
+                self.report.broken_boots += 1;
+                return self.die(node, &text(error));
+            }
         }
         self.mark(&[b"boot", &node.to_le_bytes()]);
         self.at(STATUS_MS, Event::Status { node, boots });
@@ -729,29 +738,49 @@ impl<'a> World<'a> {
             return Ok(());
         }
         let node = self.rng.gen_range(0..self.machines.len());
-        match self.rng.gen_range(0..10) {
-            0 | 1 if self.machines[node].node.is_some() => self.die(node, "kill -9")?,
+        let kind = match self.rng.gen_range(0..10) {
+            0 | 1 if self.machines[node].node.is_some() => {
+                self.die(node, "kill -9")?;
+                Some(0)
+            }
             2 => {
                 // The power fails in the middle of some later write.
                 let later = self.rng.gen_range(1..40);
                 let disk = &self.machines[node].disk;
                 disk.cut_at(disk.operations() + later);
+                Some(1)
             }
-            3 => self.machines[node]
-                .disk
-                .fail_next(io::ErrorKind::StorageFull),
-            4 => self.machines[node].disk.fail_next(io::ErrorKind::Other),
+            3 => {
+                let disk = &self.machines[node].disk;
+                disk.fail_next(io::ErrorKind::StorageFull);
+                Some(2)
+            }
+            4 => {
+                self.machines[node].disk.fail_next(io::ErrorKind::Other);
+                Some(3)
+            }
             5 | 6 => {
                 for at in 0..self.side.len() {
                     self.side[at] = self.rng.gen_range(0..2);
                 }
+                Some(4)
             }
-            7 => self.loss = self.rng.gen_range(0.0..0.3),
-            8 => self.machines[node].skew = self.rng.gen_range(-3_000..3_000),
+            7 => {
+                self.loss = self.rng.gen_range(0.0..0.3);
+                Some(5)
+            }
+            8 => {
+                self.machines[node].skew = self.rng.gen_range(-3_000..3_000);
+                Some(6)
+            }
             _ => {
                 self.side.fill(0);
                 self.loss = 0.0;
+                None
             }
+        };
+        if let Some(kind) = kind {
+            self.report.troubles[kind] += 1;
         }
         self.mark(&[b"trouble"]);
         let after = self.rng.gen_range(10_000..180_000);
