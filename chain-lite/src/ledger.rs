@@ -1391,6 +1391,7 @@ pub(crate) mod tests {
     use crate::message::{Message, Tx, sign};
     use crate::params::ChainParams;
     use crate::units::TokenAmount;
+    use crate::vfs::Readers;
     use prover::verify::{PorepStatement, WindowPostStatement};
 
     /// Money moves only in these tests; a proof would be a mistake of the test.
@@ -1958,8 +1959,13 @@ pub(crate) mod tests {
         fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
             OsVfs.read(path)
         }
-        fn write_synced(&self, path: &Path, pieces: &[&[u8]]) -> std::io::Result<()> {
-            OsVfs.write_synced(path, pieces)
+        fn write_synced(
+            &self,
+            path: &Path,
+            readers: Readers,
+            pieces: &[&[u8]],
+        ) -> std::io::Result<()> {
+            OsVfs.write_synced(path, readers, pieces)
         }
         fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
             OsVfs.rename(from, to)

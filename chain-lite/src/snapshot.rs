@@ -46,7 +46,7 @@ use crate::merkle::Hash;
 use crate::state::{KvRead, WriteSet, key};
 use crate::store::{self, MemoryIndex, Meta, Place, Store};
 use crate::tree::{self, TreeUpdate};
-use crate::vfs::{OsVfs, Vfs};
+use crate::vfs::{OsVfs, Readers, Vfs};
 
 mod keeper;
 
@@ -676,7 +676,7 @@ impl Folder<'_> {
         vfs.sync_names(&base).map_err(io("syncing", home))?;
         // From the rename of the log on there is a chain here.
         let (part, log) = (home.join("blocks.log.part"), home.join(LOG_FILE));
-        vfs.write_synced(&part, &[&first])
+        vfs.write_synced(&part, Readers::Umask, &[&first])
             .map_err(io("writing", &part))?;
         vfs.rename(&part, &log).map_err(io("renaming", &part))?;
         vfs.sync_names(&log).map_err(io("syncing", home))?;

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::block::{Block, BlockId, MAX_BODY_BYTES};
 use crate::codec;
 use crate::merkle::digest;
-use crate::vfs::Vfs;
+use crate::vfs::{Readers, Vfs};
 
 /// Most blocks kept.
 pub const MAX_BLOCKS: usize = 256;
@@ -100,7 +100,7 @@ impl Undecided {
         let part = path.with_extension("part");
         let vfs = &self.vfs;
         let written = vfs
-            .write_synced(&part, &[&magic, &check, &body])
+            .write_synced(&part, Readers::Umask, &[&magic, &check, &body])
             .and_then(|()| vfs.rename(&part, &path))
             .and_then(|()| vfs.sync_names(&path));
         if let Err(error) = written {

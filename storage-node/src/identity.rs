@@ -20,7 +20,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use chain_lite::account::Address;
-use chain_lite::vfs::{OsVfs, Vfs};
+use chain_lite::vfs::create_dirs;
 use ed25519_dalek::SigningKey;
 use rand::rngs::OsRng;
 use rand::{CryptoRng, RngCore};
@@ -234,23 +234,10 @@ fn write_new(
 
 /// Creates a folder (and its parents) that only this user may enter, durably; an existing one is left as it is.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    create_private_dir(parent)?;
     let mut builder = std::fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    match builder.create(path) {
-        // Another process was here first.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => OsVfs.sync_names(path),
-    }
+    create_dirs(path, &builder)
 }
 
 fn read_seed(

@@ -225,6 +225,7 @@ impl Watcher {
         let lock = WalletLock::take_in(&dir)?;
         let path = dir.join(format!("book-{}", chain.node().chain_id()));
         let file = RecordFile::new(home, path);
+        file.settle()?;
         let book: Option<Book> = file.read()?;
         if book.as_ref().is_some_and(|book| book.version != VERSION) {
             return Err(file.damaged("it was written by another version").into());

@@ -524,7 +524,7 @@ impl Challenged {
         self.record_proof(proof)
     }
 
-    /// Makes a proof durable.
+    /// Makes a proof durable that [`Challenged::prove`] has checked.
     pub(super) fn record_proof(mut self, proof: Vec<u8>) -> Result<Sealed, SealError> {
         let VanillaProof {
             comm_c,

@@ -231,7 +231,8 @@ pub fn resume_on(
 }
 
 /// Compares an update's files with their hashes. Is any but TreeD damaged, all others are made again over the sector in `old`:
-/// the same replica, so the same CommR, and a proof that was made stays good. Fails, naming the file, when TreeD is damaged,
+/// the same replica, so the same CommR, and a proof that was made stays good; a repair that is interrupted loses it, and [`resume`]
+/// goes on without. Fails, naming the file, when TreeD is damaged,
 /// which holds the data.
 pub fn repair(
     path: &Path,

@@ -30,6 +30,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use chain_lite::account::{Address, ChainId, DealId};
 use chain_lite::message::SignedProposal;
 use chain_lite::units::{EpochCount, TokenAmount};
+use chain_lite::vfs::{OsVfs, Vfs};
 use prover::CommP;
 
 use super::ClientError;
@@ -247,7 +248,9 @@ impl WalletLock {
 
     /// The same for another part of a home: the lock lies in `dir`, which is made.
     pub fn take_in(dir: &Path) -> Result<Self, ClientError> {
-        create_private_dir(dir).map_err(ClientError::file("create", dir))?;
+        create_private_dir(dir)
+            .and_then(|()| OsVfs.sync_names(dir))
+            .map_err(ClientError::file("create", dir))?;
         let path = dir.join("lock");
         let file = File::options()
             .create(true)
@@ -290,7 +293,18 @@ impl Journal {
             journal.file("verified").write(&VERSION)?;
         }
         journal.file("head").write(head)?;
+        journal.settle()?;
         Ok(journal)
+    }
+
+    /// Makes the names of its folders and what an interrupted process wrote in it durable, so that this process may act on it.
+    pub fn settle(&self) -> Result<(), ClientError> {
+        for dir in [&Self::root(&self.home), &self.dir] {
+            OsVfs
+                .sync_names(dir)
+                .map_err(ClientError::file("write", dir))?;
+        }
+        self.file("head").settle()
     }
 
     /// A handle on the journal with this tag; nothing is read.

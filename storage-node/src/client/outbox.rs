@@ -18,7 +18,7 @@
 //! commands know what may run under their nonce. What took effect and waits to be told is a group beside it. So is what a running
 //! provider signs with its owner's key ([`Outbox::follow_from`], [`Outbox::pay`]).
 //!
-//! Spec: `DESIGN.md` §6 promises 2 and 4. Cost: one fsync; memory: a transaction or a few. One command of a wallet at a time
+//! Spec: `DESIGN.md` §6 promises 2 and 4. Cost: two fsyncs a write; memory: a transaction or a few. One command of a wallet at a time
 //! ([`WalletLock`]).
 
 use std::ops::ControlFlow;
@@ -122,10 +122,10 @@ impl Outbox {
     /// Takes the wallet's lock.
     pub fn open(home: &Home, chain: &ChainId) -> Result<Self, ClientError> {
         let lock = WalletLock::take(home)?;
-        Ok(Self {
-            file: file(home, chain),
-            _lock: lock,
-        })
+        let file = file(home, chain);
+        // What is found is gone on with: it must not vanish under what follows from it.
+        file.settle()?;
+        Ok(Self { file, _lock: lock })
     }
 
     /// Whether an interrupted command has left this very message alone. Takes no lock.

@@ -135,7 +135,10 @@ impl Promises {
     ) -> Result<SignedVoucher, PromiseError> {
         let known = redeemed(self.chain, self.id, channel, lane);
         let last = match self.newest.get(&lane) {
-            Some(given) if given.voucher.amount == total.0 => return Ok(*given),
+            Some(given) if given.voucher.amount == total.0 => {
+                self.file.settle()?;
+                return Ok(*given);
+            }
             Some(given) if given.voucher.nonce > known.nonce => given.voucher,
             _ => known,
         };

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use chain_lite::deal::DealStatus;
 use chain_lite::message::Message;
@@ -643,28 +644,29 @@ async fn tm_c9_shards_of_equal_files_differ() {
 /// wrote; a failed power supply leaves what was synced.
 #[tokio::test]
 async fn tm_h1_a_put_cut_at_any_change_of_its_records_resumes_with_one_charge() {
-    for power_fails in [false, true] {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut fall = |disk: &SimDisk| match power_fails {
-            true => disk.crash(&mut rng),
-            false => disk.restart(),
-        };
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut fall = |disk: &SimDisk, power_fails| match power_fails {
+        true => disk.crash(&mut rng),
+        false => disk.restart(),
+    };
+    for (first, second) in [(false, false), (false, true), (true, false), (true, true)] {
         let mut changes = 0;
         for cut in 1.. {
             let disk = SimDisk::default();
             let desk = Desk::on(Arc::new(disk.clone()), 70_000);
             let fake = Fake::new(&[Honest; 5]);
             disk.cut_at(cut);
-            if desk.put(&fake, 2, 2).await.is_ok() {
+            let begun = desk.put(&fake, 2, 2).await;
+            assert!(begun.is_ok() != disk.is_dead(), "change {cut}: {begun:?}");
+            if begun.is_ok() {
                 changes = cut - 1;
                 break;
             }
-            assert!(disk.is_dead(), "failed without a cut at change {cut}");
-            fall(&disk);
+            fall(&disk, first);
             disk.cut_at(disk.operations() + 1 + cut * 7 % 41);
             let resumed = desk.put(&fake, 2, 2).await;
             assert!(resumed.is_ok() || disk.is_dead(), "{cut}: {resumed:?}");
-            fall(&disk);
+            fall(&disk, second);
             let stored = desk
                 .put(&fake, 2, 2)
                 .await
@@ -673,6 +675,31 @@ async fn tm_h1_a_put_cut_at_any_change_of_its_records_resumes_with_one_charge() 
             desk.assert_restores(&fake, &stored).await;
         }
         assert!(changes > 40, "only {changes} changes were cut");
+    }
+}
+
+/// The process is killed when a record is seen and not yet durable; the power fails soon after the next one has gone on from it,
+/// and time passes: what was sent is remembered.
+#[tokio::test]
+async fn tm_h1_what_was_only_seen_is_durable_before_it_is_acted_on() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for (cut, after) in (1..=45).flat_map(|cut| [(cut, 1), (cut, 2), (cut, 5)]) {
+        let disk = SimDisk::default();
+        let desk = Desk::on(Arc::new(disk.clone()), 70_000);
+        let fake = Fake::new(&[Honest; 5]);
+        disk.cut_at(cut);
+        assert!(desk.put(&fake, 2, 2).await.is_err(), "change {cut}");
+        disk.restart();
+        disk.cut_at(disk.operations() + after);
+        let _ = desk.put(&fake, 2, 2).await;
+        disk.crash(&mut rng);
+        for _ in 0..3 {
+            fake.pause().await;
+        }
+        let stored = tokio::time::timeout(Duration::from_secs(20), desk.put(&fake, 2, 2)).await;
+        let stored = stored.unwrap_or_else(|_| panic!("{cut}, {after}: it waits for ever"));
+        let stored = stored.unwrap_or_else(|error| panic!("{cut}, {after}: {error}"));
+        assert_charged_once(&fake, &stored);
     }
 }
 
@@ -710,7 +737,9 @@ async fn tm_h1_a_put_killed_at_any_call_resumes_with_one_charge() {
 #[tokio::test]
 async fn a_file_that_changed_between_two_runs_is_another_file() {
     let fake = Fake::new(&[Honest; 4]);
-    let desk = Desk::interrupted(70_000, &fake, 10).await;
+    let desk = Desk::interrupted(70_000, &fake, 16).await;
+    let begun = desk.journal(&fake).segment(Part::Data(0));
+    assert!(begun.expect("readable").is_some());
     std::fs::write(&desk.source, sample(69_000)).expect("writes");
     let stored = desk.put(&fake, 2, 2).await.expect("stores the new bytes");
     assert!(!stored.resumed);

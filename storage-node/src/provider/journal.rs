@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use chain_lite::vfs::{OsVfs, Vfs};
+use chain_lite::vfs::{OsVfs, Readers, Vfs};
 
 const MAGIC: &[u8; 4] = b"HFJR";
 /// Version of the record format; a reader refuses later ones.
@@ -256,7 +256,7 @@ fn replace_on(vfs: &dyn Vfs, dir: &Path, name: &str, bytes: &[u8]) -> Result<(),
         path: path.clone(),
         source,
     };
-    vfs.write_synced(&temporary, &[bytes])
+    vfs.write_synced(&temporary, Readers::Umask, &[bytes])
         .map_err(|source| match passes(&source) {
             true => write(source),
             false => JournalError::Sync {

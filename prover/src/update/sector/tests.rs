@@ -310,6 +310,7 @@ fn tm_h1_tm_h4_tm_h5_an_accident_at_any_step_of_an_update_changes_nothing() {
     let whole = finish(&disk, &new(&folder), &old).expect("no accident");
     let steps = counting.steps();
     assert!(steps > 20, "the test walks real steps, not {steps}");
+    let (mut cut, mut full, mut unsynced) = (0, 0, 0);
     for step in 0..steps {
         let again = step * 7 % steps;
         for (accidents, loss) in [
@@ -334,9 +335,14 @@ fn tm_h1_tm_h4_tm_h5_an_accident_at_any_step_of_an_update_changes_nothing() {
                 let disk: Arc<dyn Disk> = Arc::new(crash.clone());
                 match finish(&disk, &path, &old) {
                     Ok(comm_r) => assert_eq!(comm_r, whole),
-                    Err(error) => {
-                        assert!(accident.1 != Accident::Full || error.is_full(), "{error}")
-                    }
+                    Err(error) => match accident.1 {
+                        Accident::Cut => cut += 1,
+                        Accident::Full => {
+                            assert!(error.is_full(), "{error}");
+                            full += 1;
+                        }
+                        Accident::SyncFails => unsynced += 1,
+                    },
                 }
                 drop(disk);
                 crash.lose(loss);
@@ -350,6 +356,9 @@ fn tm_h1_tm_h4_tm_h5_an_accident_at_any_step_of_an_update_changes_nothing() {
                 .expect("its files are what its record says");
         }
     }
+    // The first cut of each pair strikes, and so does a good part of the second ones.
+    assert!(cut > 4 * steps, "{cut} cuts of {steps} steps");
+    assert!(full > steps / 2 && unsynced > 10, "{full} {unsynced}");
 }
 
 /// Any file but TreeD is made again, with the same CommR, and a proof that was recorded stays; damage to TreeD, and another

@@ -204,7 +204,10 @@ pub async fn put<C: Chain, N: Network>(
     };
     let survey = Survey::take(&client, &request, duration).await?;
     let (journal, head, resumed) = match known {
-        Some((journal, head, None)) => (journal, head, true),
+        Some((journal, head, None)) => {
+            journal.settle()?;
+            (journal, head, true)
+        }
         _ => {
             let (journal, head) = begin(&client, &request, &source, &survey).await?;
             (journal, head, false)

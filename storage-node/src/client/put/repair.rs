@@ -185,6 +185,7 @@ async fn journal_of<C: Chain, N: Network>(
             head,
         ));
     }
+    journal.settle()?;
     Ok((journal, head))
 }
 
