@@ -6,7 +6,7 @@
 //! `HOLDFAST_PEER_SIZES=2KiB,8MiB` chooses sizes (8MiB alone by default), `HOLDFAST_PEER_THREADS` the threads of both sides
 //! (all cores), `HOLDFAST_PEER_SAMPLES` takes so many samples of each side in turns instead of criterion's eleven,
 //! `HOLDFAST_PEER_ROWS=winning_post,c2` takes only the rows of these names (criterion's own filter, `-- winning_post`, does
-//! the same for its eleven samples), and `HOLDFAST_PEER_PORTABLE=1` lets our side act as if the CPU had no AVX-512 IFMA. Both
+//! the same for its eleven samples), and `HOLDFAST_PEER_PORTABLE=1` lets our side run its portable twins alone. Both
 //! sides run every stage the way their users do: files and self-checks included. At the end a table gives the medians and
 //! their ratio.
 //!
@@ -39,7 +39,7 @@ const SEED: Seed = Seed([0x43; 32]);
 
 fn bench(c: &mut Criterion) {
     if std::env::var("HOLDFAST_PEER_PORTABLE").is_ok_and(|yes| yes == "1") {
-        eprintln!("our side without AVX-512 IFMA");
+        eprintln!("our side with its portable twins alone");
         prover::instructions::portable_only(true);
     }
     let sizes = std::env::var("HOLDFAST_PEER_SIZES").unwrap_or_else(|_| "8MiB".into());

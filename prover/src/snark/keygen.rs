@@ -298,7 +298,8 @@ mod tests {
     use ark_groth16::Groth16;
     use ark_serialize::CanonicalDeserialize;
 
-    /// The same secrets and generators in both generators give the same key, point for point.
+    /// The same secrets and generators in both generators give the same key, point for point, on the kernels chosen here
+    /// and on the portable ones.
     #[test]
     fn keys_equal_arks() {
         let circuit = Chain::example();
@@ -327,15 +328,24 @@ mod tests {
         let tau = domain.sample_element_outside_domain(&mut crate::snark::testing::rng(9));
         let ours = Evaluated::new(&circuit, Secrets { tau, ..secrets });
 
-        let mut bytes = Vec::new();
-        ours.write_params(&mut bytes, &NoProgress).expect("memory");
         let mut expected = write_vk(&theirs.vk, theirs.beta_g1, theirs.delta_g1);
         push(&mut expected, &theirs.h_query, false);
         push(&mut expected, &theirs.l_query, false);
         push(&mut expected, &theirs.a_query, true);
         push(&mut expected, &theirs.b_g1_query, true);
         push(&mut expected, &theirs.b_g2_query, true);
+        let mut bytes = Vec::new();
+        ours.write_params(&mut bytes, &NoProgress).expect("memory");
         assert!(bytes == expected, "our key differs from ark's");
+        bytes.clear();
+        ours.write_params_on(
+            Portable::<g1::Config>::default(),
+            Portable::<g2::Config>::default(),
+            &mut bytes,
+            &NoProgress,
+        )
+        .expect("memory");
+        assert!(bytes == expected, "the portable kernels' key differs");
         assert!(
             theirs.b_g1_query.iter().any(|p| p.is_zero()),
             "the example has a variable outside B"

@@ -889,6 +889,7 @@ mod tests {
     #[test]
     fn sums_do_not_depend_on_how_full_buckets_are() {
         sparse_and_crowded_buckets(Portable::<g1::Config>::default(), 1 << 12);
+        sparse_and_crowded_buckets(Portable::<g2::Config>::default(), 1 << 12);
         #[cfg(target_arch = "x86_64")]
         if let Some(kernel) = crate::snark::kernel::ifma::IfmaG1::detect() {
             sparse_and_crowded_buckets(kernel, 1 << 22);

@@ -45,7 +45,8 @@ impl Transform {
         Transform::portable(n)
     }
 
-    fn portable(n: usize) -> Transform {
+    /// The same on arkworks' transform.
+    pub(super) fn portable(n: usize) -> Transform {
         Transform {
             n,
             way: Way::Portable(Box::new(portable::Plan::new(n))),

@@ -11,7 +11,7 @@
 //! Memory: three vectors of the domain's size and one of the variables': 0.5 GiB for PoRep 8 MiB, 0.6 GiB with
 //! what the sums need (`examples/groth16_stages` prints it).
 
-use ark_bls12_381::{Bls12_381, Fr, G1Projective, G2Projective, g1, g2};
+use ark_bls12_381::{Bls12_381, Fr, G1Projective, g1, g2};
 use ark_ec::CurveGroup;
 use ark_ec::short_weierstrass::Projective;
 use ark_ff::{AdditiveGroup, Field, UniformRand};
@@ -88,31 +88,71 @@ pub(crate) fn prove_with(
         .iter()
         .sum();
     progress.start("Groth16 proof", total as u64);
+    let rows = witness(key, circuit)?;
+    #[cfg(target_arch = "x86_64")]
+    {
+        use super::kernel::ifma::{IfmaG1, IfmaG2};
+        if let (Some(in_g1), Some(in_g2)) = (IfmaG1::detect(), IfmaG2::detect()) {
+            return prove_on(in_g1, in_g2, Transform::new, key, rows, [r, s], progress);
+        }
+    }
+    prove_portably(key, rows, [r, s], progress)
+}
 
-    // 1. Spell the circuit: values of all variables and of all rows.
-    let Rows {
-        counts,
-        inputs,
-        aux,
-        a,
-        b,
-        unsatisfied,
-    } = span("witness", || Rows::of(key.density().counts, circuit));
-    if counts != key.density().counts {
+/// On the kernels of CPUs without IFMA.
+fn prove_portably(
+    key: &ProvingKey,
+    rows: Rows,
+    blinding: [Fr; 2],
+    progress: &dyn Progress,
+) -> Result<(Proof<Bls12_381>, Vec<Fr>), ProveError> {
+    let in_g1 = Portable::<g1::Config>::default();
+    let in_g2 = Portable::<g2::Config>::default();
+    prove_on(
+        in_g1,
+        in_g2,
+        Transform::portable,
+        key,
+        rows,
+        blinding,
+        progress,
+    )
+}
+
+/// 1. Spells the circuit: values of all variables and of all rows.
+fn witness(key: &ProvingKey, circuit: &impl Circuit) -> Result<Rows, ProveError> {
+    let rows = span("witness", || Rows::of(key.density().counts, circuit));
+    if rows.counts != key.density().counts {
         return Err(ProveError::WrongKey {
             key: key.density().counts,
-            circuit: counts,
+            circuit: rows.counts,
         });
     }
-    if let Some(row) = unsatisfied {
-        return Err(ProveError::Unsatisfied {
+    match rows.unsatisfied {
+        Some(row) => Err(ProveError::Unsatisfied {
             circuit: key.name().to_owned(),
             row,
-        });
+        }),
+        None => Ok(rows),
     }
+}
+
+/// The other steps, on the caller's choice of kernels.
+fn prove_on(
+    in_g1: impl Kernel<Curve = g1::Config>,
+    in_g2: impl Kernel<Curve = g2::Config>,
+    transform: fn(usize) -> Transform,
+    key: &ProvingKey,
+    rows: Rows,
+    [r, s]: [Fr; 2],
+    progress: &dyn Progress,
+) -> Result<(Proof<Bls12_381>, Vec<Fr>), ProveError> {
+    let Rows {
+        inputs, aux, a, b, ..
+    } = rows;
 
     // 2. The quotient of A·B − C by the vanishing polynomial.
-    let h = span("quotient", || quotient(a, b));
+    let h = span("quotient", || quotient(&transform(a.len()), a, b));
 
     // 3. Five sums over the key.
     let vk = key.verifying_key();
@@ -122,12 +162,13 @@ pub(crate) fn prove_with(
         (&inputs, Some(&density.inputs_in_b)),
         (&aux, Some(&density.in_b)),
     ]);
-    let h_sum = span("h", || sum_g1(key, Query::H, Scalars::all(&h), progress))?;
+    let sum_g1 = |query, scalars: Scalars<'_>| sum(in_g1, key, query, scalars, progress);
+    let h_sum = span("h", || sum_g1(Query::H, Scalars::all(&h)))?;
     drop(h);
-    let l_sum = span("l", || sum_g1(key, Query::L, Scalars::all(&aux), progress))?;
-    let a_sum = span("a", || sum_g1(key, Query::A, of_a, progress))?;
-    let b1_sum = span("b_g1", || sum_g1(key, Query::BG1, of_b, progress))?;
-    let b2_sum = span("b_g2", || sum_g2(key, Query::BG2, of_b, progress))?;
+    let l_sum = span("l", || sum_g1(Query::L, Scalars::all(&aux)))?;
+    let a_sum = span("a", || sum_g1(Query::A, of_a))?;
+    let b1_sum = span("b_g1", || sum_g1(Query::BG1, of_b))?;
+    let b2_sum = span("b_g2", || sum(in_g2, key, Query::BG2, of_b, progress))?;
 
     // 4. Blind and join.
     let (delta_g1, delta_g2) = (vk.delta_g1(), vk.key().delta_g2);
@@ -402,8 +443,7 @@ impl ConstraintSystem for Segment<'_> {
 /// `A·B − C = (x^n − 1)·H`, because C agrees with A·B on the domain, so `C = L + H`. Interpolating
 /// the products over the domain gives `u = L + H`, over a coset with `g^n ≠ 1` it gives
 /// `v = L + g^n·H`, and `H = (v − u) / (g^n − 1)`: C's own rows are never transformed.
-fn quotient(mut a: Vec<Fr>, mut b: Vec<Fr>) -> Vec<Fr> {
-    let transform = Transform::new(a.len());
+fn quotient(transform: &Transform, mut a: Vec<Fr>, mut b: Vec<Fr>) -> Vec<Fr> {
     let mut u: Vec<Fr> = a.par_iter().zip(&b).map(|(a, b)| *a * b).collect();
     transform.interpolate(&mut u);
     transform.interpolate(&mut a);
@@ -418,36 +458,6 @@ fn quotient(mut a: Vec<Fr>, mut b: Vec<Fr>) -> Vec<Fr> {
     let mut h = transform.in_order(|place| (a[place] - u[place]) * scale);
     h.truncate(a.len() - 1);
     h
-}
-
-/// `Σ scalar·point` over a query in G1, on the best kernel this CPU has.
-fn sum_g1(
-    key: &ProvingKey,
-    query: Query,
-    scalars: Scalars,
-    progress: &dyn Progress,
-) -> Result<G1Projective, KeyError> {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(ifma) = super::kernel::ifma::IfmaG1::detect() {
-        return sum(ifma, key, query, scalars, progress);
-    }
-    let portable = Portable::<g1::Config>::default();
-    sum(portable, key, query, scalars, progress)
-}
-
-/// The same in G2.
-fn sum_g2(
-    key: &ProvingKey,
-    query: Query,
-    scalars: Scalars,
-    progress: &dyn Progress,
-) -> Result<G2Projective, KeyError> {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(ifma) = super::kernel::ifma::IfmaG2::detect() {
-        return sum(ifma, key, query, scalars, progress);
-    }
-    let portable = Portable::<g2::Config>::default();
-    sum(portable, key, query, scalars, progress)
 }
 
 /// `Σ scalar·point` over a whole query, its points read in pieces.
@@ -526,11 +536,14 @@ fn add_piece<K: Kernel>(kernel: K, msm: &mut Msm<K>, bytes: &[u8], scalars: &[Fr
 mod tests {
     use super::*;
     use crate::progress::NoProgress;
+    use crate::snark::CircuitId;
     use crate::snark::cs::Num;
     use crate::snark::dev::Secrets;
     use crate::snark::keygen::Evaluated;
     use crate::snark::record::{Density, Matrices};
+    use crate::snark::soundness::Real;
     use crate::snark::testing::{ArkCircuit, Chain, rng};
+    use crate::spec::SectorSize;
     use ark_ec::AffineRepr;
     use ark_ec::short_weierstrass::{Affine, SWCurveConfig};
     use ark_groth16::{Groth16, ProvingKey as ArkKey, r1cs_to_qap::LibsnarkReduction};
@@ -685,11 +698,37 @@ mod tests {
                     &assignment,
                 )
                 .expect("a satisfied circuit");
-            let (ours, inputs) =
-                prove_with(&key, &circuit, r, s, &NoProgress).expect("a satisfied circuit");
-            assert_eq!(encode(&ours), encode(&theirs));
-            assert_eq!(key.verifying_key().accepts(&inputs[1..], &ours), Some(true));
+            for (ours, inputs) in on_both(&key, &circuit, [r, s]) {
+                assert_eq!(encode(&ours), encode(&theirs));
+                assert_eq!(key.verifying_key().accepts(&inputs[1..], &ours), Some(true));
+            }
         }
+    }
+
+    /// Proof and inputs on the kernels chosen here, and on the portable ones.
+    fn on_both(
+        key: &ProvingKey,
+        circuit: &impl Circuit,
+        [r, s]: [Fr; 2],
+    ) -> [(Proof<Bls12_381>, Vec<Fr>); 2] {
+        let rows = witness(key, circuit).expect("a satisfied circuit");
+        [
+            prove_with(key, circuit, r, s, &NoProgress).expect("a satisfied circuit"),
+            prove_portably(key, rows, [r, s], &NoProgress).expect("the key is there"),
+        ]
+    }
+
+    /// A domain and sums that take every part of the kernels, which the small example does not.
+    #[test]
+    fn a_real_proof_is_the_same_on_both_kernels() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let circuit = Real::new(CircuitId::window(SectorSize::Kib2));
+        let key = key_of(&circuit, dir.path());
+        let [fast, portable] = on_both(&key, &circuit, [Fr::from(8u64), Fr::from(9u64)]);
+        assert_eq!(encode(&fast.0), encode(&portable.0));
+        assert_eq!(fast.1, portable.1);
+        let verdict = key.verifying_key().accepts(&fast.1[1..], &fast.0);
+        assert_eq!(verdict, Some(true));
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //!   repetitions of its block.
 //! * [`digest`]: any message, for replica ids and challenges, through the `sha2` crate.
 //!
-//! The kernel is chosen at run time; the portable twin is the `sha2` crate, which tests compare with every kernel that
-//! the machine can run. Spec: proofs.md §0 (`t254`), §1.2 (tree node), §2.6 (label).
+//! The kernel is chosen at run time ([`crate::instructions`]); the portable twin is the `sha2` crate, which tests compare
+//! with every kernel that the machine can run. Spec: proofs.md §0 (`t254`), §1.2 (tree node), §2.6 (label).
 
 mod portable;
 #[cfg(target_arch = "x86_64")]
@@ -182,11 +182,17 @@ mod tests {
         (0..len).map(|i| digest(&[&i.to_le_bytes()])).collect()
     }
 
+    /// Nodes of no pattern, all zero and all ones.
+    fn rows(len: usize) -> [Vec<Node>; 3] {
+        [row(len), vec![[0; 32]; len], vec![[0xff; 32]; len]]
+    }
+
     /// Every length around the kernels' group sizes (16 and 4 parents), in every kernel that this machine runs.
     #[test]
     fn kernels_equal_the_portable_twin_on_rows() {
-        for parents in (0..40).chain([63, 64, 65, 127, 1000]) {
-            let row = row(2 * parents);
+        let lengths = (0..40).chain([63, 64, 65, 127, 1000]);
+        for row in lengths.flat_map(|parents| rows(2 * parents)) {
+            let parents = row.len() / 2;
             let mut expected = vec![[0; 32]; parents];
             portable::nodes(&row, &mut expected);
             let mut out = vec![[0; 32]; parents];
@@ -210,8 +216,9 @@ mod tests {
 
     #[test]
     fn roots_equal_the_plain_twin() {
-        for height in 0..12 {
-            let leaves = row(1 << height);
+        for (height, leaves) in
+            (0..12).flat_map(|height| rows(1 << height).map(|row| (height, row)))
+        {
             assert_eq!(
                 root_in_place(&mut leaves.clone()),
                 crate::reference::root(leaves),
@@ -236,14 +243,18 @@ mod tests {
                 row
             })
             .collect();
-        let previous = row(parents.len());
+        let previous = rows(parents.len());
         for (layer_number, previous) in [
             (1, None),
-            (2, Some(&previous[..])),
-            (11, Some(&previous[..])),
+            (2, Some(&previous[0][..])),
+            (11, Some(&previous[0][..])),
+            (2, Some(&previous[1][..])),
+            (u32::MAX, Some(&previous[2][..])),
         ] {
             // Sectors side by side differ in their replica ids, and here in their layers before too.
-            let ids: Vec<ReplicaId> = (0..6u8).map(|i| ReplicaId(digest(&[&[i]]))).collect();
+            let edges = [[0; 32], [0xff; 32]].into_iter();
+            let ids = edges.chain((2..6u8).map(|i| digest(&[&[i]])));
+            let ids: Vec<ReplicaId> = ids.map(ReplicaId).collect();
             let befores: Vec<Option<Vec<Node>>> = (0..6)
                 .map(|i| previous.map(|labels: &[Node]| [&labels[i..], &labels[..i]].concat()))
                 .collect();

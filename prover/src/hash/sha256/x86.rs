@@ -79,9 +79,11 @@ pub(super) enum Kernel {
 pub(super) struct Detected(());
 
 impl Kernel {
-    /// The fastest kernel of this CPU; the standard library caches the answer.
+    /// The fastest kernel of this CPU, which the standard library remembers, unless [`crate::instructions`] says none.
     pub(super) fn detect() -> Option<Self> {
-        Self::available().last()
+        Self::available()
+            .last()
+            .filter(|_| crate::instructions::wide())
     }
 
     /// Every kernel of this CPU, slowest first.

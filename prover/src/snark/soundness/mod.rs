@@ -97,7 +97,7 @@ fn path(folder: &tempfile::TempDir) -> PathBuf {
 }
 
 /// A circuit with the witness of a real sector.
-enum Real {
+pub(super) enum Real {
     Porep(PorepCircuit),
     Post(PostCircuit),
     Update(UpdateCircuit),
@@ -105,7 +105,7 @@ enum Real {
 
 impl Real {
     /// Of sectors 1 and, in a window that has room for it, 2.
-    fn new(circuit: CircuitId) -> Real {
+    pub(super) fn new(circuit: CircuitId) -> Real {
         let size = circuit.size;
         let randomness = PostRandomness::masked([0xa7; 32]);
         let sectors = match circuit.kind {
@@ -156,7 +156,7 @@ fn alias(value: Fr) -> Option<BigInt<4>> {
 }
 
 /// The four circuits at 2 KiB, those of a PoSt first.
-fn circuits() -> [CircuitId; 4] {
+pub(super) fn circuits() -> [CircuitId; 4] {
     let size = SectorSize::Kib2;
     [
         CircuitId::window(size),
