@@ -122,6 +122,7 @@ fn prove_portably(
 /// 1. Spells the circuit: values of all variables and of all rows.
 fn witness(key: &ProvingKey, circuit: &impl Circuit) -> Result<Rows, ProveError> {
     let rows = span("witness", || Rows::of(key.density().counts, circuit));
+    tracing::debug!(side_by_side = rows.side_by_side, "parts spelled");
     if rows.counts != key.density().counts {
         return Err(ProveError::WrongKey {
             key: key.density().counts,
@@ -235,6 +236,8 @@ struct Rows {
     a: Vec<Fr>,
     b: Vec<Fr>,
     unsatisfied: Option<usize>,
+    /// Parts that were spelled side by side; none when everything was spelled in order.
+    side_by_side: usize,
 }
 
 impl Rows {
@@ -244,36 +247,47 @@ impl Rows {
     /// The circuit's parts are spelled side by side when what the head leaves can be cut into equal parts; if a part turns
     /// out to be of another length, everything is spelled again in order.
     fn of(expected: Counts, circuit: &impl Circuit) -> Rows {
+        let mut rows = Rows::blank(expected);
+        if !rows.spell(expected, circuit, true) {
+            rows.spell(expected, circuit, false);
+        }
+        let from = expected.constraints;
+        rows.a[from..from + expected.inputs].copy_from_slice(&rows.inputs);
+        rows
+    }
+
+    /// Zeros, as many as a circuit of these sizes has values.
+    fn blank(expected: Counts) -> Rows {
         let zeros = |count: usize| -> Vec<Fr> {
             let zeros = (0..count).into_par_iter().with_min_len(1 << 14);
             zeros.map(|_| Fr::ZERO).collect()
         };
         let domain = expected.domain();
-        let mut rows = Rows {
+        Rows {
             counts: Counts::EMPTY,
             inputs: zeros(expected.inputs),
             aux: zeros(expected.aux),
             a: zeros(domain),
             b: zeros(domain),
             unsatisfied: None,
-        };
-        for in_parts in [true, false] {
-            let mut segment = Segment::first(&mut rows, expected, in_parts);
-            circuit.synthesize(&mut segment);
-            let Segment {
-                counts,
-                fits,
-                unsatisfied,
-                ..
-            } = segment;
-            (rows.counts, rows.unsatisfied) = (counts, unsatisfied);
-            if fits {
-                break;
-            }
+            side_by_side: 0,
         }
-        let from = expected.constraints;
-        rows.a[from..from + expected.inputs].copy_from_slice(&rows.inputs);
-        rows
+    }
+
+    /// Runs the circuit, its parts side by side or in order; whether everything found its place.
+    fn spell(&mut self, expected: Counts, circuit: &impl Circuit, in_parts: bool) -> bool {
+        let mut segment = Segment::first(self, expected, in_parts);
+        circuit.synthesize(&mut segment);
+        let Segment {
+            counts,
+            fits,
+            unsatisfied,
+            side_by_side,
+            ..
+        } = segment;
+        (self.counts, self.unsatisfied) = (counts, unsatisfied);
+        self.side_by_side = side_by_side;
+        fits
     }
 }
 
@@ -292,6 +306,8 @@ struct Segment<'a> {
     a: &'a mut [Fr],
     b: &'a mut [Fr],
     unsatisfied: Option<usize>,
+    /// Parts that were cut off and spelled side by side.
+    side_by_side: usize,
     /// Whether parts may be spelled side by side; not inside of parts.
     in_parts: bool,
     /// Whether everything has found its place.
@@ -315,6 +331,7 @@ impl<'a> Segment<'a> {
             a: &mut rows.a[..expected.constraints],
             b: &mut rows.b[..expected.constraints],
             unsatisfied: None,
+            side_by_side: 0,
             in_parts,
             fits: true,
         }
@@ -355,35 +372,40 @@ impl<'a> Segment<'a> {
         value.copied().unwrap_or(Fr::ZERO)
     }
 
-    /// Takes the rest of the segment apart; `None` if it cannot be cut into equal parts.
+    /// Takes the rest of the segment apart; `None` if it cannot be cut into equal parts. Parts may be without inputs: those
+    /// of an update are.
     fn cut(&mut self, parts: usize) -> Option<Vec<Segment<'a>>> {
         let each = self.expected.cut(self.counts, parts)?;
-        if !self.in_parts || !self.fits || [each.inputs, each.aux, each.constraints].contains(&0) {
+        if !self.in_parts || !self.fits {
             return None;
         }
-        let split = |all: &mut &'a mut [Fr], at: usize| std::mem::take(all).split_at_mut(at);
-        let (inputs, other_inputs) = split(&mut self.inputs, self.counts.inputs);
-        let (aux, other_aux) = split(&mut self.aux, self.counts.aux);
-        let (_, a) = split(&mut self.a, self.counts.constraints);
-        let (_, b) = split(&mut self.b, self.counts.constraints);
-        let (inputs, aux): (&'a [Fr], &'a [Fr]) = (inputs, aux);
-        let pieces = other_inputs
-            .chunks_exact_mut(each.inputs)
-            .zip(other_aux.chunks_exact_mut(each.aux))
-            .zip(a.chunks_exact_mut(each.constraints))
-            .zip(b.chunks_exact_mut(each.constraints));
+        /// The first values of the rest, which keeps the others.
+        fn take<'a>(rest: &mut &'a mut [Fr], count: usize) -> &'a mut [Fr] {
+            let (first, others) = std::mem::take(rest).split_at_mut(count);
+            *rest = others;
+            first
+        }
+        let Counts {
+            inputs,
+            aux,
+            constraints,
+        } = self.counts;
+        let head: [&'a [Fr]; 2] = [take(&mut self.inputs, inputs), take(&mut self.aux, aux)];
+        take(&mut self.a, constraints);
+        take(&mut self.b, constraints);
         let mut start = self.counts;
-        let segments = pieces.map(|(((own_inputs, own_aux), a), b)| {
+        let segments = (0..parts).map(|_| {
             let segment = Segment {
                 expected: self.expected,
-                head: [inputs, aux],
+                head,
                 start,
                 counts: start,
-                inputs: own_inputs,
-                aux: own_aux,
-                a,
-                b,
+                inputs: take(&mut self.inputs, each.inputs),
+                aux: take(&mut self.aux, each.aux),
+                a: take(&mut self.a, each.constraints),
+                b: take(&mut self.b, each.constraints),
                 unsatisfied: None,
+                side_by_side: 0,
                 in_parts: false,
                 fits: true,
             };
@@ -428,6 +450,7 @@ impl ConstraintSystem for Segment<'_> {
         };
         let each = segments.par_iter_mut().zip(parts).with_max_len(1);
         each.for_each(|(segment, part)| spell(segment, part));
+        self.side_by_side += parts.len();
         for segment in segments {
             // A segment that is too long did not fit; one that is too short leaves a gap.
             self.fits &= segment.fits && segment.start == self.counts;
@@ -540,8 +563,9 @@ mod tests {
     use crate::snark::cs::Num;
     use crate::snark::dev::Secrets;
     use crate::snark::keygen::Evaluated;
-    use crate::snark::record::{Density, Matrices};
-    use crate::snark::soundness::Real;
+    use crate::snark::record::{Assignment, Density, Matrices};
+    use crate::snark::shape::pinned;
+    use crate::snark::soundness::{Real, circuits};
     use crate::snark::testing::{ArkCircuit, Chain, rng};
     use crate::spec::SectorSize;
     use ark_ec::AffineRepr;
@@ -552,6 +576,8 @@ mod tests {
     /// Parts after a head, of equal length or not, with or without something after them.
     struct Parted {
         parts: Vec<(u64, usize)>,
+        /// Whether each part has an input of its own.
+        public: bool,
         tail: bool,
         wrong: Option<u64>,
     }
@@ -562,7 +588,9 @@ mod tests {
             head.inputize(cs);
             cs.parts(&self.parts, |cs, (value, length)| {
                 let mut number = Num::alloc(cs, Fr::from(*value));
-                number.inputize(cs);
+                if self.public {
+                    number.inputize(cs);
+                }
                 for _ in 0..*length {
                     number = number.add(cs, head);
                 }
@@ -583,9 +611,14 @@ mod tests {
     fn parts_side_by_side_are_parts_in_order() {
         let lengths: [&[usize]; 5] = [&[], &[3], &[4, 4, 4], &[4, 5, 3], &[0, 0]];
         for (lengths, tail) in lengths.iter().flat_map(|l| [(l, false), (l, true)]) {
-            for wrong in [None, Some(0), Some(1), Some(2)] {
-                let parts = (0u64..).zip(lengths.iter().copied()).collect();
-                let circuit = Parted { parts, tail, wrong };
+            let wrong = [None, Some(0), Some(1), Some(2)].into_iter();
+            for (wrong, public) in wrong.flat_map(|w| [(w, true), (w, false)]) {
+                let circuit = Parted {
+                    parts: (0u64..).zip(lengths.iter().copied()).collect(),
+                    public,
+                    tail,
+                    wrong,
+                };
                 let mut in_order = Matrices::default();
                 circuit.synthesize(&mut in_order);
                 let counts = in_order.assignment.counts;
@@ -594,6 +627,10 @@ mod tests {
                 assert_eq!(rows.inputs, in_order.assignment.inputs);
                 assert_eq!(rows.aux, in_order.assignment.aux);
                 assert_eq!(rows.unsatisfied, in_order.first_unsatisfied());
+                // Without a tail and with parts of one length nothing is spelled a second time.
+                let even = !tail && lengths.windows(2).all(|pair| pair[0] == pair[1]);
+                let side_by_side = if even { lengths.len() } else { 0 };
+                assert_eq!(rows.side_by_side, side_by_side, "{lengths:?} {tail}");
                 let mut sides = [Vec::new(), Vec::new()];
                 for row in &in_order.rows {
                     for (side, values) in row.iter().zip(&mut sides) {
@@ -618,6 +655,28 @@ mod tests {
                 };
                 assert_eq!(Rows::of(other, &circuit).counts, counts);
             }
+        }
+    }
+
+    /// The circuits that are really proven are cut as they stand, and need no second run: values and rows are those in order.
+    #[test]
+    fn real_circuits_are_spelled_in_parts_at_once() {
+        // Sectors of a window and of a WinningPoSt, challenges of a PoRep and of an update.
+        for (circuit, parts) in circuits().into_iter().zip([2, 66, 2, 10]) {
+            let real = Real::new(circuit);
+            let counts = pinned(circuit).counts;
+            let rows = Rows::of(counts, &real);
+            assert_eq!(rows.side_by_side, parts, "{circuit}");
+            assert_eq!((rows.counts, rows.unsatisfied), (counts, None), "{circuit}");
+            let values = Assignment::of(&real);
+            assert!(rows.inputs == values.inputs, "{circuit}: other inputs");
+            assert!(rows.aux == values.aux, "{circuit}: another witness");
+            let mut in_order = Rows::blank(counts);
+            assert!(in_order.spell(counts, &real, false), "{circuit}");
+            assert_eq!(in_order.side_by_side, 0);
+            let own = ..counts.constraints;
+            assert!(rows.a[own] == in_order.a[own], "{circuit}: other A");
+            assert!(rows.b[own] == in_order.b[own], "{circuit}: other B");
         }
     }
 
