@@ -506,6 +506,117 @@ fn tm_h3_damage_to_any_file_is_named_before_use_and_repaired() {
     }
 }
 
+/// Whole files in the wrong place, each well-formed and of the right length: layers exchanged, and layers, replica, TreeR and
+/// `p_aux` of another sector. Resuming, unsealing and checking name them before anything is made of them.
+#[test]
+fn tm_h3_a_foreign_or_swapped_layer_or_replica_is_named() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let (path, other) = (dir.path().join("s"), dir.path().join("t"));
+    let replicated = replicate(&path, kib2(), &[2032]);
+    let comm_r = replicated.comm_r();
+    let names = [
+        SectorFile::Layer(1),
+        SectorFile::Layer(2),
+        SectorFile::Sealed,
+        SectorFile::TreeR(0),
+        SectorFile::PAux,
+    ]
+    .map(|file| file.name(1));
+    let [first, second, sealed, tree_r, p_aux] = names.each_ref().map(String::as_str);
+    drop(replicated);
+    assert_ne!(replicate(&other, kib2(), &[127]).comm_r(), comm_r);
+    let read = |dir: &Path, name: &str| std::fs::read(dir.join(name)).expect("readable");
+    let ours: Vec<Vec<u8>> = names.iter().map(|name| read(&path, name)).collect();
+
+    // What is put where: our file of another name, or the other sector's file of the same name.
+    let swapped = [(first, read(&path, second)), (second, read(&path, first))];
+    let foreign = |name| (name, read(&other, name));
+    let cases = [
+        swapped.to_vec(),
+        vec![foreign(first)],
+        vec![foreign(second)],
+        vec![foreign(sealed)],
+        vec![foreign(tree_r)],
+        vec![foreign(p_aux)],
+        vec![foreign(sealed), foreign(tree_r)],
+        vec![foreign(sealed), foreign(tree_r), foreign(p_aux)],
+    ];
+    for case in cases {
+        for (name, bytes) in &case {
+            assert_ne!(&read(&path, name), bytes, "{name}");
+            std::fs::write(path.join(name), bytes).expect("writable");
+        }
+        let has = |name: &str| case.iter().any(|(put, _)| *put == name);
+        let what: Vec<&str> = case.iter().map(|(name, _)| *name).collect();
+
+        let error = resume(&path).expect_err("files of another place");
+        assert!(
+            matches!(&error, SealError::Dir(SectorDirError::Damaged { path, .. })
+                if what.iter().any(|name| path.ends_with(name))),
+            "{what:?}: {error}"
+        );
+
+        // Unsealing reads the replica alone, and has the data's root to compare.
+        let mut out = Vec::new();
+        let unsealed = unseal_range(&path, 0..10, &mut out, &plan(), &NoProgress);
+        if has(sealed) {
+            let at = path.join(sealed);
+            assert!(matches!(unsealed, Err(SealError::DamagedReplica(named)) if named == at));
+            assert!(out.is_empty());
+        } else {
+            unsealed.expect("the replica is our own");
+            assert_eq!(out, piece_bytes(1, 2032)[..10]);
+        }
+
+        // Checking reads what is kept: replica, TreeR and `p_aux`.
+        for depth in [CheckDepth::Full, CheckDepth::Leaves(&[0, 63])] {
+            let report = replica_check(
+                &path,
+                SectorSize::Kib2,
+                &comm_r,
+                depth,
+                &plan(),
+                &NoProgress,
+            );
+            let named = |damage: &check::Damage| match damage {
+                check::Damage::Roots => has(p_aux),
+                check::Damage::Replica(_) => has(sealed) || has(tree_r),
+                check::Damage::TreeR(_) => has(tree_r),
+                check::Damage::Unreadable(_) => false,
+            };
+            // Openings in a tree this small are made of the replica alone.
+            let tree_r_counts = matches!(depth, CheckDepth::Full) && has(tree_r);
+            let kept = has(sealed) || has(p_aux) || tree_r_counts;
+            assert_eq!(report.is_sound(), !kept, "{what:?} {depth:?}: {report:?}");
+            assert!(
+                report.damage.iter().all(named),
+                "{what:?} {depth:?}: {report:?}"
+            );
+        }
+
+        for (name, bytes) in names.iter().zip(&ours) {
+            std::fs::write(path.join(name), bytes).expect("writable");
+        }
+        assert!(matches!(
+            resume(&path).expect("its own files again"),
+            AnyStage::Replicated(_)
+        ));
+    }
+
+    // Layers that change places under a running program, behind the comparison: the columns then made of them are not the
+    // graph's, which C1 finds before anything is proven.
+    let third = dir.path().join("u");
+    let packed = pack(Arc::new(RealDisk), &third, kib2(), &[2032]).expect("packs");
+    let labeled = packed.label(&plan(), &NoProgress).expect("labels");
+    for (name, bytes) in [(second, &ours[0]), (first, &ours[1])] {
+        std::fs::write(third.join(name), bytes).expect("writable");
+    }
+    let replicated = labeled.replicate(&plan(), &NoProgress).expect("replicates");
+    assert_ne!(replicated.comm_r(), comm_r);
+    let error = replicated.challenge(SEED).expect_err("columns of no graph");
+    assert!(matches!(error, SealError::Inconsistent { .. }), "{error}");
+}
+
 /// The record itself: any flipped byte and any shorter length is refused by name.
 #[test]
 fn tm_h3_a_damaged_record_is_refused() {
