@@ -98,7 +98,7 @@ impl SectorWitness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snark::gadget::tests::assert_circuit;
+    use crate::snark::gadget::tests::{assert_circuit, assert_first_rows};
 
     const SIZES: [(&str, SectorSize); 6] = [
         ("2kib", SectorSize::Kib2),
@@ -116,6 +116,16 @@ mod tests {
                 PostCircuit::blank(CircuitKind::WindowPost, size).synthesize(cs);
             });
         }
+    }
+
+    /// As many rows as are compared of the other production circuits; here that is 157 of the partition's 2349 sectors.
+    #[test]
+    #[ignore = "some seconds; run by `cargo test -p prover -- --ignored`"]
+    fn the_first_window_rows_are_filecoins_at_32_gib_full() {
+        let mut circuit = PostCircuit::blank(CircuitKind::WindowPost, SectorSize::Gib32);
+        // 158 sectors of 53,333 rows reach beyond the recorded rows, and later ones do not change the first.
+        circuit.sectors.truncate(158);
+        assert_first_rows("window-32gib", 8_388_608, |cs| circuit.synthesize(cs));
     }
 
     #[test]
