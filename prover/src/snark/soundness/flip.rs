@@ -7,7 +7,7 @@
 //! Cost: the rows of PoRep 2 KiB in 8 bytes a term, about 200 MiB; a flip walks until the first violated row, mostly a
 //! few hundred rows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ark_bls12_381::Fr;
 use ark_ff::{AdditiveGroup, BigInteger, Field, PrimeField};
@@ -15,12 +15,15 @@ use rand::Rng;
 use rayon::prelude::*;
 
 use super::{Real, circuits};
+use crate::porep::circuit::PorepCircuit;
 use crate::snark::CircuitId;
 use crate::snark::cs::{Circuit, ConstraintSystem, MINUS_ONE, TWO, Term, Var};
 use crate::snark::gadget::bits::FR_BITS;
+use crate::snark::gadget::merkle::Level;
 use crate::snark::record::canonical;
 use crate::snark::testing::rng;
 use crate::spec::SectorSize;
+use crate::update::circuit::{Siblings, UpdateCircuit};
 
 /// A circuit's rows, packed, with an assignment.
 struct Rows {
@@ -345,16 +348,185 @@ fn assert_ties_are_needed(circuit: CircuitId, expected: usize) {
             alone.insert(row, v);
         }
     }
+    let ties = ties(&rows);
+    assert_eq!(ties.len(), expected, "{circuit}");
+    for row in &ties {
+        assert!(alone.contains_key(row), "{circuit}: row {row}");
+    }
+}
+
+/// Rows that define nothing and say that one variable is another.
+fn ties(rows: &Rows) -> BTreeSet<usize> {
     let ties = (0..rows.ends.len()).filter(|row| {
         let [a, b, c] = [0, 1, 2].map(|side| rows.side(*row, side));
         let single = a.len() == 1 && a[0].0.is_aux() && c.len() == 1 && c[0].0.is_aux();
         single && b == [(Var::ONE, 0)] && rows.defines[*row].is_none()
     });
-    let ties: Vec<usize> = ties.collect();
-    assert_eq!(ties.len(), expected, "{circuit}");
-    for row in &ties {
-        assert!(alone.contains_key(row), "{circuit}: row {row}");
+    ties.collect()
+}
+
+/// Listens to a witness that need not satisfy the circuit, and keeps what the rows say that it violates.
+#[derive(Default)]
+struct Judge {
+    inputs: Vec<Fr>,
+    aux: Vec<Fr>,
+    rows: usize,
+    /// Row, and the product of its sides A and B.
+    violated: Vec<(usize, Fr)>,
+}
+
+impl Judge {
+    fn of(circuit: &impl Circuit) -> Judge {
+        let mut judge = Judge {
+            inputs: vec![Fr::ONE],
+            ..Judge::default()
+        };
+        circuit.synthesize(&mut judge);
+        judge
     }
+
+    fn sum(&self, side: &[Term]) -> Fr {
+        let value = |v: Var| {
+            if v.is_aux() {
+                self.aux[v.index()]
+            } else {
+                self.inputs[v.index()]
+            }
+        };
+        let terms = side.iter().filter(|(v, _)| value(*v) != Fr::ZERO);
+        terms.fold(Fr::ZERO, |sum, (v, k)| match *k {
+            k if k == Fr::ONE => sum + value(*v),
+            k => sum + value(*v) * k,
+        })
+    }
+}
+
+impl ConstraintSystem for Judge {
+    fn aux(&mut self, value: Fr) -> Var {
+        self.aux.push(value);
+        Var::aux(narrow(self.aux.len() - 1))
+    }
+    fn input(&mut self, value: Fr) -> Var {
+        self.inputs.push(value);
+        Var::input(narrow(self.inputs.len() - 1))
+    }
+    fn row(&mut self, a: &[Term], b: &[Term], c: &[Term]) {
+        let product = self.sum(a) * self.sum(b);
+        if product != self.sum(c) {
+            self.violated.push((self.rows, product));
+        }
+        self.rows += 1;
+    }
+}
+
+/// A circuit with something else in its witness, everything behind it computed anew, so that SHA-256 stands in the way as
+/// little as Poseidon: the one row that it violates, and the computed value that misses the given one there.
+fn only_violation(circuit: &impl Circuit, what: &str) -> (usize, Fr) {
+    match Judge::of(circuit).violated[..] {
+        [violation] => violation,
+        ref rows => panic!("{what}: rows {rows:?}"),
+    }
+}
+
+fn bend(node: &mut Fr) {
+    *node += Fr::ONE;
+}
+
+fn bend_top(path: &mut [Level]) {
+    bend(&mut path.last_mut().expect("a tree has levels").siblings[0]);
+}
+
+/// A false CommR, and for each path a node that is not in its tree: only that tie minds, so none can be left out.
+fn assert_porep_ties_are_needed(circuit: &PorepCircuit) {
+    let mut bent: Vec<(String, PorepCircuit)> = Vec::new();
+    let mut push = |what: String, change: &dyn Fn(&mut PorepCircuit)| {
+        let mut other = circuit.clone();
+        change(&mut other);
+        bent.push((what, other));
+    };
+    push("CommR".into(), &|c| bend(&mut c.comm_r));
+    for i in 0..circuit.challenges.len() {
+        let path = |name: &str| format!("challenge {i}, {name}");
+        push(path("data"), &|c| bend_top(&mut c.challenges[i].data_path));
+        push(path("replica"), &|c| {
+            bend_top(&mut c.challenges[i].replica_path);
+        });
+        push(path("column"), &|c| {
+            bend_top(&mut c.challenges[i].column_path);
+        });
+        for j in 0..circuit.challenges[i].parents.len() {
+            push(path(&format!("parent {j}")), &|c| {
+                bend_top(&mut c.challenges[i].parents[j].path);
+            });
+        }
+    }
+    let needed = bent
+        .par_iter()
+        .map(|(what, bent)| only_violation(bent, what).0);
+    assert_eq!(ties(&Rows::of(circuit)), needed.collect::<BTreeSet<_>>());
+}
+
+/// The same of an update of one challenge. Its CommR are inputs that challenges and factors are drawn from, so here it is
+/// the roots that are false: each with a path that leads to it.
+fn assert_update_ties_are_needed(circuit: &UpdateCircuit) {
+    let mut needed = BTreeSet::new();
+    let mut only = |what: &str, bent: &UpdateCircuit| {
+        let (row, computed) = only_violation(bent, what);
+        needed.insert(row);
+        computed
+    };
+    let bent = |change: &dyn Fn(&mut UpdateCircuit)| {
+        let mut other = circuit.clone();
+        change(&mut other);
+        other
+    };
+    let top = |path: &mut Siblings| bend(&mut path.last_mut().expect("levels")[0]);
+    let mut old = bent(&|c| top(&mut c.challenges[0].old_path));
+    old.root_old = only("old path", &old);
+    only("old CommR", &old);
+    let mut new = bent(&|c| top(&mut c.challenges[0].new_path));
+    new.root_new = only("new path", &new);
+    only("new CommR", &new);
+    let data = bent(&|c| bend(c.challenges[0].data_path.last_mut().expect("levels")));
+    let leaf = only("data path", &data);
+    // With the apex leaf that this path leads to in its right place, only CommD is missed.
+    let comm_d = (0..circuit.apex_leaves.len()).find_map(|at| {
+        let mut data = data.clone();
+        data.apex_leaves[at] = leaf;
+        match Judge::of(&data).violated[..] {
+            [(row, _)] => Some(row),
+            _ => None,
+        }
+    });
+    needed.insert(comm_d.expect("one apex leaf is over the challenged node"));
+    assert_eq!(ties(&Rows::of(circuit)), needed);
+}
+
+/// Of one challenge each: the others are spelled by the same code.
+#[test]
+fn tm_p15_every_tie_of_a_porep_and_of_an_update_challenge_is_needed() {
+    let size = SectorSize::Kib2;
+    let (Real::Porep(mut porep), Real::Update(mut update)) = (
+        Real::new(CircuitId::porep(size)),
+        Real::new(CircuitId::update(size)),
+    ) else {
+        panic!("each kind has its circuit");
+    };
+    porep.challenges.truncate(1);
+    assert_porep_ties_are_needed(&porep);
+    update.challenges.truncate(1);
+    assert_update_ties_are_needed(&update);
+}
+
+/// CommR, and 17 paths for each of the two challenges.
+#[test]
+#[ignore = "a minute; one challenge is asked always, all by `cargo test -p prover -- --ignored`"]
+fn tm_p15_every_tie_of_the_porep_circuit_is_needed_full() {
+    let Real::Porep(porep) = Real::new(CircuitId::porep(SectorSize::Kib2)) else {
+        panic!("a PoRep");
+    };
+    assert_eq!(ties(&Rows::of(&porep)).len(), 1 + 2 * 17);
+    assert_porep_ties_are_needed(&porep);
 }
 
 fn rows_of_comm_r(circuit: CircuitId) -> usize {
