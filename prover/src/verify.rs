@@ -544,8 +544,13 @@ fn commitment(what: &str, bytes: &[u8; 32]) -> Result<Fr, VerifyError> {
 mod tests {
     use super::*;
     use crate::snark::batch::{Weight, all_hold_weighted};
-    use crate::snark::groth16::{decode_canonical, encode};
+    use crate::snark::groth16::{decode_canonical, encode, write_vk};
     use crate::spec::{ApiVersion, GROTH16_PROOF_BYTES};
+    use ark_bls12_381::{G1Affine, G2Affine};
+    use ark_ec::{AffineRepr as _, CurveGroup as _};
+    use ark_ff::UniformRand as _;
+    use rand::{Rng as _, SeedableRng as _};
+    use rand_chacha::ChaCha8Rng;
     use serde_json::Value;
 
     /// Filecoin's own keys, statements and proofs.
@@ -916,7 +921,6 @@ mod tests {
 
     #[test]
     fn tm_p11_other_proofs_of_the_same_statement_verify_too() {
-        use ark_ec::CurveGroup as _;
         use ark_serialize::CanonicalSerialize as _;
         let golden = golden(SectorSize::Kib2);
         let circuit = CircuitId::porep(SectorSize::Kib2);
@@ -1046,7 +1050,6 @@ mod tests {
 
     #[test]
     fn tm_v7_a_batch_gives_the_verdicts_of_single_checks() {
-        use ark_ec::CurveGroup;
         let golden = golden(SectorSize::Kib2);
         let mut items: Vec<Prepared<'_>> = golden
             .proofs
@@ -1107,7 +1110,6 @@ mod tests {
     /// every place, its neighbours' verdicts untouched.
     #[test]
     fn tm_v7_batches_of_every_size_find_the_bad_proof() {
-        use ark_ec::CurveGroup as _;
         use ark_ff::Field as _;
         let golden = golden(SectorSize::Kib2);
         let circuit = CircuitId::porep(SectorSize::Kib2);
@@ -1148,6 +1150,264 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// A key whose secrets are known: any statement gets a proof that holds, as a forger under the developers' keys makes it.
+    struct Forge {
+        circuit: CircuitId,
+        alpha: Fr,
+        beta: Fr,
+        gamma: Fr,
+        delta: Fr,
+        /// Logarithms of the inputs' points, the constant one's first.
+        ic: Vec<Fr>,
+    }
+
+    /// Logarithms of a proof's points.
+    #[derive(Clone, Copy)]
+    struct Logs {
+        a: Fr,
+        b: Fr,
+        c: Fr,
+    }
+
+    impl Forge {
+        fn new(circuit: CircuitId, rng: &mut ChaCha8Rng) -> Forge {
+            let mut next = || Fr::rand(rng);
+            Forge {
+                circuit,
+                alpha: next(),
+                beta: next(),
+                gamma: next(),
+                delta: next(),
+                ic: (0..=circuit.public_inputs()).map(|_| next()).collect(),
+            }
+        }
+
+        fn vk_bytes(&self) -> Vec<u8> {
+            let (g1, g2) = (G1Affine::generator(), G2Affine::generator());
+            let vk = ark_groth16::VerifyingKey::<Bls12_381> {
+                alpha_g1: (g1 * self.alpha).into_affine(),
+                beta_g2: (g2 * self.beta).into_affine(),
+                gamma_g2: (g2 * self.gamma).into_affine(),
+                delta_g2: (g2 * self.delta).into_affine(),
+                gamma_abc_g1: self.ic.iter().map(|k| (g1 * k).into_affine()).collect(),
+            };
+            let (beta, delta) = (g1 * self.beta, g1 * self.delta);
+            write_vk(&vk, beta.into_affine(), delta.into_affine())
+        }
+
+        /// `A·B = αβ + γ·inputs + δ·C`, with random A and B.
+        fn proof(&self, inputs: &[Fr], rng: &mut ChaCha8Rng) -> Logs {
+            let (a, b) = (Fr::rand(rng), Fr::rand(rng));
+            let weighed = self.ic[1..].iter().zip(inputs).map(|(k, input)| *k * input);
+            let inputs = self.ic[0] + weighed.sum::<Fr>();
+            let rest = a * b - self.alpha * self.beta - self.gamma * inputs;
+            let delta = ark_ff::Field::inverse(&self.delta).expect("not zero");
+            Logs {
+                a,
+                b,
+                c: rest * delta,
+            }
+        }
+    }
+
+    impl Logs {
+        fn bytes(self) -> Vec<u8> {
+            let (g1, g2) = (G1Affine::generator(), G2Affine::generator());
+            let proof = Proof {
+                a: (g1 * self.a).into_affine(),
+                b: (g2 * self.b).into_affine(),
+                c: (g1 * self.c).into_affine(),
+            };
+            encode(&proof).to_vec()
+        }
+    }
+
+    fn random32(rng: &mut ChaCha8Rng) -> [u8; 32] {
+        let mut node: [u8; 32] = rng.r#gen();
+        node[31] &= 0x3f;
+        node
+    }
+
+    fn random_statement(kind: CircuitKind, rng: &mut ChaCha8Rng) -> Statement {
+        let size = SectorSize::Kib2;
+        let number = |rng: &mut ChaCha8Rng| SectorNumber(rng.gen_range(0..1 << 40));
+        let prover = ProverId(random32(rng));
+        let randomness = PostRandomness::masked(rng.r#gen());
+        match kind {
+            CircuitKind::Porep => Statement::Porep(PorepStatement {
+                seal: RegisteredSeal::v1_1(size),
+                prover,
+                sector: number(rng),
+                ticket: Ticket(rng.r#gen()),
+                seed: Seed(rng.r#gen()),
+                comm_d: CommD(random32(rng)),
+                comm_r: CommR(random32(rng)),
+            }),
+            CircuitKind::WindowPost => {
+                let count = rng.gen_range(1..=size.window_sectors());
+                let sectors: BTreeMap<_, _> = (0..count)
+                    .map(|_| (number(rng), CommR(random32(rng))))
+                    .collect();
+                Statement::Window(WindowPostStatement {
+                    size,
+                    prover,
+                    randomness,
+                    sectors: sectors.into_iter().collect(),
+                })
+            }
+            CircuitKind::WinningPost => Statement::Winning(WinningPostStatement {
+                size,
+                prover,
+                randomness,
+                sector: (number(rng), CommR(random32(rng))),
+            }),
+            CircuitKind::Update => Statement::Update(UpdateStatement {
+                size,
+                comm_r_old: CommR(random32(rng)),
+                comm_d_new: CommD(random32(rng)),
+                comm_r_new: CommR(random32(rng)),
+            }),
+        }
+    }
+
+    /// The statement with one bit of a commitment turned.
+    fn beside(statement: &Statement) -> Statement {
+        let mut other = statement.clone();
+        match &mut other {
+            Statement::Porep(s) => s.comm_r.0[7] ^= 1,
+            Statement::Window(s) => s.sectors[0].1.0[7] ^= 1,
+            Statement::Winning(s) => s.sector.1.0[7] ^= 1,
+            Statement::Update(s) => s.comm_d_new.0[7] ^= 1,
+        }
+        other
+    }
+
+    fn inputs_of(statement: &Statement) -> Vec<Fr> {
+        let inputs = match statement {
+            Statement::Porep(s) => porep_inputs(s).map(|mut all| all.remove(0)),
+            Statement::Window(s) => window_inputs(s),
+            Statement::Winning(s) => winning_inputs(s),
+            Statement::Update(s) => update_inputs(s).map(|mut all| all.remove(0)),
+        };
+        inputs.expect("well-formed")
+    }
+
+    /// A batch of 64 random statements of all kinds, and what is true of each. In a quarter of the batches all hold; in the
+    /// others one is wrong, or a few, or half.
+    fn random_batch(
+        forges: &[Forge; 4],
+        rng: &mut ChaCha8Rng,
+    ) -> Vec<(Statement, Vec<u8>, Result<(), VerifyError>)> {
+        const BATCH: usize = 64;
+        let rejected = Err(VerifyError::Rejected);
+        let made = (0..BATCH).map(|_| {
+            let forge = &forges[rng.gen_range(0..forges.len())];
+            let statement = random_statement(forge.circuit.kind, rng);
+            let logs = forge.proof(&inputs_of(&statement), rng);
+            (forge.circuit, statement, logs)
+        });
+        let made: Vec<_> = made.collect();
+        let rate = [0, 0, 8, 32][rng.gen_range(0..4)];
+        let one = (rate == 0 && rng.gen_bool(0.5)).then(|| rng.gen_range(0..BATCH));
+        // What an error was taken from here is added to the next wrong proof of its circuit: a sum without weights is right.
+        let mut owed: BTreeMap<CircuitId, Fr> = BTreeMap::new();
+        let mut items = Vec::new();
+        for (at, (circuit, statement, mut logs)) in made.into_iter().enumerate() {
+            if !(one == Some(at) || rng.gen_range(0..BATCH) < rate) {
+                items.push((statement, logs.bytes(), Ok(())));
+                continue;
+            }
+            let item = match rng.gen_range(0..7) {
+                0 => (beside(&statement), logs.bytes(), rejected.clone()),
+                1 => {
+                    logs.a = -logs.a;
+                    (statement, logs.bytes(), rejected.clone())
+                }
+                2 => {
+                    (logs.a, logs.c) = (logs.c, logs.a);
+                    (statement, logs.bytes(), rejected.clone())
+                }
+                3 => {
+                    let mut flagged = logs.bytes();
+                    flagged[144] ^= 0x40;
+                    let error = VerifyError::Bytes(ProofBytesError::Point("C"));
+                    (statement, flagged, Err(error))
+                }
+                4 => {
+                    let mut short = logs.bytes();
+                    short.pop();
+                    let error = VerifyError::Bytes(ProofBytesError::Length {
+                        got: 191,
+                        expected: 192,
+                    });
+                    (statement, short, Err(error))
+                }
+                _ => {
+                    let shift = match owed.remove(&circuit) {
+                        Some(shift) => -shift,
+                        None => *owed.entry(circuit).or_insert(Fr::rand(rng)),
+                    };
+                    logs.c += shift;
+                    (statement, logs.bytes(), rejected.clone())
+                }
+            };
+            items.push(item);
+        }
+        items
+    }
+
+    /// Random true statements and false ones, the truth known because their proofs were forged: the same in batches.
+    fn assert_batches_tell_the_truth(batches: u64) {
+        let mut rng = ChaCha8Rng::seed_from_u64(64);
+        let forges = CircuitKind::ALL.map(|kind| {
+            let size = SectorSize::Kib2;
+            Forge::new(CircuitId { kind, size }, &mut rng)
+        });
+        let vks = forges.each_ref().map(Forge::vk_bytes);
+        let circuits = forges.iter().map(|forge| forge.circuit);
+        let keys = VerifyingKeys::from_vk_bytes(circuits.zip(vks.iter().map(Vec::as_slice)));
+        let keys = keys.expect("keys like any other");
+        let told: Vec<[usize; 3]> = (0..batches)
+            .into_par_iter()
+            .map(|seed| {
+                let made = random_batch(&forges, &mut ChaCha8Rng::seed_from_u64(seed));
+                let items: Vec<(Statement, &[u8])> = made
+                    .iter()
+                    .map(|(statement, proof, _)| (statement.clone(), proof.as_slice()))
+                    .collect();
+                let truth: Vec<_> = made.iter().map(|(.., truth)| truth.clone()).collect();
+                assert_eq!(batch(&keys, &items), truth, "seed {seed}");
+                let is = |verdict: &dyn Fn(&Result<(), VerifyError>) -> bool| {
+                    truth.iter().filter(|truth| verdict(truth)).count()
+                };
+                let good = is(&|truth| truth.is_ok());
+                let rejected = is(&|truth| *truth == Err(VerifyError::Rejected));
+                [good, rejected, truth.len() - good - rejected]
+            })
+            .collect();
+        let sum = |i: usize| told.iter().map(|counts| counts[i]).sum::<usize>();
+        println!(
+            "{} hold, {} do not, {} are no proofs",
+            sum(0),
+            sum(1),
+            sum(2)
+        );
+        assert!(told.iter().any(|[good, ..]| *good == 64));
+        assert!((1..3).all(|i| sum(i) > 0));
+    }
+
+    #[test]
+    fn tm_v7_random_batches_tell_the_truth() {
+        assert_batches_tell_the_truth(12);
+    }
+
+    /// 10^5 statements.
+    #[test]
+    #[ignore = "minutes; a dozen batches are judged always, all by `cargo test -p prover -- --ignored`"]
+    fn tm_v7_random_batches_tell_the_truth_full() {
+        assert_batches_tell_the_truth(100_000_u64.div_ceil(64));
     }
 
     /// Verdicts of ark-groth16 on the same keys, inputs and proofs: right ones, and wrong in each part.
