@@ -12,7 +12,7 @@ use prover::machine::{Machine, Plan};
 use prover::piece::commp::commp_of;
 use prover::post::proof::{PostError, ReplicaRef, prove_window, prove_winning};
 use prover::seal::{self, SealRequest, Sealed};
-use prover::snark::keys::{ParamStore, ProvingKey};
+use prover::snark::keys::{KeyError, ParamStore, ProvingKey};
 use prover::update::{sector, selector};
 use prover::verify::{
     self, CircuitId, PorepStatement, Statement, UpdateStatement, VerifyError, VerifyingKeys,
@@ -251,6 +251,52 @@ fn tm_p10_tm_p13_an_update_is_proven_and_its_proof_binds_the_whole_statement() {
     ] {
         assert!(check(wrong).is_err(), "{wrong:?}");
     }
+}
+
+/// A key of its own, one byte in every 4 KiB of its files changed: refused by name, whichever it is.
+#[test]
+#[ignore = "a minute; every 64th block is changed always, all by `cargo test -p prover -- --ignored`"]
+fn tm_s3_a_change_in_any_block_of_a_key_is_refused_full() {
+    use std::io::{Seek, SeekFrom, Write};
+    const BLOCK: usize = 4096;
+    let circuit = CircuitId::window(SIZE);
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = ParamStore::open(dir.path()).expect("a store");
+    store
+        .load_or_generate(circuit, &NoProgress)
+        .expect("a small key");
+    let mut changed = 0;
+    for path in [store.params_path(circuit), store.vk_path(circuit)] {
+        let good = std::fs::read(&path).expect("the file");
+        let file = std::fs::File::options().write(true).open(&path);
+        let mut file = file.expect("writable");
+        // Opened anew: what was read once is kept in memory.
+        let read = || {
+            let store = ParamStore::open(dir.path()).expect("a store");
+            if path == store.vk_path(circuit) {
+                store.verifying_key_bytes(circuit, &NoProgress).map(drop)
+            } else {
+                store.load_or_generate(circuit, &NoProgress).map(drop)
+            }
+        };
+        for (block, bytes) in good.chunks(BLOCK).enumerate() {
+            // Another place in each block.
+            let at = block * 1021 % bytes.len();
+            let offset = (block * BLOCK + at) as u64;
+            let mut put = |byte: u8| {
+                file.seek(SeekFrom::Start(offset)).expect("within the file");
+                file.write_all(&[byte]).expect("written");
+            };
+            put(bytes[at] ^ 1);
+            let error = read().expect_err("a changed byte");
+            let named = matches!(&error, KeyError::Damaged { path: named, .. } if *named == path);
+            assert!(named, "byte {offset}: {error}");
+            put(bytes[at]);
+            changed += 1;
+        }
+        read().expect("the good file again");
+    }
+    println!("{changed} blocks");
 }
 
 /// One valid proof, each field of its statement changed: none verifies.
