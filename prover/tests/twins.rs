@@ -180,7 +180,8 @@ fn sectors_are_the_same_file_for_file() {
     }
 }
 
-/// The key of the smallest circuit made both ways, and a proof made with each; every proof holds both ways, for its statement alone.
+/// The key of the smallest circuit made both ways, and a proof made with each; every proof holds both ways, for its
+/// statement alone.
 #[test]
 fn keys_are_the_same_and_each_sides_proofs_hold_on_the_other() {
     let alone = alone();

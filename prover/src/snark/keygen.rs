@@ -9,7 +9,8 @@
 //!
 //! Bytes: `.vk` layout, then for h, l, a, b_g1, b_g2: BE32 count and uncompressed points. Variables
 //! that do not occur in A (B) have no point in a (b_g1, b_g2).
-//! Cost: PoRep 8 MiB about 20 s on two cores, 1.2 GiB of memory, 1.4 GB written once.
+//! Cost: PoRep 8 MiB about 20 s on two cores, 726 MiB resident at most (876 MiB are asked of the plan before, by
+//! [`crate::estimate::keygen_memory`]), 1.4 GB written once.
 
 use std::io::Write;
 
