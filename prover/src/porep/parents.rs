@@ -90,7 +90,7 @@ impl ParentFile {
             return Ok(found);
         }
         progress.start("parent lists", graph.nodes());
-        make(dir, &graph, progress, &|first, rows| {
+        make(dir, &graph, TOGETHER, progress, &|first, rows| {
             graph.fill(offset(first), rows);
         })?;
         progress.finish();
@@ -156,10 +156,11 @@ impl ParentFile {
     }
 }
 
-/// Writes the file, several windows at a time, and its digests.
+/// Writes the file, so many windows at a time, and its digests. Memory: that many windows, and one more in each thread.
 fn make(
     dir: &Path,
     graph: &Graph,
+    together: usize,
     progress: &dyn Progress,
     fill: &(dyn Fn(usize, &mut [Parents]) + Sync),
 ) -> io::Result<()> {
@@ -177,45 +178,64 @@ fn make(
             ),
         ));
     }
-    let (mut data, data_name) = temporary(path)?;
     let mut digests = Vec::new();
     let nodes = count(graph);
-    for first in (0..nodes).step_by(TOGETHER * WINDOW) {
-        let windows = (nodes - first).div_ceil(WINDOW).min(TOGETHER);
-        let made: Vec<(Vec<u8>, [u8; 32])> = (0..windows)
-            .into_par_iter()
-            .map(|i| {
-                let first = first + i * WINDOW;
-                let mut rows = vec![[0; DEGREE]; WINDOW.min(nodes - first)];
-                fill(first, &mut rows);
-                let parents = rows.as_flattened().iter();
-                let bytes: Vec<u8> = parents.flat_map(|parent| parent.to_le_bytes()).collect();
-                let digest = sha256::digest(&[&bytes]);
-                progress.advance(offset(rows.len()));
-                (bytes, digest)
-            })
-            .collect();
-        for (bytes, digest) in made {
-            data.write_all(&bytes)?;
-            digests.push(digest);
+    replace(path, |data| {
+        for first in (0..nodes).step_by(together * WINDOW) {
+            let windows = (nodes - first).div_ceil(WINDOW).min(together);
+            let made: Vec<(Vec<u8>, [u8; 32])> = (0..windows)
+                .into_par_iter()
+                .map(|i| {
+                    let first = first + i * WINDOW;
+                    let mut rows = vec![[0; DEGREE]; WINDOW.min(nodes - first)];
+                    fill(first, &mut rows);
+                    let parents = rows.as_flattened().iter();
+                    let bytes: Vec<u8> = parents.flat_map(|parent| parent.to_le_bytes()).collect();
+                    let digest = sha256::digest(&[&bytes]);
+                    progress.advance(offset(rows.len()));
+                    (bytes, digest)
+                })
+                .collect();
+            for (bytes, digest) in made {
+                data.write_all(&bytes)?;
+                digests.push(digest);
+            }
         }
-    }
-    data.sync_all()?;
-    std::fs::rename(data_name, path)?;
+        Ok(())
+    })?;
     let whole = sha256::digest(&[digests.as_flattened()]);
     digests.push(whole);
-    let listed = digests_path(path);
-    let (mut file, name) = temporary(&listed)?;
-    file.write_all(digests.as_flattened())?;
-    file.sync_all()?;
-    std::fs::rename(name, listed)
+    let listed = replace(&digests_path(path), |file| {
+        file.write_all(digests.as_flattened())
+    });
+    if listed.is_err() {
+        // Without them the list counts for nothing.
+        let _ = std::fs::remove_file(path);
+    }
+    listed
 }
 
-/// A file of this process alone, removed by the rename that gives it its name.
-fn temporary(path: &Path) -> io::Result<(File, PathBuf)> {
+/// Writes a file under a name of this process alone, synced, and renames it when it is complete. One that fails, as on a full
+/// disk, leaves nothing behind.
+fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let name = temporary(path);
+    let done = File::create(&name)
+        .and_then(|mut file| {
+            write(&mut file)?;
+            file.sync_all()
+        })
+        .and_then(|()| std::fs::rename(&name, path));
+    if done.is_err() {
+        // What could not be written may not be there to be removed.
+        let _ = std::fs::remove_file(&name);
+    }
+    done
+}
+
+fn temporary(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
-    Ok((File::create(&name)?, name.into()))
+    name.into()
 }
 
 fn digests_path(path: &Path) -> PathBuf {
@@ -302,7 +322,8 @@ impl ParentLists {
         if Self::are_kept(graph, Some(dir)) {
             return;
         }
-        let made = make(dir, graph, &NoProgress, &|first, out| {
+        // One window at a time: the table has taken the room that there was.
+        let made = make(dir, graph, 1, &NoProgress, &|first, out| {
             out.copy_from_slice(&rows[first..first + out.len()]);
         });
         if let Err(error) = made {
@@ -464,6 +485,24 @@ mod tests {
         std::fs::write(&file, "no folder").expect("written");
         let lists = ParentLists::prepare(graph(WORTHWHILE), 0, Some(&file), &NoProgress);
         assert!(matches!(lists, ParentLists::Generated(_)));
+    }
+
+    /// `/dev/full` takes no byte, as a full disk does: at the list, then at its digests. The run goes on without the cache, the
+    /// disk is as it was, and with space the file is made.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn tm_h4_a_full_disk_leaves_nothing_behind_and_costs_only_time() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let graph = || graph(WORTHWHILE);
+        let path = dir.path().join(file_name(&graph()));
+        let prepare = |room| ParentLists::prepare(graph(), room, Some(dir.path()), &NoProgress);
+        for (at, room) in [(&path, 0), (&digests_path(&path), 0), (&path, u64::MAX)] {
+            std::os::unix::fs::symlink("/dev/full", temporary(at)).expect("links");
+            assert!(!matches!(prepare(room), ParentLists::File(_)));
+            let left = std::fs::read_dir(dir.path()).expect("the folder").count();
+            assert_eq!(left, 0, "left behind");
+        }
+        assert!(matches!(prepare(0), ParentLists::File(_)));
     }
 
     #[test]
