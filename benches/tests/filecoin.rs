@@ -70,7 +70,7 @@ impl Both {
             .expect("labelled")
             .replicate(&self.plan, &NoProgress)
             .expect("replicated")
-            .challenge(seed)
+            .challenge(seed, &self.plan)
             .expect("challenged")
             .prove(&self.keys[0], &self.plan, &NoProgress)
             .expect("proven");

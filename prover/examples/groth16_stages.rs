@@ -101,7 +101,9 @@ fn seal_one(path: &std::path::Path, size: SectorSize, plan: &Plan) -> seal::Chal
     let packed = seal::create(path, request, &mut [&mut data.as_slice()]).expect("packed");
     let labeled = packed.label(plan, &NoProgress).expect("labeled");
     let replicated = labeled.replicate(plan, &NoProgress).expect("replicated");
-    replicated.challenge(Seed([0x43; 32])).expect("challenged")
+    replicated
+        .challenge(Seed([0x43; 32]), plan)
+        .expect("challenged")
 }
 
 fn measured<T>(what: &str, work: impl FnOnce() -> T) -> T {

@@ -50,6 +50,13 @@ pub fn keygen_memory(circuit: CircuitId) -> u64 {
     (counts.domain() as u64 + 4 * variables) * SCALAR + density_bytes(&counts) + SUMS + PROGRAM
 }
 
+/// Bytes of memory that making this circuit's verifying key alone needs: Lagrange values, and three per variable.
+pub fn vk_memory(circuit: CircuitId) -> u64 {
+    let counts = circuit_shape::pinned(circuit).counts;
+    let variables = (counts.aux + counts.inputs) as u64;
+    (counts.domain() as u64 + 3 * variables) * SCALAR + PROGRAM
+}
+
 /// Which variables have points: two flags each.
 fn density_bytes(counts: &Counts) -> u64 {
     2 * counts.aux as u64

@@ -86,6 +86,14 @@ impl Plan {
         })
     }
 
+    /// The same threads with another limit of memory: a share of this plan's.
+    pub fn with_memory(&self, memory: u64) -> Self {
+        Self {
+            memory,
+            ..self.clone()
+        }
+    }
+
     /// Keeps parent lists of at most so many bytes in this folder, one file per proof type ([`crate::porep::parents`]),
     /// instead of generating them for every sector. The folder is made when it is needed.
     pub fn with_parent_cache(self, folder: &Path, largest: u64) -> Self {

@@ -12,8 +12,8 @@
 //! | Challenged | [`Replicated::challenge`], C1 | all of them | the seed |
 //! | Sealed | [`Challenged::prove`], C2 | vanilla proofs | the proof |
 //!
-//! Memory: two layers while labelling ([`label_memory`]), fixed buffers while replicating, the circuit's need while proving;
-//! each is asked of the [`Plan`] before the step starts. Disk: [`disk_bytes`], asked before the first byte is written.
+//! Memory: two layers while labelling ([`label_memory`]), fixed buffers while replicating, the openings in C1
+//! ([`challenge_memory`]), the circuit's need while proving; each is asked of the [`Plan`] before the step starts. Disk: [`disk_bytes`], asked before the first byte is written.
 //! Crash: every layer, TreeC, and every stage is durable by itself; what is left half-way is redone, with the same CommR,
 //! because everything follows from the request. A damaged file is named, never used: [`resume`] compares hashes, each tree
 //! root is compared with what it must be, and the openings of C1 are verified before anything is proven.
@@ -45,9 +45,10 @@ use crate::merkle::shape;
 use crate::piece::layout::LayoutError;
 use crate::porep::proof::VanillaError;
 use crate::sector_dir::SectorDirError;
-use crate::sector_dir::disk::DiskError;
+use crate::sector_dir::disk::{Disk, DiskError};
+use crate::sector_dir::record::{Record, Stage};
 use crate::snark::prove::ProveError;
-use crate::spec::{NODE_BYTES, SectorSize};
+use crate::spec::{DEGREE, NODE_BYTES, SectorSize};
 use crate::verify::VerifyError;
 
 /// Allowance for buffers and small files on top of what is counted exactly.
@@ -180,6 +181,7 @@ impl SealError {
         match self {
             SealError::Dir(error) => error.is_full(),
             SealError::Tree(TreeError::Disk(error)) => error.is_full(),
+            SealError::Prove(ProveError::Key(error)) => error.is_full(),
             SealError::DiskSpace { .. } => true,
             _ => false,
         }
@@ -196,6 +198,31 @@ pub fn disk_bytes(size: SectorSize) -> u64 {
         + SLACK_BYTES
 }
 
+/// Bytes that the folder of a sector with this record still takes until it is sealed.
+pub fn disk_left(record: &Record) -> u64 {
+    match record.stage {
+        Stage::Packed | Stage::Labeled => {
+            let finished: u64 = record.files.iter().map(|entry| entry.bytes).sum();
+            disk_bytes(record.seal.size).saturating_sub(finished)
+        }
+        // Records alone are written.
+        _ => 0,
+    }
+}
+
+/// Refuses sectors that together do not fit on the disk of `folder`, before any of them is begun. The folder may be missing yet.
+pub fn require_disk(disk: &dyn Disk, folder: &Path, needed: u64) -> Result<(), SealError> {
+    if needed == 0 {
+        return Ok(());
+    }
+    let named = folder.ancestors().find(|folder| folder.exists());
+    let there = named.unwrap_or(Path::new("."));
+    let free = disk
+        .free_bytes(there)
+        .map_err(DiskError::at("measuring", there))?;
+    require_space(folder, needed, free)
+}
+
 /// Bytes of memory that labelling and unsealing a sector need: the layer being filled and the one before it. Parents are
 /// kept in memory only where there is more.
 pub fn label_memory(size: SectorSize) -> u64 {
@@ -208,6 +235,24 @@ pub fn replicate_memory(size: SectorSize, plan: &Plan) -> u64 {
     let per_thread =
         NODE_BYTES as u64 * (2 * columns + 4 * crate::porep::replica::chunk_nodes(size));
     plan.threads() as u64 * per_thread + SLACK_BYTES + PROGRAM_BYTES
+}
+
+/// Bytes of memory that C1 needs: the openings of all challenges, in vectors that may have room for as much again.
+pub fn challenge_memory(size: SectorSize) -> u64 {
+    // Of each level its siblings, and a node's bytes for the vector itself.
+    let path: u64 = 1 + shape::path_arities(size).iter().sum::<usize>() as u64;
+    let column = 1 + size.layers() as u64 + path;
+    let binary = 1 + u64::from(size.log2_nodes());
+    let challenge = (1 + DEGREE as u64) * column + binary + path;
+    let challenges = (size.partitions() * size.challenges_per_partition()) as u64;
+    2 * NODE_BYTES as u64 * challenges * challenge + SLACK_BYTES + PROGRAM_BYTES
+}
+
+/// Bytes of memory that [`replica_check`] needs: the stored rows of a base tree as they are and as they are made again, and a
+/// group of leaves in each thread.
+pub fn check_memory(size: SectorSize, plan: &Plan) -> u64 {
+    let group = NODE_BYTES as u64 * shape::leaves_per_cached_node(size);
+    plan.threads() as u64 * 2 * group + 6 * shape::tree_r_bytes(size) + SLACK_BYTES + PROGRAM_BYTES
 }
 
 pub(crate) fn require_space(path: &Path, needed: u64, free: u64) -> Result<(), SealError> {

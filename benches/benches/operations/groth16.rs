@@ -35,7 +35,7 @@ pub fn bench(c: &mut Criterion) {
     labeled
         .replicate(&plan, &NoProgress)
         .expect("replicated")
-        .challenge(seed)
+        .challenge(seed, &plan)
         .expect("challenged");
 
     let copies = std::cell::Cell::new(0);

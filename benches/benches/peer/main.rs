@@ -373,7 +373,7 @@ fn compare(c: &mut Criterion, size: SectorSize) {
             AnyStage::Replicated(stage) => stage,
             _ => unreachable!("the original was left at this stage"),
         };
-        timed(|| drop(replicated.challenge(SEED).expect("challenged")))
+        timed(|| drop(replicated.challenge(SEED, &plan).expect("challenged")))
     };
     table.stage(c, size, "c1", challenge, || time(Ask::C1(job.clone())));
     ask(Ask::C1(job.clone()));
@@ -381,7 +381,7 @@ fn compare(c: &mut Criterion, size: SectorSize) {
     let AnyStage::Replicated(stage) = scratch.copy_to(&ready, &challenged) else {
         unreachable!("the original was left at this stage")
     };
-    drop(stage.challenge(SEED).expect("challenged"));
+    drop(stage.challenge(SEED, &plan).expect("challenged"));
     let proof = RefCell::new(None);
     let prove = || {
         let stage: Challenged = match scratch.copy(&challenged) {

@@ -3,17 +3,18 @@
 //! Walk: between proving periods, by the provider's worker; damage found here is declared before the deadline finds it.
 //! Spec: threat H3. It reads what PoSt reads: replica, TreeR and `p_aux`; nothing vouches for any of them but CommR.
 //! Cost: [`CheckDepth::Full`] reads the whole replica and hashes `nodes / 7` Poseidon nodes; [`CheckDepth::Leaves`] opens
-//! the given leaves, as a PoSt would. Memory: a buffer per thread, and TreeR's stored rows (1/448 of the sector).
+//! the given leaves, as a PoSt would. Memory: [`super::check_memory`], mostly TreeR's stored rows (1/448 of the sector).
 
 use std::ops::Range;
 use std::path::Path;
 
 use rayon::prelude::*;
 
+use super::check_memory;
 use crate::commitment::CommR;
 use crate::hash::poseidon::{self, Arity};
 use crate::ids::Node;
-use crate::machine::Plan;
+use crate::machine::{MemoryError, Plan};
 use crate::merkle::build;
 use crate::merkle::shape;
 use crate::porep::proof::{Tree, check_opening};
@@ -73,6 +74,9 @@ impl ReplicaReport {
 }
 
 /// Checks replica, TreeR and `p_aux` of the sector in `path` against the CommR that the chain holds.
+///
+/// # Errors
+/// Only when the plan has too little memory: then nothing was looked at, and nothing is known to be damaged.
 pub fn replica_check(
     path: &Path,
     size: SectorSize,
@@ -80,18 +84,19 @@ pub fn replica_check(
     depth: CheckDepth<'_>,
     plan: &Plan,
     progress: &dyn Progress,
-) -> ReplicaReport {
+) -> Result<ReplicaReport, MemoryError> {
+    plan.require("checking a replica", check_memory(size, plan))?;
     let files = match open(path, size) {
         Ok(files) => files,
-        Err(damage) => return ReplicaReport::broken(damage),
+        Err(damage) => return Ok(ReplicaReport::broken(damage)),
     };
     if replica::comm_r(&files.roots.comm_c, &files.roots.comm_r_last) != Some(*comm_r) {
-        return ReplicaReport::broken(Damage::Roots);
+        return Ok(ReplicaReport::broken(Damage::Roots));
     }
-    plan.run(|| match depth {
+    Ok(plan.run(|| match depth {
         CheckDepth::Full => check_all(&files, progress),
         CheckDepth::Leaves(leaves) => check_leaves(&files, leaves),
-    })
+    }))
 }
 
 fn open(path: &Path, size: SectorSize) -> Result<ReplicaFiles, Damage> {
@@ -227,7 +232,8 @@ fn rebuild_row(
 
 /// A row of an 8-ary Poseidon tree and all rows above it, joined; `None` if a node is no field element.
 pub(crate) fn rows_above(row: Vec<Node>) -> Option<Vec<Node>> {
-    let mut all = row.clone();
+    let mut all = Vec::with_capacity(shape::tree_nodes(row.len() as u64, BASE_ARITY) as usize);
+    all.extend_from_slice(&row);
     let mut below = row;
     while below.len() > 1 {
         let mut row = vec![[0u8; NODE_BYTES]; below.len() / BASE_ARITY];

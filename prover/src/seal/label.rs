@@ -8,11 +8,12 @@
 //! Crash: each layer is durable before the one after it is complete; a resumed run goes on behind the last durable layer.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 
 use super::pipeline::{Labeled, Packed};
-use super::{SealError, disk_bytes, label_memory, require_space};
+use super::{SealError, disk_left, label_memory, require_space};
 use crate::commitment::CommD;
 use crate::ids::ReplicaId;
 use crate::machine::Plan;
@@ -52,9 +53,10 @@ pub fn label_all(
 ) -> Vec<Result<Labeled, SealError>> {
     let mut results: Vec<Option<Result<Labeled, SealError>>> = Vec::new();
     let mut cohorts: BTreeMap<(RegisteredSeal, u32), Vec<(usize, SectorDir)>> = BTreeMap::new();
+    let mut promised = BTreeMap::new();
     for (at, Packed { dir }) in sectors.into_iter().enumerate() {
         results.push(None);
-        match admit(&dir, plan) {
+        match admit(&dir, plan, &mut promised) {
             Ok(()) => {
                 let cohort = (dir.record().seal, finished_layers(&dir));
                 cohorts.entry(cohort).or_default().push((at, dir));
@@ -73,13 +75,20 @@ pub fn label_all(
         .collect()
 }
 
-/// Refuses before the first byte is written.
-fn admit(dir: &SectorDir, plan: &Plan) -> Result<(), SealError> {
-    let size = dir.size();
-    plan.require("labelling", label_memory(size))?;
-    let finished: u64 = dir.record().files.iter().map(|entry| entry.bytes).sum();
-    let needed = disk_bytes(size).saturating_sub(finished);
-    require_space(dir.path(), needed, dir.free_bytes()?)
+/// Refuses before the first byte is written. Sectors whose folders lie side by side share a disk: `promised` is what those
+/// before this one will write there.
+fn admit(
+    dir: &SectorDir,
+    plan: &Plan,
+    promised: &mut BTreeMap<Option<PathBuf>, u64>,
+) -> Result<(), SealError> {
+    plan.require("labelling", label_memory(dir.size()))?;
+    let beside = promised.entry(dir.path().parent().map(PathBuf::from));
+    let beside = beside.or_default();
+    let needed = beside.saturating_add(disk_left(dir.record()));
+    require_space(dir.path(), needed, dir.free_bytes()?)?;
+    *beside = needed;
+    Ok(())
 }
 
 fn finished_layers(dir: &SectorDir) -> u32 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{SealError, disk_bytes, replicate_memory, require_space};
+use super::{SealError, challenge_memory, disk_bytes, replicate_memory, require_space};
 use crate::commitment::{CommC, CommD, CommR, CommRLast};
 use crate::estimate::proving_memory;
 use crate::ids::{Node, ProverId, ReplicaId, SectorNumber, Seed, Ticket};
@@ -419,8 +419,9 @@ impl Replicated {
     }
 
     /// C1: opens what the seed draws, verifies the openings, and records the seed.
-    pub fn challenge(self, seed: Seed) -> Result<Challenged, SealError> {
-        let mut challenged = self.open_challenges(seed)?;
+    pub fn challenge(self, seed: Seed, plan: &Plan) -> Result<Challenged, SealError> {
+        plan.require("opening challenges", challenge_memory(self.dir.size()))?;
+        let mut challenged = plan.run(|| self.open_challenges(seed))?;
         let VanillaProof {
             comm_c,
             comm_r_last,

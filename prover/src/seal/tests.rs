@@ -190,7 +190,9 @@ fn check_golden(golden: &Golden) {
     assert_eq!(found, golden.roots, "{}", golden.seal);
     let comm_r = replicated.comm_r();
 
-    let challenged = replicated.challenge(SEED).expect("its own openings verify");
+    let challenged = replicated
+        .challenge(SEED, &plan())
+        .expect("its own openings verify");
     let drawn: Vec<u64> = challenged.vanilla().partitions[0]
         .iter()
         .map(|c| c.challenge)
@@ -199,7 +201,8 @@ fn check_golden(golden: &Golden) {
     drop(challenged);
 
     let size = golden.seal.size;
-    let report = replica_check(&path, size, &comm_r, CheckDepth::Full, &plan(), &NoProgress);
+    let report = replica_check(&path, size, &comm_r, CheckDepth::Full, &plan(), &NoProgress)
+        .expect("there is memory");
     assert!(
         report.is_sound() && report.nodes == size.nodes(),
         "{report:?}"
@@ -254,7 +257,9 @@ fn finish(disk: &Arc<dyn Disk>, dir: &Path) -> Result<CommR, SealError> {
             AnyStage::Labeled(labeled) => {
                 AnyStage::Replicated(labeled.replicate(&plan(), &NoProgress)?)
             }
-            AnyStage::Replicated(replicated) => AnyStage::Challenged(replicated.challenge(SEED)?),
+            AnyStage::Replicated(replicated) => {
+                AnyStage::Challenged(replicated.challenge(SEED, &plan())?)
+            }
             // C2 has one durable step, whatever the proof is.
             AnyStage::Challenged(challenged) => {
                 AnyStage::Sealed(challenged.record_proof(vec![7; 192])?)
@@ -359,46 +364,83 @@ fn tm_h5_a_failed_sync_ends_the_stage() {
     assert!(failed > 20, "every sync fails once, not {failed}");
 }
 
+/// Says that so many bytes are free, whatever is written.
+#[derive(Debug)]
+struct SmallDisk(u64);
+
+impl Disk for SmallDisk {
+    fn make_dir(&self, dir: &Path) -> std::io::Result<()> {
+        RealDisk.make_dir(dir)
+    }
+    fn open(&self, path: &Path) -> std::io::Result<Box<dyn crate::sector_dir::disk::DiskFile>> {
+        RealDisk.open(path)
+    }
+    fn create(&self, path: &Path) -> std::io::Result<Box<dyn crate::sector_dir::disk::DiskFile>> {
+        RealDisk.create(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> std::io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+    fn list(&self, dir: &Path) -> std::io::Result<Vec<String>> {
+        RealDisk.list(dir)
+    }
+    fn free_bytes(&self, _dir: &Path) -> std::io::Result<u64> {
+        Ok(self.0)
+    }
+}
+
+/// Sectors that fit one by one and not together are refused together, before one of them is begun; labelled together, only as
+/// many are begun as fit beside each other.
+#[test]
+fn tm_h4_sectors_that_do_not_fit_together_are_refused_before_work_starts() {
+    let (size, dir) = (SectorSize::Kib2, tempfile::tempdir().expect("a folder"));
+    let (each, three) = (disk_bytes(size), Path::new("not/there/yet"));
+    assert!(require_disk(&SmallDisk(3 * each), &dir.path().join(three), 3 * each).is_ok());
+    let error = require_disk(&SmallDisk(3 * each - 1), &dir.path().join(three), 3 * each)
+        .expect_err("one byte short");
+    let said = error.to_string();
+    let mib = format!("sealing needs {} MiB in ", (3 * each).div_ceil(1 << 20));
+    assert!(said.starts_with(&mib), "{said}");
+    assert!(said.contains("; free some space"), "{said}");
+    assert!(error.is_full(), "{said}");
+    assert!(!dir.path().join("not").exists(), "nothing is made");
+
+    // Packed, each still writes everything but its data; replicated, nothing but records.
+    let left = each - size.bytes();
+    let disk = Arc::new(SmallDisk(each.max(2 * left)));
+    let sectors: Vec<Packed> = ["a", "b", "c"]
+        .map(|name| pack(disk.clone(), &dir.path().join(name), kib2(), &[127]).expect("alone"))
+        .into();
+    assert_eq!(disk_left(sectors[0].dir().record()), left);
+    let results = label_all(sectors, &plan(), &NoProgress);
+    assert!(results[0].is_ok() && results[1].is_ok(), "{results:?}");
+    let error = results[2].as_ref().expect_err("no room for a third");
+    assert!(matches!(error, SealError::DiskSpace { .. }), "{error}");
+    let AnyStage::Packed(third) = resume(&dir.path().join("c")).expect("as it was") else {
+        panic!("it was not begun");
+    };
+    drop(results);
+    // Once the others are done with, it goes on.
+    drop(third.label(&plan(), &NoProgress).expect("labels"));
+    let done = replicate(&dir.path().join("d"), kib2(), &[127]);
+    assert_eq!(disk_left(done.dir().record()), 0);
+}
+
 #[test]
 fn too_small_a_disk_or_memory_is_refused_before_work_starts() {
-    #[derive(Debug)]
-    struct Small;
-    impl Disk for Small {
-        fn make_dir(&self, dir: &Path) -> std::io::Result<()> {
-            RealDisk.make_dir(dir)
-        }
-        fn open(&self, path: &Path) -> std::io::Result<Box<dyn crate::sector_dir::disk::DiskFile>> {
-            RealDisk.open(path)
-        }
-        fn create(
-            &self,
-            path: &Path,
-        ) -> std::io::Result<Box<dyn crate::sector_dir::disk::DiskFile>> {
-            panic!(
-                "nothing is written to a disk that is too small: {}",
-                path.display()
-            )
-        }
-        fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
-            RealDisk.rename(from, to)
-        }
-        fn remove(&self, path: &Path) -> std::io::Result<()> {
-            RealDisk.remove(path)
-        }
-        fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
-            RealDisk.sync_dir(dir)
-        }
-        fn list(&self, dir: &Path) -> std::io::Result<Vec<String>> {
-            RealDisk.list(dir)
-        }
-        fn free_bytes(&self, _dir: &Path) -> std::io::Result<u64> {
-            Ok(disk_bytes(SectorSize::Kib2) - 1)
-        }
-    }
     let dir = tempfile::tempdir().expect("temporary folder");
-    let error =
-        pack(Arc::new(Small), &dir.path().join("s"), kib2(), &[127]).expect_err("one byte short");
+    let path = dir.path().join("s");
+    let small = Arc::new(SmallDisk(disk_bytes(SectorSize::Kib2) - 1));
+    let error = pack(small, &path, kib2(), &[127]).expect_err("one byte short");
     assert!(matches!(error, SealError::DiskSpace { .. }), "{error}");
+    let written = std::fs::read_dir(&path).expect("claimed").count();
+    assert!(written <= 1, "the lock alone, not {written} files");
 
     let packed = pack(Arc::new(RealDisk), &dir.path().join("t"), kib2(), &[127]).expect("packs");
     let poor = Plan::with_limits(1, label_memory(SectorSize::Kib2) - 1).expect("one thread starts");
@@ -406,6 +448,37 @@ fn too_small_a_disk_or_memory_is_refused_before_work_starts() {
         packed.label(&poor, &NoProgress),
         Err(SealError::Memory(_))
     ));
+}
+
+/// The steps behind PC2 ask too: what is refused has changed nothing, and nothing is called damaged.
+#[test]
+fn tm_h9_c1_the_check_and_unsealing_are_refused_before_they_start() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("s");
+    let replicated = replicate(&path, kib2(), &[127]);
+    let (size, comm_r) = (SectorSize::Kib2, replicated.comm_r());
+    let within = |memory| Plan::with_limits(1, memory).expect("one thread starts");
+    let needed = challenge_memory(size);
+    let error = replicated
+        .challenge(SEED, &within(needed - 1))
+        .expect_err("one byte short");
+    assert!(matches!(error, SealError::Memory(_)), "{error}");
+    let AnyStage::Replicated(replicated) = resume(&path).expect("as it was") else {
+        panic!("no challenge was recorded");
+    };
+    drop(replicated.challenge(SEED, &within(needed)).expect("opens"));
+
+    let needed = check_memory(size, &within(0));
+    for (memory, looks) in [(needed - 1, false), (needed, true)] {
+        let plan = within(memory);
+        let report = replica_check(&path, size, &comm_r, CheckDepth::Full, &plan, &NoProgress);
+        assert_eq!(report.is_ok_and(|report| report.is_sound()), looks);
+    }
+    let (needed, mut out) = (label_memory(size), Vec::new());
+    let error = unseal_range(&path, 0..1, &mut out, &within(needed - 1), &NoProgress);
+    assert!(matches!(error, Err(SealError::Memory(_))), "{error:?}");
+    assert!(out.is_empty());
+    unseal_range(&path, 0..1, &mut out, &within(needed), &NoProgress).expect("unseals");
 }
 
 #[test]
@@ -658,7 +731,7 @@ fn tm_p18_damage_before_c1_is_found_by_the_openings() {
             .map(|b| b ^ 1)
             .collect();
         std::fs::write(&at, damaged).expect("writable");
-        let error = replicated.challenge(SEED).expect_err(file);
+        let error = replicated.challenge(SEED, &plan()).expect_err(file);
         assert!(
             matches!(error, SealError::Inconsistent { .. } | SealError::Tree(_)),
             "{file}: {error}"
@@ -672,7 +745,11 @@ fn the_scrubber_finds_and_places_damage() {
     let path = dir.path().join("s");
     let size = SectorSize::Kib32;
     let comm_r = replicate(&path, RegisteredSeal::v1_1(size), &[16256, 16256]).comm_r();
-    let check = |depth| replica_check(&path, size, &comm_r, depth, &plan(), &NoProgress).damage;
+    let look = |comm_r, depth| {
+        let report = replica_check(&path, size, comm_r, depth, &plan(), &NoProgress);
+        report.expect("there is memory")
+    };
+    let check = |depth| look(&comm_r, depth).damage;
     let group = 64 * 32;
 
     flip(&path.join("sealed"), 5 * group + 33);
@@ -697,7 +774,7 @@ fn the_scrubber_finds_and_places_damage() {
         [check::Damage::Unreadable(_)]
     ));
     let other = CommR([3; 32]);
-    assert!(!replica_check(&path, size, &other, CheckDepth::Full, &plan(), &NoProgress).is_sound());
+    assert!(!look(&other, CheckDepth::Full).is_sound());
 }
 
 #[test]
@@ -724,7 +801,7 @@ fn a_vanilla_proof_with_any_wrong_field_is_refused() {
         RegisteredSeal::v1_1(SectorSize::Kib32),
         &[16256, 16256],
     );
-    let challenged = replicated.challenge(SEED).expect("opens");
+    let challenged = replicated.challenge(SEED, &plan()).expect("opens");
     let sound = challenged.vanilla();
     assert_eq!(proof::verify(sound), Ok(()));
 
@@ -775,7 +852,7 @@ fn a_vanilla_proof_with_any_wrong_field_is_refused() {
 fn tm_p17_damaged_records_and_vanilla_proofs_are_met_calmly() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let challenged = replicate(&dir.path().join("s"), kib2(), &[2032])
-        .challenge(SEED)
+        .challenge(SEED, &plan())
         .expect("opens");
     let record = challenged.dir().record().encode();
     let vanilla = borsh::to_vec(challenged.vanilla()).expect("writing to memory");

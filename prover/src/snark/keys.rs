@@ -33,6 +33,8 @@ use super::groth16::{CheckedKey, G1_BYTES, G2_BYTES, VkError, vk_bytes_len};
 use super::keygen::Evaluated;
 use super::record::{Counts, Density};
 use super::shape::{self, Blank};
+use crate::estimate::{keygen_memory, vk_memory};
+use crate::machine::{MemoryError, Plan};
 use crate::progress::Progress;
 
 const FORMAT_VERSION: u32 = 1;
@@ -111,6 +113,21 @@ pub enum KeyError {
         name = .0.filecoin_name()
     )]
     NeedsCeremony(CircuitId),
+    /// Making the key needs more memory than allowed.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+impl KeyError {
+    /// Whether the disk is full, which freeing space cures.
+    pub fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            KeyError::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+            KeyError::DiskSpace { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> KeyError {
@@ -396,6 +413,20 @@ impl ParamStore {
         Ok(Arc::clone(self.loaded().entry(circuit).or_insert(key)))
     }
 
+    /// [`ParamStore::load_or_generate`] on the plan's threads, and within its memory where the key has to be made.
+    pub fn key(
+        &self,
+        circuit: CircuitId,
+        plan: &Plan,
+        progress: &dyn Progress,
+    ) -> Result<Arc<ProvingKey>, KeyError> {
+        if !self.has(circuit) {
+            require_dev(circuit)?;
+            plan.require("making a key", keygen_memory(circuit))?;
+        }
+        plan.run(|| self.load_or_generate(circuit, progress))
+    }
+
     /// Makes the key again, whatever is there.
     pub fn regenerate(
         &self,
@@ -426,6 +457,20 @@ impl ParamStore {
         let bytes = std::fs::read(&path).map_err(io("read", &path))?;
         CheckedKey::read(circuit, &bytes)?;
         Ok(bytes)
+    }
+
+    /// [`ParamStore::verifying_key_bytes`] on the plan's threads, and within its memory where they have to be made.
+    pub fn verifying_key(
+        &self,
+        circuit: CircuitId,
+        plan: &Plan,
+        progress: &dyn Progress,
+    ) -> Result<Vec<u8>, KeyError> {
+        if !record_path(&self.vk_path(circuit)).exists() {
+            require_dev(circuit)?;
+            plan.require("making a verifying key", vk_memory(circuit))?;
+        }
+        plan.run(|| self.verifying_key_bytes(circuit, progress))
     }
 
     /// Removes everything of a circuit, damaged or not.
@@ -567,7 +612,12 @@ impl ParamStore {
             sha256,
         };
         let content = serde_json::to_vec_pretty(&content).expect("plain data serialises");
-        self.replace(&record, |mut file| file.write_all(&content))
+        let recorded = self.replace(&record, |mut file| file.write_all(&content));
+        if recorded.is_err() {
+            // It counts for nothing without its record.
+            let _ = std::fs::remove_file(path);
+        }
+        recorded
     }
 
     fn replace(
@@ -578,9 +628,15 @@ impl ParamStore {
         let temporary = with_suffix(path, ".tmp");
         let file = File::create(&temporary).map_err(io("create", &temporary))?;
         let sync = file.try_clone().map_err(io("create", &temporary))?;
-        write(file).map_err(io("write", &temporary))?;
-        sync.sync_all().map_err(io("sync", &temporary))?;
-        std::fs::rename(&temporary, path).map_err(io("rename into", path))?;
+        let written = write(file)
+            .map_err(io("write", &temporary))
+            .and_then(|()| sync.sync_all().map_err(io("sync", &temporary)))
+            .and_then(|()| std::fs::rename(&temporary, path).map_err(io("rename into", path)));
+        if written.is_err() {
+            // Half a file counts for nothing, and takes the room that may have been wanting.
+            let _ = std::fs::remove_file(&temporary);
+        }
+        written?;
         sync_dir(&self.dir)
     }
 }
@@ -887,6 +943,23 @@ mod tests {
             .require_space(circuit, bytes, bytes - 1)
             .expect_err("one byte short");
         assert!(error.to_string().contains("free some space"), "{error}");
+    }
+
+    #[test]
+    fn tm_h9_a_key_that_needs_more_memory_than_allowed_is_not_begun() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = ParamStore::open(dir.path()).expect("a store");
+        let needed = keygen_memory(CIRCUIT);
+        let plan = Plan::with_limits(1, needed - 1).expect("a thread starts");
+        let error = store
+            .key(CIRCUIT, &plan, &NoProgress)
+            .expect_err("one byte short");
+        assert!(matches!(error, KeyError::Memory(_)), "{error}");
+        let mut left = std::fs::read_dir(dir.path()).expect("the folder");
+        assert!(left.next().is_none(), "nothing was begun");
+        // One that is there is opened.
+        let (_dir, store) = copy();
+        assert!(store.key(CIRCUIT, &plan, &NoProgress).is_ok());
     }
 
     #[test]

@@ -241,6 +241,8 @@ pub fn repair(
     progress: &dyn Progress,
 ) -> Result<Updated, SealError> {
     let mut dir = SectorDir::open(Arc::new(RealDisk), path)?;
+    // Before anything is given up.
+    plan.require("updating", replica::memory(dir.size(), plan))?;
     let (made, comm_r_old) = match dir.record().stage.clone() {
         Stage::Encoding(comm_r_old) => (None, comm_r_old),
         Stage::Updated(roots, comm_r_old) => (Some((roots, None)), comm_r_old),

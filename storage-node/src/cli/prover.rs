@@ -26,6 +26,7 @@ mod vectors;
 mod verify;
 
 use std::fmt::Display;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -41,6 +42,7 @@ use prover::snark::CircuitId;
 use prover::snark::keys::{KeyError, ParamStore, ProvingKey, require_dev};
 use prover::snark::prove::ProveError;
 use prover::update::proof::UpdateError;
+use tempfile::TempPath;
 
 pub use super::output::BarProgress;
 
@@ -120,20 +122,24 @@ fn store(context: &Context) -> Result<ParamStore, CliError> {
     ParamStore::open(&context.config.params_dir).map_err(key_error)
 }
 
-/// Refuses a proof that needs more memory than allowed, before anything is read for it.
-fn require_memory(plan: &Plan, circuit: CircuitId) -> Result<(), CliError> {
-    plan.require("proving", proving_memory(circuit))
+/// A step and the bytes of memory that it needs.
+type Need = (&'static str, u64);
+
+/// Refuses work of which a step needs more memory than allowed, before anything is done for it; names the step that needs most.
+fn require_memory(plan: &Plan, needs: impl IntoIterator<Item = Need>) -> Result<(), CliError> {
+    let most = needs.into_iter().max_by_key(|(_, bytes)| *bytes);
+    most.map_or(Ok(()), |(step, bytes)| plan.require(step, bytes))
         .map_err(|error| with_next_step(Class::Machine, error))
 }
 
-/// Refuses a proof whose key is not there and cannot be made, or not in the memory allowed.
-fn require_key(store: &ParamStore, circuit: CircuitId, plan: &Plan) -> Result<(), CliError> {
-    if store.has(circuit) {
-        return Ok(());
+/// What a proof needs, and its key where that has to be made. Refuses a proof whose key is not there and cannot be made.
+fn proof_needs(store: &ParamStore, circuit: CircuitId) -> Result<Vec<Need>, CliError> {
+    let mut needs = vec![("proving", proving_memory(circuit))];
+    if !store.has(circuit) {
+        require_dev(circuit).map_err(key_error)?;
+        needs.push(("making a key", keygen_memory(circuit)));
     }
-    require_dev(circuit).map_err(key_error)?;
-    plan.require("making a key", keygen_memory(circuit))
-        .map_err(|error| with_next_step(Class::Machine, error))
+    Ok(needs)
 }
 
 /// A key, made where there is none and the memory for that is allowed.
@@ -143,9 +149,7 @@ fn key(
     plan: &Plan,
     progress: &BarProgress,
 ) -> Result<Arc<ProvingKey>, CliError> {
-    require_key(store, circuit, plan)?;
-    plan.run(|| store.load_or_generate(circuit, progress))
-        .map_err(key_error)
+    store.key(circuit, plan, progress).map_err(key_error)
 }
 
 /// The prover's messages read "what happened; what to do next".
@@ -163,9 +167,10 @@ fn with_next_step(class: Class, error: impl Display) -> CliError {
 
 fn key_error(error: KeyError) -> CliError {
     let class = match &error {
-        KeyError::Io { .. } | KeyError::DiskSpace { .. } | KeyError::NotReproduced { .. } => {
-            Class::Machine
-        }
+        KeyError::Io { .. }
+        | KeyError::DiskSpace { .. }
+        | KeyError::NotReproduced { .. }
+        | KeyError::Memory(_) => Class::Machine,
         KeyError::NeedsCeremony(_) => Class::Refused,
         KeyError::Damaged { .. } | KeyError::WrongCircuit { .. } | KeyError::Vk(_) => {
             Class::BadData
@@ -247,6 +252,27 @@ fn require_replica(dir: &Path, record: &Record) -> Result<CommR, CliError> {
         );
         CliError::new(Class::BadData, what).hint("seal the sector anew")
     })
+}
+
+/// Makes a file: `write` fills one beside it, which is synced and takes its name when it is complete. One that fails leaves
+/// nothing behind. Another file of that name is replaced only if `replace`.
+fn make_file(
+    path: &Path,
+    replace: bool,
+    write: impl FnOnce(&mut File) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    let at = |error: std::io::Error| CliError::io("cannot write", path, &error);
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    let mut file = File::create(&name).map_err(at)?;
+    let unfinished = TempPath::try_from_path(name).map_err(at)?;
+    write(&mut file)?;
+    file.sync_all().map_err(at)?;
+    match replace {
+        true => unfinished.persist(path),
+        false => unfinished.persist_noclobber(path),
+    }
+    .map_err(|error| at(error.error))
 }
 
 /// Refuses a missing folder before anything says something stranger.

@@ -393,7 +393,7 @@ pub enum SlotHolder {
 }
 
 /// Result of a replica check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
     /// What was looked at is right; `full` if everything was.
     Good {
@@ -402,6 +402,8 @@ pub enum Health {
     },
     /// Something does not match its root, or cannot be read.
     Damaged,
+    /// Nothing was looked at, for want of memory; why.
+    Unknown(String),
 }
 
 /// What to do.
@@ -489,6 +491,8 @@ struct HealthNote {
     /// Fully checked and right, later than the present fault.
     proven_good: bool,
     rebuild_failed: bool,
+    /// The last check could not be made.
+    unchecked: bool,
     /// Checks made so far.
     checks: u32,
     /// Opening of the window for which it was checked last.
@@ -830,6 +834,17 @@ impl Lifecycle {
                     // A sample that happens to look right does not clear known damage; a full check does.
                     sector.health.damaged &= !full;
                     sector.health.proven_good |= full;
+                    sector.health.unchecked = false;
+                }
+            }
+            // Said once; it is looked at again, before its next window at the latest.
+            Health::Unknown(why) => {
+                if let Some(sector) = self.sectors.get_mut(&number)
+                    && !std::mem::replace(&mut sector.health.unchecked, true)
+                {
+                    self.out.push(Command::Note(format!(
+                        "the replica of sector {number} was not checked: {why}"
+                    )));
                 }
             }
         }

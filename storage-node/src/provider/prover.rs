@@ -13,7 +13,9 @@
 //! [`WINDOW_SLOT_PATIENCE`] it goes without.
 //! Every function here blocks and is called on a blocking thread. Each is idempotent: called again after a crash it goes on
 //! from the last durable stage and ends with the same CommR.
-//! Memory: a proving key is a file that is read in pieces; a job's need is asked of the [`Plan`] before it starts.
+//! Memory: a proving key is a file that is read in pieces; a job's need is asked of its [`Plan`] before it starts. Sealing and
+//! window posts run at the same time, so the machine's memory is shared between them: a post and a check of a replica get what
+//! they need, since a missed deadline costs most, and sealing gets the rest.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -21,7 +23,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prover::machine::{Machine, Plan, PlanError};
+use prover::estimate::proving_memory;
+use prover::machine::{Machine, MemoryError, Plan, PlanError};
 use prover::post::proof::{PostError, ReplicaRef, prove_window};
 use prover::seal::{self, AnyStage, CheckDepth, SealRequest};
 use prover::sector_dir;
@@ -62,6 +65,9 @@ pub enum JobError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The window post needs more memory than there is.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The journal and the disk disagree: a bug, or somebody else's folder.
     #[error("sector {sector}: {what}")]
     Mismatch {
@@ -78,7 +84,8 @@ impl JobError {
         match self {
             Self::Seal(error) => error.is_full(),
             Self::File { source, .. } => super::journal::is_disk_full(source),
-            Self::Key(_) | Self::Post(_) | Self::Mismatch { .. } => false,
+            Self::Key(error) => error.is_full(),
+            Self::Post(_) | Self::Memory(_) | Self::Mismatch { .. } => false,
         }
     }
 }
@@ -97,7 +104,9 @@ pub enum WorkshopError {
 /// Keys, threads and slots of one machine, shared by all providers of a process.
 pub struct Workshop {
     params: ParamStore,
+    /// The threads of sealing; its memory is that of both lanes.
     seal: Plan,
+    /// The threads of window posts and checks.
     post: Plan,
     /// One window proof at a time in this process.
     window_lane: std::sync::Mutex<()>,
@@ -107,12 +116,29 @@ impl Workshop {
     /// Sets up for the parameter folder `params`.
     pub fn new(params: &Path) -> Result<Self, WorkshopError> {
         let machine = Machine::detect();
+        Self::with_limits(params, machine.cores, machine.available_memory)
+    }
+
+    /// [`Workshop::new`] with so many threads in each lane, and so many bytes for both lanes together.
+    pub fn with_limits(params: &Path, threads: usize, memory: u64) -> Result<Self, WorkshopError> {
         Ok(Self {
             params: ParamStore::open(params)?,
-            seal: Plan::new(&machine)?.with_parent_cache(&parents_dir(params), LARGEST_PARENT_LIST),
-            post: Plan::new(&machine)?,
+            seal: Plan::with_limits(threads, memory)?
+                .with_parent_cache(&parents_dir(params), LARGEST_PARENT_LIST),
+            post: Plan::with_limits(threads, memory)?,
             window_lane: std::sync::Mutex::new(()),
         })
+    }
+
+    /// The lanes of sealing and of window posts for sectors of a size. What both are allowed fits the memory together.
+    fn lanes(&self, size: SectorSize) -> (Plan, Plan) {
+        let all = self.seal.memory();
+        let post = proving_memory(CircuitId::window(size)) + seal::check_memory(size, &self.post);
+        let post = post.min(all);
+        (
+            self.seal.with_memory(all - post),
+            self.post.with_memory(post),
+        )
     }
 
     /// The keys.
@@ -120,11 +146,11 @@ impl Workshop {
         &self.params
     }
 
-    /// Makes the proving keys of a size, if they are not there yet. Minutes for 8 MiB, once per machine.
+    /// Makes the proving keys of a size, if they are not there yet. Minutes for 8 MiB, once per machine, before anything is
+    /// sealed or proven: it may use the memory of both lanes.
     pub fn prepare(&self, size: SectorSize, progress: &dyn Progress) -> Result<(), KeyError> {
         for circuit in [CircuitId::window(size), CircuitId::porep(size)] {
-            self.seal
-                .run(|| self.params.load_or_generate(circuit, progress))?;
+            self.params.key(circuit, &self.seal, progress)?;
         }
         Ok(())
     }
@@ -146,6 +172,8 @@ impl Workshop {
 #[derive(Clone)]
 pub struct Bench {
     shop: Arc<Workshop>,
+    seal: Plan,
+    post: Plan,
     dir: PathBuf,
     size: SectorSize,
     prover: ProverId,
@@ -154,8 +182,11 @@ pub struct Bench {
 impl Bench {
     /// A bench whose sectors are folders of `dir`.
     pub fn new(shop: Arc<Workshop>, dir: PathBuf, size: SectorSize, prover: ProverId) -> Self {
+        let (seal, post) = shop.lanes(size);
         Self {
             shop,
+            seal,
+            post,
             dir,
             size,
             prover,
@@ -196,12 +227,12 @@ impl Bench {
             let begun = Instant::now();
             stage = match stage {
                 AnyStage::Packed(packed) => {
-                    let labeled = packed.label(&self.shop.seal, progress)?;
+                    let labeled = packed.label(&self.seal, progress)?;
                     spent.pc1_ms += millis(begun);
                     AnyStage::Labeled(labeled)
                 }
                 AnyStage::Labeled(labeled) => {
-                    let replicated = labeled.replicate(&self.shop.seal, progress)?;
+                    let replicated = labeled.replicate(&self.seal, progress)?;
                     spent.pc2_ms += millis(begun);
                     AnyStage::Replicated(replicated)
                 }
@@ -280,7 +311,7 @@ impl Bench {
             let begun = Instant::now();
             stage = match stage {
                 AnyStage::Replicated(replicated) => {
-                    let challenged = replicated.challenge(seed)?;
+                    let challenged = replicated.challenge(seed, &self.seal)?;
                     spent.c1_ms += millis(begun);
                     AnyStage::Challenged(challenged)
                 }
@@ -288,8 +319,9 @@ impl Bench {
                     AnyStage::Replicated(challenged.forget_seed()?)
                 }
                 AnyStage::Challenged(challenged) => {
-                    let key = self.key(CircuitId::porep(self.size), progress)?;
-                    let sealed = challenged.prove(&key, &self.shop.seal, progress)?;
+                    let circuit = CircuitId::porep(self.size);
+                    let key = self.shop.params.key(circuit, &self.seal, progress)?;
+                    let sealed = challenged.prove(&key, &self.seal, progress)?;
                     spent.c2_ms += millis(begun);
                     AnyStage::Sealed(sealed)
                 }
@@ -307,16 +339,6 @@ impl Bench {
                 }
             };
         }
-    }
-
-    fn key(
-        &self,
-        circuit: CircuitId,
-        progress: &dyn Progress,
-    ) -> Result<Arc<prover::snark::keys::ProvingKey>, KeyError> {
-        self.shop
-            .seal
-            .run(|| self.shop.params.load_or_generate(circuit, progress))
     }
 
     /// Frees what only sealing needed, once the chain has the sector. The pieces keep their own unsealed copies.
@@ -354,8 +376,10 @@ impl Bench {
             })
             .collect();
         let circuit = CircuitId::window(self.size);
-        self.shop.post.run(|| {
-            let key = self.shop.params.load_or_generate(circuit, progress)?;
+        self.post
+            .require("a window post", proving_memory(circuit))?;
+        let key = self.shop.params.key(circuit, &self.post, progress)?;
+        self.post.run(|| {
             Ok(prove_window(
                 &key,
                 self.size,
@@ -383,9 +407,13 @@ impl Bench {
             self.size,
             comm_r,
             depth,
-            &self.shop.post,
+            &self.post,
             &prover::NoProgress,
         );
+        let report = match report {
+            Ok(report) => report,
+            Err(error) => return Health::Unknown(error.to_string()),
+        };
         if report.is_sound() {
             return Health::Good { full };
         }
@@ -458,4 +486,74 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> JobError {
 
 fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use prover::NoProgress;
+
+    use super::*;
+
+    const SIZE: SectorSize = SectorSize::Kib2;
+
+    fn bench(dir: &Path, memory: u64) -> Bench {
+        let shop = Workshop::with_limits(&dir.join("params"), 1, memory).expect("a workshop");
+        let prover = ProverId([9; 32]);
+        Bench::new(Arc::new(shop), dir.join("sectors"), SIZE, prover)
+    }
+
+    fn post(bench: &Bench) -> JobError {
+        let sectors = [(SectorNumber(1), CommR([1; 32]))];
+        bench
+            .prove_window(PostRandomness::masked([7; 32]), &sectors, &NoProgress)
+            .expect_err("there is no sector")
+    }
+
+    #[test]
+    fn tm_h9_a_window_post_without_room_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let circuit = CircuitId::window(SIZE);
+        let needed = proving_memory(circuit);
+        let poor = bench(dir.path(), needed - 1);
+        let error = post(&poor);
+        assert!(matches!(error, JobError::Memory(_)), "{error}");
+        let said = error.to_string();
+        let mib = format!("needs {} MiB", needed.div_ceil(1 << 20));
+        assert!(said.contains(&mib), "{said}");
+        assert!(!poor.shop().params().has(circuit), "nothing was begun");
+
+        // Neither are keys made nor replicas looked at where there is no room, and nothing is called damaged.
+        let poor = bench(dir.path(), 1 << 20);
+        let error = poor.shop().prepare(SIZE, &NoProgress).expect_err("no room");
+        assert!(matches!(error, KeyError::Memory(_)), "{error}");
+        for full in [false, true] {
+            let health = poor.scrub(SectorNumber(1), &CommR([1; 32]), full);
+            assert!(matches!(health, Health::Unknown(_)), "{health:?}");
+        }
+
+        // With room for both it goes on, to the sector that is missing.
+        let rich = bench(dir.path(), 1 << 30);
+        let error = post(&rich);
+        let JobError::Post(PostError::Faulty(sectors)) = error else {
+            panic!("{error}");
+        };
+        assert_eq!(sectors, [SectorNumber(1)]);
+        let health = rich.scrub(SectorNumber(1), &CommR([1; 32]), true);
+        assert_eq!(health, Health::Damaged);
+    }
+
+    /// Whatever the size and the machine: what the two lanes are allowed fits together, and a post is not starved by sealing.
+    #[test]
+    fn tm_h9_sealing_and_posting_share_the_memory() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for size in SectorSize::ALL {
+            let needed = proving_memory(CircuitId::window(size));
+            for all in [0, 1 << 20, needed, 2 * needed, 1 << 40] {
+                let shop = Workshop::with_limits(dir.path(), 1, all).expect("a workshop");
+                let (seal, post) = shop.lanes(size);
+                assert!(seal.memory() + post.memory() <= all, "{size} in {all}");
+                assert_eq!(post.memory() >= needed, all >= needed, "{size} in {all}");
+            }
+        }
+    }
 }

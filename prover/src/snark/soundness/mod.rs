@@ -76,7 +76,9 @@ impl Sector {
         let packed = create(&path(&folder), request, &mut [&mut &data[..]]).expect("packs");
         let labeled = packed.label(&plan, &NoProgress).expect("labels");
         let replicated = labeled.replicate(&plan, &NoProgress).expect("replicates");
-        let challenged = replicated.challenge(Seed(rng.r#gen())).expect("opens");
+        let challenged = replicated
+            .challenge(Seed(rng.r#gen()), &plan)
+            .expect("opens");
         let porep = challenged.vanilla().clone();
         Sector {
             size,

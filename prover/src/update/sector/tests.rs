@@ -263,7 +263,8 @@ fn tm_h4_an_interrupted_update_goes_on() {
         CheckDepth::Full,
         &plan(),
         &NoProgress,
-    );
+    )
+    .expect("there is memory");
     assert!(report.is_sound(), "{:?}", report.damage);
     // Sealing has no business there.
     assert!(matches!(seal::resume(&path), Err(SealError::Updated(_))));

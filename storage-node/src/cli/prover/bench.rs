@@ -3,15 +3,16 @@
 //! One sector is really sealed and proven in a temporary folder, then several are labelled together. Times of larger
 //! sectors are counted from the cost of one hash and one row ([`prover::estimate`]); they are estimates and say so.
 
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::Instant;
 
 use prover::estimate::{Estimate, UnitCosts};
 use prover::machine::{Machine, Plan, peak_memory};
-use prover::piece::commp::commp_of;
+use prover::piece::commp::CommpHasher;
 use prover::post::proof::{ReplicaRef, prove_window, prove_winning};
-use prover::seal::{self, Packed, SealError, SealRequest, label_all};
-use prover::sector_dir::disk::DiskError;
+use prover::seal::{self, Packed, SealError, SealRequest, disk_bytes, label_all, require_disk};
+use prover::sector_dir::disk::{DiskError, RealDisk};
 use prover::snark::CircuitId;
 use prover::verify::{self, PorepStatement, VerifyingKeys};
 use prover::{
@@ -20,7 +21,8 @@ use prover::{
 use serde::Serialize;
 
 use super::post::post_error;
-use super::{BarProgress, key, key_error, require_memory, seal_error, store};
+use super::seal::{READ_BYTES, Until, needs};
+use super::{BarProgress, key, key_error, proof_needs, require_memory, seal_error, store};
 use crate::cli::output::human_bytes;
 use crate::cli::{Class, CliError, Context};
 
@@ -110,6 +112,17 @@ pub fn bench(args: BenchArgs, plan: &Plan, context: &Context) -> Result<(), CliE
         let what = format!("there are no developers' keys for {size} sectors");
         return Err(CliError::new(Class::Usage, what).hint("add --no-proofs"));
     }
+    let until = match args.no_proofs {
+        true => Until::Replicated,
+        false => Until::Sealed,
+    };
+    let mut all = needs(size, Until::Packed, until, plan, context)?;
+    if !args.no_proofs {
+        for circuit in [CircuitId::window(size), CircuitId::winning(size)] {
+            all.extend(proof_needs(&store(context)?, circuit)?);
+        }
+    }
+    require_memory(plan, all)?;
     let folder = match &args.dir {
         Some(dir) => tempfile::tempdir_in(dir),
         None => tempfile::tempdir(),
@@ -118,15 +131,15 @@ pub fn bench(args: BenchArgs, plan: &Plan, context: &Context) -> Result<(), CliE
         let at = args.dir.clone().unwrap_or_else(std::env::temp_dir);
         CliError::io("cannot make a folder in", &at, &error)
     })?;
+    let disk = u64::from(args.sectors).saturating_mul(disk_bytes(size));
+    require_disk(&RealDisk, folder.path(), disk).map_err(seal_error)?;
     let progress = BarProgress::new(&context.out);
     context.out.say("Measuring one hash of each kind.");
     let mut unit_costs = UnitCosts::measure(plan);
     let bench = Bench {
         size,
         dir: folder.path().to_owned(),
-        data: (0..size.unpadded_bytes())
-            .map(|i| (i % 251) as u8)
-            .collect(),
+        piece: Pattern::of(size).piece(),
         plan,
         progress: &progress,
     };
@@ -171,26 +184,67 @@ pub fn bench(args: BenchArgs, plan: &Plan, context: &Context) -> Result<(), CliE
 struct Bench<'a> {
     size: SectorSize,
     dir: PathBuf,
-    data: Vec<u8>,
+    /// What each sector holds: one [`Pattern`] that fills it.
+    piece: PieceInfo,
     plan: &'a Plan,
     progress: &'a BarProgress,
 }
 
+/// The bytes that are sealed: 0 to 250, again and again; made as they are read, since a sector may be larger than the memory.
+struct Pattern {
+    at: u64,
+    end: u64,
+}
+
+impl Pattern {
+    fn of(size: SectorSize) -> Self {
+        Self {
+            at: 0,
+            end: size.unpadded_bytes(),
+        }
+    }
+
+    fn piece(mut self) -> PieceInfo {
+        let (mut hasher, mut buffer) = (CommpHasher::new(), vec![0; READ_BYTES]);
+        while self.at < self.end {
+            let count = self.fill(&mut buffer);
+            hasher.update(&buffer[..count]);
+        }
+        let (comm_p, size) = hasher.finish();
+        PieceInfo { comm_p, size }
+    }
+
+    fn fill(&mut self, buffer: &mut [u8]) -> usize {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let count = buffer.len().min(left);
+        for (at, byte) in (self.at..).zip(&mut buffer[..count]) {
+            *byte = (at % 251) as u8;
+        }
+        self.at += count as u64;
+        count
+    }
+}
+
+impl Read for Pattern {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(self.fill(buffer))
+    }
+}
+
 impl Bench<'_> {
     fn request(&self, number: u64) -> SealRequest {
-        let (comm_p, size) = commp_of(&self.data);
         SealRequest {
             seal: RegisteredSeal::v1_1(self.size),
             prover: ProverId::from_provider_id(1000),
             sector: SectorNumber(number),
             ticket: Ticket([0x21; 32]),
-            pieces: vec![PieceInfo { comm_p, size }],
+            pieces: vec![self.piece],
         }
     }
 
     fn pack(&self, request: SealRequest) -> Result<Packed, CliError> {
         let dir = self.dir.join(request.sector.to_string());
-        seal::create(&dir, request, &mut [&mut self.data.as_slice()]).map_err(seal_error)
+        seal::create(&dir, request, &mut [&mut Pattern::of(self.size)]).map_err(seal_error)
     }
 
     fn stages(
@@ -264,7 +318,7 @@ impl Bench<'_> {
         let seed = Seed([0x43; 32]);
         let (comm_d, comm_r) = (replicated.comm_d(), replicated.comm_r());
         let dir = replicated.dir().path().to_owned();
-        let (challenged, c1) = timed(|| replicated.challenge(seed).map_err(seal_error))?;
+        let (challenged, c1) = timed(|| replicated.challenge(seed, plan).map_err(seal_error))?;
         let (sealed, c2) = timed(|| {
             challenged
                 .prove(&keys[0], plan, progress)
@@ -292,9 +346,6 @@ impl Bench<'_> {
             comm_r,
             dir: &dir,
         };
-        for circuit in &circuits[1..] {
-            require_memory(plan, *circuit)?;
-        }
         let prover = request.prover;
         let (_, window_post) = timed(|| {
             plan.run(|| prove_window(&keys[1], size, prover, randomness, &[replica], progress))

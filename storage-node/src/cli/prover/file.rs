@@ -9,6 +9,7 @@
 //! ```
 //! Byte strings are lower-case hex. Unknown fields, other kinds and files above [`MAX_FILE_BYTES`] are refused.
 
+use std::io::Write;
 use std::path::Path;
 
 use prover::snark::CircuitId;
@@ -115,12 +116,10 @@ impl ProofFile {
         let text = serde_json::to_vec_pretty(self).map_err(|error| {
             CliError::caused(Class::Bug, "cannot write the proof as JSON", &error)
         })?;
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".tmp");
-        let temporary = Path::new(&temporary);
-        std::fs::write(temporary, text)
-            .map_err(|error| CliError::io("cannot write", temporary, &error))?;
-        std::fs::rename(temporary, path).map_err(|error| CliError::io("cannot write", path, &error))
+        super::make_file(path, true, |file| {
+            file.write_all(&text)
+                .map_err(|error| CliError::io("cannot write", path, &error))
+        })
     }
 
     /// The circuit whose key verifies this proof.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use prover::SectorSize;
-use prover::machine::Plan;
+use prover::machine::{Plan, peak_memory};
 use prover::snark::{CircuitId, CircuitKind};
 use serde::Serialize;
 
@@ -37,6 +37,8 @@ struct KeyReport {
 struct ParamsReport {
     dir: PathBuf,
     keys: Vec<KeyReport>,
+    /// Largest resident memory of the process so far, in bytes.
+    peak_memory: Option<u64>,
 }
 
 /// Runs `prover params`.
@@ -74,6 +76,7 @@ pub fn params(args: ParamsArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     let report = ParamsReport {
         dir: store.dir().to_owned(),
         keys,
+        peak_memory: peak_memory(),
     };
     context.out.result(&report, human)
 }

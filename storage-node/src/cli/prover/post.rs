@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use prover::machine::Plan;
+use prover::machine::{Plan, peak_memory};
 use prover::post::proof::{PostError, ReplicaRef, prove_window, prove_winning};
 use prover::sector_dir::disk::RealDisk;
 use prover::sector_dir::read_record;
@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use super::file::{PostFile, ProofFile, SectorEntry};
 use super::{
-    BarProgress, key, prove_error, require_folder, require_memory, require_replica, seal_error,
-    store, with_next_step,
+    BarProgress, key, proof_needs, prove_error, require_folder, require_memory, require_replica,
+    seal_error, store, with_next_step,
 };
 use crate::cli::{Class, CliError, Context};
 
@@ -42,6 +42,8 @@ struct ProveReport {
     #[serde(flatten)]
     proof: ProofFile,
     seconds: f64,
+    /// Largest resident memory of the process so far, in bytes.
+    peak_memory: Option<u64>,
 }
 
 struct Replica {
@@ -84,7 +86,7 @@ pub fn prove(args: ProveArgs, plan: &Plan, context: &Context) -> Result<(), CliE
         CircuitId::window(size)
     };
     let (store, progress) = (store(context)?, BarProgress::new(&context.out));
-    require_memory(plan, circuit)?;
+    require_memory(plan, proof_needs(&store, circuit)?)?;
     let key = key(&store, circuit, plan, &progress)?;
     let start = Instant::now();
     let proof = plan.run(|| match args.winning {
@@ -117,14 +119,17 @@ pub fn prove(args: ProveArgs, plan: &Plan, context: &Context) -> Result<(), CliE
         proof.write(out)?;
     }
     let count = refs.len();
-    context
-        .out
-        .result(&ProveReport { proof, seconds }, |report| {
-            format!(
-                "Proved {count} sector(s) in {:.2} s; the proof was verified.",
-                report.seconds
-            )
-        })
+    let report = ProveReport {
+        proof,
+        seconds,
+        peak_memory: peak_memory(),
+    };
+    context.out.result(&report, |report| {
+        format!(
+            "Proved {count} sector(s) in {:.2} s; the proof was verified.",
+            report.seconds
+        )
+    })
 }
 
 fn load(dir: PathBuf) -> Result<Replica, CliError> {

@@ -9,7 +9,9 @@ use prover::commitment::{CommD, CommR};
 use prover::machine::{Plan, peak_memory};
 use prover::piece::commp::CommpHasher;
 use prover::piece::layout::comm_d;
-use prover::seal::{self, AnyStage, SealError, SealRequest, Sealed, label_all};
+use prover::seal::{
+    self, AnyStage, SealError, SealRequest, Sealed, disk_bytes, disk_left, label_all, require_disk,
+};
 use prover::sector_dir::disk::RealDisk;
 use prover::sector_dir::record::{Record, Stage};
 use prover::sector_dir::{SectorDirError, read_record};
@@ -18,7 +20,9 @@ use prover::{PieceInfo, ProverId, RegisteredSeal, SectorNumber, SectorSize, Seed
 use serde::Serialize;
 
 use super::file::ProofFile;
-use super::{BarProgress, key, require_folder, require_memory, seal_error, store};
+use super::{
+    BarProgress, Need, key, proof_needs, require_folder, require_memory, seal_error, store,
+};
 use crate::cli::{Class, CliError, Context};
 
 /// Bytes hashed per read of a piece.
@@ -156,6 +160,9 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
                 return Err(CliError::new(Class::Usage, what)
                     .hint("name the files to seal behind the folder, or --empty for none"));
             }
+            let size = args.how.sector_size;
+            let needs = needs(size, Until::Packed, args.how.until, plan, context)?;
+            require_memory(plan, needs)?;
             let pieces = pieces(&args.files, &args.how)?;
             pack(
                 &args.dir,
@@ -168,6 +175,7 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
         }
         Err(error) => return Err(seal_error(error)),
     };
+    require_rest(&stage, args.how.until, plan, context)?;
     while position(&stage) < args.how.until {
         stage = step(
             stage,
@@ -183,6 +191,49 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
     }
     let report = report(&stage, seconds);
     context.out.result(&report, human)
+}
+
+/// What the steps between two stages of a sector need, in memory.
+pub(super) fn needs(
+    size: SectorSize,
+    from: Until,
+    until: Until,
+    plan: &Plan,
+    context: &Context,
+) -> Result<Vec<Need>, CliError> {
+    let steps = [
+        (Until::Labeled, "labelling", seal::label_memory(size)),
+        (
+            Until::Replicated,
+            "replicating",
+            seal::replicate_memory(size, plan),
+        ),
+        (
+            Until::Challenged,
+            "opening challenges",
+            seal::challenge_memory(size),
+        ),
+    ];
+    let mut needs: Vec<Need> = steps
+        .into_iter()
+        .filter(|(step, ..)| from < *step && *step <= until)
+        .map(|(_, name, bytes)| (name, bytes))
+        .collect();
+    if from < Until::Sealed && until == Until::Sealed {
+        needs.extend(proof_needs(&store(context)?, CircuitId::porep(size))?);
+    }
+    Ok(needs)
+}
+
+/// Refuses to go on with a sector when a step that is left needs more memory than allowed.
+fn require_rest(
+    stage: &AnyStage,
+    until: Until,
+    plan: &Plan,
+    context: &Context,
+) -> Result<(), CliError> {
+    let size = stage.dir().size();
+    require_memory(plan, needs(size, position(stage), until, plan, context)?)
 }
 
 /// Whether the sector is one of zeros, which `update` takes.
@@ -206,6 +257,8 @@ struct SealAllReport {
     /// PC1 of all sectors, which are labelled together.
     pc1_seconds: f64,
     seconds: f64,
+    /// Largest resident memory of the process so far, in bytes.
+    peak_memory: Option<u64>,
 }
 
 /// A sector that stopped.
@@ -232,6 +285,15 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
         require_folder(&args.root)?;
     }
     let mut sectors = found(&args.root)?;
+    for sector in &mut sectors {
+        let rest = |stage| require_rest(&stage, args.how.until, plan, context).map(|()| stage);
+        sector.stage = sector.stage.take().map(|stage| stage.and_then(rest));
+    }
+    if !args.files.is_empty() {
+        let size = args.how.sector_size;
+        let needs = needs(size, Until::Packed, args.how.until, plan, context)?;
+        require_memory(plan, needs)?;
+    }
     // Every file is read, and every folder looked at, before the first sector is made.
     let mut named = Vec::new();
     for (number, file) in (args.how.sector.0..).zip(&args.files) {
@@ -243,6 +305,7 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
         let files = std::slice::from_ref(file);
         named.push((number, files, dir, pieces(files, &args.how)?));
     }
+    require_disk(&RealDisk, &args.root, disk_needed(&sectors, &args)).map_err(seal_error)?;
     for (number, files, dir, pieces) in named {
         let mut seconds = Seconds::default();
         let number = SectorNumber(number);
@@ -295,6 +358,7 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
         failed,
         pc1_seconds,
         seconds: start.elapsed().as_secs_f64(),
+        peak_memory: peak_memory(),
     };
     match first_error {
         Some(error) => Err(error.hint(format!(
@@ -304,6 +368,16 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
         ))),
         None => context.out.result(&report, human_all),
     }
+}
+
+/// Bytes that all sectors will still write until they are sealed, those that are to be made among them.
+fn disk_needed(sectors: &[Sector], args: &SealAllArgs) -> u64 {
+    let begun = sectors
+        .iter()
+        .filter_map(|sector| sector.stage.as_ref()?.as_ref().ok())
+        .map(|stage| disk_left(stage.dir().record()));
+    let new = args.files.iter().map(|_| disk_bytes(args.how.sector_size));
+    begun.chain(new).fold(0, u64::saturating_add)
 }
 
 /// The sectors under `root`, in the order of their numbers; damaged ones with their error. Updates are not for sealing.
@@ -496,14 +570,14 @@ pub(super) fn step(
             AnyStage::Replicated(replicated)
         }
         AnyStage::Replicated(replicated) => {
-            let challenged = replicated.challenge(seed).map_err(seal_error)?;
+            let challenged = replicated.challenge(seed, plan).map_err(seal_error)?;
             seconds.c1 = elapsed();
             AnyStage::Challenged(challenged)
         }
         AnyStage::Challenged(challenged) => {
             let circuit = CircuitId::porep(challenged.dir().size());
             let store = store(context)?;
-            require_memory(plan, circuit)?;
+            require_memory(plan, proof_needs(&store, circuit)?)?;
             let key = key(&store, circuit, plan, progress)?;
             let start = Instant::now();
             let sealed = challenged.prove(&key, plan, progress).map_err(seal_error)?;

@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use prover::Seed;
-use prover::machine::Plan;
-use prover::seal::{self, CheckDepth, SealError, replica_check, unseal_range};
+use prover::machine::{Plan, peak_memory};
+use prover::seal::{self, CheckDepth, SealError, check_memory, replica_check, unseal_range};
 use prover::sector_dir::disk::RealDisk;
 use prover::sector_dir::record::{Record, Stage};
 use prover::sector_dir::{self, SectorDirError};
 use prover::update::{self, sector::recover};
 use serde::Serialize;
 
-use super::seal::{READ_BYTES, Seconds, Until, human, position, report, step};
-use super::{BarProgress, require_folder, require_replica, seal_error};
+use super::seal::{READ_BYTES, Seconds, Until, human, needs, position, report, step};
+use super::{BarProgress, make_file, require_folder, require_memory, require_replica, seal_error};
 use crate::cli::args::ByteRangeArg;
 use crate::cli::output::human_bytes;
 use crate::cli::{Class, CliError, Context};
@@ -41,6 +41,8 @@ struct UnsealReport {
     out: PathBuf,
     bytes: u64,
     seconds: f64,
+    /// Largest resident memory of the process so far, in bytes.
+    peak_memory: Option<u64>,
 }
 
 /// Runs `prover unseal`. The output appears under its name only when it is complete.
@@ -62,30 +64,27 @@ pub fn unseal(args: UnsealArgs, plan: &Plan, context: &Context) -> Result<(), Cl
         );
     }
     let start = Instant::now();
-    let folder = args
-        .out
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let at = |error: std::io::Error| CliError::io("cannot write", &args.out, &error);
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(at)?;
-    let mut out = BufWriter::with_capacity(READ_BYTES, file.as_file_mut());
     let progress = BarProgress::new(&context.out);
-    match &args.over {
-        Some(over) => recover(&args.dir, over, range.clone(), &mut out, plan, &progress),
-        None => unseal_range(&args.dir, range.clone(), &mut out, plan, &progress),
-    }
-    .map_err(seal_error)?;
-    out.flush().map_err(at)?;
-    drop(out);
-    file.as_file().sync_all().map_err(at)?;
-    file.persist_noclobber(&args.out)
-        .map_err(|error| at(error.error))?;
+    let range = &range;
+    make_file(&args.out, false, |file| {
+        let mut out = BufWriter::with_capacity(READ_BYTES, file);
+        let written = match &args.over {
+            Some(over) => recover(&args.dir, over, range.clone(), &mut out, plan, &progress),
+            None => unseal_range(&args.dir, range.clone(), &mut out, plan, &progress),
+        };
+        written
+            .and_then(|()| out.flush().map_err(SealError::Output))
+            .map_err(|error| match error {
+                SealError::Output(error) => CliError::io("cannot write", &args.out, &error),
+                other => seal_error(other),
+            })
+    })?;
     let seconds = start.elapsed().as_secs_f64();
     let report = UnsealReport {
         out: args.out,
         bytes: range.end - range.start,
         seconds,
+        peak_memory: peak_memory(),
     };
     context.out.result(&report, |r| {
         format!(
@@ -111,6 +110,8 @@ struct CheckReport {
     stage: &'static str,
     nodes: u64,
     damage: Vec<String>,
+    /// Largest resident memory of the process so far, in bytes.
+    peak_memory: Option<u64>,
 }
 
 /// Runs `prover check`: every recorded file against its hash, and the replica against CommR.
@@ -132,7 +133,12 @@ pub fn check(args: CheckArgs, plan: &Plan, context: &Context) -> Result<(), CliE
         stage,
         nodes: 0,
         damage: Vec::new(),
+        peak_memory: None,
     };
+    let size = record.seal.size;
+    if has_replica {
+        require_memory(plan, [("checking a replica", check_memory(size, plan))])?;
+    }
     match seal::resume(&args.dir) {
         // An update is no stage of sealing; its files were compared before that was noticed.
         Ok(_) | Err(SealError::Updated(_)) => {}
@@ -144,19 +150,14 @@ pub fn check(args: CheckArgs, plan: &Plan, context: &Context) -> Result<(), CliE
     if has_replica {
         let comm_r = require_replica(&args.dir, &record)?;
         let progress = BarProgress::new(&context.out);
-        let found = replica_check(
-            &args.dir,
-            record.seal.size,
-            &comm_r,
-            CheckDepth::Full,
-            plan,
-            &progress,
-        );
+        let found = replica_check(&args.dir, size, &comm_r, CheckDepth::Full, plan, &progress)
+            .map_err(|error| seal_error(error.into()))?;
         report.nodes = found.nodes;
         report
             .damage
             .extend(found.damage.iter().map(ToString::to_string));
     }
+    report.peak_memory = peak_memory();
     if report.damage.is_empty() {
         return context.out.result(&report, |report| {
             format!(
@@ -199,7 +200,8 @@ pub struct RepairArgs {
 pub fn repair(args: RepairArgs, plan: &Plan, context: &Context) -> Result<(), CliError> {
     require_folder(&args.dir)?;
     let progress = BarProgress::new(&context.out);
-    match (&args.over, record(&args.dir)?.stage.is_update()) {
+    let record = record(&args.dir)?;
+    match (&args.over, record.stage.is_update()) {
         (None, false) => {}
         (Some(over), true) => {
             require_folder(over)?;
@@ -217,6 +219,15 @@ pub fn repair(args: RepairArgs, plan: &Plan, context: &Context) -> Result<(), Cl
             return Err(CliError::new(Class::Usage, what).hint("leave out --over"));
         }
     }
+    // Before a file is given up.
+    let needs = needs(
+        record.seal.size,
+        Until::Packed,
+        Until::Replicated,
+        plan,
+        context,
+    )?;
+    require_memory(plan, needs)?;
     let mut seconds = Seconds::default();
     let mut stage = seal::repair(&args.dir).map_err(seal_error)?;
     while position(&stage) < Until::Replicated {

@@ -21,7 +21,7 @@ use serde::Serialize;
 use super::file::ProofFile;
 use super::seal::{open, piece};
 use super::{
-    BarProgress, key, key_error, require_folder, require_key, require_memory, seal_error, store,
+    BarProgress, key, key_error, proof_needs, require_folder, require_memory, seal_error, store,
 };
 use crate::cli::{Class, CliError, Context};
 
@@ -125,8 +125,7 @@ fn require_provable(args: &UpdateArgs, plan: &Plan, context: &Context) -> Result
             )
         })?;
     }
-    require_memory(plan, circuit)?;
-    require_key(&store, circuit, plan)
+    require_memory(plan, proof_needs(&store, circuit)?)
 }
 
 /// The update in the folder, gone on with, or a new one of the files.

@@ -41,7 +41,8 @@ pub fn verify(args: VerifyArgs, plan: &Plan, context: &Context) -> Result<(), Cl
         }
         None => {
             let (store, progress) = (store(context)?, BarProgress::new(&context.out));
-            plan.run(|| store.verifying_key_bytes(circuit, &progress))
+            store
+                .verifying_key(circuit, plan, &progress)
                 .map_err(key_error)?
         }
     };

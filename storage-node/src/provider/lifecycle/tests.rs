@@ -819,6 +819,25 @@ fn a_sector_with_a_failing_seal_is_given_up_and_its_deals_try_another() {
     assert_eq!(numbers, vec![1], "the second number, {:?}", world.log);
 }
 
+/// A replica that could not be looked at is not damaged: it is said once, and the sector is proven as before.
+#[test]
+fn tm_h9_a_check_without_memory_calls_nothing_damaged() {
+    let mut world = World::new(5, 2);
+    world.receive(deal(1, 2048, 400, 5000));
+    world.run(400);
+    let number = *world.chain.sectors.keys().next().expect("one sector");
+    for _ in 0..2 {
+        let health = Health::Unknown("it needs more memory".to_owned());
+        world.feed(Event::Scrubbed(number, health));
+    }
+    assert!(world.machine.damaged().is_empty(), "{:?}", world.log);
+    let told = world.log.iter().filter(|line| line.contains("more memory"));
+    assert_eq!(told.count(), 1, "{:?}", world.log);
+    world.run(300);
+    assert_eq!(world.states(), vec![SectorState::Active]);
+    assert_eq!(world.chain.faults_seen, 0);
+}
+
 /// Longer than any number of attempts: a full disk is not a reason to give a sector up.
 #[test]
 fn tm_h4_a_sector_waits_for_disk_space_as_long_as_it_takes_and_says_so_once() {
