@@ -46,10 +46,21 @@ impl Desk {
         (output.status.code().expect("it was not killed"), value)
     }
 
+    /// Runs a command in the memory that it asks for when it is allowed less, and no more.
+    fn run_within_need(&self, args: &[&str]) -> Value {
+        let needed = self.memory_needed(args);
+        let budget = format!("{needed}MiB");
+        let (code, report) = self.run(&[args, &["--memory", &budget]].concat());
+        assert_eq!(code, 0, "{args:?} in {budget}: {report}");
+        assert_within(&report, needed);
+        report
+    }
+
     /// MiB that the command says it needs when it is allowed one.
     fn memory_needed(&self, args: &[&str]) -> u64 {
         let (code, report) = self.run(&[args, &["--memory", "1MiB"]].concat());
-        assert_eq!(code, 7, "{report}");
+        assert_eq!(code, 7, "{args:?}: {report}");
+        assert!(report["error"]["hint"].is_string(), "{args:?}: {report}");
         let refusal = report["error"].to_string();
         refusal
             .split_once("needs ")
@@ -80,8 +91,47 @@ fn assert_within(report: &Value, budget: u64) {
     let peak = report["peak_memory"].as_u64().expect("Linux says it");
     assert!(
         peak <= (budget << 20) / 100 * 105,
-        "{peak} bytes of {budget} MiB"
+        "{peak} bytes of {budget} MiB: {report}"
     );
+}
+
+/// A proof file that is cut, bent or another's, by these changes of its fields, is refused as bad data; the sound one is
+/// accepted afterwards.
+fn assert_bent_proofs_are_refused(desk: &Desk, file: &Path, foreign: &[(&str, Value)]) {
+    let text_of = std::fs::read_to_string(file).expect("readable");
+    let sound: Value = serde_json::from_str(&text_of).expect("a proof file");
+    let proof = sound["proof"].as_str().expect("a proof").to_owned();
+    let bent = |at: usize| {
+        let other = if proof[at..].starts_with('0') {
+            "1"
+        } else {
+            "0"
+        };
+        format!("{}{other}{}", &proof[..at], &proof[at + 1..])
+    };
+    let proofs = [
+        proof[..proof.len() - 2].to_owned(),
+        proof[..proof.len() / 2].to_owned(),
+        String::new(),
+        format!("{proof}00"),
+        format!("{proof}{proof}"),
+        bent(1),
+        bent(proof.len() / 2),
+        bent(proof.len() - 1),
+        proof.replacen(&proof[..2], "zz", 1),
+    ];
+    let proofs = proofs.map(|proof| ("proof", Value::from(proof)));
+    for (field, value) in proofs.iter().chain(foreign) {
+        let mut changed = sound.clone();
+        assert_ne!(&changed[*field], value, "a change");
+        changed[*field] = value.clone();
+        std::fs::write(file, changed.to_string()).expect("writable");
+        let (code, report) = desk.run(&["verify", text(file)]);
+        assert_eq!(code, 6, "{field} {value}: {report}");
+        assert!(report["error"]["hint"].is_string(), "{field}: {report}");
+    }
+    std::fs::write(file, text_of).expect("writable");
+    assert_eq!(desk.run(&["verify", text(file)]).0, 0);
 }
 
 fn text(path: &Path) -> &str {
@@ -173,6 +223,32 @@ fn window_post_is_proven_verified_and_refused_when_changed() {
     );
 
     let sound = std::fs::read_to_string(&proof).expect("readable");
+    // The proof of one of the two alone, and that of the other as the winner.
+    let (alone, winning) = (desk.path("alone.json"), desk.path("winning.json"));
+    let proof_of = |file: &Path| -> Value {
+        let text = std::fs::read_to_string(file).expect("readable");
+        serde_json::from_str::<Value>(&text).expect("a proof file")["proof"].clone()
+    };
+    let (code, report) = desk.run(&["prove", text(&a), "--out", text(&alone)]);
+    assert_eq!(code, 0, "{report}");
+    let other_randomness = Value::from("01".repeat(32));
+    let foreign = [
+        ("proof", proof_of(&alone)),
+        ("randomness", other_randomness),
+    ];
+    assert_bent_proofs_are_refused(&desk, &proof, &foreign);
+    for dir in [&a, &b] {
+        let args = ["prove", text(dir), "--winning", "--out", text(&winning)];
+        let (code, report) = desk.run(&args);
+        assert_eq!(code, 0, "{report}");
+        std::fs::copy(&winning, dir.join("winning.json")).expect("writable");
+    }
+    let foreign = [
+        ("proof", proof_of(&a.join("winning.json"))),
+        ("proof", proof_of(&alone)),
+    ];
+    assert_bent_proofs_are_refused(&desk, &winning, &foreign);
+
     let changes = [
         ("\"number\": 9", "\"number\": 10"),
         ("\"kind\": \"window\"", "\"kind\": \"winning\""),
@@ -227,6 +303,9 @@ fn wrong_inputs_have_a_message_a_next_step_and_a_code() {
         7,
         &["seal", text(&dir), text(&good), "--memory", "1MiB", size],
     );
+    assert!(!dir.exists(), "nothing was begun");
+    let packed = ["seal", text(&dir), text(&good), "--until=packed", size];
+    assert_eq!(desk.run(&packed).0, 0);
     refused(3, &["seal", text(&dir), text(&good), size]);
     refused(3, &["unseal", text(&missing), "-o", text(&out)]);
     refused(3, &["unseal", text(&good), "-o", text(&out)]);
@@ -359,6 +438,14 @@ fn tm_h8_tm_h9_a_seal_killed_at_any_moment_resumes_to_the_same_comm_r_and_a_vali
         (0, &Value::from(true)),
         "{report}"
     );
+    let foreign = [
+        ("sector", Value::from(8)),
+        ("ticket", Value::from("21".repeat(32))),
+        ("seed", Value::from("43".repeat(32))),
+        ("comm_d", whole["comm_r"].clone()),
+        ("comm_r", whole["comm_d"].clone()),
+    ];
+    assert_bent_proofs_are_refused(&desk, &proof, &foreign);
 }
 
 /// A parameter file that is cut, changed, empty or another circuit's is refused with its name and the way out, and the way
@@ -516,17 +603,211 @@ fn tm_h9_labels_and_replica_stay_within_the_memory_that_they_ask_for() {
     let (file, dir) = (desk.file("data", 3_000_000), desk.path("sector"));
     let args = ["seal", text(&dir), text(&file), "--until", "packed"];
     assert_eq!(desk.run(&args).0, 0);
-    for until in ["labeled", "replicated"] {
-        let args = ["seal", text(&dir), "--until", until];
-        let needed = desk.memory_needed(&args);
-        let budget = format!("{needed}MiB");
-        let (code, report) = desk.run(&[&args[..], &["--memory", &budget]].concat());
-        assert_eq!(
-            (code, &report["stage"]),
-            (0, &Value::from(until)),
-            "{report}"
-        );
-        assert_within(&report, needed);
+    for until in ["labeled", "replicated", "challenged"] {
+        let report = desk.run_within_need(&["seal", text(&dir), "--until", until]);
+        assert_eq!(report["stage"], until, "{report}");
+    }
+}
+
+/// Every command that computes says how much memory it needs before it starts: a hint, its class, and nothing begun.
+#[test]
+fn tm_h9_every_command_says_how_much_memory_it_needs_before_it_starts() {
+    let desk = Desk::new();
+    let file = desk.file("data", 1000);
+    desk.seal_to_replica("sector", "3", &file);
+    let (sector, new, out) = (desk.path("sector"), desk.path("new"), desk.path("out"));
+    let statement = desk.path("statement.json");
+    let zeros = "00".repeat(32);
+    let window = format!(
+        r#"{{"kind": "window", "size": "2KiB", "prover": "{zeros}", "randomness": "{zeros}", "sectors": [], "proof": ""}}"#
+    );
+    std::fs::write(&statement, window).expect("writable");
+    let record = |name: &str| std::fs::read(sector.join(name)).expect("readable");
+    let before = record("record");
+    let small = "--sector-size=2KiB";
+    let commands: &[&[&str]] = &[
+        &["seal", text(&new), text(&file), small],
+        &["seal", text(&new), text(&file), small, "--until=labeled"],
+        &["seal", text(&sector)],
+        &["seal", text(&sector), "--until=challenged"],
+        &["seal-all", text(&new), text(&file), small],
+        &["unseal", text(&sector), "-o", text(&out)],
+        &["prove", text(&sector), "--out", text(&out)],
+        &["prove", text(&sector), "--winning", "--out", text(&out)],
+        &["verify", text(&statement)],
+        &["check", text(&sector)],
+        &["repair", text(&sector)],
+        &["bench", small, "--no-proofs"],
+        &["bench", small],
+        &["params", "window-2KiB"],
+    ];
+    for args in commands {
+        assert!(desk.memory_needed(args) > 1, "{args:?}");
+        assert!(!new.exists() && !out.exists(), "{args:?} made something");
+        let keys = std::fs::read_dir(&desk.params).map_or(0, |list| list.count());
+        assert_eq!(keys, 0, "{args:?} made a key");
+    }
+    assert!(record("record") == before, "the sector is as it was");
+}
+
+/// What the other stages take of memory, each allowed what it asks for.
+#[test]
+fn tm_h9_proofs_keys_and_unsealing_stay_within_the_memory_that_they_ask_for() {
+    let desk = Desk::new();
+    let file = desk.file("data", 1000);
+    desk.seal_to_replica("small", "3", &file);
+    let small = desk.path("small");
+    for args in [
+        &["params", "window-2KiB"][..],
+        &["params", "winning-2KiB"],
+        &["prove", text(&small)],
+        &["prove", text(&small), "--winning"],
+    ] {
+        desk.run_within_need(args);
+    }
+
+    // 8 MiB.
+    let (file, dir, out) = (
+        desk.file("data", 3_000_000),
+        desk.path("sector"),
+        desk.path("out"),
+    );
+    let args = ["seal", text(&dir), text(&file), "--until", "replicated"];
+    let (code, sealed) = desk.run(&args);
+    assert_eq!(code, 0, "{sealed}");
+    desk.run_within_need(&["check", text(&dir)]);
+    desk.run_within_need(&["unseal", text(&dir), "-o", text(&out)]);
+    let back = std::fs::read(&out).expect("readable");
+    let data = std::fs::read(&file).expect("readable");
+    assert!(back.starts_with(&data), "the bytes that were sealed");
+    flip(&dir.join("sealed"), 99);
+    let report = desk.run_within_need(&["repair", text(&dir)]);
+    assert_eq!(report["comm_r"], sealed["comm_r"]);
+}
+
+/// Four sectors of 8 MiB in step, in the memory for their layers alone, then with the list of parents in memory too.
+#[test]
+fn tm_h9_a_larger_budget_is_kept_too() {
+    let desk = Desk::new();
+    let files: Vec<PathBuf> = (1..=4)
+        .map(|i| desk.file(&format!("data-{i}"), i * 1_000_000))
+        .collect();
+    let all = |root: &Path, until: &str, more: &[&str]| -> Vec<String> {
+        let args = ["seal-all", text(root), "--until", until];
+        let files = files.iter().map(|file| text(file));
+        let words = args.into_iter().chain(files).chain(more.iter().copied());
+        words.map(str::to_owned).collect()
+    };
+    for (name, until, table) in [("lean", "replicated", 0), ("rich", "labeled", 15)] {
+        let root = desk.path(name);
+        let words = all(&root, "labeled", &[]);
+        let one = desk.memory_needed(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        // Two more layers of 8 MiB for each sector after the first.
+        let budget = one + 3 * 16 + table;
+        let words = all(&root, until, &["--memory", &format!("{budget}MiB")]);
+        let (code, report) = desk.run(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(code, 0, "{report}");
+        assert_within(&report, budget);
+        let layers = (4 * 16 + table) << 20;
+        assert!(report["peak_memory"].as_u64() > Some(layers), "{report}");
+        // The next starts without the list on disk.
+        std::fs::remove_dir_all(desk.params.join("parents")).expect("lists of parents");
+    }
+}
+
+/// Labels are the same wherever the parents come from: generated for each layer, from memory, from the disk. The list is kept
+/// only where that is asked for.
+#[test]
+fn parent_lists_are_kept_on_disk_or_not_by_choice() {
+    let desk = Desk::new();
+    let file = desk.file("data", 3_000_000);
+    let kept = || -> Vec<String> {
+        let list = std::fs::read_dir(desk.params.join("parents"));
+        let mut names: Vec<String> = list
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.expect("an entry").file_name())
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    let labels = |name: &str, more: &[&str]| -> [Vec<u8>; 2] {
+        let dir = desk.path(name);
+        let args = ["seal", text(&dir), text(&file), "--until", "labeled"];
+        let (code, report) = desk.run(&[&args[..], more].concat());
+        assert_eq!(code, 0, "{report}");
+        [1, 2].map(|layer| {
+            std::fs::read(dir.join(format!("sc-02-data-layer-{layer}.dat"))).expect("a layer")
+        })
+    };
+    // The memory of the layers alone has no room for the list.
+    let lean = ["--memory", "36MiB"];
+    let generated = labels("generated", &[&lean[..], &["--parent-cache", "0"]].concat());
+    assert!(generated[0] != generated[1]);
+    assert!(labels("in memory", &["--parent-cache", "0"]) == generated);
+    assert_eq!(kept(), [""; 0], "nothing is kept");
+    assert!(labels("saved", &[]) == generated);
+    let names = kept();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names[0].starts_with("sdr-parents-8MiB-"), "{names:?}");
+    let list = desk.params.join("parents").join(&names[0]);
+    let bytes = std::fs::metadata(&list).expect("the list").len();
+    assert_eq!(bytes, (8 << 20) / 32 * 56);
+    assert!(labels("from disk", &lean) == generated);
+    std::fs::remove_dir_all(desk.params.join("parents")).expect("removable");
+    assert!(labels("made on disk", &lean) == generated);
+    assert_eq!(kept(), names);
+}
+
+/// `/dev/full` takes no byte, as a full disk does: where keys, proofs and unsealed data are written. It is said, nothing is left
+/// behind, and the same command works when there is space.
+#[cfg(target_os = "linux")]
+#[test]
+fn tm_h4_a_disk_that_is_full_outside_the_sector_is_said_and_nothing_is_left_behind() {
+    let desk = Desk::new();
+    desk.seal_to_replica("sector", "3", &desk.file("data", 1000));
+    let (sector, proof, back) = (desk.path("sector"), desk.path("proof"), desk.path("back"));
+    let key = desk.params.join("window-2KiB.params");
+    let verifying = desk.params.join("window-2KiB.vk");
+    std::fs::create_dir_all(&desk.params).expect("writable");
+    let record = |path: &Path| PathBuf::from(format!("{}.json", path.display()));
+    let make = ["params", "window-2KiB"];
+    let cases: [(PathBuf, &Path, &[&str]); 5] = [
+        (verifying.clone(), &verifying, &make),
+        (key.clone(), &key, &make),
+        (record(&key), &key, &make),
+        (
+            proof.clone(),
+            &proof,
+            &["prove", text(&sector), "--out", text(&proof)],
+        ),
+        (
+            back.clone(),
+            &back,
+            &["unseal", text(&sector), "-o", text(&back)],
+        ),
+    ];
+    for (at, made, args) in &cases {
+        let unfinished = PathBuf::from(format!("{}.tmp", at.display()));
+        std::os::unix::fs::symlink("/dev/full", &unfinished).expect("links");
+        let (code, report) = desk.run(args);
+        assert_eq!(code, 7, "{}: {report}", at.display());
+        let said = |part: &str| {
+            report["error"][part]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        assert!(said("message").contains("No space left"), "{report}");
+        assert!(said("hint").contains("space"), "{report}");
+        assert!(std::fs::symlink_metadata(&unfinished).is_err(), "{report}");
+        assert!(!made.exists(), "{} is left", made.display());
+    }
+    for (_, made, args) in &cases[1..] {
+        let (code, report) = desk.run(args);
+        assert_eq!(code, 0, "{report}");
+        assert!(made.exists(), "{report}");
     }
 }
 
