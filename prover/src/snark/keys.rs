@@ -1,7 +1,12 @@
-//! Keys on disk: made once from a published seed, kept in a shared folder, checked at every opening.
+//! Keys on disk: made once from a published seed, or imported from Filecoin's files; kept in a shared folder, checked at every
+//! opening.
 //!
 //! Walk: [`ParamStore::load_or_generate`] gives `snark::prove` its key; the verifying key's bytes go
-//! into a genesis. Spec: proofs.md §4.5, `r1cs/README.md` §3; threats S1–S4, S6, H3, H4.
+//! into a genesis. [`ParamStore::import`] takes files that others made (`import`). Spec: proofs.md §4.5, `r1cs/README.md` §3;
+//! threats S1–S4, S6, H3, H4.
+//!
+//! A key is taken when somebody stands for it ([`Origin`]): Filecoin by a pinned digest, everybody by the published seed, or
+//! the caller by its hash. What a record says about itself decides nothing.
 //!
 //! Files, per circuit:
 //! ```text
@@ -21,21 +26,22 @@ use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ark_ec::AffineRepr;
-use ark_ec::short_weierstrass::{Affine, SWCurveConfig};
-use ark_serialize::CanonicalDeserialize;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::CircuitId;
-use super::dev::{Secrets, pinned_vk_sha256};
+use super::dev::{Secrets, is_dev_key, pinned_vk_sha256};
 use super::groth16::{CheckedKey, G1_BYTES, G2_BYTES, VkError, vk_bytes_len};
 use super::keygen::Evaluated;
+use super::origin::{Origin, sha256_hex};
+use super::pairing::{decode_g1_uncompressed, decode_g2_uncompressed};
 use super::record::{Counts, Density};
 use super::shape::{self, Blank};
 use crate::estimate::{keygen_memory, vk_memory};
 use crate::machine::{MemoryError, Plan};
 use crate::progress::Progress;
+
+mod import;
 
 const FORMAT_VERSION: u32 = 1;
 
@@ -58,7 +64,9 @@ pub enum KeyError {
         source: std::io::Error,
     },
     /// The file is not what was written.
-    #[error("{path} is damaged: {why}; delete it, and it is made again on the next use")]
+    #[error(
+        "{path} is damaged: {why}; delete it, and it is made again on the next use (an imported key: import it again)"
+    )]
     Damaged {
         /// Which file.
         path: PathBuf,
@@ -109,10 +117,46 @@ pub enum KeyError {
     },
     /// No developers' key is made for production sizes.
     #[error(
-        "no key is made for {0}: developers' keys end at 512 MiB, those of updates at 32 KiB, and larger circuits have Filecoin's {name}.params alone; use a smaller sector",
+        "no key is made for {0}: developers' keys end at 512 MiB, those of updates at 32 KiB, and larger circuits have Filecoin's {name}.params alone; import that file with `holdfast prover params --import FILE {0}`, or use a smaller sector",
         name = .0.filecoin_name()
     )]
     NeedsCeremony(CircuitId),
+    /// A file that is to be imported is no key of this circuit, or a damaged one. It is the caller's: it stays as it is.
+    #[error(
+        "{path} is refused as a key of {circuit}: {why}; name the circuit that it was made for, or obtain {name}.params again from where it was published",
+        name = circuit.filecoin_name()
+    )]
+    Foreign {
+        /// Which file.
+        path: PathBuf,
+        /// For which circuit.
+        circuit: CircuitId,
+        /// What is wrong.
+        why: String,
+    },
+    /// A sound key that nobody stands for (threats S1, S3).
+    #[error(
+        "the verifying key in {path} has SHA-256 {vk_sha256}: that is neither Filecoin's published key of {circuit} nor the developers' one, and whoever made it may forge proofs; use {name}.params as Filecoin published it",
+        name = circuit.filecoin_name()
+    )]
+    Unknown {
+        /// Which file.
+        path: PathBuf,
+        /// For which circuit.
+        circuit: CircuitId,
+        /// Hash of the verifying key, lower-case hex.
+        vk_sha256: String,
+    },
+    /// An import would replace a key.
+    #[error(
+        "{path} is there already, with its record; to have another key of {circuit}, move both away first, or choose another folder with HOLDFAST_PARAMS"
+    )]
+    Occupied {
+        /// Which file.
+        path: PathBuf,
+        /// For which circuit.
+        circuit: CircuitId,
+    },
     /// Making the key needs more memory than allowed.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -146,7 +190,7 @@ struct Record {
     version: u32,
     circuit: CircuitId,
     rows_sha256: String,
-    /// Whether the secrets of this key are published.
+    /// Whether the secrets of this key are published. For people: [`Origin`] tells it from the key itself.
     insecure: bool,
     bytes: u64,
     sha256: String,
@@ -206,27 +250,22 @@ impl ProvingKey {
         read_at(&file, &mut vk, 0).map_err(|_| damaged("shorter than its verifying key".into()))?;
         let vk = CheckedKey::parse(&vk, density.counts.inputs).map_err(damaged)?;
 
-        let mut offset = vk_bytes_len(density.counts.inputs) as u64;
-        let mut queries = [(0, 0); 5];
-        for (query, slot) in Query::ALL.into_iter().zip(&mut queries) {
-            let mut count = [0; 4];
-            read_at(&file, &mut count, offset)
+        let points = Query::ALL.map(|query| expected_points(&density, query));
+        let (queries, end) = layout(density.counts.inputs, points);
+        for (query, (offset, expected)) in Query::ALL.into_iter().zip(queries) {
+            let mut count = [0; COUNT_BYTES];
+            read_at(&file, &mut count, offset - COUNT_BYTES as u64)
                 .map_err(|_| damaged(format!("ends before {query:?}")))?;
-            let (count, expected) = (
-                u32::from_be_bytes(count) as usize,
-                expected_points(&density, query),
-            );
+            let count = u32::from_be_bytes(count) as usize;
             if count != expected {
                 return Err(damaged(format!(
                     "{count} points in {query:?}, the circuit has {expected}"
                 )));
             }
-            *slot = (offset + 4, count);
-            offset += 4 + (count * query.point_bytes()) as u64;
         }
         let length = file.metadata().map_err(io("inspect", path))?.len();
-        if length != offset {
-            return Err(damaged(format!("{length} bytes, expected {offset}")));
+        if length != end {
+            return Err(damaged(format!("{length} bytes, expected {end}")));
         }
         Ok(ProvingKey {
             name,
@@ -284,31 +323,29 @@ impl ProvingKey {
         let total: usize = Query::ALL.into_iter().map(|query| self.points(query)).sum();
         progress.start("points", total as u64);
         for query in Query::ALL {
-            match query {
-                Query::BG2 => self.verify_query::<ark_bls12_381::g2::Config>(query, progress)?,
-                _ => self.verify_query::<ark_bls12_381::g1::Config>(query, progress)?,
-            }
+            self.verify_query(query, progress)?;
         }
         progress.finish();
         Ok(())
     }
 
-    fn verify_query<P: SWCurveConfig>(
-        &self,
-        query: Query,
-        progress: &dyn Progress,
-    ) -> Result<(), KeyError> {
+    fn verify_query(&self, query: Query, progress: &dyn Progress) -> Result<(), KeyError> {
         const CHUNK: usize = 1 << 14;
+        let is_good = |bytes: &[u8]| match query {
+            Query::BG2 => bytes
+                .try_into()
+                .is_ok_and(|bytes| decode_g2_uncompressed(bytes).is_some()),
+            _ => bytes
+                .try_into()
+                .is_ok_and(|bytes| decode_g1_uncompressed(bytes).is_some()),
+        };
         let mut bytes = Vec::new();
         for from in (0..self.points(query)).step_by(CHUNK) {
             let count = CHUNK.min(self.points(query) - from);
             self.read(query, from, count, &mut bytes)?;
             let bad = bytes
                 .par_chunks_exact(query.point_bytes())
-                .position_any(|bytes| {
-                    let point = Affine::<P>::deserialize_uncompressed(bytes);
-                    !point.is_ok_and(|point| !point.is_zero() && reencodes(&point, bytes))
-                });
+                .position_any(|bytes| !is_good(bytes));
             if let Some(at) = bad {
                 let at = from + at;
                 return Err(self.damaged(format!(
@@ -321,10 +358,19 @@ impl ProvingKey {
     }
 }
 
-fn reencodes<P: SWCurveConfig>(point: &Affine<P>, bytes: &[u8]) -> bool {
-    use ark_serialize::CanonicalSerialize;
-    let mut again = Vec::with_capacity(bytes.len());
-    point.serialize_uncompressed(&mut again).is_ok() && again == bytes
+/// The big-endian count before each vector of points.
+const COUNT_BYTES: usize = 4;
+
+/// Where the vectors of a `.params` file are: the offset of the first point and the number of points of each; and the length of
+/// the file.
+fn layout(inputs: usize, points: [usize; 5]) -> ([(u64, usize); 5], u64) {
+    let mut end = vk_bytes_len(inputs) as u64;
+    let mut queries = [(0, 0); 5];
+    for ((query, count), slot) in Query::ALL.into_iter().zip(points).zip(&mut queries) {
+        *slot = (end + COUNT_BYTES as u64, count);
+        end = slot.0 + (count * query.point_bytes()) as u64;
+    }
+    (queries, end)
 }
 
 /// How many points the matrices call for (`r1cs/README.md` §3).
@@ -361,6 +407,8 @@ fn read_at(file: &File, mut out: &mut [u8], mut offset: u64) -> std::io::Result<
 #[derive(Debug)]
 pub struct ParamStore {
     dir: PathBuf,
+    /// SHA-256 of verifying keys that the caller stands for.
+    trusted: BTreeMap<CircuitId, String>,
     loaded: Mutex<BTreeMap<CircuitId, Arc<ProvingKey>>>,
 }
 
@@ -371,8 +419,16 @@ impl ParamStore {
         std::fs::create_dir_all(&dir).map_err(io("create", &dir))?;
         Ok(ParamStore {
             dir,
+            trusted: BTreeMap::new(),
             loaded: Mutex::default(),
         })
+    }
+
+    /// Also takes the key of `circuit` whose verifying key has this SHA-256 (lower-case hex), which the caller knows from
+    /// elsewhere: a key that nobody published. Without, such a key is refused whatever its record says.
+    pub fn trusting(mut self, circuit: CircuitId, vk_sha256: impl Into<String>) -> ParamStore {
+        self.trusted.insert(circuit, vk_sha256.into());
+        self
     }
 
     /// Where the keys are.
@@ -438,7 +494,7 @@ impl ParamStore {
         self.load_or_generate(circuit, progress)
     }
 
-    /// The verifying key's bytes. Made alone, in seconds, when no file has them.
+    /// The verifying key's bytes. When no file has them alone: out of the proving key, else made, in seconds.
     pub fn verifying_key_bytes(
         &self,
         circuit: CircuitId,
@@ -446,16 +502,21 @@ impl ParamStore {
     ) -> Result<Vec<u8>, KeyError> {
         let path = self.vk_path(circuit);
         if !record_path(&path).exists() {
-            require_dev(circuit)?;
             progress.start("verifying key", 1);
-            let evaluated = Evaluated::new(&Blank::new(circuit), Secrets::published(circuit));
-            self.install_vk(circuit, &evaluated)?;
+            if self.has(circuit) {
+                let key = self.load_or_generate(circuit, progress)?;
+                self.install_vk(circuit, key.verifying_key())?;
+            } else {
+                require_dev(circuit)?;
+                let evaluated = Evaluated::new(&Blank::new(circuit), Secrets::published(circuit));
+                self.install_made_vk(circuit, &evaluated)?;
+            }
             progress.advance(1);
             progress.finish();
         }
         check_file(circuit, &path)?;
         let bytes = std::fs::read(&path).map_err(io("read", &path))?;
-        CheckedKey::read(circuit, &bytes)?;
+        self.origin_of(circuit, &path, &CheckedKey::read(circuit, &bytes)?)?;
         Ok(bytes)
     }
 
@@ -479,12 +540,7 @@ impl ParamStore {
         self.loaded().remove(&circuit);
         for path in [self.params_path(circuit), self.vk_path(circuit)] {
             for path in [record_path(&path), path] {
-                match std::fs::remove_file(&path) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(io("remove", &path)(e));
-                    }
-                    _ => {}
-                }
+                remove_if_there(&path)?;
             }
         }
         Ok(())
@@ -502,7 +558,27 @@ impl ParamStore {
             || Density::of(&Blank::new(circuit)),
         );
         checked?;
-        ProvingKey::open(circuit.to_string(), &path, density)
+        let key = ProvingKey::open(circuit.to_string(), &path, density)?;
+        self.origin_of(circuit, &path, key.verifying_key())?;
+        Ok(key)
+    }
+
+    /// Who stands for the verifying key in `path`; a key that nobody stands for is refused (threats S1, S3).
+    fn origin_of(
+        &self,
+        circuit: CircuitId,
+        path: &Path,
+        vk: &CheckedKey,
+    ) -> Result<Origin, KeyError> {
+        let vk_sha256 = sha256_hex(vk.bytes());
+        let named = (self.trusted.get(&circuit) == Some(&vk_sha256)).then_some(Origin::Named);
+        Origin::of(circuit, vk)
+            .or(named)
+            .ok_or_else(|| KeyError::Unknown {
+                path: path.to_owned(),
+                circuit,
+                vk_sha256,
+            })
     }
 
     fn generate(
@@ -522,17 +598,16 @@ impl ParamStore {
             || Evaluated::new(&blank, Secrets::published(circuit)),
             || shape::rows_sha256(&blank),
         );
-        assert_eq!(
-            digest,
-            shape::pinned(circuit).rows_sha256,
-            "the circuit's rows changed without a review"
-        );
-        self.install_vk(circuit, &evaluated)?;
-        let free = fs4::available_space(&self.dir).map_err(io("measure", &self.dir))?;
-        self.require_space(circuit, evaluated.params_bytes(), free)?;
-        self.install(circuit, &self.params_path(circuit), |out| {
+        shape::require_reviewed(circuit, &digest);
+        self.install_made_vk(circuit, &evaluated)?;
+        self.require_space(circuit, evaluated.params_bytes(), self.free_space()?)?;
+        self.install(circuit, &self.params_path(circuit), true, |out| {
             evaluated.write_params(out, progress)
         })
+    }
+
+    fn free_space(&self) -> Result<u64, KeyError> {
+        fs4::available_space(&self.dir).map_err(io("measure", &self.dir))
     }
 
     /// Refuses before the first point is computed.
@@ -548,13 +623,8 @@ impl ParamStore {
         })
     }
 
-    /// Writes the verifying key unless a good one is there.
-    fn install_vk(&self, circuit: CircuitId, evaluated: &Evaluated) -> Result<(), KeyError> {
-        let path = self.vk_path(circuit);
-        let _lock = self.lock(&path)?;
-        if check_file(circuit, &path).is_ok() {
-            return Ok(());
-        }
+    /// Writes the verifying key that was made here, if it is what every machine makes.
+    fn install_made_vk(&self, circuit: CircuitId, evaluated: &Evaluated) -> Result<(), KeyError> {
         let vk = evaluated.vk_bytes();
         if let Some(pinned) = pinned_vk_sha256(circuit) {
             let made = hex::encode(Sha256::digest(&vk));
@@ -566,7 +636,20 @@ impl ParamStore {
                 });
             }
         }
-        self.install(circuit, &path, |out| out.write_all(&vk))
+        self.install_vk(circuit, &CheckedKey::read(circuit, &vk)?)
+    }
+
+    /// Writes a verifying key unless this very one is there.
+    fn install_vk(&self, circuit: CircuitId, vk: &CheckedKey) -> Result<(), KeyError> {
+        let path = self.vk_path(circuit);
+        let _lock = self.lock(&path)?;
+        let is_there = || std::fs::read(&path).is_ok_and(|there| there == vk.bytes());
+        if check_file(circuit, &path).is_ok() && is_there() {
+            return Ok(());
+        }
+        self.install(circuit, &path, is_dev_key(circuit, vk), |out| {
+            out.write_all(vk.bytes())
+        })
     }
 
     /// Held while a file is written; released when dropped.
@@ -587,13 +670,11 @@ impl ParamStore {
         &self,
         circuit: CircuitId,
         path: &Path,
+        insecure: bool,
         write: impl FnOnce(&mut HashingWriter<BufWriter<File>>) -> std::io::Result<()>,
     ) -> Result<(), KeyError> {
-        let record = record_path(path);
-        if record.exists() {
-            // A record must never stand beside a file it does not describe.
-            std::fs::remove_file(&record).map_err(io("replace", &record))?;
-        }
+        // A record must never stand beside a file it does not describe.
+        remove_if_there(&record_path(path))?;
         let mut written = None;
         self.replace(path, |file| {
             let mut out = HashingWriter::new(BufWriter::with_capacity(1 << 20, file));
@@ -603,16 +684,28 @@ impl ParamStore {
             Ok(())
         })?;
         let (bytes, sha256) = written.expect("set by the writer above, which succeeded");
+        self.install_record(circuit, path, insecure, bytes, sha256)
+    }
+
+    /// Writes the record of a file that is in place: from now on it counts.
+    fn install_record(
+        &self,
+        circuit: CircuitId,
+        path: &Path,
+        insecure: bool,
+        bytes: u64,
+        sha256: String,
+    ) -> Result<(), KeyError> {
         let content = Record {
             version: FORMAT_VERSION,
             circuit,
             rows_sha256: shape::pinned(circuit).rows_sha256.to_owned(),
-            insecure: true,
+            insecure,
             bytes,
             sha256,
         };
         let content = serde_json::to_vec_pretty(&content).expect("plain data serialises");
-        let recorded = self.replace(&record, |mut file| file.write_all(&content));
+        let recorded = self.replace(&record_path(path), |mut file| file.write_all(&content));
         if recorded.is_err() {
             // It counts for nothing without its record.
             let _ = std::fs::remove_file(path);
@@ -625,8 +718,8 @@ impl ParamStore {
         path: &Path,
         write: impl FnOnce(File) -> std::io::Result<()>,
     ) -> Result<(), KeyError> {
-        let temporary = with_suffix(path, ".tmp");
-        let file = File::create(&temporary).map_err(io("create", &temporary))?;
+        let temporary = fresh_temporary(path)?;
+        let file = File::create_new(&temporary).map_err(io("create", &temporary))?;
         let sync = file.try_clone().map_err(io("create", &temporary))?;
         let written = write(file)
             .map_err(io("write", &temporary))
@@ -660,6 +753,21 @@ pub fn require_dev(circuit: CircuitId) -> Result<(), KeyError> {
         return Err(KeyError::NeedsCeremony(circuit));
     }
     Ok(())
+}
+
+/// The name under which a file is written before it is renamed into place. What a crash left there is removed and never
+/// written to: it may be a link to a file that was to be imported.
+fn fresh_temporary(path: &Path) -> Result<PathBuf, KeyError> {
+    let temporary = with_suffix(path, ".tmp");
+    remove_if_there(&temporary)?;
+    Ok(temporary)
+}
+
+fn remove_if_there(path: &Path) -> Result<(), KeyError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io("remove", path)(e)),
+        _ => Ok(()),
+    }
 }
 
 fn record_path(path: &Path) -> PathBuf {
@@ -721,15 +829,26 @@ fn check_file(circuit: CircuitId, path: &Path) -> Result<(), KeyError> {
     Ok(())
 }
 
-fn sha256_of(mut file: File) -> std::io::Result<String> {
+fn sha256_of(file: File) -> std::io::Result<String> {
     let mut hasher = Sha256::new();
+    in_pieces(file, |piece| {
+        hasher.update(piece);
+        Ok(())
+    })?;
+    Ok(hex::encode(hasher.finalize()))
+}
+
+/// Reads to the end, a MiB at a time at most.
+fn in_pieces(
+    mut from: impl Read,
+    mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
+) -> std::io::Result<()> {
     let mut buffer = vec![0; 1 << 20];
     loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(hex::encode(hasher.finalize()));
+        match from.read(&mut buffer)? {
+            0 => return Ok(()),
+            read => take(&buffer[..read])?,
         }
-        hasher.update(&buffer[..read]);
     }
 }
 
@@ -943,6 +1062,54 @@ mod tests {
             .require_space(circuit, bytes, bytes - 1)
             .expect_err("one byte short");
         assert!(error.to_string().contains("free some space"), "{error}");
+    }
+
+    /// Filecoin's published files are as long as the circuits say. Where the lengths are from: a list of the files that
+    /// ChainSafe/forest#7592 made, rounded; and filecoin-project/bellperson#154, where a program names the length of the mapped
+    /// file to the byte.
+    #[test]
+    fn tm_s4_published_files_have_the_lengths_of_our_circuits() {
+        let recorded = crate::snark::gadget::tests::recorded("circuits.json");
+        let length = |circuit: &str| {
+            let circuits = recorded["circuits"].as_array().expect("a list");
+            let entry = circuits.iter().find(|entry| entry["circuit"] == circuit);
+            let entry = entry.expect("a recorded circuit");
+            let number = |name: &str| {
+                let number = entry[name].as_u64().expect("a number");
+                usize::try_from(number).expect("64 bits")
+            };
+            let inputs = number("inputs");
+            let in_a = inputs + number("aux_in_a");
+            let in_b = number("inputs_in_b") + number("aux_in_b");
+            let points = [number("domain_size") - 1, number("aux"), in_a, in_b, in_b];
+            layout(inputs, points).1
+        };
+        for (circuit, unit, tenths) in [
+            ("porep-2kib", 30, 10),
+            ("porep-8mib", 30, 13),
+            ("porep-512mib", 30, 19),
+            ("porep-32gib", 30, 441),
+            ("porep-64gib", 30, 444),
+            ("window-2kib", 20, 110),
+            ("window-8mib", 20, 294),
+            ("window-512mib", 20, 432),
+            ("window-32gib", 30, 566),
+            ("window-64gib", 30, 583),
+            ("winning-2kib", 20, 451),
+            ("winning-8mib", 20, 1081),
+            ("winning-512mib", 20, 1576),
+            ("winning-32gib", 20, 1832),
+            ("winning-64gib", 20, 1907),
+            ("update-2kib", 20, 6254),
+            ("update-8mib", 30, 40),
+            ("update-512mib", 30, 202),
+            ("update-32gib", 30, 321),
+        ] {
+            let unit = 1u64 << unit;
+            let rounded = (length(circuit) * 10 + unit / 2) / unit;
+            assert_eq!(rounded, tenths, "{circuit}: {} bytes", length(circuit));
+        }
+        assert_eq!(length("window-32gib"), 60_780_374_232);
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub mod measure;
 mod msm;
 #[cfg(feature = "prove")]
 mod ntt;
+pub mod origin;
 mod pairing;
 #[cfg(feature = "prove")]
 pub mod prove;

@@ -85,6 +85,18 @@ pub fn pinned(circuit: CircuitId) -> Shape {
     found.expect("the table has every kind at every size").1
 }
 
+/// A key is for the pinned rows or for nothing: asked with [`rows_sha256`] of this build's circuit before a key is put down.
+///
+/// # Panics
+/// When the rows are others: a mistake of ours, and no input leads here.
+pub(super) fn require_reviewed(circuit: CircuitId, rows_sha256: &str) {
+    assert_eq!(
+        rows_sha256,
+        pinned(circuit).rows_sha256,
+        "the rows of {circuit} changed without a review"
+    );
+}
+
 /// A circuit without a witness: zeros everywhere.
 pub enum Blank {
     /// PoRep.

@@ -10,7 +10,7 @@
 //! | `verify FILE` | checks a proof file that `seal`, `prove` or `update` wrote |
 //! | `check DIR`, `repair DIR` | finds damage in a sector folder; recomputes what can be recomputed |
 //! | `bench` | what this machine offers, what each stage takes here, what larger sectors would take |
-//! | `params` | lists, makes and checks proving keys |
+//! | `params` | lists, makes and checks proving keys, and imports Filecoin's files |
 //! | `vectors FILE` | runs a file of golden vectors |
 //!
 //! Keys come from the parameter cache (`HOLDFAST_PARAMS`) and are made on first use. Proof files are JSON, see [`file`].
@@ -86,7 +86,7 @@ enum Action {
     Repair(sector::RepairArgs),
     /// Measure this machine: kernels, every stage, estimates for larger sectors
     Bench(bench::BenchArgs),
-    /// List, make or check proving keys
+    /// List, make or check proving keys, or import one from Filecoin's file
     Params(params::ParamsArgs),
     /// Run a file of golden vectors
     Vectors(vectors::VectorsArgs),
@@ -171,10 +171,12 @@ fn key_error(error: KeyError) -> CliError {
         | KeyError::DiskSpace { .. }
         | KeyError::NotReproduced { .. }
         | KeyError::Memory(_) => Class::Machine,
-        KeyError::NeedsCeremony(_) => Class::Refused,
-        KeyError::Damaged { .. } | KeyError::WrongCircuit { .. } | KeyError::Vk(_) => {
-            Class::BadData
-        }
+        KeyError::NeedsCeremony(_) | KeyError::Unknown { .. } => Class::Refused,
+        KeyError::Occupied { .. } => Class::Input,
+        KeyError::Damaged { .. }
+        | KeyError::WrongCircuit { .. }
+        | KeyError::Vk(_)
+        | KeyError::Foreign { .. } => Class::BadData,
     };
     with_next_step(class, error)
 }
