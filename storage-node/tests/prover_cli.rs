@@ -496,6 +496,74 @@ fn tm_s3_damaged_and_foreign_parameter_files_are_refused_by_name() {
     assert_eq!(desk.run(&["prove", text(&sector)]).0, 0);
 }
 
+/// A `.params` file from elsewhere becomes a key of an empty folder, proves and verifies; bent, cut, lengthened and foreign ones
+/// are refused by name, and neither the file nor the folder is changed.
+#[test]
+fn tm_s3_an_imported_parameter_file_proves_and_a_bent_one_is_refused_by_name() {
+    let shared = Desk {
+        params: shared_params(),
+        ..Desk::new()
+    };
+    assert_eq!(shared.run(&["params", "window-2KiB"]).0, 0);
+    let desk = Desk::new();
+    let file = desk.path("v28-window.params");
+    std::fs::copy(shared.params.join("window-2KiB.params"), &file).expect("copied");
+    let sound = std::fs::read(&file).expect("readable");
+    let import = |file: &Path, circuits: &[&str]| {
+        desk.run(&[&["params", "--import", text(file)], circuits].concat())
+    };
+
+    let mut bent = sound.clone();
+    bent[sound.len() / 2] ^= 1;
+    let long = [&sound[..], &[0]].concat();
+    let theirs = desk.path("theirs.params");
+    for (what, bytes, circuit) in [
+        ("bent", &bent[..], "window-2KiB"),
+        ("cut", &sound[..sound.len() - 1], "window-2KiB"),
+        ("long", &long, "window-2KiB"),
+        ("empty", &[], "window-2KiB"),
+        ("of another circuit", &sound, "winning-2KiB"),
+        ("of another size", &sound, "window-8MiB"),
+    ] {
+        std::fs::write(&theirs, bytes).expect("writable");
+        let (code, report) = import(&theirs, &[circuit]);
+        assert_eq!(code, 6, "{what}: {report}");
+        let message = report["error"]["message"].to_string();
+        for name in ["theirs.params", circuit] {
+            assert!(message.contains(name), "{what}: {report}");
+        }
+        assert!(report["error"]["hint"].is_string(), "{what}: {report}");
+        assert_eq!(std::fs::read(&theirs).expect("still there"), bytes);
+        let (code, report) = desk.run(&["params"]);
+        assert_eq!(
+            (code, &report["keys"]),
+            (0, &serde_json::json!([])),
+            "{what}"
+        );
+    }
+    assert_eq!(import(&desk.path("missing"), &["window-2KiB"]).0, 3);
+    assert_eq!(import(&file, &["window-2KiB", "winning-2KiB"]).0, 2);
+
+    let (code, report) = import(&file, &["window-2KiB"]);
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(report["origin"], "developers", "{report}");
+    assert_eq!(report["bytes"], sound.len(), "{report}");
+    assert!(std::fs::read(&file).expect("still there") == sound);
+    let (code, report) = import(&file, &["window-2KiB"]);
+    assert_eq!(code, 3, "a key that is there is not replaced: {report}");
+
+    let (sector, proof) = (desk.path("sector"), desk.path("proof.json"));
+    desk.seal_to_replica("sector", "3", &desk.file("data", 1000));
+    let (code, report) = desk.run(&["prove", text(&sector), "--out", text(&proof)]);
+    assert_eq!(code, 0, "{report}");
+    let (code, report) = desk.run(&["verify", text(&proof)]);
+    assert_eq!(
+        (code, &report["valid"]),
+        (0, &Value::from(true)),
+        "{report}"
+    );
+}
+
 /// `seal-all`: a sector for each file, the same replicas as one by one; refusals before the first sector is made; damage to
 /// one sector does not hold up the others, and the same command without files goes on.
 #[test]

@@ -1,16 +1,18 @@
-//! `params`: proving keys in the parameter folder.
+//! `params`: proving keys in the parameter folder, and files of others that become such keys.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use prover::SectorSize;
 use prover::machine::{Plan, peak_memory};
+use prover::snark::keys::ParamStore;
+use prover::snark::origin::Origin;
 use prover::snark::{CircuitId, CircuitKind};
 use serde::Serialize;
 
 use super::{BarProgress, key, key_error, store};
 use crate::cli::output::human_bytes;
-use crate::cli::{CliError, Context};
+use crate::cli::{Class, CliError, Context};
 
 /// Arguments of `prover params`.
 #[derive(Debug, clap::Args)]
@@ -20,6 +22,15 @@ pub struct ParamsArgs {
     /// Read every point of the named keys and check it
     #[arg(long, requires = "circuits")]
     check: bool,
+    /// Take this file in Filecoin's .params layout as the key of the one circuit named, after a check of its every point; the
+    /// file stays as it is. Minutes to hours for production sizes
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "circuits",
+        conflicts_with = "check"
+    )]
+    import: Option<PathBuf>,
 }
 
 /// One key.
@@ -30,6 +41,9 @@ struct KeyReport {
     bytes: u64,
     seconds: f64,
     checked: bool,
+    /// Who stands for a key that was imported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
 }
 
 /// What `params` reports.
@@ -45,6 +59,10 @@ struct ParamsReport {
 pub fn params(args: ParamsArgs, plan: &Plan, context: &Context) -> Result<(), CliError> {
     let store = store(context)?;
     let progress = BarProgress::new(&context.out);
+    if let Some(file) = &args.import {
+        let key = import(&store, file, &args.circuits, plan, &progress)?;
+        return context.out.result(&key, human_import);
+    }
     let circuits = if args.circuits.is_empty() {
         all().filter(|&circuit| store.has(circuit)).collect()
     } else {
@@ -60,18 +78,7 @@ pub fn params(args: ParamsArgs, plan: &Plan, context: &Context) -> Result<(), Cl
                     .map_err(key_error)?;
             }
         }
-        let path = store.params_path(circuit);
-        let bytes = std::fs::metadata(&path)
-            .map_err(|error| CliError::io("cannot read", &path, &error))?
-            .len();
-        let seconds = start.elapsed().as_secs_f64();
-        keys.push(KeyReport {
-            circuit: circuit.to_string(),
-            path,
-            bytes,
-            seconds,
-            checked: args.check,
-        });
+        keys.push(report_of(&store, circuit, start, args.check, None)?);
     }
     let report = ParamsReport {
         dir: store.dir().to_owned(),
@@ -79,6 +86,67 @@ pub fn params(args: ParamsArgs, plan: &Plan, context: &Context) -> Result<(), Cl
         peak_memory: peak_memory(),
     };
     context.out.result(&report, human)
+}
+
+/// Takes the caller's file as a key.
+fn import(
+    store: &ParamStore,
+    file: &Path,
+    circuits: &[CircuitId],
+    plan: &Plan,
+    progress: &BarProgress,
+) -> Result<KeyReport, CliError> {
+    let &[circuit] = circuits else {
+        let what = format!(
+            "a file holds one key, {} circuits were named",
+            circuits.len()
+        );
+        return Err(CliError::new(Class::Usage, what).hint("name the circuit it was made for"));
+    };
+    // A name that was mistyped is no fault of the store's.
+    std::fs::metadata(file).map_err(|error| CliError::io("cannot read", file, &error))?;
+    let start = Instant::now();
+    let origin = plan
+        .run(|| store.import(circuit, file, progress))
+        .map_err(key_error)?;
+    report_of(store, circuit, start, true, Some(origin))
+}
+
+fn report_of(
+    store: &ParamStore,
+    circuit: CircuitId,
+    start: Instant,
+    checked: bool,
+    origin: Option<Origin>,
+) -> Result<KeyReport, CliError> {
+    let path = store.params_path(circuit);
+    let bytes = std::fs::metadata(&path)
+        .map_err(|error| CliError::io("cannot read", &path, &error))?
+        .len();
+    Ok(KeyReport {
+        circuit: circuit.to_string(),
+        path,
+        bytes,
+        seconds: start.elapsed().as_secs_f64(),
+        checked,
+        origin,
+    })
+}
+
+fn human_import(key: &KeyReport) -> String {
+    let origin = match key.origin {
+        Some(Origin::Developers) => {
+            "the developers' key: made from a published seed, good for tests alone"
+        }
+        Some(Origin::Filecoin) => "the key that Filecoin published",
+        Some(Origin::Named) | None => "a key that nobody published",
+    };
+    format!(
+        "Imported {} ({}) in {:.1} s, every point checked: {origin}.",
+        key.circuit,
+        human_bytes(key.bytes),
+        key.seconds
+    )
 }
 
 fn all() -> impl Iterator<Item = CircuitId> {
