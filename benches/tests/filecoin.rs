@@ -11,18 +11,23 @@ use std::sync::Arc;
 
 use benches::peer::{Ask, Peer, PostJob, SealClaim, SectorJob, UpdateClaim, UpdateJob};
 use benches::{Keys, full_sector};
+use prover::hash::sha256;
 use prover::machine::{Machine, Plan};
 use prover::piece::commp::commp_of;
 use prover::post::proof::{ReplicaRef, prove_window, prove_winning};
-use prover::seal::{self, Sealed};
+use prover::seal::{self, Replicated, SealRequest, Sealed};
 use prover::sector_dir::record::SectorFile;
 use prover::snark::CircuitId;
-use prover::snark::keys::{ParamStore, ProvingKey};
+use prover::snark::keys::{KeyError, ParamStore, ProvingKey};
+use prover::snark::origin::Origin;
 use prover::update::sector::{create, recover};
 use prover::verify::{
     self, PorepStatement, VerifyError, VerifyingKeys, WindowPostStatement, WinningPostStatement,
 };
 use prover::{NoProgress, PieceInfo, PostRandomness, SectorNumber, SectorSize, Seed};
+
+/// The randomness of every sector here.
+const SEED: Seed = Seed([0x43; 32]);
 
 struct Both {
     size: SectorSize,
@@ -59,37 +64,49 @@ impl Both {
         }
     }
 
-    /// One sector, sealed by both; gives ours, the peer's proof and where the peer's files are.
-    fn seal(&mut self, number: u64) -> (Sealed, PorepStatement, Vec<u8>, PathBuf) {
+    /// Where the files of one of our sectors are.
+    fn ours(&self, number: u64) -> PathBuf {
+        self.folder.path().join(format!("ours-{number}"))
+    }
+
+    /// One sector, replicated by both to the same commitments and bytes; gives ours and what the peer calls its own.
+    fn replicate(&mut self, number: u64) -> (SealRequest, Replicated, SectorJob) {
         let (request, data) = full_sector(self.size, number);
-        let seed = Seed([0x43; 32]);
-        let ours = self.folder.path().join(format!("ours-{number}"));
-        let sealed = seal::create(&ours, request.clone(), &mut [&mut data.as_slice()])
+        let ours = self.ours(number);
+        let replicated = seal::create(&ours, request.clone(), &mut [&mut data.as_slice()])
             .expect("packed")
             .label(&self.plan, &NoProgress)
             .expect("labelled")
             .replicate(&self.plan, &NoProgress)
-            .expect("replicated")
-            .challenge(seed, &self.plan)
-            .expect("challenged")
-            .prove(&self.keys[0], &self.plan, &NoProgress)
-            .expect("proven");
+            .expect("replicated");
         let theirs = self.folder.path().join(format!("theirs-{number}"));
-        let job = SectorJob::of(&request, seed, &theirs, &data);
+        let job = SectorJob::of(&request, SEED, &theirs, &data);
         self.peer.ask(&Ask::Pc1(job.clone()));
         let (comm_d, comm_r) = self
             .peer
             .ask(&Ask::Pc2(job.clone()))
             .commitments
             .expect("PC2 commits");
-        assert_eq!(comm_d, sealed.comm_d().to_string(), "CommD");
-        assert_eq!(comm_r, sealed.comm_r().to_string(), "CommR");
+        assert_eq!(comm_d, replicated.comm_d().to_string(), "CommD");
+        assert_eq!(comm_r, replicated.comm_r().to_string(), "CommR");
         let replica = ours.join(SectorFile::Sealed.name(self.size.shape().base_trees));
         assert!(
             std::fs::read(replica).expect("ours")
                 == std::fs::read(theirs.join("sealed")).expect("theirs"),
             "the replicas differ"
         );
+        (request, replicated, job)
+    }
+
+    /// One sector, sealed by both; gives ours, the peer's proof and where the peer's files are.
+    fn seal(&mut self, number: u64) -> (Sealed, PorepStatement, Vec<u8>, PathBuf) {
+        let (request, replicated, job) = self.replicate(number);
+        let sealed = replicated
+            .challenge(SEED, &self.plan)
+            .expect("challenged")
+            .prove(&self.keys[0], &self.plan, &NoProgress)
+            .expect("proven");
+        let theirs = job.dir.clone();
         self.peer.ask(&Ask::C1(job.clone()));
         let proof = self.peer.ask(&Ask::C2(job)).proof.expect("C2 proves");
         let statement = PorepStatement {
@@ -97,7 +114,7 @@ impl Both {
             prover: request.prover,
             sector: request.sector,
             ticket: request.ticket,
-            seed,
+            seed: SEED,
             comm_d: sealed.comm_d(),
             comm_r: sealed.comm_r(),
         };
@@ -153,8 +170,7 @@ fn each_side_accepts_the_others_proofs_and_refuses_changed_ones() {
     let (_, second, _, second_dir) = both.seal(8);
     let randomness = PostRandomness::masked([0x65; 32]);
     let (size, prover) = (both.size, first.prover);
-    let ours_of = |number: u64| both.folder.path().join(format!("ours-{number}"));
-    let (dir_7, dir_8) = (ours_of(7), ours_of(8));
+    let (dir_7, dir_8) = (both.ours(7), both.ours(8));
     let replica = |statement: &PorepStatement, dir| ReplicaRef {
         number: statement.sector,
         comm_r: statement.comm_r,
@@ -263,7 +279,7 @@ fn each_side_accepts_the_others_update_and_refuses_a_changed_one() {
     let comm_r_old = replicated.comm_r();
     drop(replicated);
     let theirs_old = both.folder.path().join("theirs-old");
-    let job = SectorJob::of(&request, Seed([0x43; 32]), &theirs_old, &zeros);
+    let job = SectorJob::of(&request, SEED, &theirs_old, &zeros);
     both.peer.ask(&Ask::Pc1(job.clone()));
     let sealed = both.peer.ask(&Ask::Pc2(job.clone())).commitments;
     assert_eq!(
@@ -333,4 +349,83 @@ fn each_side_accepts_the_others_update_and_refuses_a_changed_one() {
     std::fs::copy(dir.join("sealed"), new.join("sealed")).expect("copied");
     recover(&new, &old, range, &mut back, &both.plan, &NoProgress).expect("decoded");
     assert!(back == data, "other data came back");
+}
+
+/// A `.params` file that Filecoin's own generator wrote, with secrets and generators of its own: imported, it proves here what
+/// its maker verifies under its key, and what its maker proves with it verifies here.
+#[test]
+fn a_key_that_filecoin_made_proves_here() {
+    let mut both = Both::new();
+    let (size, circuit) = (both.size, CircuitId::window(both.size));
+    let ask = Ask::MakeWindowKeys {
+        size: size.bytes(),
+        keep: true,
+    };
+    let paths = both.peer.ask(&ask).paths;
+    let (params, vk) = &paths[0];
+    let name = format!("{}.params", circuit.filecoin_name());
+    assert_eq!(
+        params.file_name().and_then(|name| name.to_str()),
+        Some(&*name)
+    );
+    let vk = std::fs::read(vk).expect("its verifying key");
+
+    // Nobody stands for such a key: a store takes it at its caller's word alone.
+    let store = ParamStore::open(both.folder.path().join("imported")).expect("a store");
+    let refused = both.plan.run(|| store.import(circuit, params, &NoProgress));
+    assert!(matches!(refused, Err(KeyError::Unknown { .. })));
+    let store = store.trusting(circuit, hex::encode(sha256::digest(&[&vk])));
+    let origin = both
+        .plan
+        .run(|| store.import(circuit, params, &NoProgress))
+        .expect("a sound key");
+    assert_eq!(origin, Origin::Named);
+    let key = both
+        .plan
+        .run(|| store.load_or_generate(circuit, &NoProgress))
+        .expect("imported");
+    assert_eq!(key.verifying_key().bytes(), vk);
+    let verifying = VerifyingKeys::from_vk_bytes([(circuit, &vk[..])]).expect("a sound key");
+
+    let sectors = [7, 8].map(|number| {
+        let (request, replicated, job) = both.replicate(number);
+        (request, replicated.comm_r(), both.ours(number), job.dir)
+    });
+    let (prover, randomness) = (sectors[0].0.prover, PostRandomness::masked([0x65; 32]));
+    let statement = WindowPostStatement {
+        size,
+        prover,
+        randomness,
+        sectors: sectors
+            .iter()
+            .map(|(request, comm_r, ..)| (request.sector, *comm_r))
+            .collect(),
+    };
+    let refs = sectors
+        .each_ref()
+        .map(|(request, comm_r, dir, _)| ReplicaRef {
+            number: request.sector,
+            comm_r: *comm_r,
+            dir,
+        });
+    let prove = |key: &ProvingKey| {
+        both.plan
+            .run(|| prove_window(key, size, prover, randomness, &refs, &NoProgress))
+            .expect("a WindowPoSt")
+    };
+    let (ours, under_our_own) = (prove(&key), prove(&both.keys[1]));
+
+    assert_eq!(verify::window_post(&verifying, &statement, &ours), Ok(()));
+    assert!(both.peer_accepts_post(PostJob::of_window(&statement), &ours));
+    assert!(!both.peer_accepts_post(PostJob::of_window(&statement), &bent(&ours)));
+    // It is the peer's key that accepts, not ours.
+    assert!(!both.peer_accepts_post(PostJob::of_window(&statement), &under_our_own));
+    let sealed_there = sectors.map(|(request, comm_r, _, dir)| (request.sector, comm_r, dir));
+    let job = PostJob::new(false, size, prover, randomness, &sealed_there);
+    let theirs = both.peer_posts(job);
+    assert_eq!(verify::window_post(&verifying, &statement, &theirs), Ok(()));
+    assert!(matches!(
+        verify::window_post(&both.verifying, &statement, &theirs),
+        Err(VerifyError::Rejected)
+    ));
 }

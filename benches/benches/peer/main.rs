@@ -514,7 +514,7 @@ fn compare(c: &mut Criterion, size: SectorSize) {
     };
     table.stage(c, SectorSize::Kib2, "keys_of_window_post", make, || {
         let size = SectorSize::Kib2.bytes();
-        time(Ask::MakeWindowKeys { size })
+        time(Ask::MakeWindowKeys { size, keep: false })
     });
     let peer_memory = peer.borrow_mut().memory();
     table.print(peak_memory().unwrap_or(0), peer_memory);

@@ -79,7 +79,7 @@ impl State {
             Ask::Encode(job) => encode(&job),
             Ask::ProveUpdate { job, claim } => prove_update(&job, &claim),
             Ask::VerifyUpdate(claim) => Ok(judge_update(&claim)),
-            Ask::MakeWindowKeys { size } => make_window_keys(size),
+            Ask::MakeWindowKeys { size, keep } => make_window_keys(size, keep),
             Ask::Memory => Ok(Answer {
                 memory: peak_memory_bytes()?,
                 ..Answer::default()
@@ -283,7 +283,7 @@ fn update_paths(job: &UpdateJob) -> (PathBuf, PathBuf, PathBuf) {
     )
 }
 
-fn make_window_keys(size: u64) -> Result<Answer> {
+fn make_window_keys(size: u64, keep: bool) -> Result<Answer> {
     let config = post_config(size, false)?;
     let (params, vk) = (
         config.get_cache_params_path::<Tree>()?,
@@ -299,8 +299,14 @@ fn make_window_keys(size: u64) -> Result<Answer> {
     let public = window_post_public_params::<Tree>(&config)?;
     let begun = Instant::now();
     FallbackPoStCompound::<Tree>::groth_params(Some(&mut rand::rngs::OsRng), &public)?;
-    let answer = timed(begun);
-    forget();
+    let mut answer = timed(begun);
+    if keep {
+        // Its verifiers read the file of its own.
+        FallbackPoStCompound::<Tree>::verifying_key(None::<&mut rand::rngs::OsRng>, &public)?;
+        answer.paths = vec![(params, vk)];
+    } else {
+        forget();
+    }
     Ok(answer)
 }
 
