@@ -37,7 +37,7 @@ use crate::query::{self, SectorView};
 use crate::sector::dispute::{self, PostId};
 use crate::state::{self, KvRead, MemoryState, Network, key};
 use crate::tree::MemoryTree;
-use crate::units::{Epoch, TokenAmount};
+use crate::units::{Epoch, EpochCount, TokenAmount};
 
 mod sets;
 
@@ -381,6 +381,8 @@ pub struct BlockFacts<'a> {
     pub height: u64,
     /// Its events, in order.
     pub events: &'a [EventRecord],
+    /// As [`Applied::epoch_ends`].
+    pub epoch_ends: &'a [usize],
     /// All money gone after it.
     pub burnt_after: TokenAmount,
 }
@@ -403,7 +405,30 @@ impl<'a> BlockFacts<'a> {
             epoch: context.epoch,
             height: context.height,
             events: &applied.events,
+            epoch_ends: &applied.epoch_ends,
             burnt_after: after.burnt,
+        })
+    }
+
+    /// The epoch in which the event of this index happened.
+    pub fn epoch_of(&self, index: usize) -> Epoch {
+        let ended = self.epoch_ends.partition_point(|&end| end <= index);
+        let at = self.parent.next().after(EpochCount(ended as u64));
+        at.min(self.epoch)
+    }
+
+    /// Each epoch that the block began, with its events.
+    pub fn epochs(&self) -> impl Iterator<Item = (Epoch, &'a [EventRecord])> + '_ {
+        let last = self.epoch_ends.len().saturating_sub(1);
+        let mut from = 0;
+        let mut epoch = self.parent;
+        self.epoch_ends.iter().enumerate().map(move |(i, &end)| {
+            // The transactions' belong to the block's own epoch, the last one.
+            let until = if i == last { self.events.len() } else { end };
+            epoch = epoch.next();
+            let events = self.events.get(from..until).unwrap_or_default();
+            from = until;
+            (epoch, events)
         })
     }
 }

@@ -216,6 +216,8 @@ pub struct Applied {
     pub receipts: Vec<Receipt>,
     /// For whoever watches, in order.
     pub events: Vec<EventRecord>,
+    /// How many events there were when each epoch since the parent's had begun; those of transactions come after the last.
+    pub epoch_ends: Vec<usize>,
 }
 
 /// Why a block could not be applied at all.
@@ -390,6 +392,7 @@ pub(crate) struct Work<'a> {
     begun: Option<Epoch>,
     verifier: Option<&'a dyn ProofVerifier>,
     events: Vec<EventRecord>,
+    epoch_ends: Vec<usize>,
     tx: Option<u32>,
 }
 
@@ -411,6 +414,7 @@ impl<'a> Work<'a> {
             begun: None,
             verifier: None,
             events: Vec::new(),
+            epoch_ends: Vec::new(),
             tx: None,
         })
     }
@@ -488,6 +492,7 @@ impl<'a> Work<'a> {
             }
             self.begin_epoch()?;
             self.begun = Some(self.now);
+            self.epoch_ends.push(self.events.len());
             if self.now >= epoch {
                 break;
             }
@@ -617,6 +622,7 @@ impl<'a> Work<'a> {
             writes: self.kv.into_writes()?,
             receipts,
             events: self.events,
+            epoch_ends: self.epoch_ends,
         })
     }
 }

@@ -6,18 +6,21 @@
 //!
 //! [`Issuance`] adds up what each epoch minted and burnt. Cost: a few reads for each block beside the replay.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::account::ProviderId;
 use crate::audit::{BlockFacts, Replayed, Visitor};
 use crate::error::StoreError;
-use crate::events::{Event, EventRecord, FaultReason, PenaltyReason};
+use crate::events::{BurnReason, Event, EventRecord, FaultReason, PenaltyReason};
 use crate::lit;
 use crate::params::ChainParams;
 use crate::provider::Provider;
 use crate::query;
-use crate::reward;
+use crate::reward::{self, Vesting};
 use crate::sector::deadline::{Schedule, Window};
+use crate::sector::dispute::{self, PostId, StoredPost};
 use crate::sector::{Deadline, Partition, Sector, SectorLeaf, SectorState};
 use crate::slash;
 use crate::state::{KvRead, Network, decode, key, read, scan};
@@ -85,6 +88,8 @@ pub struct FaultExplainer {
     only: Option<Epoch>,
     /// Epochs in which a proof of the sector's partition was accepted: the last one.
     last_post: Option<Epoch>,
+    /// The network's totals when posts of the sector's partition were taken unverified: their stakes follow from them.
+    stored_at: BTreeMap<PostId, Network>,
     explanation: Explanation,
 }
 
@@ -105,6 +110,7 @@ impl FaultExplainer {
             number,
             only,
             last_post: None,
+            stored_at: BTreeMap::new(),
             explanation: Explanation::default(),
         }
     }
@@ -121,12 +127,21 @@ impl FaultExplainer {
         let wanted = self
             .only
             .is_none_or(|epoch| facts.parent < epoch && epoch <= facts.epoch);
-        for record in facts.events {
-            if wanted {
-                self.event(facts, &before, record)?;
+        if wanted {
+            for index in 0..facts.events.len() {
+                self.event(facts, &before, index)?;
+            }
+            if self.charged(facts) {
+                self.charges(facts, &before)?;
             }
         }
         let place = (before.sector.deadline, before.sector.partition);
+        for post in facts.events.iter().filter_map(|r| PostId::of(&r.event)) {
+            if post.provider == self.provider && (post.deadline, post.partition) == place {
+                let (_, net) = begun(facts, facts.epoch)?;
+                self.stored_at.insert(post, net);
+            }
+        }
         let accepted = facts.events.iter().any(|record| {
             matches!(&record.event, Event::PostAccepted { provider, deadline, partition, .. }
                 if *provider == self.provider && (*deadline, *partition) == place)
@@ -163,8 +178,9 @@ impl FaultExplainer {
         &mut self,
         facts: &BlockFacts<'_>,
         before: &Before,
-        record: &EventRecord,
+        index: usize,
     ) -> Result<(), StoreError> {
+        let (record, at) = (&facts.events[index], facts.epoch_of(index));
         let is_mine = |provider: &ProviderId, number: &SectorNumber| {
             *provider == self.provider && *number == self.number
         };
@@ -178,21 +194,35 @@ impl FaultExplainer {
                 provider,
                 sector,
                 amount,
-            } if is_mine(provider, sector) => self.fee(facts, before, *amount),
+            } if is_mine(provider, sector) => self.fee(facts, before, at, *amount),
             Event::SectorTerminated {
                 provider,
                 sector,
                 fee,
                 by_timeout,
-            } if is_mine(provider, sector) => self.terminated(facts, before, *fee, *by_timeout),
-            Event::Penalty {
-                provider,
-                reason: PenaltyReason::Faults,
-                amount,
-                debt_after,
-            } if *provider == self.provider && self.charged(facts) => {
-                self.penalty(facts, *amount, *debt_after);
+            } if is_mine(provider, sector) => {
+                self.terminated(facts, before, at, (*fee, *by_timeout))?;
+                if !by_timeout {
+                    self.penalty(facts, before, index, (PenaltyReason::Termination, *fee));
+                }
                 Ok(())
+            }
+            Event::PostDisputed {
+                provider,
+                deadline,
+                partition,
+                close,
+                charged,
+                reward,
+                ..
+            } if *provider == self.provider => {
+                let post = PostId {
+                    provider: *provider,
+                    deadline: *deadline,
+                    partition: *partition,
+                    close: *close,
+                };
+                self.disputed(facts, before, index, (post, *charged, *reward))
             }
             _ => Ok(()),
         }
@@ -328,19 +358,12 @@ impl FaultExplainer {
         &mut self,
         facts: &BlockFacts<'_>,
         before: &Before,
+        at: Epoch,
         amount: TokenAmount,
     ) -> Result<(), StoreError> {
-        // A block that begins several epochs charges in one of them.
-        let mut at = facts.parent.next();
-        let (params, net, found) = loop {
-            let (params, net) = begun(facts, at)?;
-            let (power, pledge) = (before.sector.power, before.sector.pledge);
-            let found = slash::fault_fee(&params, &net, power, pledge);
-            if found == amount || at >= facts.epoch {
-                break (params, net, found);
-            }
-            at = at.next();
-        };
+        let (params, net) = begun(facts, at)?;
+        let (power, pledge) = (before.sector.power, before.sector.pledge);
+        let found = slash::fault_fee(&params, &net, power, pledge);
         let since = before.state.faulty_since();
         let sector = &before.sector;
         self.say(
@@ -379,24 +402,24 @@ impl FaultExplainer {
         &mut self,
         facts: &BlockFacts<'_>,
         before: &Before,
-        fee: TokenAmount,
-        by_timeout: bool,
+        at: Epoch,
+        (fee, by_timeout): (TokenAmount, bool),
     ) -> Result<(), StoreError> {
-        let (params, net) = begun(facts, facts.epoch)?;
+        let (params, net) = begun(facts, at)?;
         let sector = &before.sector;
         let fault_fee = slash::fault_fee(&params, &net, sector.power, sector.pledge);
-        let age = facts.epoch.since(sector.activation);
+        let age = at.since(sector.activation);
         let found = slash::termination_fee(&params, sector.pledge, fault_fee, age);
         let why = match (by_timeout, before.state.faulty_since()) {
             (true, Some(since)) => format!(
                 "by the age of its fault: {} lit epochs since epoch {since}, where {} end it",
-                lit::passed(facts.before, &net, since, facts.epoch)?,
+                lit::passed(facts.before, &net, since, at)?,
                 params.fault_max
             ),
             (true, None) => "by the age of a fault that it does not have".to_owned(),
             (false, _) => "by its provider".to_owned(),
         };
-        let (height, epoch) = (facts.height, facts.epoch);
+        let (height, epoch) = (facts.height, at);
         self.say(
             facts,
             !by_timeout || before.state.faulty_since().is_some(),
@@ -414,34 +437,293 @@ impl FaultExplainer {
         Ok(())
     }
 
-    /// One charge for all sectors of a deadline.
-    fn penalty(&mut self, facts: &BlockFacts<'_>, amount: TokenAmount, debt: TokenAmount) {
-        let fees = facts
-            .events
-            .iter()
-            .filter_map(|record| match &record.event {
+    /// The charges of this provider's closes: each is the sum of the fees that came before it, and what is owed after it
+    /// follows from the provider's money.
+    fn charges(&mut self, facts: &BlockFacts<'_>, before: &Before) -> Result<(), StoreError> {
+        let mut purse = Purse::of(facts.before, before)?;
+        let mut close = Close::default();
+        let me = self.provider;
+        for (index, record) in facts.events.iter().enumerate() {
+            // Closes come before transactions.
+            if record.tx.is_some() {
+                break;
+            }
+            let now = facts.epoch_of(index);
+            match &record.event {
+                Event::Reward {
+                    provider,
+                    claimed,
+                    locked,
+                } if *provider == me => purse.claim(now, *claimed, *locked)?,
+                Event::PreCommitExpired {
+                    provider, deposit, ..
+                } if *provider == me => purse.give_back_deposit(*deposit),
                 Event::FaultFee {
-                    provider, amount, ..
-                } if *provider == self.provider => Some(amount.0),
+                    provider,
+                    sector,
+                    amount,
+                } if *provider == me => close.add(*amount, *sector == self.number),
                 Event::SectorTerminated {
                     provider,
+                    sector,
                     fee,
-                    by_timeout: true,
                     ..
-                } if *provider == self.provider => Some(fee.0),
-                _ => None,
-            });
-        let (count, sum) = fees.fold((0u32, 0u128), |(n, sum), fee| {
-            (n + 1, sum.saturating_add(fee))
-        });
-        let provider = self.provider;
+                } if *provider == me => {
+                    close.add(*fee, *sector == self.number);
+                    purse.give_back_pledge(facts.before, *sector)?;
+                }
+                Event::SectorExpired { provider, sector } if *provider == me => {
+                    purse.give_back_pledge(facts.before, *sector)?;
+                }
+                Event::Penalty {
+                    provider,
+                    reason,
+                    amount,
+                    debt_after,
+                } if *provider == me => {
+                    let owed = purse.charge(now, *amount);
+                    if *reason == PenaltyReason::Faults {
+                        let close = std::mem::take(&mut close);
+                        if close.is_mine {
+                            self.close(facts, &close, (*amount, *debt_after), owed);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        if close.is_mine && close.sum > 0 {
+            let sum = close.sum;
+            let text = format!("Fees of {sum} units of provider {me} were never charged.");
+            self.say(facts, false, text);
+        }
+        Ok(())
+    }
+
+    /// One charge for all sectors of a deadline.
+    fn close(
+        &mut self,
+        facts: &BlockFacts<'_>,
+        close: &Close,
+        (amount, debt): (TokenAmount, TokenAmount),
+        owed: TokenAmount,
+    ) {
+        let (count, sum, provider) = (close.fees, close.sum, self.provider);
         self.say(
             facts,
-            amount.0 <= sum,
+            amount.0 == sum && debt == owed,
             format!(
-                "Fees in this block's closes of provider {provider}: {count}, together {sum} units; {amount} of them are charged at this deadline, and {debt} are still owed after its unlocked money and unvested rewards."
+                "Fees at this close of provider {provider}: {count}, together {sum} units; {amount} are charged. By its unlocked money and unvested rewards {owed} are still owed after it; the chain says {debt}."
             ),
         );
+    }
+
+    /// A stored proof was found wrong: its stake is charged, a share of it goes to who found it.
+    fn disputed(
+        &mut self,
+        facts: &BlockFacts<'_>,
+        before: &Before,
+        index: usize,
+        (post, charged, reward): (PostId, TokenAmount, TokenAmount),
+    ) -> Result<(), StoreError> {
+        let Some(stored) = dispute::stored(facts.before, &post)? else {
+            let text = format!("No proof {post} was stored, and one was disputed.");
+            self.say(facts, false, text);
+            return Ok(());
+        };
+        if !stored.proven.contains(&self.number) {
+            return Ok(());
+        }
+        let params = &before.params;
+        let stake = self.stake(facts, params, &post, &stored)?;
+        let percent = params.dispute_reward_percent;
+        let share = charged.mul_div(percent.into(), 100).unwrap_or_default();
+        let count = stored.proven.len();
+        self.say(
+            facts,
+            charged == stake,
+            format!(
+                "Proof {post} was of {count} sectors; for each the lesser of {}.{:02} days of expected reward when it was stored and {} % of the pledge is at stake, {stake} units in all; the chain charged {charged}.",
+                params.dispute_fee_centidays / 100,
+                params.dispute_fee_centidays % 100,
+                params.dispute_fee_cap_percent
+            ),
+        );
+        let rest = charged.minus_or_zero(reward);
+        let paid = self.penalty(facts, before, index, (PenaltyReason::Disputed, rest));
+        // Less than the share only from a provider that owed before, or has nothing left: then nothing of the rest is paid either.
+        let had_nothing = paid.is_some_and(|(owed, paid)| !owed.is_zero() || paid.is_zero());
+        let holds = reward == share || (reward < share && had_nothing);
+        self.say(
+            facts,
+            holds,
+            format!(
+                "Who found it gets {percent} % of that, {share} units, as far as the provider's unlocked money and unvested rewards go: {reward}."
+            ),
+        );
+        Ok(())
+    }
+
+    /// What a stored post puts at stake, by the rates of when it was stored. Where a sector of it has ended since, or the replay
+    /// began later, the stake that the chain kept.
+    fn stake(
+        &self,
+        facts: &BlockFacts<'_>,
+        params: &ChainParams,
+        post: &PostId,
+        stored: &StoredPost,
+    ) -> Result<TokenAmount, StoreError> {
+        let Some(net) = self.stored_at.get(post) else {
+            return Ok(stored.stake);
+        };
+        let mut sum = 0u128;
+        for &number in &stored.proven {
+            let key = key::sector(self.provider, number);
+            let Some(SectorLeaf::Committed(sector)) = read(facts.before, &key)? else {
+                return Ok(stored.stake);
+            };
+            let fee = slash::dispute_fee(params, net, sector.power, sector.pledge);
+            sum = sum.saturating_add(fee.0);
+        }
+        Ok(TokenAmount(sum))
+    }
+
+    /// The charge of a transaction: the event of this reason that is nearest to `index`. Gives what was owed before it, and what was
+    /// paid then.
+    fn penalty(
+        &mut self,
+        facts: &BlockFacts<'_>,
+        before: &Before,
+        index: usize,
+        (wanted, due): (PenaltyReason, TokenAmount),
+    ) -> Option<(TokenAmount, TokenAmount)> {
+        let tx = facts.events[index].tx;
+        let mut owed = before.provider.fee_debt;
+        let mut found: Option<(usize, TokenAmount, TokenAmount, TokenAmount)> = None;
+        for (i, record) in facts.events.iter().enumerate() {
+            let Event::Penalty {
+                provider,
+                reason,
+                amount,
+                debt_after,
+            } = record.event
+            else {
+                continue;
+            };
+            if provider != self.provider {
+                continue;
+            }
+            let is_nearest = found.is_none_or(|(at, ..)| i.abs_diff(index) < at.abs_diff(index));
+            if record.tx == tx && reason == wanted && is_nearest {
+                found = Some((i, amount, debt_after, owed));
+            }
+            owed = debt_after;
+        }
+        let provider = self.provider;
+        let Some((at, amount, debt_after, owed)) = found else {
+            let text = format!("{due} units are due of provider {provider} and none are charged.");
+            self.say(facts, due.is_zero(), text);
+            return None;
+        };
+        // Debt is repaid before the charge is told.
+        let burnt = at.checked_sub(1).map(|i| &facts.events[i].event);
+        let paid = match burnt {
+            Some(Event::Burn {
+                reason: BurnReason::Penalty,
+                amount,
+            }) => *amount,
+            _ => TokenAmount::ZERO,
+        };
+        let all = owed.0.saturating_add(amount.0);
+        self.say(
+            facts,
+            amount == due && all.checked_sub(paid.0) == Some(debt_after.0),
+            format!(
+                "Provider {provider} owed {owed} and is charged {due}; the chain charged {amount}, {paid} were paid and burnt, and {debt_after} are still owed."
+            ),
+        );
+        Some((owed, paid))
+    }
+}
+
+/// Fees since the last charge of a provider's closes.
+#[derive(Default)]
+struct Close {
+    fees: u32,
+    sum: u128,
+    is_mine: bool,
+}
+
+impl Close {
+    fn add(&mut self, fee: TokenAmount, is_mine: bool) {
+        self.fees = self.fees.saturating_add(1);
+        self.sum = self.sum.saturating_add(fee.0);
+        self.is_mine |= is_mine;
+    }
+}
+
+/// A provider's money while epochs begin: rewards come in, ends free what they held, closes charge (`chain.md` §5).
+///
+/// Debt is repaid here when it is charged, while the chain also repays it between charges: the same sum in the end, because
+/// nothing else takes from the balance before the block's transactions.
+struct Purse {
+    params: ChainParams,
+    provider: Provider,
+    queue: Vesting,
+}
+
+impl Purse {
+    fn of(state: &dyn KvRead, before: &Before) -> Result<Self, StoreError> {
+        Ok(Self {
+            params: before.params.clone(),
+            provider: before.provider.clone(),
+            queue: read(state, &key::vesting(before.provider.id))?.unwrap_or_default(),
+        })
+    }
+
+    fn claim(
+        &mut self,
+        now: Epoch,
+        claimed: TokenAmount,
+        locked: TokenAmount,
+    ) -> Result<(), StoreError> {
+        let overflow = |_| StoreError::corrupt(&key::vesting(self.provider.id), "too much money");
+        let added = self.queue.add(&self.params, now, locked);
+        added.map_err(overflow)?;
+        let (balance, vesting) = (&mut self.provider.balance, &mut self.provider.vesting);
+        balance.0 = balance.0.saturating_add(claimed.0);
+        vesting.0 = vesting.0.saturating_add(locked.0);
+        Ok(())
+    }
+
+    fn give_back_deposit(&mut self, amount: TokenAmount) {
+        let deposits = &mut self.provider.deposits;
+        *deposits = deposits.minus_or_zero(amount);
+    }
+
+    fn give_back_pledge(
+        &mut self,
+        state: &dyn KvRead,
+        number: SectorNumber,
+    ) -> Result<(), StoreError> {
+        let leaf = read(state, &key::sector(self.provider.id, number))?;
+        if let Some(SectorLeaf::Committed(sector)) = leaf {
+            let pledge = &mut self.provider.pledge;
+            *pledge = pledge.minus_or_zero(sector.pledge);
+        }
+        Ok(())
+    }
+
+    /// Takes what is loose and what has not vested; gives what is still owed.
+    fn charge(&mut self, now: Epoch, amount: TokenAmount) -> TokenAmount {
+        let mut debt = TokenAmount(self.provider.fee_debt.0.saturating_add(amount.0));
+        let freed = self.queue.take_due(now).0 + self.queue.take(debt).0;
+        self.provider.vesting = self.provider.vesting.minus_or_zero(TokenAmount(freed));
+        let paid = self.provider.unlocked().min(debt);
+        self.provider.balance = self.provider.balance.minus_or_zero(paid);
+        debt = debt.minus_or_zero(paid);
+        self.provider.fee_debt = debt;
+        debt
     }
 }
 
@@ -588,7 +870,7 @@ impl RewardExplainer {
     }
 
     fn burns(&mut self, facts: &BlockFacts<'_>) -> Result<(), StoreError> {
-        let mut by_reason = std::collections::BTreeMap::<String, u128>::new();
+        let mut by_reason = BTreeMap::<String, u128>::new();
         for record in facts.events {
             if let Event::Burn { reason, amount } = record.event {
                 let name = serde_json::to_value(reason).unwrap_or_default();
@@ -627,12 +909,12 @@ fn providers(state: &dyn KvRead) -> Result<Vec<Provider>, StoreError> {
         .collect()
 }
 
-/// What one block minted and burnt.
+/// What one epoch, or one block, minted and burnt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IssuanceRow {
     /// The block.
     pub height: u64,
-    /// Its epoch; the epochs since its parent's, where there is more than one, are in the same row.
+    /// The epoch; of a whole block, its own.
     pub epoch: Epoch,
     /// New money.
     pub minted: TokenAmount,
@@ -641,7 +923,7 @@ pub struct IssuanceRow {
 }
 
 impl IssuanceRow {
-    /// Of a block's events.
+    /// Of events of a block: all, or an epoch's.
     pub fn of(height: u64, epoch: Epoch, events: &[EventRecord]) -> Self {
         let mut row = Self {
             height,
@@ -659,18 +941,18 @@ impl IssuanceRow {
     }
 }
 
-/// Issuance and burn of each block: a [`Visitor`].
+/// Issuance and burn of each epoch: a [`Visitor`].
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Issuance {
-    /// Blocks, oldest first.
+    /// Epochs, oldest first, also those without a block of their own.
     pub rows: Vec<IssuanceRow>,
 }
 
 impl Visitor for Issuance {
-    fn block(&mut self, block: &Replayed<'_>) {
-        let header = &block.last.block.header;
-        let events = &block.outcomes.events;
+    fn before(&mut self, facts: &BlockFacts<'_>) {
+        let rows = facts.epochs();
         self.rows
-            .push(IssuanceRow::of(header.height, header.epoch, events));
+            .extend(rows.map(|(epoch, events)| IssuanceRow::of(facts.height, epoch, events)));
     }
+    fn block(&mut self, _: &Replayed<'_>) {}
 }

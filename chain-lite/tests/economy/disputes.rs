@@ -39,7 +39,7 @@ fn optimistic_with(params: ChainParams) -> (World, SigningKey, ProviderId, Vec<S
 }
 
 /// Waits for the next open deadline and gives its post, with a proof that is wrong.
-fn wrong_post(world: &mut World, id: ProviderId) -> Message {
+pub fn wrong_post(world: &mut World, id: ProviderId) -> Message {
     loop {
         if let Some(Message::SubmitPost {
             provider,
@@ -62,18 +62,18 @@ fn wrong_post(world: &mut World, id: ProviderId) -> Message {
     }
 }
 
-fn stored(world: &World) -> PostId {
+pub fn stored(world: &World) -> PostId {
     let mut found = world.events.iter().filter_map(|e| PostId::of(&e.event));
     found.next().expect("a post was stored")
 }
 
-fn announce(post: &PostId, by: &SigningKey) -> Message {
+pub fn announce(post: &PostId, by: &SigningKey) -> Message {
     Message::AnnounceDispute {
         digest: post.digest(&address(by), &SALT),
     }
 }
 
-fn dispute_of(post: PostId) -> Message {
+pub fn dispute_of(post: PostId) -> Message {
     Message::Dispute { post, salt: SALT }
 }
 

@@ -412,27 +412,7 @@ pub fn a_skipped_sector_and_its_neighbour() {
         &[(address(&owner), 50_000_000 * TOKEN)],
     );
     let id = world.register(&owner, 10_000_000 * TOKEN);
-    // Fill deadlines until two sectors share a partition.
-    let mut number = 0;
-    let (deadline, pair) = loop {
-        world.commit(&owner, id, number, vec![]);
-        number += 1;
-        let shared = world
-            .deadlines(id)
-            .into_iter()
-            .find(|d| d.partitions.iter().any(|p| p.sectors.len() == 2));
-        if let Some(deadline) = shared {
-            let partition = deadline
-                .partitions
-                .into_iter()
-                .find(|p| p.sectors.len() == 2)
-                .expect("found");
-            break (deadline.index, partition.sectors);
-        }
-        world.run_proving(world.epoch.next(), &[(&owner, id, &[])]);
-    };
-    let (good, lost) = (pair[0].number.0, pair[1].number.0);
-    let close = world.deadlines(id)[usize::from(deadline)].window.close;
+    let (close, good, lost) = world.neighbours(&owner, id);
     world.run_proving(close, &[(&owner, id, &[lost])]);
     assert_eq!(
         (world.status(id, good), world.status(id, lost)),

@@ -538,6 +538,22 @@ impl World {
         }
     }
 
+    /// Fills deadlines until two sectors share a partition: the next close of their deadline, and the two.
+    pub fn neighbours(&mut self, owner: &SigningKey, id: ProviderId) -> (Epoch, u64, u64) {
+        for number in 0.. {
+            self.commit(owner, id, number, vec![]);
+            for deadline in self.deadlines(id) {
+                let mut partitions = deadline.partitions.iter();
+                if let Some(pair) = partitions.find(|p| p.sectors.len() == 2) {
+                    let [good, lost] = [0, 1].map(|i: usize| pair.sectors[i].number.0);
+                    return (deadline.window.close, good, lost);
+                }
+            }
+            self.run_proving(self.epoch.next(), &[(owner, id, &[])]);
+        }
+        unreachable!("there are fewer deadlines than numbers")
+    }
+
     /// The close of the sector's deadline that comes next.
     pub fn next_close(&self, id: ProviderId, number: u64) -> Epoch {
         let deadline = self.sector(id, number).deadline.expect("live");
