@@ -282,7 +282,7 @@ fn passes(error: &io::Error) -> bool {
 }
 
 /// Makes the names in the folder of `path` durable.
-fn sync_names(vfs: &dyn Vfs, path: &Path) -> Result<(), JournalError> {
+pub(super) fn sync_names(vfs: &dyn Vfs, path: &Path) -> Result<(), JournalError> {
     vfs.sync_names(path).map_err(|source| JournalError::Sync {
         path: path.to_owned(),
         source,

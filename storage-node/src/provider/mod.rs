@@ -49,6 +49,7 @@ use chain_lite::account::{Address, ChainId, ProviderId};
 use chain_lite::message::DealProposal;
 use chain_lite::params::ChainParams;
 use chain_lite::units::{Epoch, EpochCount, TokenAmount};
+use chain_lite::vfs::OsVfs;
 use ed25519_dalek::SigningKey;
 use retrieval::{ChainTag, Endpoint, Limits, PeerAddr};
 use tokio::sync::{mpsc, watch};
@@ -490,9 +491,13 @@ fn open_store(
         collateral_multiple: COLLATERAL_MULTIPLE,
     };
     let to_worker = outbox.clone();
+    let folders = intake::Folders {
+        vfs: Arc::new(OsVfs),
+        pieces: dir.join("pieces"),
+        journal: dir.join("journal").join("deals"),
+    };
     Ok(Store::open(
-        &dir.join("pieces"),
-        &dir.join("journal").join("deals"),
+        folders,
         Box::new(market),
         limits,
         SigningKey::from_bytes(&keys.net.to_seed()),

@@ -1,12 +1,17 @@
 //! Offers of every bad kind, over the store itself and over real QUIC on loopback.
 
+use std::fs;
 use std::sync::Mutex;
 
 use chain_lite::account::{ChainId, ProviderId};
 use chain_lite::message::DealGroup;
 use chain_lite::units::EpochCount;
+use chain_lite::vfs::OsVfs;
+use holdfast_sim::disk::SimDisk;
 use prover::SectorSize;
 use prover::piece::commp::commp_of;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use retrieval::push::{PutSource, put};
 use retrieval::verify::OutboardBuilder;
 use retrieval::{ChainTag, Endpoint, Limits, NetSecret};
@@ -122,13 +127,7 @@ fn open_in(dir: &Path) -> Opened {
 }
 
 fn open_with(dir: &Path, limits: IntakeLimits) -> Opened {
-    let rich = OwnMoney {
-        escrow: 1_000_000,
-        pledges: 0,
-        for_pledges: 0,
-        filled_to: None,
-    };
-    open_with_money(dir, limits, Arc::new(Mutex::new(rich)))
+    open_with_money(dir, limits, Arc::new(Mutex::new(RICH)))
 }
 
 fn open_with_money(dir: &Path, limits: IntakeLimits, money: Arc<Mutex<OwnMoney>>) -> Opened {
@@ -141,6 +140,16 @@ fn open_on(
     money: Arc<Mutex<OwnMoney>>,
     params: ChainParams,
 ) -> Opened {
+    open_at(Arc::new(OsVfs), dir, limits, money, params).expect("opens")
+}
+
+fn open_at(
+    vfs: Arc<dyn Vfs>,
+    dir: &Path,
+    limits: IntakeLimits,
+    money: Arc<Mutex<OwnMoney>>,
+    params: ChainParams,
+) -> Result<Opened, StoreError> {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
     let market = TestMarket {
@@ -148,17 +157,20 @@ fn open_on(
         client_escrow: TokenAmount(10_000_000),
         money,
     };
+    let folders = Folders {
+        vfs,
+        pieces: dir.join("pieces"),
+        journal: dir.join("journal"),
+    };
     let (store, records, report) = Store::open(
-        &dir.join("pieces"),
-        &dir.join("journal"),
+        folders,
         Box::new(market),
         limits,
         SigningKey::from_bytes(&net_secret().to_seed()),
         Box::new(move |record| tell.lock().expect("no panic").push(record)),
         Box::new(|_| {}),
-    )
-    .expect("opens");
-    (store, records, report, told)
+    )?;
+    Ok((store, records, report, told))
 }
 
 fn bed() -> Bed {
@@ -345,6 +357,11 @@ fn money_bed(money: OwnMoney) -> (Bed, Arc<Mutex<OwnMoney>>) {
     let (store, _, _, told) = open_with_money(dir.path(), limits(), Arc::clone(&money));
     (Bed { dir, store, told }, money)
 }
+
+const RICH: OwnMoney = OwnMoney {
+    escrow: 1_000_000,
+    ..POOR
+};
 
 const POOR: OwnMoney = OwnMoney {
     escrow: 50,
@@ -596,16 +613,10 @@ fn a_verified_piece_needs_a_chain_with_datacap_and_a_client_that_holds_enough() 
     let signed: SignedProposal =
         codec::decode(&header.proposal, MAX_PROPOSAL_BYTES).expect("just made");
     let proposal = signed.proposal;
-    let rich = OwnMoney {
-        escrow: 1_000_000,
-        pledges: 0,
-        for_pledges: 0,
-        filled_to: None,
-    };
     let market = TestMarket {
         params: ChainParams::devnet(),
         client_escrow: TokenAmount(10_000_000),
-        money: Arc::new(Mutex::new(rich)),
+        money: Arc::new(Mutex::new(RICH)),
     };
     let ask = market.ask(1 << 20);
     let judge = |params: &ChainParams| judge_terms(&header, &proposal, &ask, Epoch(10), params);
@@ -634,13 +645,7 @@ fn tm_c5_datacap_that_is_promised_to_one_piece_is_not_promised_to_another() {
         datacap_root: Some(Address([1; 32])),
         ..ChainParams::devnet()
     };
-    let rich = OwnMoney {
-        escrow: 1_000_000,
-        pledges: 0,
-        for_pledges: 0,
-        filled_to: None,
-    };
-    let rich = Arc::new(Mutex::new(rich));
+    let rich = Arc::new(Mutex::new(RICH));
     let (store, _, _, told) = open_on(dir.path(), limits(), rich, params);
     let bed = Bed { dir, store, told };
     let key = client(1);
@@ -671,4 +676,118 @@ fn tm_c5_datacap_that_is_promised_to_one_piece_is_not_promised_to_another() {
 fn record_in(header: &PutHeader) -> DealRecord {
     let signed = codec::decode(&header.proposal, MAX_PROPOSAL_BYTES).expect("just made");
     record_of(header, &signed)
+}
+
+/// A provider on a disk that can be cut, with one piece that is offered to it.
+struct CutBed {
+    disk: SimDisk,
+    record: DealRecord,
+    data: Vec<u8>,
+    pairs: Vec<u8>,
+}
+
+impl CutBed {
+    /// The piece is long enough to have hash pairs.
+    fn new() -> Self {
+        let data = bytes(5, 40_000);
+        let mut pairs = OutboardBuilder::new(data.len() as u64).expect("a piece has bytes");
+        pairs.update(&data).expect("within its size");
+        Self {
+            disk: SimDisk::default(),
+            record: record_in(&offer(&client(1), &data, 1, |_| {})),
+            pairs: pairs.finish().expect("complete").1,
+            data,
+        }
+    }
+
+    fn dir() -> &'static Path {
+        Path::new("/provider")
+    }
+
+    fn open(&self) -> Result<Opened, StoreError> {
+        let limits = IntakeLimits {
+            client_bytes: 1 << 20,
+            ..limits()
+        };
+        let money = Arc::new(Mutex::new(RICH));
+        let vfs = Arc::new(self.disk.clone());
+        open_at(vfs, Self::dir(), limits, money, ChainParams::devnet())
+    }
+
+    /// What `retrieval::serve` does with an offer that was accepted and whose roots are right.
+    fn take_in(&self, store: &Store) -> Result<Vec<u8>, Refusal> {
+        let held = store.inner.reserve(&self.record).expect("within the quota");
+        let sink = FileSink::create(Arc::clone(&store.inner), self.record.clone(), held);
+        let mut sink = sink.map_err(|error| full_or_failed(&error))?;
+        for part in self.data.chunks(16 << 10) {
+            sink.write(part)?;
+        }
+        sink.write_outboard(&self.pairs)?;
+        sink.keep()
+    }
+
+    /// A start after a crash: a record has its bytes, bytes have their record. Says whether the deal is there.
+    fn assert_whole(&self, what: &str) -> (Store, bool) {
+        let (store, records, report, _) = self.open().expect(what);
+        assert!(report.missing.is_empty(), "{what}: a record without bytes");
+        assert!(report.damaged_records.is_empty(), "{what}");
+        let root = &self.record.blake3_root;
+        let pieces = Self::dir().join("pieces");
+        let files = [data_path(&pieces, root), pairs_path(&pieces, root)];
+        let [data, pairs] = files.map(|path| self.disk.read(&path).unwrap_or_default());
+        match records.is_empty() {
+            true => assert!(data.is_empty() && pairs.is_empty(), "{what}: an orphan"),
+            false => {
+                assert_eq!(records, [self.record.clone()], "{what}");
+                assert!(data == self.data && pairs == self.pairs, "{what}: bytes");
+            }
+        }
+        let incoming = self.disk.list(&pieces.join("incoming")).expect("listed");
+        assert!(incoming.is_empty(), "{what}: {incoming:?}");
+        (store, !records.is_empty())
+    }
+}
+
+/// Promise 1 of `DESIGN.md` §6. The provider falls at each change that a piece makes on its disk, and again at each change of
+/// the start after that. A killed process leaves what it wrote; a failed power supply leaves what was synced.
+#[test]
+fn tm_h1_a_piece_is_acknowledged_only_when_it_survives_a_power_cut() {
+    for power_fails in [false, true] {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut fall = |disk: &SimDisk| match power_fails {
+            true => disk.crash(&mut rng),
+            false => disk.restart(),
+        };
+        let (mut cut, mut starts_cut) = (0, 0);
+        let mut is_over = false;
+        while !is_over {
+            cut += 1;
+            for again in 1.. {
+                let what = format!("power: {power_fails}, cuts at {cut} and {again}");
+                let bed = CutBed::new();
+                let (store, ..) = bed.open().expect("an empty disk");
+                bed.disk.cut_at(bed.disk.operations() + cut);
+                let acknowledged = bed.take_in(&store).is_ok();
+                is_over = !bed.disk.is_dead();
+                assert!(acknowledged || !is_over, "{what}: failed by itself");
+                fall(&bed.disk);
+                bed.disk.cut_at(bed.disk.operations() + again);
+                let has_started = bed.open().is_ok();
+                assert!(has_started || bed.disk.is_dead(), "{what}");
+                fall(&bed.disk);
+                let (store, is_kept) = bed.assert_whole(&what);
+                assert!(is_kept || !acknowledged, "{what}: acknowledged and lost");
+                // The client asks again.
+                bed.take_in(&store).expect("nothing is in the way");
+                fall(&bed.disk);
+                assert!(bed.assert_whole(&what).1, "{what}: lost the second time");
+                if has_started {
+                    break;
+                }
+                starts_cut += 1;
+            }
+        }
+        assert!(cut > 15, "only {cut} changes were cut");
+        assert!(starts_cut > 20, "only {starts_cut} changes of starts");
+    }
 }
