@@ -1551,3 +1551,85 @@ async fn a_verified_put_takes_datacap_or_sends_nothing() {
         .count();
     assert!(ordinary >= 8, "{ordinary}");
 }
+
+/// Y1: an identity costs the deposit of a sector, or gets nothing.
+#[tokio::test]
+async fn tm_y1_a_provider_without_a_bond_gets_nothing() {
+    let desk = Desk::new(5000);
+    let fake = Fake::new(&[Honest; 6]);
+    let bonds = |count: usize| {
+        for (i, provider) in fake.world().providers.iter_mut().enumerate() {
+            provider.record.bonded = i < count;
+        }
+    };
+    bonds(3);
+    let refused = desk.put(&fake, 2, 2).await.expect_err("three for four");
+    let ClientError::Placement { refusals, .. } = &refused else {
+        panic!("refused for another reason: {refused}");
+    };
+    assert_eq!(refusals.len(), 3, "{refusals:?}");
+    assert!(refusals[0].contains("no bond on chain"), "{refusals:?}");
+    assert!(fake.world().deals.is_empty());
+
+    bonds(4);
+    let stored = desk.put(&fake, 2, 2).await.expect("four for four");
+    let world = fake.world();
+    for provider in &world.providers {
+        let id = provider.record.id;
+        let deals = world.deals.values();
+        let deals = deals.filter(|deal| deal.proposal.provider == id).count();
+        let has_some = !provider.pieces.is_empty() && deals > 0;
+        let has_none = provider.pieces.is_empty() && deals == 0;
+        assert!(
+            if provider.record.bonded {
+                has_some
+            } else {
+                has_none
+            },
+            "{id}"
+        );
+    }
+    drop(world);
+    desk.assert_restores(&fake, &stored).await;
+}
+
+/// What makes a bond, to the unit: the deposit of one more sector, free of debt of that size.
+#[test]
+fn tm_y1_a_bond_is_a_balance_for_one_more_sector_and_little_debt() {
+    use crate::chain::ProviderView;
+    use chain_lite::account::{Address, NetKey, ProviderId};
+    use chain_lite::units::{Epoch, StoragePower};
+    let bond = TokenAmount(1000);
+    let bonded = |balance: u128, debt: u128, bond: Option<TokenAmount>| {
+        let provider = chain_lite::provider::Provider {
+            id: ProviderId(1000),
+            owner: Address([1; 32]),
+            worker: Address([1; 32]),
+            net_key: NetKey([2; 32]),
+            addrs: vec!["127.0.0.1:4001".into(), "somewhere".into()],
+            next_keys: None,
+            sector_size: prover::SectorSize::Kib2,
+            registered: Epoch(0),
+            offset: EpochCount(0),
+            balance: TokenAmount(balance),
+            deposits: TokenAmount::ZERO,
+            pledge: TokenAmount::ZERO,
+            vesting: TokenAmount::ZERO,
+            fee_debt: TokenAmount(debt),
+            at_stake: TokenAmount::ZERO,
+            raw_power: StoragePower::ZERO,
+            power: StoragePower::ZERO,
+            acc_claimed: 0,
+        };
+        let view = ProviderView {
+            provider,
+            escrow: chain_lite::market::Escrow::default(),
+            available: TokenAmount::ZERO,
+        };
+        super::live::record(&view, Epoch(10), bond).bonded
+    };
+    assert!(bonded(1000, 0, Some(bond)) && bonded(1000, 999, Some(bond)));
+    assert!(!bonded(999, 0, Some(bond)), "a unit too little");
+    assert!(!bonded(5000, 1000, Some(bond)), "it owes as much");
+    assert!(!bonded(5000, 0, None), "nobody knows what a bond is");
+}
