@@ -109,6 +109,10 @@ pub struct DevnetConfig {
     /// Whether the chain takes window PoSts unverified where it may; then somebody has to watch ([`crate::watch`]).
     #[serde(default)]
     pub optimistic: bool,
+    /// Whether money is closed credit: it pays for storage and secures it, and nobody can pass it on or take it out. There is no
+    /// faucet then: genesis gives all there is to the home's wallet and the providers.
+    #[serde(default)]
+    pub closed_credit: bool,
 }
 
 fn default_burst() -> u64 {
@@ -130,6 +134,7 @@ impl Default for DevnetConfig {
             burst_sectors: default_burst(),
             validators: default_validators(),
             optimistic: false,
+            closed_credit: false,
         }
     }
 }
@@ -389,7 +394,8 @@ impl Devnet {
             ledger: Arc::clone(&ledger),
             mempool: Arc::clone(&mempool),
             engine: Arc::clone(&engine),
-            faucet: Some(secrets.faucet.signing_key().clone()),
+            // Its transfers would be refused.
+            faucet: (!config.closed_credit).then(|| secrets.faucet.signing_key().clone()),
             fellows: told.clone(),
             gossip: gossip.clone(),
         };
@@ -808,10 +814,11 @@ fn settle_config(dir: &Path, wanted: DevnetConfig) -> Result<DevnetConfig, Devne
     let same_chain = written.sector_size == wanted.sector_size
         && written.providers == wanted.providers
         && written.validators == wanted.validators
-        && written.optimistic == wanted.optimistic;
+        && written.optimistic == wanted.optimistic
+        && written.closed_credit == wanted.closed_credit;
     if !same_chain {
         return Err(DevnetError::Config(format!(
-            "the devnet in {} has {} providers with {} sectors and {} validators, and verifies {}; use those, or another --home",
+            "the devnet in {} has {} providers with {} sectors and {} validators, verifies {}, and its money is {}; use those, or another --home",
             dir.display(),
             written.providers,
             written.sector_size,
@@ -819,6 +826,10 @@ fn settle_config(dir: &Path, wanted: DevnetConfig) -> Result<DevnetConfig, Devne
             match written.optimistic {
                 true => "optimistically",
                 false => "eagerly",
+            },
+            match written.closed_credit {
+                true => "closed credit",
+                false => "free to be passed on",
             }
         )));
     }
@@ -949,7 +960,15 @@ fn open_genesis(
     let rest = TokenAmount::from_tokens(TOTAL_TOKENS)
         .0
         .saturating_sub(given);
-    accounts.insert(secrets.faucet.address(), TokenAmount(rest));
+    if config.closed_credit {
+        // Nobody can give a provider more later: what the faucet would have is theirs from the beginning.
+        let share = rest / (owners.len() as u128).max(1);
+        for owner in owners {
+            accounts.entry(*owner).or_default().0 += share;
+        }
+    } else {
+        accounts.insert(secrets.faucet.address(), TokenAmount(rest));
+    }
     let genesis = Genesis {
         version: GENESIS_VERSION,
         chain_name: "holdfast devnet".to_owned(),
@@ -966,6 +985,7 @@ fn open_genesis(
                 true => VerificationMode::Optimistic,
                 false => VerificationMode::Eager,
             },
+            closed_credit: config.closed_credit,
             ..ChainParams::devnet()
         },
         accounts,

@@ -5,13 +5,13 @@
 //! reading back.
 //! The proving keys of the 2 KiB circuits are made on first use and shared with the other tests (`HOLDFAST_PARAMS`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use chain_lite::account::{Address, ChainId};
+use chain_lite::account::{Address, ChainId, ProviderId};
 use chain_lite::units::TokenAmount;
 use prover::{NoProgress, SectorSize};
 use storage_node::client::get::{GetRequest, Target, get};
@@ -22,6 +22,9 @@ use storage_node::config::{Config, Home};
 use storage_node::devnet::{Devnet, DevnetConfig};
 use storage_node::identity::Wallet;
 use storage_node::object::manifest::Label;
+
+/// How long sealing, or the end of a silent provider's deals, may take.
+const PATIENCE: Duration = Duration::from_secs(400);
 
 async fn client(home: &Home, chain_url: &str, at: &Path) -> Arc<LiveClient> {
     let wallet = Wallet::open(&home.wallet_key(), || None).expect("the devnet's wallet");
@@ -221,4 +224,147 @@ async fn tm_h1_a_killed_put_is_charged_once_and_its_key_alone_reads_it_with_m_pr
 
     elsewhere.network.close().await;
     devnet.shutdown().await.expect("stops in order");
+}
+
+/// Money that nobody can pass on pays for storage, proofs and repair all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_credit_stores_proves_and_repairs_and_passes_no_money_on() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let home = Home::new(dir.path().join("net"));
+    let config = Config::resolve(None, None, |name| std::env::var_os(name)).expect("a platform");
+    let settings = DevnetConfig {
+        providers: 3,
+        sector_size: SectorSize::Kib2,
+        epoch_ms: 100,
+        closed_credit: true,
+        ..DevnetConfig::default()
+    };
+    let mut devnet = Devnet::start(&home, settings, &config.params_dir, Arc::new(NoProgress))
+        .await
+        .expect("starts");
+    let url = devnet.chain_url();
+    let refused = transfer(home.root(), &url, Address([9; 32]), "3").output();
+    let refused = refused.expect("starts");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success(), "{said}");
+    assert!(
+        said.contains("this chain's money is closed credit"),
+        "{said}"
+    );
+    assert!(!devnet.chain().info().faucet);
+
+    let (file, plain) = (dir.path().join("sample"), vec![7; 300]);
+    std::fs::write(&file, &plain).expect("writes");
+    let stored = put(home.root(), &url, &file)
+        .args(["-k", "1", "-m", "1"])
+        .output();
+    let stored = stored.expect("starts");
+    let said = String::from_utf8_lossy(&stored.stderr);
+    assert!(stored.status.success(), "{said}");
+    let stored: serde_json::Value = serde_json::from_slice(&stored.stdout).expect("JSON");
+    let id = stored["object"].as_str().expect("an id");
+    let client = client(&home, &url, &dir.path().join("elsewhere")).await;
+    let holders = sealed_by(&client, id).await;
+    assert_eq!(holders.len(), 2, "{holders:?}");
+
+    // One of them is lost with all it has; the other serves the object while the chain ends the lost one's deals.
+    let places = devnet.providers();
+    let lost = places.iter().position(|place| holders.contains(&place.id));
+    let lost = lost.expect("a holder");
+    devnet.stop_provider(lost).await.expect("stops");
+    let back = dir.path().join("back");
+    assert_eq!(read(&client, id, &back).await.expect("one is left"), plain);
+    let begun = Instant::now();
+    let to = loop {
+        let repaired = holdfast(home.root(), &["--chain", &url, "repair", id]);
+        if let Some(moved) = repaired["moved"].as_array().and_then(|moved| moved.first()) {
+            break moved["to"].as_u64().expect("a provider");
+        }
+        assert!(begun.elapsed() < PATIENCE, "its deals never ended");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    let holders = sealed_by(&client, id).await;
+    assert!(!holders.contains(&places[lost].id), "{holders:?}");
+    assert!(holders.contains(&ProviderId(to)), "{holders:?}");
+    assert_eq!(read(&client, id, &back).await.expect("reads"), plain);
+    client.network.close().await;
+    let sectors = devnet.chain().sectors(places[lost].id).await;
+    let sector = sectors.expect("answers")[0].number.0;
+    devnet.shutdown().await.expect("stops in order");
+    assert_explained(home.root(), &format!("{}/{sector}", places[lost].id));
+}
+
+/// What the commands say of a chain with a fault that ended a sector: every figure is reproduced, and sums are the chain's totals.
+fn assert_explained(home: &Path, fault: &str) {
+    let file = home.join("chain.export");
+    let file = file.to_str().expect("text");
+    holdfast(home, &["chain", "export", file]);
+    let fault = holdfast(home, &["audit", "explain-fault", fault, "--from", file]);
+    assert_eq!(fault["holds"], true, "{fault}");
+    let said = fault["steps"].to_string();
+    for part in [
+        "without a proof",
+        "each deadline after the first costs a fee",
+        "Termination fee",
+    ] {
+        assert!(said.contains(part), "{part:?} is missing in {said}");
+    }
+
+    let issuance = holdfast(home, &["chain", "issuance", "--from", file]);
+    let amount = |of: &serde_json::Value, what: &str| -> u128 {
+        of[what]
+            .as_str()
+            .expect("decimal")
+            .parse()
+            .expect("a number")
+    };
+    let rows = issuance["epochs"].as_array().expect("rows");
+    for what in ["minted", "burnt"] {
+        let sum: u128 = rows.iter().map(|row| amount(row, what)).sum();
+        assert_eq!(sum, amount(&issuance, what), "{what}");
+        assert!(sum > 0, "{what}");
+    }
+    let epochs: Vec<u64> = rows
+        .iter()
+        .filter_map(|row| row["epoch"].as_u64())
+        .collect();
+    let all: Vec<u64> = (1..=rows.len() as u64).collect();
+    assert_eq!(epochs, all, "a row for each epoch");
+    // The last epoch that minted, and the last one that burnt.
+    for what in ["minted", "burnt"] {
+        let row = rows
+            .iter()
+            .rfind(|row| amount(row, what) > 0)
+            .expect("some");
+        let epoch = row["epoch"].to_string();
+        let reward = holdfast(home, &["chain", "explain-reward", &epoch, "--from", file]);
+        assert_eq!(reward["holds"], true, "{reward}");
+    }
+}
+
+/// The JSON of a command that succeeds.
+fn holdfast(home: &Path, args: &[&str]) -> serde_json::Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command.args(["--json", "--home"]).arg(home).args(args);
+    let output = command.output().expect("starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {errors}");
+    serde_json::from_slice(&output.stdout).expect("stdout is JSON alone")
+}
+
+/// Who holds the object, once every piece of it is in a proven sector.
+async fn sealed_by(client: &LiveClient, id: &str) -> BTreeSet<ProviderId> {
+    let begun = Instant::now();
+    loop {
+        let entry = catalog::find(client, id).await.expect("listed");
+        let shown = possession::Ledger::default();
+        let now = health(&client.chain, &entry, Some(1), &shown).await;
+        let now = now.expect("judges");
+        let open: Vec<_> = now.pieces.iter().filter(|p| p.rung != Rung::Lost).collect();
+        if now.owed == now.n && open.iter().all(|piece| piece.rung == Rung::Sealed) {
+            return open.iter().map(|piece| piece.provider).collect();
+        }
+        assert!(begun.elapsed() < PATIENCE, "never proven: {now:?}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }

@@ -69,6 +69,9 @@ struct UpArgs {
     /// Let the chain take window PoSts unverified where it may: `holdfast dispute watch` is then what finds wrong ones
     #[arg(long)]
     optimistic: bool,
+    /// Close the money: it pays for storage and secures it, and nobody can pass it on or take it out; there is no faucet
+    #[arg(long)]
+    closed_credit: bool,
     /// Port of the chain's JSON-RPC [default: a free one, kept]
     #[arg(long, value_name = "PORT")]
     rpc_port: Option<u16>,
@@ -102,6 +105,7 @@ fn config_of(args: &UpArgs, home: &Home) -> Result<DevnetConfig, CliError> {
         config.validators = validators;
     }
     config.optimistic |= args.optimistic;
+    config.closed_credit |= args.closed_credit;
     Ok(config)
 }
 
@@ -184,6 +188,7 @@ async fn up_detached(args: UpArgs, context: &Context) -> Result<(), CliError> {
         .args(["--rpc-port", &config.rpc_port.to_string()])
         .args(["--validators", &config.validators.to_string()])
         .args(config.optimistic.then_some("--optimistic"))
+        .args(config.closed_credit.then_some("--closed-credit"))
         .env(crate::config::PARAMS_VARIABLE, &context.config.params_dir)
         .stdin(Stdio::null())
         .stdout(log)
@@ -256,12 +261,22 @@ fn lines(endpoints: &Endpoints, home: &Home) -> String {
          \x20 holdfast --home {home} wallet balance\n\
          \x20 holdfast --home {home} put FILE\n\
          \x20 holdfast --home {home} ls\n\
-         \x20 holdfast --home {home} devnet status\n\
-         A client of its own: holdfast --home DIR --chain {url} wallet new\n\
-         Another provider:    holdfast --home DIR --chain {url} provider init && holdfast --home DIR provider run\n\
-         This network is for trying out: its keys and randomness are known to this machine.",
-        url = endpoints.chain_url
+         \x20 holdfast --home {home} devnet status\n"
     ));
+    if endpoints.config.closed_credit {
+        text.push_str(
+            "Money is closed credit here: this home's wallet and these providers have all there is, and cannot pass it on.\n",
+        );
+    } else {
+        let url = &endpoints.chain_url;
+        text.push_str(&format!(
+            "A client of its own: holdfast --home DIR --chain {url} wallet new\n\
+             Another provider:    holdfast --home DIR --chain {url} provider init && holdfast --home DIR provider run\n"
+        ));
+    }
+    text.push_str(
+        "This network is for trying out: its keys and randomness are known to this machine.",
+    );
     text
 }
 

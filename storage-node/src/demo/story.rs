@@ -231,6 +231,7 @@ async fn start(config: &DemoConfig, plan: &Plan, out: &Output) -> Result<Devnet,
         burst_sectors: (plan.sectors / config.scheme.n() as u64).saturating_sub(1),
         validators: config.validators,
         optimistic: false,
+        closed_credit: false,
     };
     let bars = Arc::new(BarProgress::new(out));
     let devnet = Devnet::start(&plan.home, devnet, &config.params_dir, bars)
