@@ -138,7 +138,7 @@ fn sectors_are_the_same_file_for_file() {
                     let replicated = labeled.replicate(&plan(), &NoProgress).expect("replicates");
                     let comm_r = replicated.comm_r();
                     // Opens the challenged nodes and verifies them.
-                    replicated.challenge(Seed([2; 32])).expect("opens");
+                    replicated.challenge(Seed([2; 32]), &plan()).expect("opens");
                     comm_r
                 })
                 .collect();
@@ -171,6 +171,7 @@ fn sectors_are_the_same_file_for_file() {
             let path = folders[usize::from(!is_portable)].0.path().join("3");
             let (comm_r, depth) = (&comm_rs[2], CheckDepth::Full);
             let report = replica_check(&path, size, comm_r, depth, &plan(), &NoProgress);
+            let report = report.expect("there is memory");
             assert!(report.is_sound(), "{report:?}");
             let mut out = Vec::new();
             let range = 0..size.unpadded_bytes();

@@ -26,7 +26,9 @@ use bytesize::ByteSize;
 use chain_lite::clock::{ClockMode, Tick};
 use chain_lite::engine::{Control, EngineHandle, EngineStatus};
 use chain_lite::ledger::LedgerError;
-use malachite_app_channel::app::config::{ConsensusConfig, NodeConfig, P2pConfig, ValueSyncConfig};
+use malachite_app_channel::app::config::{
+    ConsensusConfig, NodeConfig, P2pConfig, ValuePayload, ValueSyncConfig,
+};
 use malachite_app_channel::app::engine::host::{Next, SyncedValueOutcome};
 use malachite_app_channel::app::net::{Multiaddr, PeerId};
 use malachite_app_channel::app::streaming::{StreamContent, StreamId, StreamMessage};
@@ -44,7 +46,7 @@ use sha2::{Digest, Sha256};
 
 use crate::app::{App, Parts, Synced};
 use crate::codec::{Codec, MAX_PART_BYTES, MAX_RESPONSE_BYTES, MAX_VOTES_BYTES};
-use crate::context::{ChainContext, Ed25519, Height, PAYLOAD};
+use crate::context::{ChainContext, Ed25519, Height};
 use crate::parts::Part;
 use crate::signing::ChainVerifier;
 
@@ -187,7 +189,7 @@ impl EngineConfig {
         let consensus = ConsensusConfig {
             p2p,
             // Trap 1: `ProposalOnly` would call strangers' proposals valid unseen.
-            value_payload: PAYLOAD,
+            value_payload: ValuePayload::ProposalAndParts,
             queue_capacity: QUEUED_HEIGHTS,
             ..ConsensusConfig::default()
         };

@@ -650,7 +650,8 @@ fn tm_h3_a_foreign_or_swapped_layer_or_replica_is_named() {
                 depth,
                 &plan(),
                 &NoProgress,
-            );
+            )
+            .expect("there is memory");
             let named = |damage: &check::Damage| match damage {
                 check::Damage::Roots => has(p_aux),
                 check::Damage::Replica(_) => has(sealed) || has(tree_r),
@@ -686,7 +687,9 @@ fn tm_h3_a_foreign_or_swapped_layer_or_replica_is_named() {
     }
     let replicated = labeled.replicate(&plan(), &NoProgress).expect("replicates");
     assert_ne!(replicated.comm_r(), comm_r);
-    let error = replicated.challenge(SEED).expect_err("columns of no graph");
+    let error = replicated
+        .challenge(SEED, &plan())
+        .expect_err("columns of no graph");
     assert!(matches!(error, SealError::Inconsistent { .. }), "{error}");
 }
 

@@ -1573,23 +1573,24 @@ async fn tm_y1_a_provider_without_a_bond_gets_nothing() {
 
     bonds(4);
     let stored = desk.put(&fake, 2, 2).await.expect("four for four");
-    let world = fake.world();
-    for provider in &world.providers {
-        let id = provider.record.id;
-        let deals = world.deals.values();
-        let deals = deals.filter(|deal| deal.proposal.provider == id).count();
-        let has_some = !provider.pieces.is_empty() && deals > 0;
-        let has_none = provider.pieces.is_empty() && deals == 0;
-        assert!(
-            if provider.record.bonded {
-                has_some
-            } else {
-                has_none
-            },
-            "{id}"
-        );
+    {
+        let world = fake.world();
+        for provider in &world.providers {
+            let id = provider.record.id;
+            let deals = world.deals.values();
+            let deals = deals.filter(|deal| deal.proposal.provider == id).count();
+            let has_some = !provider.pieces.is_empty() && deals > 0;
+            let has_none = provider.pieces.is_empty() && deals == 0;
+            assert!(
+                if provider.record.bonded {
+                    has_some
+                } else {
+                    has_none
+                },
+                "{id}"
+            );
+        }
     }
-    drop(world);
     desk.assert_restores(&fake, &stored).await;
 }
 

@@ -738,7 +738,7 @@ impl CutBed {
         match records.is_empty() {
             true => assert!(data.is_empty() && pairs.is_empty(), "{what}: an orphan"),
             false => {
-                assert_eq!(records, [self.record.clone()], "{what}");
+                assert_eq!(records, std::slice::from_ref(&self.record), "{what}");
                 assert!(data == self.data && pairs == self.pairs, "{what}: bytes");
             }
         }
