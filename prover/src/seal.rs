@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use check::rows_above;
 pub use check::{CheckDepth, ReplicaReport, replica_check};
-pub use label::label_all;
+pub use label::{further_memory, label_all};
 pub(crate) use pipeline::write_data;
 pub use pipeline::{
     AnyStage, Challenged, Labeled, Packed, Replicated, SealRequest, Sealed, create, create_on,

@@ -770,8 +770,8 @@ fn tm_h9_a_larger_budget_is_kept_too() {
         let root = desk.path(name);
         let words = all(&root, "labeled", &[]);
         let one = desk.memory_needed(&words.iter().map(String::as_str).collect::<Vec<_>>());
-        // Two more layers of 8 MiB for each sector after the first.
-        let budget = one + 3 * 16 + table;
+        // Two more layers of 8 MiB, and 2 MiB of buffers, for each sector after the first.
+        let budget = one + 3 * 18 + table;
         let words = all(&root, until, &["--memory", &format!("{budget}MiB")]);
         let (code, report) = desk.run(&words.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(code, 0, "{report}");

@@ -4,7 +4,7 @@
 //! One sector is one chain of hashes and cannot use a second core; what another core can do meanwhile is TreeD during the
 //! first layer, and writing, syncing and hashing each finished layer during the next one. Several sectors
 //! ([`label_all`]) are labelled in step on one core, up to [`IN_STEP`] of them, and groups of them on different cores.
-//! Memory: two layers a sector, and the parents once ([`ParentLists`]), in memory only where the plan has room left.
+//! Memory: two layers a sector and buffers to write them with ([`further_memory`]), and the parents once ([`ParentLists`]), in memory only where the plan has room left.
 //! Crash: each layer is durable before the one after it is complete; a resumed run goes on behind the last durable layer.
 
 use std::collections::BTreeMap;
@@ -26,12 +26,18 @@ use crate::progress::Progress;
 use crate::sector_dir::SectorDir;
 use crate::sector_dir::disk::NodeFile;
 use crate::sector_dir::record::{SectorFile, Stage};
-use crate::spec::{NODE_BYTES, RegisteredSeal};
+use crate::spec::{NODE_BYTES, RegisteredSeal, SectorSize};
 
 /// Sectors labelled in step by one core: more chains than four find no idle unit in it.
 const IN_STEP: usize = 4;
 /// Nodes copied per read when TreeD's leaf row is filled.
 const COPY_NODES: u64 = 1 << 14;
+
+/// Bytes of memory that each sector after the first takes: two layers, buffers that hash and copy its files, and its share of
+/// the windows of parents that are read for each group.
+pub fn further_memory(size: SectorSize) -> u64 {
+    2 * size.bytes() + (2 << 20)
+}
 
 impl Packed {
     /// PC1: TreeD, and the layers one after another. Goes on behind the last finished layer.
@@ -114,13 +120,13 @@ fn label_cohort(
     progress: &dyn Progress,
 ) -> Vec<(usize, Result<Labeled, SealError>)> {
     let size = seal.size;
-    let two_layers = 2 * size.bytes();
-    let fit = (plan.memory().saturating_sub(label_memory(size)) / two_layers + 1) as usize;
+    let further = further_memory(size);
+    let fit = (plan.memory().saturating_sub(label_memory(size)) / further + 1) as usize;
     let round = cohort.len().min(fit).min(IN_STEP * plan.threads());
     let group = round.div_ceil(plan.threads());
     let room = plan
         .memory()
-        .saturating_sub(label_memory(size) + (round as u64 - 1) * two_layers);
+        .saturating_sub(label_memory(size) + (round as u64 - 1) * further);
     let graph = Graph::new(size, &seal.porep_id(), seal.api_version());
     let layers = size.layers() as u32;
     let cache = plan.parent_cache(ParentTable::bytes(&graph));

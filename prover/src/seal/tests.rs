@@ -982,7 +982,8 @@ fn sectors_labelled_together_equal_sectors_labelled_alone() {
         .collect();
 
     let one = label_memory(SectorSize::Kib2);
-    for (threads, memory) in [(1, one), (1, 1 << 30), (3, 1 << 30), (2, one + 5000)] {
+    let further = further_memory(SectorSize::Kib2);
+    for (threads, memory) in [(1, one), (1, 1 << 30), (3, 1 << 30), (2, one + further)] {
         let round = format!("{threads}-{memory}");
         let sectors: Vec<Packed> = (0..types.len())
             .map(|i| {
