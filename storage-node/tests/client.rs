@@ -277,8 +277,9 @@ async fn closed_credit_stores_proves_and_repairs_and_passes_no_money_on() {
     let begun = Instant::now();
     let to = loop {
         let repaired = holdfast(home.root(), &["--chain", &url, "repair", id]);
-        if let Some(moved) = repaired["moved"].as_array().and_then(|moved| moved.first()) {
-            break moved["to"].as_u64().expect("a provider");
+        let moved = repaired["moved"].as_array().expect("a list");
+        if let Some(shard) = moved.iter().find(|piece| piece["kind"] == "data") {
+            break shard["to"].as_u64().expect("a provider");
         }
         assert!(begun.elapsed() < PATIENCE, "its deals never ended");
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -352,7 +353,7 @@ fn holdfast(home: &Path, args: &[&str]) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).expect("stdout is JSON alone")
 }
 
-/// Who holds the object, once every piece of it is in a proven sector.
+/// Who holds the object's shards, once every piece of it, the manifest's copies too, is in a proven sector.
 async fn sealed_by(client: &LiveClient, id: &str) -> BTreeSet<ProviderId> {
     let begun = Instant::now();
     loop {
@@ -362,7 +363,8 @@ async fn sealed_by(client: &LiveClient, id: &str) -> BTreeSet<ProviderId> {
         let now = now.expect("judges");
         let open: Vec<_> = now.pieces.iter().filter(|p| p.rung != Rung::Lost).collect();
         if now.owed == now.n && open.iter().all(|piece| piece.rung == Rung::Sealed) {
-            return open.iter().map(|piece| piece.provider).collect();
+            let shards = open.iter().filter(|piece| piece.kind == "data");
+            return shards.map(|piece| piece.provider).collect();
         }
         assert!(begun.elapsed() < PATIENCE, "never proven: {now:?}");
         tokio::time::sleep(Duration::from_secs(1)).await;
