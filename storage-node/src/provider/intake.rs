@@ -144,6 +144,9 @@ struct Inner {
     /// Padded bytes and deals promised to transfers under way, per client.
     receiving: Mutex<BTreeMap<Address, Load>>,
     next_file: AtomicU64,
+    /// Held while the files of a piece get their names and its deal is counted, or lose them: a deal that ends must not take the
+    /// bytes of another one over the same piece that has just come.
+    naming: Mutex<()>,
     received: Box<dyn Fn(DealRecord) + Send + Sync>,
     damage: Box<dyn Fn(PieceRoot) + Send + Sync>,
 }
@@ -248,6 +251,7 @@ impl Store {
             index: RwLock::new(index),
             receiving: Mutex::default(),
             next_file: AtomicU64::new(0),
+            naming: Mutex::default(),
             received,
             damage,
         };
@@ -270,6 +274,7 @@ impl Store {
     /// Lets go of a deal, and of its bytes when no other deal holds them.
     pub fn forget(&self, deal: &DealId) -> Result<(), JournalError> {
         self.inner.journal.remove(&deal.to_string())?;
+        let _naming = self.inner.lock_naming();
         let unused = self.inner.write().remove(deal);
         if let Some(root) = unused {
             for path in [
@@ -469,6 +474,10 @@ impl Inner {
             }
             std::thread::sleep(ESCROW_POLL);
         }
+    }
+
+    fn lock_naming(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_receiving(&self) -> std::sync::MutexGuard<'_, BTreeMap<Address, Load>> {
@@ -870,12 +879,12 @@ impl FileSink {
                 Refusal::Internal(error.to_string())
             }
         })?;
-        self.store.write().add(record, false);
         (self.store.received)(record.clone());
         Ok(self.store.ack(record))
     }
 
-    /// Makes the bytes durable under their final name. Whoever wrote the same root before wrote the same bytes.
+    /// Makes the bytes durable under their final name, then their record, and counts them. Whoever wrote the same root before wrote
+    /// the same bytes.
     fn settle(&self) -> Result<(), JournalError> {
         let sync = |file: &dyn Disk, path: &Path| {
             file.sync().map_err(|source| JournalError::Sync {
@@ -885,6 +894,7 @@ impl FileSink {
         };
         sync(&*self.data, &self.data_at)?;
         sync(&*self.pairs, &self.pairs_at)?;
+        let _naming = self.store.lock_naming();
         let (vfs, root) = (&*self.store.vfs, &self.record.blake3_root);
         let data_to = data_path(&self.store.dir, root);
         for (from, to) in [
@@ -895,9 +905,10 @@ impl FileSink {
                 .map_err(|source| JournalError::Write { path: to, source })?;
         }
         journal::sync_names(vfs, &data_to)?;
-        self.store
-            .journal
-            .put(&self.record.deal.to_string(), &self.record)
+        let name = self.record.deal.to_string();
+        self.store.journal.put(&name, &self.record)?;
+        self.store.write().add(&self.record, false);
+        Ok(())
     }
 }
 

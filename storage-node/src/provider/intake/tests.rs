@@ -791,3 +791,28 @@ fn tm_h1_a_piece_is_acknowledged_only_when_it_survives_a_power_cut() {
         assert!(starts_cut > 20, "only {starts_cut} changes of starts");
     }
 }
+
+/// Promise 1, by the other way to lose bytes: a deal ends while another one over the same piece is between its names and its
+/// record.
+#[test]
+fn a_deal_that_ends_does_not_take_the_bytes_of_one_that_comes() {
+    let bed = CutBed::new();
+    let (store, ..) = bed.open().expect("an empty disk");
+    bed.take_in(&store).expect("kept");
+    let next = record_in(&offer(&client(2), &bed.data, 2, |_| {}));
+    let naming = store.inner.lock_naming();
+    let (ending, deal) = (store.share(), bed.record.deal);
+    let ends = std::thread::spawn(move || ending.forget(&deal));
+    // Whoever does not wait for the names has had time enough.
+    for _ in 0..100 {
+        if ends.is_finished() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    store.inner.write().add(&next, false);
+    drop(naming);
+    ends.join().expect("no panic").expect("forgets");
+    let data = data_path(&CutBed::dir().join("pieces"), &next.blake3_root);
+    assert!(bed.disk.has(&data), "the second deal's bytes are gone");
+}
