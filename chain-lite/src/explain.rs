@@ -588,8 +588,8 @@ impl FaultExplainer {
         Ok(TokenAmount(sum))
     }
 
-    /// The charge of a transaction: the event of this reason that is nearest to `index`. Gives what was owed before it, and what was
-    /// paid then.
+    /// The charge of a transaction: a termination's comes next after its event, a dispute's last before it. Gives what was owed
+    /// before it, and what was paid then.
     fn penalty(
         &mut self,
         facts: &BlockFacts<'_>,
@@ -613,8 +613,11 @@ impl FaultExplainer {
             if provider != self.provider {
                 continue;
             }
-            let is_nearest = found.is_none_or(|(at, ..)| i.abs_diff(index) < at.abs_diff(index));
-            if record.tx == tx && reason == wanted && is_nearest {
+            let is_its = match wanted {
+                PenaltyReason::Termination => i > index && found.is_none(),
+                _ => i < index,
+            };
+            if record.tx == tx && reason == wanted && is_its {
                 found = Some((i, amount, debt_after, owed));
             }
             owed = debt_after;

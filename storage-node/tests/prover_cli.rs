@@ -828,57 +828,6 @@ fn parent_lists_are_kept_on_disk_or_not_by_choice() {
     assert_eq!(kept(), names);
 }
 
-/// `/dev/full` takes no byte, as a full disk does: where keys, proofs and unsealed data are written. It is said, nothing is left
-/// behind, and the same command works when there is space.
-#[cfg(target_os = "linux")]
-#[test]
-fn tm_h4_a_disk_that_is_full_outside_the_sector_is_said_and_nothing_is_left_behind() {
-    let desk = Desk::new();
-    desk.seal_to_replica("sector", "3", &desk.file("data", 1000));
-    let (sector, proof, back) = (desk.path("sector"), desk.path("proof"), desk.path("back"));
-    let key = desk.params.join("window-2KiB.params");
-    let verifying = desk.params.join("window-2KiB.vk");
-    std::fs::create_dir_all(&desk.params).expect("writable");
-    let record = |path: &Path| PathBuf::from(format!("{}.json", path.display()));
-    let make = ["params", "window-2KiB"];
-    let cases: [(PathBuf, &Path, &[&str]); 5] = [
-        (verifying.clone(), &verifying, &make),
-        (key.clone(), &key, &make),
-        (record(&key), &key, &make),
-        (
-            proof.clone(),
-            &proof,
-            &["prove", text(&sector), "--out", text(&proof)],
-        ),
-        (
-            back.clone(),
-            &back,
-            &["unseal", text(&sector), "-o", text(&back)],
-        ),
-    ];
-    for (at, made, args) in &cases {
-        let unfinished = PathBuf::from(format!("{}.tmp", at.display()));
-        std::os::unix::fs::symlink("/dev/full", &unfinished).expect("links");
-        let (code, report) = desk.run(args);
-        assert_eq!(code, 7, "{}: {report}", at.display());
-        let said = |part: &str| {
-            report["error"][part]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned()
-        };
-        assert!(said("message").contains("No space left"), "{report}");
-        assert!(said("hint").contains("space"), "{report}");
-        assert!(std::fs::symlink_metadata(&unfinished).is_err(), "{report}");
-        assert!(!made.exists(), "{} is left", made.display());
-    }
-    for (_, made, args) in &cases[1..] {
-        let (code, report) = desk.run(args);
-        assert_eq!(code, 0, "{report}");
-        assert!(made.exists(), "{report}");
-    }
-}
-
 /// `update`: files into a sector that was sealed empty; the proof verifies and a changed one does not; the updated folder is
 /// proven, checked and unsealed like any other; an interrupted or repeated command goes on; wrong inputs are refused.
 #[test]

@@ -101,7 +101,7 @@ fn tm_h1_every_change_of_the_disk_is_cut_once_and_recovery_too() {
     let mut broken = 0;
     for cut in 1..=60 {
         scenario.cut = Some(cut);
-        scenario.cut_again = Some(1 + cut % 9);
+        scenario.cut_again = Some(1 + cut % 3);
         let report = held(cut, &scenario);
         assert!(
             report.crashes >= 2 && report.height >= 10,

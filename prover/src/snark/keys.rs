@@ -436,9 +436,9 @@ impl ParamStore {
         &self.dir
     }
 
-    /// Whether a key is there, by its record; nothing is checked.
+    /// Whether a key is there with its record; nothing is checked.
     pub fn has(&self, circuit: CircuitId) -> bool {
-        record_path(&self.params_path(circuit)).exists()
+        is_there(&self.params_path(circuit))
     }
 
     /// The file of a circuit's proving key.
@@ -463,7 +463,7 @@ impl ParamStore {
             return Ok(Arc::clone(key));
         }
         if !self.has(circuit) {
-            self.generate(circuit, false, progress)?;
+            self.generate(circuit, progress)?;
         }
         let key = Arc::new(self.load(circuit)?);
         Ok(Arc::clone(self.loaded().entry(circuit).or_insert(key)))
@@ -483,17 +483,6 @@ impl ParamStore {
         plan.run(|| self.load_or_generate(circuit, progress))
     }
 
-    /// Makes the key again, whatever is there.
-    pub fn regenerate(
-        &self,
-        circuit: CircuitId,
-        progress: &dyn Progress,
-    ) -> Result<Arc<ProvingKey>, KeyError> {
-        self.loaded().remove(&circuit);
-        self.generate(circuit, true, progress)?;
-        self.load_or_generate(circuit, progress)
-    }
-
     /// The verifying key's bytes. When no file has them alone: out of the proving key, else made, in seconds.
     pub fn verifying_key_bytes(
         &self,
@@ -501,8 +490,9 @@ impl ParamStore {
         progress: &dyn Progress,
     ) -> Result<Vec<u8>, KeyError> {
         let path = self.vk_path(circuit);
-        if !record_path(&path).exists() {
+        if !is_there(&path) {
             progress.start("verifying key", 1);
+            let _lock = self.lock(&self.params_path(circuit))?;
             if self.has(circuit) {
                 let key = self.load_or_generate(circuit, progress)?;
                 self.install_vk(circuit, key.verifying_key())?;
@@ -527,7 +517,7 @@ impl ParamStore {
         plan: &Plan,
         progress: &dyn Progress,
     ) -> Result<Vec<u8>, KeyError> {
-        if !record_path(&self.vk_path(circuit)).exists() {
+        if !is_there(&self.vk_path(circuit)) && !self.has(circuit) {
             require_dev(circuit)?;
             plan.require("making a verifying key", vk_memory(circuit))?;
         }
@@ -581,16 +571,11 @@ impl ParamStore {
             })
     }
 
-    fn generate(
-        &self,
-        circuit: CircuitId,
-        again: bool,
-        progress: &dyn Progress,
-    ) -> Result<(), KeyError> {
+    fn generate(&self, circuit: CircuitId, progress: &dyn Progress) -> Result<(), KeyError> {
         require_dev(circuit)?;
         let _lock = self.lock(&self.params_path(circuit))?;
         // Another process may have made it while this one waited.
-        if !again && self.has(circuit) {
+        if self.has(circuit) {
             return Ok(());
         }
         let blank = Blank::new(circuit);
@@ -685,6 +670,10 @@ impl ParamStore {
         })?;
         let (bytes, sha256) = written.expect("set by the writer above, which succeeded");
         self.install_record(circuit, path, insecure, bytes, sha256)
+            .inspect_err(|_| {
+                // What was made here counts for nothing without its record, and is made again.
+                let _ = std::fs::remove_file(path);
+            })
     }
 
     /// Writes the record of a file that is in place: from now on it counts.
@@ -705,12 +694,7 @@ impl ParamStore {
             sha256,
         };
         let content = serde_json::to_vec_pretty(&content).expect("plain data serialises");
-        let recorded = self.replace(&record_path(path), |mut file| file.write_all(&content));
-        if recorded.is_err() {
-            // It counts for nothing without its record.
-            let _ = std::fs::remove_file(path);
-        }
-        recorded
+        self.replace(&record_path(path), |mut file| file.write_all(&content))
     }
 
     fn replace(
@@ -768,6 +752,11 @@ fn remove_if_there(path: &Path) -> Result<(), KeyError> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io("remove", path)(e)),
         _ => Ok(()),
     }
+}
+
+/// Whether a file and the record without which it counts for nothing are there.
+fn is_there(path: &Path) -> bool {
+    path.exists() && record_path(path).exists()
 }
 
 fn record_path(path: &Path) -> PathBuf {
@@ -1127,6 +1116,28 @@ mod tests {
         // One that is there is opened.
         let (_dir, store) = copy();
         assert!(store.key(CIRCUIT, &plan, &NoProgress).is_ok());
+    }
+
+    /// The disk is full at a key's bytes: it is said, nothing is left of it, and what was there stays.
+    #[test]
+    fn tm_h4_a_file_that_cannot_be_finished_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = ParamStore::open(dir.path()).expect("a store");
+        let path = store.vk_path(CIRCUIT);
+        let full = |mut file: File| {
+            file.write_all(b"half")?;
+            Err(std::io::ErrorKind::StorageFull.into())
+        };
+        let there = || std::fs::read_dir(dir.path()).expect("lists").count();
+        let error = store.replace(&path, full).expect_err("full");
+        assert!(error.is_full(), "{error}");
+        assert_eq!(there(), 0);
+        store
+            .replace(&path, |mut file| file.write_all(b"whole"))
+            .expect("there is space again");
+        assert!(store.replace(&path, full).is_err());
+        assert_eq!(std::fs::read(&path).expect("reads"), b"whole");
+        assert_eq!(there(), 1);
     }
 
     #[test]

@@ -42,7 +42,6 @@ use prover::snark::CircuitId;
 use prover::snark::keys::{KeyError, ParamStore, ProvingKey, require_dev};
 use prover::snark::prove::ProveError;
 use prover::update::proof::UpdateError;
-use tempfile::TempPath;
 
 pub use super::output::BarProgress;
 
@@ -256,24 +255,30 @@ fn require_replica(dir: &Path, record: &Record) -> Result<CommR, CliError> {
     })
 }
 
-/// Makes a file: `write` fills one beside it, which is synced and takes its name when it is complete. One that fails leaves
-/// nothing behind. Another file of that name is replaced only if `replace`.
+/// Makes a file: `write` fills one of another name beside it, which is synced and takes its name when it is complete. One that
+/// fails leaves nothing behind. Another file of that name is replaced only if `replace`.
 fn make_file(
     path: &Path,
     replace: bool,
     write: impl FnOnce(&mut File) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
     let at = |error: std::io::Error| CliError::io("cannot write", path, &error);
-    let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
-    let mut file = File::create(&name).map_err(at)?;
-    let unfinished = TempPath::try_from_path(name).map_err(at)?;
-    write(&mut file)?;
-    file.sync_all().map_err(at)?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    // Whom the umask lets read it may, as with any file that a command writes.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.prefix(".tmp-").tempfile_in(folder).map_err(at)?;
+    write(file.as_file_mut())?;
+    file.as_file().sync_all().map_err(at)?;
     match replace {
-        true => unfinished.persist(path),
-        false => unfinished.persist_noclobber(path),
+        true => file.persist(path),
+        false => file.persist_noclobber(path),
     }
+    .map(drop)
     .map_err(|error| at(error.error))
 }
 
@@ -287,5 +292,40 @@ fn require_folder(path: &Path) -> Result<(), CliError> {
         )
         .hint("name the folder that `holdfast prover seal` made")),
         Err(error) => Err(CliError::io("cannot open", path, &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Write};
+
+    use super::*;
+
+    /// A disk that is full half-way, and a file that somebody else has beside it under a temporary name.
+    #[test]
+    fn tm_h4_a_file_that_cannot_be_finished_leaves_what_was_there() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (path, other) = (dir.path().join("proof"), dir.path().join("proof.tmp"));
+        std::fs::write(&other, b"mine").expect("writes");
+        let full = |file: &mut File| {
+            file.write_all(b"half").expect("written");
+            let error = std::io::Error::from(ErrorKind::StorageFull);
+            Err(CliError::io("cannot write", Path::new("proof"), &error))
+        };
+        for replace in [false, true] {
+            assert!(make_file(&path, replace, full).is_err());
+            let left = std::fs::read_dir(dir.path()).expect("lists").count();
+            assert!(left == 1 && !path.exists());
+        }
+        let whole = |file: &mut File| {
+            file.write_all(b"whole").expect("written");
+            Ok(())
+        };
+        make_file(&path, false, whole).expect("written");
+        assert!(make_file(&path, false, full).is_err());
+        assert!(make_file(&path, false, whole).is_err(), "it is there");
+        make_file(&path, true, whole).expect("replaced");
+        assert_eq!(std::fs::read(&path).expect("reads"), b"whole");
+        assert_eq!(std::fs::read(&other).expect("reads"), b"mine");
     }
 }

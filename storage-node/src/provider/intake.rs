@@ -240,7 +240,10 @@ impl Store {
                 report.missing.push(record.deal);
             }
         }
-        remove_orphans(&*vfs, &dir, &index).map_err(folder)?;
+        // A damaged record may be put back from a copy: its piece, whichever it is, stays until then.
+        if report.damaged_records.is_empty() {
+            remove_orphans(&*vfs, &dir, &index).map_err(folder)?;
+        }
         let inner = Inner {
             vfs,
             dir,
@@ -273,8 +276,8 @@ impl Store {
 
     /// Lets go of a deal, and of its bytes when no other deal holds them.
     pub fn forget(&self, deal: &DealId) -> Result<(), JournalError> {
-        self.inner.journal.remove(&deal.to_string())?;
         let _naming = self.inner.lock_naming();
+        self.inner.journal.remove(&deal.to_string())?;
         let unused = self.inner.write().remove(deal);
         if let Some(root) = unused {
             for path in [

@@ -134,6 +134,8 @@ impl Journal {
                 vfs.remove(&dir.join(name)).map_err(read)?;
             }
         }
+        // A process killed before its last sync left names that are seen and not durable; what follows acts on them.
+        vfs.sync_names(&dir.join("x")).map_err(read)?;
         Ok(Self {
             vfs,
             dir: dir.to_owned(),

@@ -147,8 +147,16 @@ impl Workshop {
     }
 
     /// Makes the proving keys of a size, if they are not there yet. Minutes for 8 MiB, once per machine, before anything is
-    /// sealed or proven: it may use the memory of both lanes.
+    /// sealed or proven: it may use the memory of both lanes. Refuses a machine on which a sector could be pre-committed and then
+    /// not be proven, because the limits are fixed from here on.
     pub fn prepare(&self, size: SectorSize, progress: &dyn Progress) -> Result<(), KeyError> {
+        let (seal, post) = self.lanes(size);
+        let posting = proving_memory(CircuitId::window(size)) + seal::check_memory(size, &post);
+        post.require("proving windows and checking replicas", posting)?;
+        seal.require(
+            "sealing beside window posts",
+            proving_memory(CircuitId::porep(size)),
+        )?;
         for circuit in [CircuitId::window(size), CircuitId::porep(size)] {
             self.params.key(circuit, &self.seal, progress)?;
         }
@@ -555,5 +563,22 @@ mod tests {
                 assert_eq!(post.memory() >= needed, all >= needed, "{size} in {all}");
             }
         }
+    }
+
+    /// A machine that could post and pre-commit, and never prove a sector, is told before it does either.
+    #[test]
+    fn tm_h9_a_machine_that_cannot_prove_a_sector_is_refused_at_the_start() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let shop = Workshop::with_limits(dir.path(), 1, 1 << 40).expect("a workshop");
+        let (_, post) = shop.lanes(SIZE);
+        let least = post.memory() + proving_memory(CircuitId::porep(SIZE));
+        let shop = Workshop::with_limits(dir.path(), 1, least - 1).expect("a workshop");
+        let error = shop.prepare(SIZE, &NoProgress).expect_err("one byte short");
+        assert!(matches!(error, KeyError::Memory(_)), "{error}");
+        assert!(error.to_string().contains("sealing"), "{error}");
+        assert!(
+            !shop.params().has(CircuitId::window(SIZE)),
+            "nothing was made"
+        );
     }
 }

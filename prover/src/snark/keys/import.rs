@@ -13,8 +13,8 @@
 //!    such check tells; each proof is verified before it leaves the prover.
 //!
 //! Cost: the file is read twice, once to hash it and once for the points. A core checks a point of G1 in some 40 µs and one of G2
-//! in twice that (WinningPoSt 2 KiB, 359 and 67 thousand of them: 20 s of a busy core, 19 MiB resident). Filecoin's largest key,
-//! WindowPoSt of 32 GiB, has 449 and 92 million in 56.6 GiB: seven hours of a core, and all cores share it. Memory: 2 bytes a
+//! in twice that (WinningPoSt 2 KiB, 359 and 67 thousand of them: 20 s of a busy core, 19 MiB resident). The largest key of
+//! 32 GiB sectors, WindowPoSt's, has 449 and 92 million in 56.6 GiB: seven hours of a core, and all cores share it. Memory: 2 bytes a
 //! variable of the circuit (250 MiB there) and 3 MiB of points.
 //! Disk: a hard link where the file lies on the store's file system, else a copy. The caller's file is never changed, and what
 //! it becomes later is found at the next opening, which hashes.
