@@ -125,7 +125,10 @@ fn killed_and_again(home: &Path, words: &[&str]) -> Value {
     let outbox = || {
         let entries = std::fs::read_dir(home.join("client")).into_iter().flatten();
         let mut names = entries.flatten().map(|entry| entry.file_name());
-        names.any(|name| name.to_string_lossy().starts_with("outbox-"))
+        names.any(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with("outbox-") && !name.ends_with(".tmp")
+        })
     };
     let mut child = holdfast(home)
         .args(words)
