@@ -11,6 +11,7 @@ use chain_lite::message::Message;
 use chain_lite::params::{ChainParams, VerificationMode};
 use chain_lite::query::SectorStatus;
 use chain_lite::units::{Epoch, EpochCount, TokenAmount};
+use ed25519_dalek::SigningKey;
 use prover::SectorNumber;
 
 use crate::disputes::{announce, dispute_of, stored, wrong_post};
@@ -164,14 +165,20 @@ fn each_figure_counts(world: &World, provider: ProviderId) -> usize {
     unreachable!("figures come to an end")
 }
 
-#[test]
-fn a_declared_fault_is_explained() {
+/// An owner, and a world in which its provider has sector 7 and has proven it once.
+fn proven(params: ChainParams) -> (SigningKey, World, ProviderId) {
     let owner = key(10);
-    let mut world = fresh(ChainParams::devnet());
+    let mut world = fresh(params);
     let id = world.register(&owner, 10_000_000 * TOKEN);
     world.commit(&owner, id, 7, vec![]);
     let close = world.next_close(id, 7);
     world.run_proving(close, &[(&owner, id, &[])]);
+    (owner, world, id)
+}
+
+#[test]
+fn a_declared_fault_is_explained() {
+    let (owner, mut world, id) = proven(ChainParams::devnet());
     let declare = Message::DeclareFaults {
         provider: id,
         sectors: vec![SectorNumber(7)],
@@ -212,12 +219,7 @@ fn a_skipped_fault_is_explained_and_its_neighbour_has_none() {
 
 #[test]
 fn a_termination_is_explained() {
-    let owner = key(10);
-    let mut world = fresh(ChainParams::devnet());
-    let id = world.register(&owner, 10_000_000 * TOKEN);
-    world.commit(&owner, id, 7, vec![]);
-    let close = world.next_close(id, 7);
-    world.run_proving(close, &[(&owner, id, &[])]);
+    let (owner, mut world, id) = proven(ChainParams::devnet());
     let terminate = Message::Terminate {
         provider: id,
         sector: SectorNumber(7),
@@ -238,12 +240,8 @@ fn a_dispute_is_explained_with_its_stake_and_the_finders_share() {
             vest_quarters: if is_poor { 0 } else { 3 },
             ..ChainParams::devnet()
         };
-        let (owner, finder) = (key(10), key(11));
-        let mut world = fresh(params);
-        let id = world.register(&owner, 10_000_000 * TOKEN);
-        world.commit(&owner, id, 7, vec![]);
-        let close = world.next_close(id, 7);
-        world.run_proving(close, &[(&owner, id, &[])]);
+        let finder = key(11);
+        let (owner, mut world, id) = proven(params);
         let post = wrong_post(&mut world, id);
         if is_poor {
             let view = world.provider(id);
@@ -361,12 +359,7 @@ fn issued(world: &World) -> (TokenAmount, TokenAmount) {
 /// A block that begins seven epochs: each has its own emission, and what is charged stands in the epoch of the close.
 #[test]
 fn issuance_has_a_row_for_each_epoch_of_a_block_of_several() {
-    let owner = key(10);
-    let mut world = fresh(ChainParams::devnet());
-    let id = world.register(&owner, 10_000_000 * TOKEN);
-    world.commit(&owner, id, 7, vec![]);
-    let close = world.next_close(id, 7);
-    world.run_proving(close, &[(&owner, id, &[])]);
+    let (_, mut world, _) = proven(ChainParams::devnet());
     let height = world.net().height;
     world.block_at(world.epoch.after(EpochCount(7)), u64::MAX, vec![]);
     let mut issuance = Issuance::default();
