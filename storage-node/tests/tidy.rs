@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Crates in the order in which they may depend on each other.
 const CRATES: [&str; 4] = ["prover", "chain-lite", "retrieval", "storage-node"];
@@ -129,6 +130,35 @@ fn dependencies_point_one_way() {
             "retrieval depends on {foreign}"
         );
     }
+}
+
+/// Names of the crates that a build of this one links, with its features as they are by default.
+fn linked(package: &str) -> BTreeSet<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let out = Command::new(cargo)
+        .args(["tree", "--locked", "--package", package])
+        .args(["--edges", "normal", "--prefix", "none", "--format", "{p}"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    let error = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{error}");
+    let tree = String::from_utf8(out.stdout).expect("names");
+    let name = |line: &str| line.split(' ').next().map(str::to_owned);
+    tree.lines().filter_map(name).collect()
+}
+
+#[test]
+fn what_a_default_build_links_has_no_engine_and_the_light_client_no_runtime() {
+    let (light, node) = (linked("holdfast-light"), linked("storage-node"));
+    assert!(light.contains("ed25519-dalek") && node.contains("holdfast-light"));
+    for foreign in ["tokio", "rayon", "sled", "chain-lite", "prover"] {
+        assert!(!light.contains(foreign), "the light client links {foreign}");
+    }
+    // Where the engine is linked it is found by these names.
+    let engine = |name: &&String| name.contains("malachite") || name.contains("libp2p");
+    assert!(linked("chain-lite-bft").iter().any(|name| engine(&name)));
+    assert_eq!(node.iter().find(engine), None);
 }
 
 /// Paths in the README's walk table, `crate/src/...rs`; a cell may shorten later paths to the same folder.
