@@ -147,24 +147,38 @@ pub fn peak_memory() -> Option<u64> {
     kib.checked_mul(1024)
 }
 
+/// Forgets what [`peak_memory`] says: from now on it is the largest since, beginning with what is resident now. Whether the
+/// system does that.
+pub fn forget_peak_memory() -> bool {
+    fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
 /// The smaller of what the kernel calls available and what the control group leaves. Unknown counts as unlimited: then
 /// the operating system is the judge, as for any program.
 fn available_memory() -> u64 {
     let system = fs::read_to_string("/proc/meminfo")
         .ok()
         .and_then(|text| meminfo_available(&text));
-    let group = |file: &str| {
-        fs::read_to_string(format!("/sys/fs/cgroup/{file}"))
-            .ok()?
-            .trim()
-            .parse::<u64>()
-            .ok()
-    };
+    let group = |file: &str| fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok();
     let left = match (group("memory.max"), group("memory.current")) {
-        (Some(limit), Some(used)) => limit.saturating_sub(used),
-        _ => u64::MAX,
+        (Some(limit), Some(used)) => {
+            group_left(&limit, &used, &group("memory.stat").unwrap_or_default())
+        }
+        _ => None,
     };
-    system.unwrap_or(u64::MAX).min(left)
+    system.unwrap_or(u64::MAX).min(left.unwrap_or(u64::MAX))
+}
+
+/// What a control group leaves, by the contents of its `memory.max`, `memory.current` and `memory.stat`; `None` without a limit.
+/// The group is charged for pages of files that were read, too; those not in use go first when memory is wanted, and count as free.
+fn group_left(limit: &str, used: &str, stat: &str) -> Option<u64> {
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let files = stat
+        .lines()
+        .find_map(|line| line.strip_prefix("inactive_file "))
+        .and_then(number);
+    let used = number(used)?.saturating_sub(files.unwrap_or(0));
+    Some(number(limit)?.saturating_sub(used))
 }
 
 fn meminfo_available(text: &str) -> Option<u64> {
@@ -198,6 +212,30 @@ mod tests {
         assert_eq!(meminfo_available(text), Some(24 << 10));
         assert_eq!(meminfo_available("MemTotal: 1 kB\n"), None);
         assert!(Machine::detect().cores >= 1);
+    }
+
+    #[test]
+    fn pages_of_files_that_were_read_count_as_free() {
+        let stat = "anon 40\nfile 50\ninactive_anon 7\ninactive_file 30\nactive_file 20\n";
+        assert_eq!(group_left("100\n", "90\n", stat), Some(40));
+        assert_eq!(group_left("100\n", "20\n", stat), Some(100));
+        assert_eq!(group_left("80\n", "120\n", stat), Some(0), "over its limit");
+        for other in ["", "anon 40\n", "inactive_file\n", "inactive_file x\n"] {
+            assert_eq!(group_left("100\n", "90\n", other), Some(10), "{other:?}");
+        }
+        assert_eq!(group_left("max\n", "90\n", stat), None);
+        assert_eq!(group_left("100\n", "\n", stat), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_peak_can_be_forgotten() {
+        let large = 256usize << 20;
+        drop(std::hint::black_box(vec![1u8; large]));
+        assert!(peak_memory() >= Some(large as u64));
+        assert!(forget_peak_memory());
+        // Other tests of this process take some meanwhile, but not that much.
+        assert!(peak_memory() < Some(large as u64), "{:?}", peak_memory());
     }
 
     #[test]
