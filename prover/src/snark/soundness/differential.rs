@@ -13,7 +13,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{Sector, alias};
+use super::{Sector, alias, value_of};
 use crate::commitment::CommR;
 use crate::hash::poseidon::{fr_from_node, hash_update};
 use crate::ids::{Node, PostRandomness};
@@ -51,21 +51,6 @@ struct Judge {
 }
 
 impl Judge {
-    fn sum(&self, side: &[Term]) -> Fr {
-        let value = |v: Var| {
-            if v.is_aux() {
-                self.aux[v.index()]
-            } else {
-                self.inputs[v.index()]
-            }
-        };
-        side.iter()
-            .map(|(v, k)| (value(*v), *k))
-            .filter(|(value, _)| *value != Fr::ZERO)
-            .map(|(value, k)| if value == Fr::ONE { k } else { value * k })
-            .sum()
-    }
-
     /// Whether the circuit, with the witness it carries, accepts these inputs (the constant one left out).
     fn accepts(id: CircuitId, circuit: &impl Circuit, inputs: &[Fr]) -> bool {
         let mut judge = Judge {
@@ -90,7 +75,8 @@ impl ConstraintSystem for Judge {
     }
     fn row(&mut self, a: &[Term], b: &[Term], c: &[Term]) {
         self.counts.constraints += 1;
-        self.satisfied &= self.sum(a) * self.sum(b) == self.sum(c);
+        let [a, b, c] = [a, b, c].map(|side| value_of(side, &self.inputs, &self.aux));
+        self.satisfied &= a * b == c;
     }
 }
 

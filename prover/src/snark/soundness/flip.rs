@@ -14,7 +14,7 @@ use ark_ff::{AdditiveGroup, BigInteger, Field, PrimeField};
 use rand::Rng;
 use rayon::prelude::*;
 
-use super::{Real, circuits};
+use super::{Real, circuits, value_of};
 use crate::porep::circuit::PorepCircuit;
 use crate::snark::CircuitId;
 use crate::snark::cs::{Circuit, ConstraintSystem, MINUS_ONE, TWO, Term, Var};
@@ -384,21 +384,6 @@ impl Judge {
         circuit.synthesize(&mut judge);
         judge
     }
-
-    fn sum(&self, side: &[Term]) -> Fr {
-        let value = |v: Var| {
-            if v.is_aux() {
-                self.aux[v.index()]
-            } else {
-                self.inputs[v.index()]
-            }
-        };
-        let terms = side.iter().filter(|(v, _)| value(*v) != Fr::ZERO);
-        terms.fold(Fr::ZERO, |sum, (v, k)| match *k {
-            k if k == Fr::ONE => sum + value(*v),
-            k => sum + value(*v) * k,
-        })
-    }
 }
 
 impl ConstraintSystem for Judge {
@@ -411,8 +396,9 @@ impl ConstraintSystem for Judge {
         Var::input(narrow(self.inputs.len() - 1))
     }
     fn row(&mut self, a: &[Term], b: &[Term], c: &[Term]) {
-        let product = self.sum(a) * self.sum(b);
-        if product != self.sum(c) {
+        let [a, b, c] = [a, b, c].map(|side| value_of(side, &self.inputs, &self.aux));
+        let product = a * b;
+        if product != c {
             self.violated.push((self.rows, product));
         }
         self.rows += 1;

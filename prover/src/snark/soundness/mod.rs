@@ -16,7 +16,7 @@
 use std::path::PathBuf;
 
 use ark_bls12_381::Fr;
-use ark_ff::{BigInt, BigInteger, PrimeField};
+use ark_ff::{AdditiveGroup, BigInt, BigInteger, Field, PrimeField};
 use rand::Rng;
 
 use super::gadget::bits::FR_BITS;
@@ -35,7 +35,7 @@ use crate::progress::NoProgress;
 use crate::seal::{SealRequest, create};
 use crate::sector_dir::ReplicaFiles;
 use crate::sector_dir::disk::RealDisk;
-use crate::snark::cs::{Circuit, ConstraintSystem};
+use crate::snark::cs::{Circuit, ConstraintSystem, Term};
 use crate::spec::{RegisteredSeal, SectorSize, WINNING_CHALLENGES};
 use crate::update::circuit::UpdateCircuit;
 use crate::update::sector::tests::Case;
@@ -92,6 +92,24 @@ impl Sector {
         let files = ReplicaFiles::open(&RealDisk, &path(&self.folder), self.size).expect("sealed");
         open(&files, self.number, self.porep.comm_r, leaves).expect("readable")
     }
+}
+
+/// The value of one side of a row. Most values are bits, and most coefficients are one.
+fn value_of(side: &[Term], inputs: &[Fr], aux: &[Fr]) -> Fr {
+    let values = side.iter().map(|(var, coefficient)| {
+        let values = if var.is_aux() { aux } else { inputs };
+        (values[var.index()], *coefficient)
+    });
+    let values = values.filter(|(value, _)| *value != Fr::ZERO);
+    values.fold(Fr::ZERO, |sum, (value, coefficient)| {
+        if coefficient == Fr::ONE {
+            sum + value
+        } else if value == Fr::ONE {
+            sum + coefficient
+        } else {
+            sum + value * coefficient
+        }
+    })
 }
 
 fn path(folder: &tempfile::TempDir) -> PathBuf {
