@@ -102,7 +102,7 @@ impl Both {
     /// Proves our sector. Gives what is proven too.
     fn seal(&mut self, request: &SealRequest, replicated: Replicated) -> (Sealed, PorepStatement) {
         let sealed = replicated
-            .challenge(SEED, &self.plan)
+            .challenge(SEED, &self.plan, &NoProgress)
             .expect("challenged")
             .prove(&self.keys[0], &self.plan, &NoProgress)
             .expect("proven");

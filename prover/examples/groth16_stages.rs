@@ -37,7 +37,7 @@ fn main() {
 
     let store = ParamStore::open(folder("HOLDFAST_PARAMS")).expect("the folder of keys");
     let sector = folder("HOLDFAST_STAGES").join(format!("stages-{size}"));
-    let challenged = match seal::resume(&sector) {
+    let challenged = match seal::resume(&sector, &plan, &NoProgress) {
         Ok(AnyStage::Challenged(challenged)) => challenged,
         _ => seal_one(&sector, size, &plan),
     };
@@ -102,7 +102,7 @@ fn seal_one(path: &std::path::Path, size: SectorSize, plan: &Plan) -> seal::Chal
     let labeled = packed.label(plan, &NoProgress).expect("labeled");
     let replicated = labeled.replicate(plan, &NoProgress).expect("replicated");
     replicated
-        .challenge(Seed([0x43; 32]), plan)
+        .challenge(Seed([0x43; 32]), plan, &NoProgress)
         .expect("challenged")
 }
 

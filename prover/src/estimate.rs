@@ -23,7 +23,7 @@ use crate::progress::NoProgress;
 use crate::seal::{disk_bytes, label_memory};
 use crate::snark::record::Counts;
 use crate::snark::{CircuitId, shape as circuit_shape};
-use crate::spec::{NODE_BYTES, RegisteredSeal, SectorSize};
+use crate::spec::{DEGREE, NODE_BYTES, RegisteredSeal, SectorSize};
 
 /// Bytes of a field element.
 const SCALAR: u64 = 32;
@@ -43,6 +43,11 @@ pub fn proving_memory(circuit: CircuitId) -> u64 {
     witness + (3 * domain).max(domain + SUMS) + density_bytes(&counts) + PROGRAM
 }
 
+/// Bytes of memory that opening, checking or importing this circuit's key needs: what its variables occur in, and pieces of points.
+pub fn key_memory(circuit: CircuitId) -> u64 {
+    density_bytes(&circuit_shape::pinned(circuit).counts) + PROGRAM
+}
+
 /// Bytes of memory that making this circuit's key needs: Lagrange values over the domain, and three per variable.
 pub fn keygen_memory(circuit: CircuitId) -> u64 {
     let counts = circuit_shape::pinned(circuit).counts;
@@ -55,6 +60,11 @@ pub fn vk_memory(circuit: CircuitId) -> u64 {
     let counts = circuit_shape::pinned(circuit).counts;
     let variables = (counts.aux + counts.inputs) as u64;
     (counts.domain() as u64 + 3 * variables) * SCALAR + PROGRAM
+}
+
+/// Bytes of the list of all parents in a sector's graph, in memory or on disk.
+pub fn parents_bytes(size: SectorSize) -> u64 {
+    size.nodes() * (4 * DEGREE as u64)
 }
 
 /// Which variables have points: two flags each.
@@ -100,7 +110,7 @@ impl UnitCosts {
             work();
             begun.elapsed().as_secs_f64() * 1e9
         };
-        let mut rows = vec![[0; crate::spec::DEGREE]; 1 << 14];
+        let mut rows = vec![[0; DEGREE]; 1 << 14];
         let parents = one_thread(&mut || graph.fill(nodes - rows.len() as u64, &mut rows))
             / rows.len() as f64;
         let lists = plan.run(|| ParentLists::prepare(graph, u64::MAX, None, &NoProgress));
@@ -236,7 +246,7 @@ impl Estimate {
             c2_memory: proving_memory(porep),
             window_post_memory: proving_memory(window),
             disk: disk_bytes(size),
-            parents_disk: size.nodes() * 56,
+            parents_disk: parents_bytes(size),
         }
     }
 }

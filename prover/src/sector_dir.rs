@@ -27,9 +27,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::commitment::{CommC, CommRLast};
+use crate::progress::{NoProgress, Progress};
 use crate::spec::SectorSize;
 use disk::{Disk, DiskError, NodeFile};
 use record::{FileEntry, MAX_RECORD_BYTES, Record, RecordError, Roots, SectorFile};
@@ -169,8 +171,51 @@ impl SectorDir {
         self.record.entry(file).is_some()
     }
 
+    /// Compares all recorded files with their lengths and hashes. The error is that of the first file that differs.
+    pub fn check_all(&self, progress: &dyn Progress) -> Result<(), SectorDirError> {
+        let checked = self.check_each(progress);
+        checked.into_iter().try_for_each(|(_, result)| result)
+    }
+
+    /// The recorded files that are damaged.
+    pub(crate) fn damaged(
+        &self,
+        progress: &dyn Progress,
+    ) -> Result<Vec<SectorFile>, SectorDirError> {
+        let damaged = |(file, result)| match result {
+            Ok(()) => None,
+            Err(SectorDirError::Damaged { .. }) => Some(Ok(file)),
+            Err(error) => Some(Err(error)),
+        };
+        let checked = self.check_each(progress);
+        checked.into_iter().filter_map(damaged).collect()
+    }
+
+    /// Every recorded file with what is wrong with it: one stage, counted in bytes, side by side on the caller's pool.
+    fn check_each(&self, progress: &dyn Progress) -> Vec<(SectorFile, Result<(), SectorDirError>)> {
+        let files = &self.record.files;
+        let bytes = files.iter().map(|entry| entry.bytes);
+        progress.start(
+            "checking the files",
+            bytes.fold(0, u64::saturating_add).max(1),
+        );
+        let check = |entry: &FileEntry| (entry.file, self.check_watched(entry.file, progress));
+        let checked = files.par_iter().map(check).collect();
+        progress.finish();
+        checked
+    }
+
     /// Compares a recorded file with its length and hash.
     pub fn check(&self, file: SectorFile) -> Result<(), SectorDirError> {
+        self.check_watched(file, &NoProgress)
+    }
+
+    /// [`SectorDir::check`], whose progress is the bytes read.
+    fn check_watched(
+        &self,
+        file: SectorFile,
+        progress: &dyn Progress,
+    ) -> Result<(), SectorDirError> {
         let path = self.path_of(file);
         let damaged = |what: &str| SectorDirError::Damaged {
             path: path.clone(),
@@ -194,7 +239,7 @@ impl SectorDir {
                 entry.bytes
             )));
         }
-        if digest(&open)? != entry.sha256 {
+        if digest(&open, progress)? != entry.sha256 {
             return Err(damaged("its SHA-256 differs from the one recorded"));
         }
         Ok(())
@@ -428,14 +473,14 @@ fn finish(
     let entry = FileEntry {
         file,
         bytes: open.byte_len()?,
-        sha256: digest(open)?,
+        sha256: digest(open, &NoProgress)?,
     };
     disk.rename(open.path(), path)
         .map_err(DiskError::at("renaming", path))?;
     Ok(entry)
 }
 
-fn digest(file: &NodeFile) -> Result<[u8; 32], DiskError> {
+fn digest(file: &NodeFile, progress: &dyn Progress) -> Result<[u8; 32], DiskError> {
     let bytes = file.byte_len()?;
     let mut buffer = vec![0u8; HASH_BUFFER.min(bytes as usize)];
     let mut hasher = Sha256::new();
@@ -445,6 +490,7 @@ fn digest(file: &NodeFile) -> Result<[u8; 32], DiskError> {
         file.read_bytes(offset, part)?;
         hasher.update(&part);
         offset += part.len() as u64;
+        progress.advance(part.len() as u64);
     }
     Ok(hasher.finalize().into())
 }

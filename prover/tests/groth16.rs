@@ -53,7 +53,9 @@ fn sealed(dir: &std::path::Path, plan: &Plan, key: &ProvingKey) -> Sealed {
     let packed = seal::create(dir, request, &mut [&mut data.as_slice()]).expect("packed");
     let labeled = packed.label(plan, &NoProgress).expect("labeled");
     let replicated = labeled.replicate(plan, &NoProgress).expect("replicated");
-    let challenged = replicated.challenge(SEED, plan).expect("challenged");
+    let challenged = replicated
+        .challenge(SEED, plan, &NoProgress)
+        .expect("challenged");
     challenged.prove(key, plan, &NoProgress).expect("proven")
 }
 

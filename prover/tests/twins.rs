@@ -138,7 +138,9 @@ fn sectors_are_the_same_file_for_file() {
                     let replicated = labeled.replicate(&plan(), &NoProgress).expect("replicates");
                     let comm_r = replicated.comm_r();
                     // Opens the challenged nodes and verifies them.
-                    replicated.challenge(Seed([2; 32]), &plan()).expect("opens");
+                    replicated
+                        .challenge(Seed([2; 32]), &plan(), &NoProgress)
+                        .expect("opens");
                     comm_r
                 })
                 .collect();

@@ -35,13 +35,14 @@ pub fn bench(c: &mut Criterion) {
     labeled
         .replicate(&plan, &NoProgress)
         .expect("replicated")
-        .challenge(seed, &plan)
+        .challenge(seed, &plan, &NoProgress)
         .expect("challenged");
 
     let copies = std::cell::Cell::new(0);
     let copy = || {
         copies.set(copies.get() + 1);
-        challenged_copy(&ready, &folder.path().join(copies.get().to_string()))
+        let to = folder.path().join(copies.get().to_string());
+        challenged_copy(&ready, &to, &plan)
     };
     let mut group = slow(c, "prover::seal::prove", Throughput::Elements(1));
     group.bench_function("size=2KiB", |b| {
@@ -145,9 +146,9 @@ pub fn bench(c: &mut Criterion) {
 }
 
 /// The sector again, at the stage that proving consumes.
-fn challenged_copy(from: &Path, to: &Path) -> Challenged {
+fn challenged_copy(from: &Path, to: &Path, plan: &Plan) -> Challenged {
     copy_folder(from, to);
-    match seal::resume(to).expect("a sealed copy") {
+    match seal::resume(to, plan, &NoProgress).expect("a sealed copy") {
         AnyStage::Challenged(challenged) => challenged,
         _ => unreachable!("the original was left at this stage"),
     }

@@ -369,22 +369,32 @@ fn compare(c: &mut Criterion, size: SectorSize) {
     let (comm_d, comm_r) = (replicated.comm_d(), replicated.comm_r());
     drop(replicated);
     let challenge = || {
-        let replicated: Replicated = match scratch.copy(&ready) {
+        let replicated: Replicated = match scratch.copy(&ready, &plan) {
             AnyStage::Replicated(stage) => stage,
             _ => unreachable!("the original was left at this stage"),
         };
-        timed(|| drop(replicated.challenge(SEED, &plan).expect("challenged")))
+        timed(|| {
+            drop(
+                replicated
+                    .challenge(SEED, &plan, &NoProgress)
+                    .expect("challenged"),
+            )
+        })
     };
     table.stage(c, size, "c1", challenge, || time(Ask::C1(job.clone())));
     ask(Ask::C1(job.clone()));
     let challenged = scratch.fresh();
-    let AnyStage::Replicated(stage) = scratch.copy_to(&ready, &challenged) else {
+    let AnyStage::Replicated(stage) = scratch.copy_to(&ready, &challenged, &plan) else {
         unreachable!("the original was left at this stage")
     };
-    drop(stage.challenge(SEED, &plan).expect("challenged"));
+    drop(
+        stage
+            .challenge(SEED, &plan, &NoProgress)
+            .expect("challenged"),
+    );
     let proof = RefCell::new(None);
     let prove = || {
-        let stage: Challenged = match scratch.copy(&challenged) {
+        let stage: Challenged = match scratch.copy(&challenged, &plan) {
             AnyStage::Challenged(stage) => stage,
             _ => unreachable!("the original was left at this stage"),
         };
@@ -560,20 +570,20 @@ impl Scratch {
     }
 
     /// A copy of a sector, at its stage; the copy before it is removed.
-    fn copy(&self, from: &Path) -> AnyStage {
+    fn copy(&self, from: &Path, plan: &Plan) -> AnyStage {
         let to = self.fresh();
         if let Some(old) = self.last_copy.borrow_mut().replace(to.clone()) {
             std::fs::remove_dir_all(old).expect("removed");
         }
-        self.copy_to(from, &to)
+        self.copy_to(from, &to, plan)
     }
 
-    fn copy_to(&self, from: &Path, to: &Path) -> AnyStage {
+    fn copy_to(&self, from: &Path, to: &Path, plan: &Plan) -> AnyStage {
         std::fs::create_dir(to).expect("created");
         for entry in std::fs::read_dir(from).expect("a sector's folder") {
             let entry = entry.expect("an entry");
             std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
         }
-        seal::resume(to).expect("a sealed copy")
+        seal::resume(to, plan, &NoProgress).expect("a sealed copy")
     }
 }

@@ -237,7 +237,9 @@ fn commit(
         let sector = query::sector(&first.ledger.view(), provider.id, SECTOR).expect("reads");
         sector?.seed
     });
-    let challenged = replicated.challenge(seed, plan).expect("challenged");
+    let challenged = replicated
+        .challenge(seed, plan, &NoProgress)
+        .expect("challenged");
     let sealed = challenged.prove(key, plan, &NoProgress).expect("proven");
     let proof = Message::ProveCommit {
         provider: provider.id,

@@ -24,6 +24,7 @@ use crate::ids::{Node, ReplicaId, Seed};
 use crate::merkle::build::{self, TreeError};
 use crate::merkle::path::{BinaryPath, PathError, PoseidonPath};
 use crate::merkle::shape;
+use crate::progress::{NoProgress, Progress};
 use crate::sector_dir::disk::NodeFile;
 use crate::spec::{BASE_DEGREE, DEGREE, LABEL_PARENTS, RegisteredSeal, SectorSize};
 
@@ -217,8 +218,12 @@ pub struct Sources {
     pub tree_r: Vec<NodeFile>,
 }
 
-/// Opens all challenges of all partitions. The result is as good as the files: [`verify`] tells.
-pub fn prove(statement: &Statement, sources: &Sources) -> Result<VanillaProof, TreeError> {
+/// Opens all challenges of all partitions, a unit of progress each. The result is as good as the files: [`verify`] tells.
+pub fn prove(
+    statement: &Statement,
+    sources: &Sources,
+    progress: &dyn Progress,
+) -> Result<VanillaProof, TreeError> {
     let Statement {
         seal,
         replica_id,
@@ -235,6 +240,7 @@ pub fn prove(statement: &Statement, sources: &Sources) -> Result<VanillaProof, T
             challenges
                 .into_par_iter()
                 .map(|node| open(sources, seal.size, &graph, node))
+                .inspect(|_| progress.advance(1))
                 .collect()
         })
         .collect::<Result<_, TreeError>>()?;
@@ -334,6 +340,14 @@ impl ColumnProof {
 /// Checks everything that the circuit checks, and that the challenges are those that the seed draws.
 /// Calm on any value, whatever the lengths of its vectors.
 pub fn verify(proof: &VanillaProof) -> Result<(), VanillaError> {
+    verify_watched(proof, &NoProgress)
+}
+
+/// [`verify`], a unit of progress for each challenge.
+pub(crate) fn verify_watched(
+    proof: &VanillaProof,
+    progress: &dyn Progress,
+) -> Result<(), VanillaError> {
     let size = proof.seal.size;
     if proof.partitions.len() != size.partitions() {
         return Err(VanillaError::Partitions {
@@ -366,6 +380,7 @@ pub fn verify(proof: &VanillaProof) -> Result<(), VanillaError> {
             checker
                 .challenge(opened, drawn)
                 .map_err(|fault| VanillaError::Challenge { challenge, fault })?;
+            progress.advance(1);
         }
     }
     Ok(())

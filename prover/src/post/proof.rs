@@ -207,9 +207,8 @@ pub fn prove_window(
     {
         return Err(PostError::Twice(pair[0].number));
     }
-    let proofs = open_sound(size, &sectors, |number| {
-        challenge::window(size, &randomness, number).to_vec()
-    })?;
+    let leaves = |number| challenge::window(size, &randomness, number).to_vec();
+    let proofs = open_sound(size, &sectors, leaves, progress)?;
 
     // A short partition repeats its last sector, as Filecoin fills it (proofs.md §5.3).
     let last = proofs.len() - 1;
@@ -245,9 +244,8 @@ pub fn prove_winning(
     sector: ReplicaRef<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<u8>, PostError> {
-    let proofs = open_sound(size, &[sector], |number| {
-        challenge::winning(size, &randomness, number).to_vec()
-    })?;
+    let leaves = |number| challenge::winning(size, &randomness, number).to_vec();
+    let proofs = open_sound(size, &[sector], leaves, progress)?;
     // The circuit lists the sector once per leaf (proofs.md §5.2).
     let listed = (0..WINNING_CHALLENGES).map(|i| proofs[0].witness(i..i + 1));
     let circuit = PostCircuit {
@@ -273,7 +271,9 @@ fn open_sound(
     size: SectorSize,
     sectors: &[ReplicaRef<'_>],
     leaves: impl Fn(SectorNumber) -> Vec<u64> + Sync,
+    progress: &dyn Progress,
 ) -> Result<Vec<SectorProof>, PostError> {
+    progress.start("PoSt: openings", sectors.len().max(1) as u64);
     let opened: Vec<Result<SectorProof, SectorNumber>> = sectors
         .par_iter()
         .map(|sector| {
@@ -282,7 +282,9 @@ fn open_sound(
                 sector.number
             })
         })
+        .inspect(|_| progress.advance(1))
         .collect();
+    progress.finish();
     let faulty: Vec<SectorNumber> = opened
         .iter()
         .filter_map(|result| result.as_ref().err().copied())

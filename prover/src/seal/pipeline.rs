@@ -4,9 +4,9 @@ use std::io::{BufWriter, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
-use super::{SealError, challenge_memory, disk_bytes, replicate_memory, require_space};
+use super::{
+    SealError, challenge_memory, disk_bytes, label_memory, replicate_memory, require_space,
+};
 use crate::commitment::{CommC, CommD, CommR, CommRLast};
 use crate::estimate::proving_memory;
 use crate::ids::{Node, ProverId, ReplicaId, SectorNumber, Seed, Ticket};
@@ -159,41 +159,47 @@ pub(crate) fn write_data(
     })
 }
 
-/// Opens a sector folder at its last durable stage, after comparing every file that later stages read with its hash.
-pub fn resume(path: &Path) -> Result<AnyStage, SealError> {
-    resume_on(Arc::new(RealDisk), path)
+/// Opens a sector folder at its last durable stage, after comparing every file that later stages read with its hash. One that
+/// is challenged has its openings made again, in the memory that they need.
+pub fn resume(path: &Path, plan: &Plan, progress: &dyn Progress) -> Result<AnyStage, SealError> {
+    resume_on(Arc::new(RealDisk), path, plan, progress)
 }
 
 /// [`resume`] on a disk of the caller's choice.
-pub fn resume_on(disk: Arc<dyn Disk>, path: &Path) -> Result<AnyStage, SealError> {
+pub fn resume_on(
+    disk: Arc<dyn Disk>,
+    path: &Path,
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> Result<AnyStage, SealError> {
     let dir = SectorDir::open(disk, path)?;
-    let files: Vec<SectorFile> = dir.record().files.iter().map(|entry| entry.file).collect();
-    files.into_par_iter().try_for_each(|file| dir.check(file))?;
-    stage_of(dir)
+    require_openings(&dir, plan)?;
+    plan.run(|| dir.check_all(progress))?;
+    stage_of(dir, plan, progress)
+}
+
+/// Refuses a challenged sector whose openings need more memory than allowed.
+fn require_openings(dir: &SectorDir, plan: &Plan) -> Result<(), SealError> {
+    if matches!(dir.record().stage, Stage::Challenged(..)) {
+        plan.require("opening challenges", challenge_memory(dir.size()))?;
+    }
+    Ok(())
 }
 
 /// Drops damaged files that can be computed again and steps back to the last stage that is still whole. What is redone
 /// gives the same CommR. Fails, naming the file, when the data itself is damaged. An update has a repair of its own, which needs
 /// the sector that it was made over: [`crate::update::sector::repair`].
-pub fn repair(path: &Path) -> Result<AnyStage, SealError> {
+///
+/// Memory: what the steps back to the replica will need is asked of the plan before a file is given up.
+pub fn repair(path: &Path, plan: &Plan, progress: &dyn Progress) -> Result<AnyStage, SealError> {
     let mut dir = SectorDir::open(Arc::new(RealDisk), path)?;
     if dir.record().stage.is_update() {
         return Err(SealError::Updated(path.to_owned()));
     }
-    let damaged = |dir: &SectorDir, file| match dir.check(file) {
-        Ok(()) => Ok(false),
-        Err(SectorDirError::Damaged { .. }) => Ok(true),
-        Err(error) => Err(SealError::from(error)),
-    };
-    let files: Vec<SectorFile> = dir.record().files.iter().map(|entry| entry.file).collect();
-    let mut bad = Vec::new();
-    for file in files {
-        if damaged(&dir, file)? {
-            bad.push(file);
-        }
-    }
+    let bad = plan.run(|| dir.damaged(progress))?;
     if bad.is_empty() {
-        return stage_of(dir);
+        require_openings(&dir, plan)?;
+        return stage_of(dir, plan, progress);
     }
     // Everything else is computed from the data; without it the pieces have to be fetched again.
     dir.check(SectorFile::Unsealed)?;
@@ -214,18 +220,24 @@ pub fn repair(path: &Path) -> Result<AnyStage, SealError> {
     } else {
         Stage::Packed
     };
+    if matches!(stage, Stage::Packed) {
+        plan.require("labelling", label_memory(dir.size()))?;
+    }
+    plan.require("replicating", replicate_memory(dir.size(), plan))?;
     dir.commit(Vec::new(), |record| record.stage = stage)?;
     dir.discard(|file| !keep(file))?;
-    stage_of(dir)
+    stage_of(dir, plan, progress)
 }
 
-fn stage_of(dir: SectorDir) -> Result<AnyStage, SealError> {
+fn stage_of(dir: SectorDir, plan: &Plan, progress: &dyn Progress) -> Result<AnyStage, SealError> {
     Ok(match dir.record().stage.clone() {
         Stage::Packed => AnyStage::Packed(Packed { dir }),
         Stage::Labeled => AnyStage::Labeled(Labeled { dir }),
         Stage::Replicated(roots) => AnyStage::Replicated(Replicated::new(dir, roots)?),
         Stage::Challenged(roots, seed) => {
-            AnyStage::Challenged(Replicated::new(dir, roots)?.open_challenges(seed)?)
+            let replicated = Replicated::new(dir, roots)?;
+            let challenged = plan.run(|| replicated.open_challenges(seed, progress))?;
+            AnyStage::Challenged(challenged)
         }
         Stage::Sealed(roots, seed, proof) => {
             let comm_r = comm_r_of(&dir, &roots)?;
@@ -293,10 +305,12 @@ impl Labeled {
     ) -> Result<Replicated, SealError> {
         let size = self.dir.size();
         plan.require("replicating", replicate_memory(size, plan))?;
-        progress.start(
-            "PC2: columns, replica, trees",
-            column::build_units(size) + size.nodes(),
-        );
+        // A TreeC that is there already is not counted: time left is reckoned from what this run does.
+        let tree_c = match self.dir.has(SectorFile::TreeC(0)) {
+            true => 0,
+            false => column::build_units(size),
+        };
+        progress.start("PC2: columns, replica, trees", tree_c + size.nodes());
         let roots = plan.run(|| -> Result<Roots, SealError> {
             let comm_c = CommC(write_tree_c(&mut self.dir, progress)?);
             write_replica(&mut self.dir, comm_c, progress)
@@ -316,7 +330,6 @@ fn write_tree_c(dir: &mut SectorDir, progress: &dyn Progress) -> Result<Node, Se
             .iter()
             .map(|f| f.node(root_at))
             .collect::<Result<Vec<_>, _>>()?;
-        progress.advance(column::build_units(size));
         return build::join_base_roots(size, &roots).ok_or_else(|| {
             damaged(
                 dir,
@@ -419,9 +432,14 @@ impl Replicated {
     }
 
     /// C1: opens what the seed draws, verifies the openings, and records the seed.
-    pub fn challenge(self, seed: Seed, plan: &Plan) -> Result<Challenged, SealError> {
+    pub fn challenge(
+        self,
+        seed: Seed,
+        plan: &Plan,
+        progress: &dyn Progress,
+    ) -> Result<Challenged, SealError> {
         plan.require("opening challenges", challenge_memory(self.dir.size()))?;
-        let mut challenged = plan.run(|| self.open_challenges(seed))?;
+        let mut challenged = plan.run(|| self.open_challenges(seed, progress))?;
         let VanillaProof {
             comm_c,
             comm_r_last,
@@ -440,7 +458,7 @@ impl Replicated {
         Ok(challenged)
     }
 
-    fn open_challenges(self, seed: Seed) -> Result<Challenged, SealError> {
+    fn open_challenges(self, seed: Seed, progress: &dyn Progress) -> Result<Challenged, SealError> {
         let Self {
             dir,
             roots: Roots {
@@ -473,11 +491,15 @@ impl Replicated {
             comm_r_last,
             comm_r,
         };
-        let vanilla = proof::prove(&statement, &sources)?;
-        proof::verify(&vanilla).map_err(|source| SealError::Inconsistent {
+        let size = dir.size();
+        let challenges = (size.partitions() * size.challenges_per_partition()) as u64;
+        progress.start("C1: openings", 2 * challenges);
+        let vanilla = proof::prove(&statement, &sources, progress)?;
+        proof::verify_watched(&vanilla, progress).map_err(|source| SealError::Inconsistent {
             path: dir.path().to_owned(),
             source,
         })?;
+        progress.finish();
         Ok(Challenged { dir, vanilla })
     }
 }
@@ -554,15 +576,11 @@ impl Challenged {
         key: &ProvingKey,
         progress: &dyn Progress,
     ) -> Result<Vec<u8>, SealError> {
-        let mut proof = Vec::new();
-        for partition in 0..self.vanilla.partitions.len() {
-            let circuit = self
-                .vanilla
-                .circuit(partition)
-                .expect("the openings were verified");
-            proof.extend_from_slice(&snark::prove::prove(key, &circuit, progress)?);
-        }
-        Ok(proof)
+        let circuits = (0..self.vanilla.partitions.len()).map(|partition| {
+            let circuit = self.vanilla.circuit(partition);
+            circuit.expect("the openings were verified")
+        });
+        Ok(snark::prove::prove_all(key, circuits, progress)?)
     }
 
     fn self_check(&self, key: &ProvingKey, proof: &[u8]) -> Result<(), SealError> {

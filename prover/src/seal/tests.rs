@@ -12,6 +12,8 @@ use crate::piece::PieceInfo;
 use crate::piece::commp::commp_of;
 use crate::porep::proof;
 use crate::progress::NoProgress;
+use crate::progress::testing::Listener;
+use crate::sector_dir::SectorDir;
 use crate::sector_dir::crash::{Accident, CrashDisk, Loss};
 use crate::sector_dir::disk::{Disk, RealDisk};
 use crate::sector_dir::record::{Roots, SectorFile};
@@ -191,7 +193,7 @@ fn check_golden(golden: &Golden) {
     let comm_r = replicated.comm_r();
 
     let challenged = replicated
-        .challenge(SEED, &plan())
+        .challenge(SEED, &plan(), &NoProgress)
         .expect("its own openings verify");
     let drawn: Vec<u64> = challenged.vanilla().partitions[0]
         .iter()
@@ -244,7 +246,7 @@ fn an_8_mib_sector_matches_filecoin() {
 
 /// Finishes a sector from whatever is on disk, as a provider does after a restart.
 fn finish(disk: &Arc<dyn Disk>, dir: &Path) -> Result<CommR, SealError> {
-    let mut stage = match resume_on(disk.clone(), dir) {
+    let mut stage = match resume_on(disk.clone(), dir, &plan(), &NoProgress) {
         Ok(stage) => stage,
         Err(SealError::Dir(SectorDirError::Empty(_))) => {
             AnyStage::Packed(pack(disk.clone(), dir, kib2(), &[1016, 508, 127])?)
@@ -258,7 +260,7 @@ fn finish(disk: &Arc<dyn Disk>, dir: &Path) -> Result<CommR, SealError> {
                 AnyStage::Replicated(labeled.replicate(&plan(), &NoProgress)?)
             }
             AnyStage::Replicated(replicated) => {
-                AnyStage::Challenged(replicated.challenge(SEED, &plan())?)
+                AnyStage::Challenged(replicated.challenge(SEED, &plan(), &NoProgress)?)
             }
             // C2 has one durable step, whatever the proof is.
             AnyStage::Challenged(challenged) => {
@@ -422,7 +424,9 @@ fn tm_h4_sectors_that_do_not_fit_together_are_refused_before_work_starts() {
     assert!(results[0].is_ok() && results[1].is_ok(), "{results:?}");
     let error = results[2].as_ref().expect_err("no room for a third");
     assert!(matches!(error, SealError::DiskSpace { .. }), "{error}");
-    let AnyStage::Packed(third) = resume(&dir.path().join("c")).expect("as it was") else {
+    let AnyStage::Packed(third) =
+        resume(&dir.path().join("c"), &plan(), &NoProgress).expect("as it was")
+    else {
         panic!("it was not begun");
     };
     drop(results);
@@ -450,6 +454,94 @@ fn too_small_a_disk_or_memory_is_refused_before_work_starts() {
     ));
 }
 
+/// Every long step is a stage whose units are all told, also where it goes on behind what is done already.
+#[test]
+fn progress_is_told_of_every_step() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let (path, heard) = (dir.path().join("s"), Listener::default());
+    let resumed = || resume(&path, &plan(), &heard).expect("goes on");
+    let packed = pack(Arc::new(RealDisk), &path, kib2(), &[2032]).expect("packs");
+    let labeled = packed.label(&plan(), &heard).expect("labels");
+    let stages = heard.take_whole();
+    assert_eq!(stages.last(), Some(&"PC1: labels and TreeD"), "{stages:?}");
+
+    // TreeC is there, the replica is not, as when PC2 is killed.
+    let replicated = labeled.replicate(&plan(), &heard).expect("replicates");
+    let whole = heard.take();
+    let comm_r = replicated.comm_r();
+    drop(replicated);
+    let mut dir = SectorDir::open(Arc::new(RealDisk), &path).expect("opens");
+    dir.commit(Vec::new(), |record| record.stage = Stage::Labeled)
+        .expect("a step back");
+    drop(dir);
+    let AnyStage::Labeled(labeled) = resumed() else {
+        panic!("it was put back");
+    };
+    assert_eq!(heard.take_whole(), ["checking the files"]);
+    let replicated = labeled.replicate(&plan(), &heard).expect("replicates");
+    assert_eq!(replicated.comm_r(), comm_r);
+    let rest = heard.take();
+    for stage in whole.iter().chain(&rest) {
+        assert_eq!(stage.stage, "PC2: columns, replica, trees");
+        assert!(stage.finished && stage.done == stage.total, "{stage:?}");
+    }
+    assert_eq!(rest[0].total, SectorSize::Kib2.nodes());
+    assert!(whole[0].total > rest[0].total, "TreeC is counted once");
+
+    drop(replicated.challenge(SEED, &plan(), &heard).expect("opens"));
+    assert_eq!(heard.take_whole(), ["C1: openings"]);
+    drop(resumed());
+    assert_eq!(heard.take_whole(), ["checking the files", "C1: openings"]);
+    let repaired = repair(&path, &plan(), &heard).expect("sound");
+    assert!(matches!(repaired, AnyStage::Challenged(_)));
+    assert_eq!(heard.take_whole(), ["checking the files", "C1: openings"]);
+}
+
+/// What a repair makes again is asked for in memory before a file is given up: labels only where labels are wanting.
+#[test]
+fn tm_h9_a_repair_asks_for_what_it_makes_again() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("s");
+    let size = SectorSize::Mib8;
+    let packed = pack(
+        Arc::new(RealDisk),
+        &path,
+        RegisteredSeal::v1_1(size),
+        &[127],
+    );
+    let labeled = packed.expect("packs").label(&plan(), &NoProgress);
+    let replicated = labeled.expect("labels").replicate(&plan(), &NoProgress);
+    let files = replicated.expect("replicates").dir().record().files.clone();
+    let within = |memory| Plan::with_limits(1, memory).expect("one thread starts");
+    let (replicating, labelling) = (replicate_memory(size, &within(0)), label_memory(size));
+    assert!(replicating < labelling, "else this shows nothing");
+    let still_there = || {
+        files
+            .iter()
+            .all(|entry| path.join(entry.file.name(1)).exists())
+    };
+
+    // Sound: nothing is made again, no memory is asked for.
+    assert!(matches!(
+        repair(&path, &within(0), &NoProgress),
+        Ok(AnyStage::Replicated(_))
+    ));
+    flip(&path.join("sealed"), 99);
+    let error = repair(&path, &within(replicating - 1), &NoProgress).expect_err("one byte short");
+    assert!(matches!(error, SealError::Memory(_)), "{error}");
+    assert!(still_there());
+    flip(&path.join(SectorFile::Layer(2).name(1)), 99);
+    let error = repair(&path, &within(labelling - 1), &NoProgress).expect_err("one byte short");
+    assert!(matches!(error, SealError::Memory(_)), "{error}");
+    assert!(still_there());
+    flip(&path.join(SectorFile::Layer(2).name(1)), 99);
+    assert!(matches!(
+        repair(&path, &within(replicating), &NoProgress),
+        Ok(AnyStage::Labeled(_))
+    ));
+    assert!(!path.join("sealed").exists(), "given up");
+}
+
 /// The steps behind PC2 ask too: what is refused has changed nothing, and nothing is called damaged.
 #[test]
 fn tm_h9_c1_the_check_and_unsealing_are_refused_before_they_start() {
@@ -460,13 +552,26 @@ fn tm_h9_c1_the_check_and_unsealing_are_refused_before_they_start() {
     let within = |memory| Plan::with_limits(1, memory).expect("one thread starts");
     let needed = challenge_memory(size);
     let error = replicated
-        .challenge(SEED, &within(needed - 1))
+        .challenge(SEED, &within(needed - 1), &NoProgress)
         .expect_err("one byte short");
     assert!(matches!(error, SealError::Memory(_)), "{error}");
-    let AnyStage::Replicated(replicated) = resume(&path).expect("as it was") else {
+    let AnyStage::Replicated(replicated) = resume(&path, &plan(), &NoProgress).expect("as it was")
+    else {
         panic!("no challenge was recorded");
     };
-    drop(replicated.challenge(SEED, &within(needed)).expect("opens"));
+    drop(
+        replicated
+            .challenge(SEED, &within(needed), &NoProgress)
+            .expect("opens"),
+    );
+    // A challenged sector's openings are made again when it is gone on with.
+    let error = resume(&path, &within(needed - 1), &NoProgress).expect_err("one byte short");
+    assert!(matches!(error, SealError::Memory(_)), "{error}");
+    let error = repair(&path, &within(needed - 1), &NoProgress).expect_err("one byte short");
+    assert!(matches!(error, SealError::Memory(_)), "{error}");
+    let there = resume(&path, &within(needed), &NoProgress).expect("opens");
+    assert!(matches!(there, AnyStage::Challenged(_)));
+    drop(there);
 
     let needed = check_memory(size, &within(0));
     for (memory, looks) in [(needed - 1, false), (needed, true)] {
@@ -486,12 +591,12 @@ fn a_folder_has_one_worker_and_one_sector() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let path = dir.path().join("s");
     assert!(matches!(
-        resume(&path),
+        resume(&path, &plan(), &NoProgress),
         Err(SealError::Dir(SectorDirError::Empty(_)))
     ));
     let packed = pack(Arc::new(RealDisk), &path, kib2(), &[127]).expect("packs");
     assert!(matches!(
-        resume(&path),
+        resume(&path, &plan(), &NoProgress),
         Err(SealError::Dir(SectorDirError::Locked(_)))
     ));
     drop(packed);
@@ -501,7 +606,7 @@ fn a_folder_has_one_worker_and_one_sector() {
         Err(SealError::Dir(SectorDirError::Occupied(_)))
     ));
     assert!(matches!(
-        resume(&path).expect("free again"),
+        resume(&path, &plan(), &NoProgress).expect("free again"),
         AnyStage::Packed(_)
     ));
 }
@@ -545,7 +650,7 @@ fn tm_h3_damage_to_any_file_is_named_before_use_and_repaired() {
             } else {
                 flip(file, 7);
             }
-            let error = resume(&path).expect_err("damaged");
+            let error = resume(&path, &plan(), &NoProgress).expect_err("damaged");
             let name = file
                 .file_name()
                 .and_then(|name| name.to_str())
@@ -554,7 +659,7 @@ fn tm_h3_damage_to_any_file_is_named_before_use_and_repaired() {
 
             if name == "unsealed" {
                 assert!(
-                    repair(&path)
+                    repair(&path, &plan(), &NoProgress)
                         .expect_err("the data is gone")
                         .to_string()
                         .contains("unsealed")
@@ -567,7 +672,7 @@ fn tm_h3_damage_to_any_file_is_named_before_use_and_repaired() {
                 );
                 continue;
             }
-            let redone = match repair(&path).expect("computed again") {
+            let redone = match repair(&path, &plan(), &NoProgress).expect("computed again") {
                 AnyStage::Packed(packed) => packed
                     .label(&plan(), &NoProgress)
                     .and_then(|labeled| labeled.replicate(&plan(), &NoProgress)),
@@ -622,7 +727,7 @@ fn tm_h3_a_foreign_or_swapped_layer_or_replica_is_named() {
         let has = |name: &str| case.iter().any(|(put, _)| *put == name);
         let what: Vec<&str> = case.iter().map(|(name, _)| *name).collect();
 
-        let error = resume(&path).expect_err("files of another place");
+        let error = resume(&path, &plan(), &NoProgress).expect_err("files of another place");
         assert!(
             matches!(&error, SealError::Dir(SectorDirError::Damaged { path, .. })
                 if what.iter().any(|name| path.ends_with(name))),
@@ -672,7 +777,7 @@ fn tm_h3_a_foreign_or_swapped_layer_or_replica_is_named() {
             std::fs::write(path.join(name), bytes).expect("writable");
         }
         assert!(matches!(
-            resume(&path).expect("its own files again"),
+            resume(&path, &plan(), &NoProgress).expect("its own files again"),
             AnyStage::Replicated(_)
         ));
     }
@@ -688,7 +793,7 @@ fn tm_h3_a_foreign_or_swapped_layer_or_replica_is_named() {
     let replicated = labeled.replicate(&plan(), &NoProgress).expect("replicates");
     assert_ne!(replicated.comm_r(), comm_r);
     let error = replicated
-        .challenge(SEED, &plan())
+        .challenge(SEED, &plan(), &NoProgress)
         .expect_err("columns of no graph");
     assert!(matches!(error, SealError::Inconsistent { .. }), "{error}");
 }
@@ -703,16 +808,16 @@ fn tm_h3_a_damaged_record_is_refused() {
     let sound = std::fs::read(&record).expect("readable");
     for at in 0..sound.len() {
         flip(&record, at);
-        let error = resume(&path).expect_err("damaged");
+        let error = resume(&path, &plan(), &NoProgress).expect_err("damaged");
         assert!(
             matches!(error, SealError::Dir(SectorDirError::Record { .. })),
             "byte {at}: {error}"
         );
         std::fs::write(&record, &sound[..at]).expect("writable");
-        assert!(resume(&path).is_err(), "length {at}");
+        assert!(resume(&path, &plan(), &NoProgress).is_err(), "length {at}");
         std::fs::write(&record, &sound).expect("writable");
     }
-    assert!(resume(&path).is_ok());
+    assert!(resume(&path, &plan(), &NoProgress).is_ok());
 }
 
 /// Damage between the stages, after the hashes were compared: the openings of C1 find it.
@@ -734,7 +839,9 @@ fn tm_p18_damage_before_c1_is_found_by_the_openings() {
             .map(|b| b ^ 1)
             .collect();
         std::fs::write(&at, damaged).expect("writable");
-        let error = replicated.challenge(SEED, &plan()).expect_err(file);
+        let error = replicated
+            .challenge(SEED, &plan(), &NoProgress)
+            .expect_err(file);
         assert!(
             matches!(error, SealError::Inconsistent { .. } | SealError::Tree(_)),
             "{file}: {error}"
@@ -804,7 +911,9 @@ fn a_vanilla_proof_with_any_wrong_field_is_refused() {
         RegisteredSeal::v1_1(SectorSize::Kib32),
         &[16256, 16256],
     );
-    let challenged = replicated.challenge(SEED, &plan()).expect("opens");
+    let challenged = replicated
+        .challenge(SEED, &plan(), &NoProgress)
+        .expect("opens");
     let sound = challenged.vanilla();
     assert_eq!(proof::verify(sound), Ok(()));
 
@@ -855,7 +964,7 @@ fn a_vanilla_proof_with_any_wrong_field_is_refused() {
 fn tm_p17_damaged_records_and_vanilla_proofs_are_met_calmly() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let challenged = replicate(&dir.path().join("s"), kib2(), &[2032])
-        .challenge(SEED, &plan())
+        .challenge(SEED, &plan(), &NoProgress)
         .expect("opens");
     let record = challenged.dir().record().encode();
     let vanilla = borsh::to_vec(challenged.vanilla()).expect("writing to memory");
@@ -998,7 +1107,9 @@ fn sectors_labelled_together_equal_sectors_labelled_alone() {
                     let layer = labeled.dir().path_of(SectorFile::Layer(2));
                     drop(labeled);
                     std::fs::write(layer, "damaged").expect("written");
-                    let AnyStage::Packed(packed) = repair(&path).expect("repaired") else {
+                    let AnyStage::Packed(packed) =
+                        repair(&path, &plan(), &NoProgress).expect("repaired")
+                    else {
                         panic!("without its last layer it is packed");
                     };
                     assert!(packed.dir().has(SectorFile::Layer(1)));

@@ -39,7 +39,7 @@ use super::record::{Counts, Density};
 use super::shape::{self, Blank};
 use crate::estimate::{keygen_memory, vk_memory};
 use crate::machine::{MemoryError, Plan};
-use crate::progress::Progress;
+use crate::progress::{NoProgress, Progress};
 
 mod import;
 
@@ -465,7 +465,7 @@ impl ParamStore {
         if !self.has(circuit) {
             self.generate(circuit, progress)?;
         }
-        let key = Arc::new(self.load(circuit)?);
+        let key = Arc::new(self.load(circuit, progress)?);
         Ok(Arc::clone(self.loaded().entry(circuit).or_insert(key)))
     }
 
@@ -504,7 +504,7 @@ impl ParamStore {
             progress.advance(1);
             progress.finish();
         }
-        check_file(circuit, &path)?;
+        check_file(circuit, &path, &NoProgress)?;
         let bytes = std::fs::read(&path).map_err(io("read", &path))?;
         self.origin_of(circuit, &path, &CheckedKey::read(circuit, &bytes)?)?;
         Ok(bytes)
@@ -541,10 +541,10 @@ impl ParamStore {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn load(&self, circuit: CircuitId) -> Result<ProvingKey, KeyError> {
+    fn load(&self, circuit: CircuitId, progress: &dyn Progress) -> Result<ProvingKey, KeyError> {
         let path = self.params_path(circuit);
         let (checked, density) = rayon::join(
-            || check_file(circuit, &path),
+            || check_file(circuit, &path, progress),
             || Density::of(&Blank::new(circuit)),
         );
         checked?;
@@ -629,7 +629,7 @@ impl ParamStore {
         let path = self.vk_path(circuit);
         let _lock = self.lock(&path)?;
         let is_there = || std::fs::read(&path).is_ok_and(|there| there == vk.bytes());
-        if check_file(circuit, &path).is_ok() && is_there() {
+        if check_file(circuit, &path, &NoProgress).is_ok() && is_there() {
             return Ok(());
         }
         self.install(circuit, &path, is_dev_key(circuit, vk), |out| {
@@ -769,8 +769,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Compares a file with its record: circuit, rows, length, every byte.
-fn check_file(circuit: CircuitId, path: &Path) -> Result<(), KeyError> {
+/// Compares a file with its record: circuit, rows, length, every byte, which is what the progress counts.
+fn check_file(circuit: CircuitId, path: &Path, progress: &dyn Progress) -> Result<(), KeyError> {
     const MAX_RECORD_BYTES: u64 = 4096;
     let record_path = record_path(path);
     let damaged = |path: &Path, why: String| KeyError::Damaged {
@@ -812,16 +812,20 @@ fn check_file(circuit: CircuitId, path: &Path) -> Result<(), KeyError> {
             format!("{length} bytes, its record says {}", record.bytes),
         ));
     }
-    if sha256_of(file).map_err(io("read", path))? != record.sha256 {
+    progress.start("checking the key", length.max(1));
+    let sha256 = sha256_of(file, progress).map_err(io("read", path))?;
+    progress.finish();
+    if sha256 != record.sha256 {
         return Err(damaged(path, "its SHA-256 is not the recorded one".into()));
     }
     Ok(())
 }
 
-fn sha256_of(file: File) -> std::io::Result<String> {
+fn sha256_of(file: File, progress: &dyn Progress) -> std::io::Result<String> {
     let mut hasher = Sha256::new();
     in_pieces(file, |piece| {
         hasher.update(piece);
+        progress.advance(piece.len() as u64);
         Ok(())
     })?;
     Ok(hex::encode(hasher.finalize()))
@@ -873,7 +877,6 @@ impl<W: Write> Write for HashingWriter<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::NoProgress;
     use crate::spec::SectorSize;
 
     /// The smallest circuit with a key.
@@ -956,7 +959,7 @@ mod tests {
                 Some(extension) if extension == "vk" => {
                     store.verifying_key_bytes(CIRCUIT, &NoProgress).map(drop)
                 }
-                _ => store.load(CIRCUIT).map(drop),
+                _ => store.load(CIRCUIT, &NoProgress).map(drop),
             };
             assert!(read(&store).is_ok());
             // The first byte of each block of 4 KiB; of the large file every 64th block.
@@ -1004,7 +1007,7 @@ mod tests {
             assert_ne!(bad, good);
             std::fs::write(&path, bad).expect("written");
             assert!(matches!(
-                store.load(CIRCUIT),
+                store.load(CIRCUIT, &NoProgress),
                 Err(KeyError::WrongCircuit { .. })
             ));
         }
@@ -1015,7 +1018,10 @@ mod tests {
             good.replace('{', "{\"x\": 1,"),
         ] {
             std::fs::write(&path, bad).expect("written");
-            assert!(matches!(store.load(CIRCUIT), Err(KeyError::Damaged { .. })));
+            assert!(matches!(
+                store.load(CIRCUIT, &NoProgress),
+                Err(KeyError::Damaged { .. })
+            ));
         }
     }
 

@@ -26,8 +26,29 @@ use super::keys::{KeyError, ProvingKey, Query};
 use super::msm::{Class, Msm, READ};
 use super::ntt::Transform;
 use super::record::Counts;
-use crate::progress::Progress;
+use crate::progress::{Progress, Share};
 use crate::spec::GROTH16_PROOF_BYTES;
+
+/// What a proof is called while it is made.
+const STAGE: &str = "Groth16 proof";
+/// Units of progress of one proof.
+const WHOLE: u64 = 1 << 20;
+/// The part of them that the witness takes, whose cost next to the other steps is not known before it is there.
+const WITNESS: u64 = WHOLE / 10;
+
+/// What the steps behind the witness cost next to each other: nanoseconds of one core, or nearly so.
+mod cost {
+    /// One value of a row in one transform.
+    pub const TRANSFORM: u64 = 50;
+    /// A point of G1 that is read, and perhaps added; and on top, one that is multiplied.
+    pub const G1: u64 = 60;
+    pub const G1_MANY: u64 = 1000;
+    /// The same in G2.
+    pub const G2: u64 = 150;
+    pub const G2_MANY: u64 = 3000;
+}
+/// Passes over all rows in a quotient, most of them transforms.
+const PASSES: u64 = 7;
 
 /// Why there is no proof.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +96,21 @@ pub fn prove(
     Ok(encode(&proof))
 }
 
+/// Proves one statement after another, all of them one stage of progress, and joins the proofs.
+pub fn prove_all<C: Circuit>(
+    key: &ProvingKey,
+    circuits: impl ExactSizeIterator<Item = C>,
+    progress: &dyn Progress,
+) -> Result<Vec<u8>, ProveError> {
+    progress.start(STAGE, WHOLE * circuits.len().max(1) as u64);
+    let mut proofs = Vec::new();
+    for circuit in circuits {
+        proofs.extend(prove(key, &circuit, &Share::new(progress, WHOLE))?);
+    }
+    progress.finish();
+    Ok(proofs)
+}
+
 /// Proves with given randomness: for comparison with another prover. Returns the inputs too.
 pub(crate) fn prove_with(
     key: &ProvingKey,
@@ -83,12 +119,8 @@ pub(crate) fn prove_with(
     s: Fr,
     progress: &dyn Progress,
 ) -> Result<(Proof<Bls12_381>, Vec<Fr>), ProveError> {
-    let total: usize = [Query::H, Query::L, Query::A, Query::BG1, Query::BG2]
-        .map(|q| key.points(q))
-        .iter()
-        .sum();
-    progress.start("Groth16 proof", total as u64);
-    let rows = witness(key, circuit)?;
+    progress.start(STAGE, WHOLE);
+    let rows = witness(key, circuit, &Share::new(progress, WITNESS))?;
     #[cfg(target_arch = "x86_64")]
     {
         use super::kernel::ifma::{IfmaG1, IfmaG2};
@@ -120,8 +152,13 @@ fn prove_portably(
 }
 
 /// 1. Spells the circuit: values of all variables and of all rows.
-fn witness(key: &ProvingKey, circuit: &impl Circuit) -> Result<Rows, ProveError> {
-    let rows = span("witness", || Rows::of(key.density().counts, circuit));
+fn witness(
+    key: &ProvingKey,
+    circuit: &impl Circuit,
+    progress: &dyn Progress,
+) -> Result<Rows, ProveError> {
+    let counts = key.density().counts;
+    let rows = span("witness", || Rows::of(counts, circuit, progress));
     tracing::debug!(side_by_side = rows.side_by_side, "parts spelled");
     if rows.counts != key.density().counts {
         return Err(ProveError::WrongKey {
@@ -152,10 +189,6 @@ fn prove_on(
         inputs, aux, a, b, ..
     } = rows;
 
-    // 2. The quotient of A·B − C by the vanishing polynomial.
-    let h = span("quotient", || quotient(&transform(a.len()), a, b));
-
-    // 3. Five sums over the key.
     let vk = key.verifying_key();
     let density = key.density();
     let of_a = Scalars([(&inputs, None), (&aux, Some(&density.in_a))]);
@@ -163,13 +196,48 @@ fn prove_on(
         (&inputs, Some(&density.inputs_in_b)),
         (&aux, Some(&density.in_b)),
     ]);
-    let sum_g1 = |query, scalars: Scalars<'_>| sum(in_g1, key, query, scalars, progress);
-    let h_sum = span("h", || sum_g1(Query::H, Scalars::all(&h)))?;
+    let of_l = Scalars::all(&aux);
+    // What is left, weighed by what this witness makes of it.
+    let [l_many, a_many, b_many] = [of_l, of_a, of_b].map(Scalars::many);
+    let weight = |query: Query, many: usize| {
+        let (points, many) = (key.points(query) as u64, many as u64);
+        match query {
+            Query::BG2 => points * cost::G2 + many * cost::G2_MANY,
+            _ => points * cost::G1 + many * cost::G1_MANY,
+        }
+    };
+    let transforms = PASSES * a.len() as u64 * cost::TRANSFORM;
+    let h_weight = weight(Query::H, key.points(Query::H));
+    let others = [
+        (Query::L, l_many),
+        (Query::A, a_many),
+        (Query::BG1, b_many),
+        (Query::BG2, b_many),
+    ];
+    let others: u64 = others
+        .iter()
+        .map(|(query, many)| weight(*query, *many))
+        .sum();
+    let rest = Share::of(progress, WHOLE - WITNESS, transforms + h_weight + others);
+
+    // 2. The quotient of A·B − C by the vanishing polynomial.
+    let passes = Share::of(&rest, transforms, PASSES);
+    let h = span("quotient", || quotient(&transform(a.len()), a, b, &passes));
+
+    // 3. Five sums over the key.
+    let sum_g1 = |query, scalars: Scalars<'_>, many: usize| {
+        let share = Share::of(&rest, weight(query, many), key.points(query) as u64);
+        sum(in_g1, key, query, scalars, many, &share)
+    };
+    let of_h = Scalars::all(&h);
+    let h_sum = span("h", || sum_g1(Query::H, of_h, of_h.many()))?;
     drop(h);
-    let l_sum = span("l", || sum_g1(Query::L, Scalars::all(&aux)))?;
-    let a_sum = span("a", || sum_g1(Query::A, of_a))?;
-    let b1_sum = span("b_g1", || sum_g1(Query::BG1, of_b))?;
-    let b2_sum = span("b_g2", || sum(in_g2, key, Query::BG2, of_b, progress))?;
+    let l_sum = span("l", || sum_g1(Query::L, of_l, l_many))?;
+    let a_sum = span("a", || sum_g1(Query::A, of_a, a_many))?;
+    let b1_sum = span("b_g1", || sum_g1(Query::BG1, of_b, b_many))?;
+    let points = key.points(Query::BG2) as u64;
+    let share = Share::of(&rest, weight(Query::BG2, b_many), points);
+    let b2_sum = span("b_g2", || sum(in_g2, key, Query::BG2, of_b, b_many, &share))?;
 
     // 4. Blind and join.
     let (delta_g1, delta_g2) = (vk.delta_g1(), vk.key().delta_g2);
@@ -246,11 +314,13 @@ impl Rows {
     ///
     /// The circuit's parts are spelled side by side when what the head leaves can be cut into equal parts; if a part turns
     /// out to be of another length, everything is spelled again in order.
-    fn of(expected: Counts, circuit: &impl Circuit) -> Rows {
+    fn of(expected: Counts, circuit: &impl Circuit, progress: &dyn Progress) -> Rows {
         let mut rows = Rows::blank(expected);
-        if !rows.spell(expected, circuit, true) {
-            rows.spell(expected, circuit, false);
+        progress.start("witness", expected.constraints.max(1) as u64);
+        if !rows.spell(expected, circuit, true, progress) {
+            rows.spell(expected, circuit, false, progress);
         }
+        progress.finish();
         let from = expected.constraints;
         rows.a[from..from + expected.inputs].copy_from_slice(&rows.inputs);
         rows
@@ -275,8 +345,14 @@ impl Rows {
     }
 
     /// Runs the circuit, its parts side by side or in order; whether everything found its place.
-    fn spell(&mut self, expected: Counts, circuit: &impl Circuit, in_parts: bool) -> bool {
-        let mut segment = Segment::first(self, expected, in_parts);
+    fn spell(
+        &mut self,
+        expected: Counts,
+        circuit: &impl Circuit,
+        in_parts: bool,
+        progress: &dyn Progress,
+    ) -> bool {
+        let mut segment = Segment::first(self, expected, in_parts, progress);
         circuit.synthesize(&mut segment);
         let Segment {
             counts,
@@ -312,10 +388,17 @@ struct Segment<'a> {
     in_parts: bool,
     /// Whether everything has found its place.
     fits: bool,
+    /// Told of the rows of each part.
+    progress: &'a dyn Progress,
 }
 
 impl<'a> Segment<'a> {
-    fn first(rows: &'a mut Rows, expected: Counts, in_parts: bool) -> Self {
+    fn first(
+        rows: &'a mut Rows,
+        expected: Counts,
+        in_parts: bool,
+        progress: &'a dyn Progress,
+    ) -> Self {
         rows.inputs[0] = Fr::ONE;
         Segment {
             expected,
@@ -334,6 +417,7 @@ impl<'a> Segment<'a> {
             side_by_side: 0,
             in_parts,
             fits: true,
+            progress,
         }
     }
 
@@ -408,6 +492,7 @@ impl<'a> Segment<'a> {
                 side_by_side: 0,
                 in_parts: false,
                 fits: true,
+                progress: self.progress,
             };
             start.inputs += each.inputs;
             start.aux += each.aux;
@@ -449,7 +534,12 @@ impl ConstraintSystem for Segment<'_> {
             return;
         };
         let each = segments.par_iter_mut().zip(parts).with_max_len(1);
-        each.for_each(|(segment, part)| spell(segment, part));
+        let progress = self.progress;
+        each.for_each(|(segment, part)| {
+            spell(segment, part);
+            let rows = segment.counts.constraints - segment.start.constraints;
+            progress.advance(rows as u64);
+        });
         self.side_by_side += parts.len();
         for segment in segments {
             // A segment that is too long did not fit; one that is too short leaves a gap.
@@ -466,34 +556,45 @@ impl ConstraintSystem for Segment<'_> {
 /// `A·B − C = (x^n − 1)·H`, because C agrees with A·B on the domain, so `C = L + H`. Interpolating
 /// the products over the domain gives `u = L + H`, over a coset with `g^n ≠ 1` it gives
 /// `v = L + g^n·H`, and `H = (v − u) / (g^n − 1)`: C's own rows are never transformed.
-fn quotient(transform: &Transform, mut a: Vec<Fr>, mut b: Vec<Fr>) -> Vec<Fr> {
+fn quotient(
+    transform: &Transform,
+    mut a: Vec<Fr>,
+    mut b: Vec<Fr>,
+    progress: &dyn Progress,
+) -> Vec<Fr> {
+    let pass = |work: fn(&Transform, &mut [Fr]), values: &mut [Fr]| {
+        work(transform, values);
+        progress.advance(1);
+    };
     let mut u: Vec<Fr> = a.par_iter().zip(&b).map(|(a, b)| *a * b).collect();
-    transform.interpolate(&mut u);
-    transform.interpolate(&mut a);
-    transform.evaluate_coset(&mut a);
-    transform.interpolate(&mut b);
-    transform.evaluate_coset(&mut b);
+    pass(Transform::interpolate, &mut u);
+    pass(Transform::interpolate, &mut a);
+    pass(Transform::evaluate_coset, &mut a);
+    pass(Transform::interpolate, &mut b);
+    pass(Transform::evaluate_coset, &mut b);
     a.par_iter_mut().zip(&b).for_each(|(a, b)| *a *= b);
     drop(b);
-    transform.interpolate_coset(&mut a);
+    pass(Transform::interpolate_coset, &mut a);
     let scale = transform.vanishing().inverse();
     let scale = scale.expect("the generator lies outside the domain");
     let mut h = transform.in_order(|place| (a[place] - u[place]) * scale);
     h.truncate(a.len() - 1);
+    progress.advance(1);
     h
 }
 
-/// `Σ scalar·point` over a whole query, its points read in pieces.
+/// `Σ scalar·point` over a whole query, its points read in pieces; `many` of its scalars need multiplications.
 fn sum<K: Kernel>(
     kernel: K,
     key: &ProvingKey,
     query: Query,
     scalars: Scalars,
+    many: usize,
     progress: &dyn Progress,
 ) -> Result<Projective<K::Curve>, KeyError> {
     let total = key.points(query);
     let (mut here, mut next) = (Piece::default(), Piece::default());
-    let (mut msm, mut scalars) = (Msm::new(kernel, scalars.many()), scalars.iter());
+    let (mut msm, mut scalars) = (Msm::new(kernel, many), scalars.iter());
     let mut read = |from: usize, piece: &mut Piece| {
         let count = READ.min(total - from);
         piece.scalars.clear();
@@ -559,6 +660,7 @@ fn add_piece<K: Kernel>(kernel: K, msm: &mut Msm<K>, bytes: &[u8], scalars: &[Fr
 mod tests {
     use super::*;
     use crate::progress::NoProgress;
+    use crate::progress::testing::{Heard, Listener};
     use crate::snark::CircuitId;
     use crate::snark::cs::Num;
     use crate::snark::dev::Secrets;
@@ -622,7 +724,7 @@ mod tests {
                 let mut in_order = Matrices::default();
                 circuit.synthesize(&mut in_order);
                 let counts = in_order.assignment.counts;
-                let rows = Rows::of(counts, &circuit);
+                let rows = Rows::of(counts, &circuit, &NoProgress);
                 assert_eq!(rows.counts, counts);
                 assert_eq!(rows.inputs, in_order.assignment.inputs);
                 assert_eq!(rows.aux, in_order.assignment.aux);
@@ -648,12 +750,12 @@ mod tests {
                     aux: counts.aux + lengths.len().max(1),
                     ..counts
                 };
-                assert_eq!(Rows::of(other, &circuit).counts, counts);
+                assert_eq!(Rows::of(other, &circuit, &NoProgress).counts, counts);
                 let other = Counts {
                     constraints: 1,
                     ..counts
                 };
-                assert_eq!(Rows::of(other, &circuit).counts, counts);
+                assert_eq!(Rows::of(other, &circuit, &NoProgress).counts, counts);
             }
         }
     }
@@ -665,14 +767,17 @@ mod tests {
         for (circuit, parts) in circuits().into_iter().zip([2, 66, 2, 10]) {
             let real = Real::new(circuit);
             let counts = pinned(circuit).counts;
-            let rows = Rows::of(counts, &real);
+            let rows = Rows::of(counts, &real, &NoProgress);
             assert_eq!(rows.side_by_side, parts, "{circuit}");
             assert_eq!((rows.counts, rows.unsatisfied), (counts, None), "{circuit}");
             let values = Assignment::of(&real);
             assert!(rows.inputs == values.inputs, "{circuit}: other inputs");
             assert!(rows.aux == values.aux, "{circuit}: another witness");
             let mut in_order = Rows::blank(counts);
-            assert!(in_order.spell(counts, &real, false), "{circuit}");
+            assert!(
+                in_order.spell(counts, &real, false, &NoProgress),
+                "{circuit}"
+            );
             assert_eq!(in_order.side_by_side, 0);
             let own = ..counts.constraints;
             assert!(rows.a[own] == in_order.a[own], "{circuit}: other A");
@@ -770,11 +875,40 @@ mod tests {
         circuit: &impl Circuit,
         [r, s]: [Fr; 2],
     ) -> [(Proof<Bls12_381>, Vec<Fr>); 2] {
-        let rows = witness(key, circuit).expect("a satisfied circuit");
+        let rows = witness(key, circuit, &NoProgress).expect("a satisfied circuit");
         [
             prove_with(key, circuit, r, s, &NoProgress).expect("a satisfied circuit"),
             prove_portably(key, rows, [r, s], &NoProgress).expect("the key is there"),
         ]
+    }
+
+    /// Witness, quotient and sums of one proof are one stage, whose every unit is told; so are several proofs.
+    #[test]
+    fn progress_is_told_of_every_step_and_of_all_proofs_together() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let circuit = Real::new(CircuitId::window(SectorSize::Kib2));
+        let key = key_of(&circuit, dir.path());
+        let heard = Listener::default();
+        prove_with(&key, &circuit, Fr::from(8u64), Fr::from(9u64), &heard).expect("proven");
+        let stages = heard.take();
+        assert_eq!(stages.len(), 1, "{stages:?}");
+        let Heard { total, done, .. } = stages[0];
+        assert_eq!((total, done, stages[0].finished), (WHOLE, WHOLE, true));
+        // Two parts of the witness, seven passes, five sums.
+        assert!(stages[0].steps >= 2 + 7 + 5, "{stages:?}");
+
+        struct Both<'a>(&'a Real);
+        impl Circuit for Both<'_> {
+            fn synthesize<CS: ConstraintSystem>(&self, cs: &mut CS) {
+                self.0.synthesize(cs);
+            }
+        }
+        let two = [Both(&circuit), Both(&circuit)].into_iter();
+        let proofs = prove_all(&key, two, &heard).expect("proven");
+        assert_eq!(proofs.len(), 2 * GROTH16_PROOF_BYTES);
+        let stages = heard.take();
+        assert_eq!(stages.len(), 1, "{stages:?}");
+        assert_eq!((stages[0].total, stages[0].done), (2 * WHOLE, 2 * WHOLE));
     }
 
     /// A domain and sums that take every part of the kernels, which the small example does not.

@@ -148,10 +148,11 @@ pub struct Sources<'a> {
 }
 
 /// Opens all challenges of all partitions. The result is as good as the files: [`verify`] tells. `None` if the new CommR
-/// is no field element, as nothing is then drawn.
+/// is no field element, as nothing is then drawn. A unit of progress for each challenge.
 pub fn open(
     statement: &UpdateStatement,
     sources: Sources<'_>,
+    progress: &dyn Progress,
 ) -> Result<Option<VanillaProof>, TreeError> {
     let size = statement.size;
     let partitions = (0..size.update_shape().partitions)
@@ -162,6 +163,7 @@ pub fn open(
             let challenges = nodes
                 .into_par_iter()
                 .map(|node| open_one(sources, size, node))
+                .inspect(|_| progress.advance(1))
                 .collect::<Result<_, _>>()?;
             let (apex_leaves, partition_path) = open_slice(sources.tree_d, size, partition)?;
             Ok(Some(PartitionProof {
@@ -453,13 +455,11 @@ pub fn prove(
     progress: &dyn Progress,
 ) -> Result<Vec<u8>, UpdateError> {
     verify(vanilla)?;
-    let mut proof = Vec::new();
-    for partition in 0..vanilla.size.update_shape().partitions {
-        let circuit = vanilla
-            .circuit(partition)
-            .expect("the openings were verified");
-        proof.extend(prove::prove(key, &circuit, progress)?);
-    }
+    let circuits = (0..vanilla.size.update_shape().partitions).map(|partition| {
+        let circuit = vanilla.circuit(partition);
+        circuit.expect("the openings were verified")
+    });
+    let proof = prove::prove_all(key, circuits, progress)?;
     let statement = UpdateStatement {
         size: vanilla.size,
         comm_r_old: vanilla.comm_r_old,

@@ -34,16 +34,16 @@ use crate::merkle::shape;
 use crate::piece::PieceInfo;
 use crate::piece::layout;
 use crate::porep::replica::{chunk_nodes, comm_r};
-use crate::progress::Progress;
+use crate::progress::{NoProgress, Progress};
 use crate::seal::{
     SLACK_BYTES, SealError, require_range, require_space, tree_d_root, unpad_range, write_data,
 };
 use crate::sector_dir::disk::{Disk, NodeFile, RealDisk};
 use crate::sector_dir::record::{Record, Roots, SectorFile, Stage};
-use crate::sector_dir::{ReplicaFiles, SectorDir, SectorDirError, read_record};
+use crate::sector_dir::{ReplicaFiles, SectorDir, read_record};
 use crate::snark::CircuitId;
 use crate::snark::keys::ProvingKey;
-use crate::spec::{NODE_BYTES, SectorSize};
+use crate::spec::{NODE_BYTES, SectorSize, UpdateShape};
 use crate::verify::UpdateStatement;
 
 /// Bytes that the folder of an updated sector holds.
@@ -218,8 +218,7 @@ pub fn resume_on(
     progress: &dyn Progress,
 ) -> Result<Updated, SealError> {
     let dir = SectorDir::open(disk, path)?;
-    let files: Vec<SectorFile> = dir.record().files.iter().map(|entry| entry.file).collect();
-    files.into_par_iter().try_for_each(|file| dir.check(file))?;
+    plan.run(|| dir.check_all(progress))?;
     match dir.record().stage.clone() {
         Stage::Encoding(comm_r_old) => encode(dir, old, comm_r_old, plan, progress),
         Stage::Updated(roots, comm_r_old) => Updated::new(dir, roots, comm_r_old, None),
@@ -241,27 +240,25 @@ pub fn repair(
     progress: &dyn Progress,
 ) -> Result<Updated, SealError> {
     let mut dir = SectorDir::open(Arc::new(RealDisk), path)?;
-    // Before anything is given up.
-    plan.require("updating", replica::memory(dir.size(), plan))?;
     let (made, comm_r_old) = match dir.record().stage.clone() {
         Stage::Encoding(comm_r_old) => (None, comm_r_old),
         Stage::Updated(roots, comm_r_old) => (Some((roots, None)), comm_r_old),
         Stage::UpdateProven(roots, comm_r_old, proof) => (Some((roots, Some(proof))), comm_r_old),
         _ => return Err(SealError::NotUpdated(path.to_owned())),
     };
-    dir.check(SectorFile::TreeD)?;
-    let mut whole = true;
-    for entry in dir.record().files.clone() {
-        match dir.check(entry.file) {
-            Ok(()) => {}
-            Err(SectorDirError::Damaged { .. }) => whole = false,
-            Err(error) => return Err(error.into()),
-        }
+    let damaged = plan.run(|| dir.damaged(progress))?;
+    if damaged.contains(&SectorFile::TreeD) {
+        // Its name and what is wrong with it.
+        dir.check(SectorFile::TreeD)?;
     }
     let made = match made {
-        Some((roots, proof)) if whole => return Updated::new(dir, roots, comm_r_old, proof),
+        Some((roots, proof)) if damaged.is_empty() => {
+            return Updated::new(dir, roots, comm_r_old, proof);
+        }
         other => other,
     };
+    // Before anything is given up.
+    plan.require("updating", replica::memory(dir.size(), plan))?;
     // Nothing is given up before the right sector was named.
     old_replica(dir.disk(), old, dir.size(), comm_r_old)?;
     dir.commit(Vec::new(), |record| {
@@ -321,6 +318,10 @@ impl Updated {
 
     /// Opens all challenges of all partitions and verifies the openings. Runs on the caller's rayon pool.
     pub fn vanilla(&self, old: &Path) -> Result<VanillaProof, SealError> {
+        self.open(old, &NoProgress)
+    }
+
+    fn open(&self, old: &Path, progress: &dyn Progress) -> Result<VanillaProof, SealError> {
         let size = self.dir.size();
         let old = old_replica(self.dir.disk(), old, size, self.statement.comm_r_old)?;
         let sources = Sources {
@@ -328,7 +329,14 @@ impl Updated {
             tree_d: &self.dir.read(SectorFile::TreeD)?,
             new: &ReplicaFiles::open(self.dir.disk(), self.dir.path(), size)?,
         };
-        let vanilla = proof::open(&self.statement, sources)?;
+        let UpdateShape {
+            partitions,
+            challenges,
+            ..
+        } = size.update_shape();
+        progress.start("openings", (partitions * challenges) as u64);
+        let vanilla = proof::open(&self.statement, sources, progress)?;
+        progress.finish();
         let vanilla = vanilla.expect("the new CommR is a hash of its roots");
         proof::verify(&vanilla).map_err(UpdateError::from)?;
         Ok(vanilla)
@@ -349,7 +357,7 @@ impl Updated {
         let needed = proving_memory(CircuitId::update(self.dir.size()));
         plan.require("proving an update", needed)?;
         let proof = plan.run(|| -> Result<Vec<u8>, SealError> {
-            let vanilla = self.vanilla(old)?;
+            let vanilla = self.open(old, progress)?;
             Ok(proof::prove(key, &vanilla, progress)?)
         })?;
         self.record_proof(proof)?;

@@ -30,6 +30,8 @@ use std::path::{Path, PathBuf};
 
 /// No vector file of ours comes near this.
 const MAX_FILE_BYTES: u64 = 64 << 20;
+/// What such a file takes once it is parsed.
+const PARSED_BYTES: u64 = 32 << 20;
 
 /// What to run and where to work.
 #[derive(Clone, Debug)]
@@ -220,6 +222,15 @@ impl Group {
             }
         }
     }
+}
+
+/// Bytes of memory that a run needs: the largest sector that it may seal, and the file itself.
+pub fn memory(options: &Options) -> u64 {
+    let largest = match options.large {
+        true => SectorSize::Mib512,
+        false => SectorSize::Mib8,
+    };
+    seals::memory(largest) + PARSED_BYTES
 }
 
 /// Runs a vector file.

@@ -6,6 +6,7 @@
 use super::fields::{Fault, Fields, Rule};
 use super::{Group, Options};
 use crate::commitment::{CommC, CommD, CommP, CommR, CommRLast};
+use crate::estimate::parents_bytes;
 use crate::ids::{Node, PorepId, ProverId, ReplicaId, SectorNumber, Seed, Ticket};
 use crate::merkle::build;
 use crate::piece::commp::CommpHasher;
@@ -17,6 +18,7 @@ use crate::porep::label::{SectorLayer, fill_layer};
 use crate::porep::parents::ParentLists;
 use crate::porep::{column, replica, replica_id};
 use crate::progress::{NoProgress, Progress};
+use crate::seal::label_memory;
 use crate::sector_dir::disk::{DiskError, NodeFile, RealDisk};
 use crate::sector_dir::record::SectorFile;
 use crate::spec::{NODE_BYTES, SectorSize};
@@ -45,6 +47,15 @@ pub(super) struct Sealed {
     pub(super) replica: NodeFile,
     /// Removed with its files when the case is dropped.
     _folder: Folder,
+}
+
+/// Most memory for a list of parents. It pays for itself with the second layer; at 512 MiB it would need 900 MiB.
+const PARENTS_ROOM: u64 = 512 << 20;
+
+/// Bytes of memory that sealing a case of this size takes.
+pub(super) fn memory(size: SectorSize) -> u64 {
+    let parents = Some(parents_bytes(size)).filter(|bytes| *bytes <= PARENTS_ROOM);
+    label_memory(size) + parents.unwrap_or(0)
 }
 
 /// Seals every case that is well-formed.
@@ -289,9 +300,7 @@ impl<'a, 'b> Case<'a, 'b> {
     ) -> Result<Vec<NodeFile>, Fault> {
         let nodes =
             usize::try_from(self.size.nodes()).expect("sizes up to 512 MiB are sealed here");
-        // A table pays for itself with the second layer; at 512 MiB it would need 900 MiB.
-        const ROOM: u64 = 512 << 20;
-        let parents = ParentLists::prepare(self.graph.clone(), ROOM, None, &NoProgress);
+        let parents = ParentLists::prepare(self.graph.clone(), PARENTS_ROOM, None, &NoProgress);
         let labels = self.fields.object("labels")?;
         let mut files = Vec::new();
         let mut previous: Option<Vec<Node>> = None;

@@ -7,8 +7,8 @@
 //! | bars, plain progress lines | stderr | stderr |
 //! | error | stderr | stderr, and `{"error": …}` on stdout |
 //!
-//! On a terminal, progress is drawn with `indicatif`; elsewhere a bar prints a line when it starts and ends and at most one
-//! every ten seconds between. A reader that closes stdout early ends the command quietly.
+//! On a terminal, progress is drawn with `indicatif`; elsewhere a bar prints a line when it ends and at most one every
+//! [`PLAIN_LINE_EVERY`] before. Both say how long the rest takes ([`time_left`]). A reader that closes stdout early ends the command quietly.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write, stderr, stdout};
@@ -16,13 +16,14 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use prover::progress::{percent, time_left};
 use serde::Serialize;
 
 use super::{Class, CliError};
 
 /// How often a bar speaks when stderr is not a terminal.
-const PLAIN_LINE_EVERY: Duration = Duration::from_secs(10);
+const PLAIN_LINE_EVERY: Duration = Duration::from_secs(30);
 
 /// Where a command writes. Clones draw on the same terminal.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub enum Unit {
     Bytes,
     /// Anything countable.
     Items,
+    /// Units that mean nothing to people: shown as a percentage.
+    Share,
 }
 
 impl Output {
@@ -186,7 +189,11 @@ impl Bar {
         plain.done = plain.done.saturating_add(n);
         if plain.last_line.elapsed() >= PLAIN_LINE_EVERY {
             plain.last_line = Instant::now();
-            self.line(&plain, "");
+            let elapsed = plain.started.elapsed();
+            let counted = counted(self.unit, plain.done, plain.total);
+            let left = time_left(plain.done, plain.total, elapsed);
+            let left = left.map_or_else(String::new, |left| format!(", {} left", human_time(left)));
+            self.line(&format!("{counted}{left}"));
         }
     }
 
@@ -208,19 +215,18 @@ impl Bar {
         if !plain.finished {
             plain.finished = true;
             let seconds = plain.started.elapsed().as_secs_f64();
-            self.line(&plain, &format!(", {seconds:.1} s"));
+            let counted = match self.unit {
+                Unit::Share => "done".to_owned(),
+                unit => counted(unit, plain.done, plain.total),
+            };
+            self.line(&format!("{counted}, {seconds:.1} s"));
         }
     }
 
-    fn line(&self, plain: &Plain, tail: &str) {
-        if self.silent {
-            return;
+    fn line(&self, text: &str) {
+        if !self.silent {
+            let _ = writeln!(stderr().lock(), "{}: {text}", self.label);
         }
-        let (done, total) = match self.unit {
-            Unit::Bytes => (human_bytes(plain.done), human_bytes(plain.total)),
-            Unit::Items => (plain.done.to_string(), plain.total.to_string()),
-        };
-        let _ = writeln!(stderr().lock(), "{}: {done} of {total}{tail}", self.label);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Plain> {
@@ -263,7 +269,7 @@ impl BarProgress {
 
 impl prover::Progress for BarProgress {
     fn start(&self, stage: &'static str, total: u64) {
-        *self.bar() = Some(self.out.bar(stage, total, Unit::Items));
+        *self.bar() = Some(self.out.bar(stage, total, Unit::Share));
     }
 
     fn advance(&self, n: u64) {
@@ -291,14 +297,44 @@ pub fn human_bytes(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
+/// A time in its two largest units, as people say it.
+pub fn human_time(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds} s"),
+        (0, _) => format!("{minutes} min {} s", seconds % 60),
+        (..100, _) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{} days", hours / 24),
+    }
+}
+
+/// How far a bar is.
+fn counted(unit: Unit, done: u64, total: u64) -> String {
+    match unit {
+        Unit::Bytes => format!("{} of {}", human_bytes(done), human_bytes(total)),
+        Unit::Items => format!("{done} of {total}"),
+        Unit::Share => format!("{} %", percent(done, total)),
+    }
+}
+
 fn style(unit: Unit) -> ProgressStyle {
     let template = match unit {
-        Unit::Bytes => "{msg:28} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta_precise}",
-        Unit::Items => "{msg:28} [{bar:30}] {pos}/{len} {eta_precise}",
+        Unit::Bytes => "{msg:28} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {left}",
+        Unit::Items => "{msg:28} [{bar:30}] {pos}/{len} {left}",
+        Unit::Share => "{msg:28} [{bar:30}] {percent:>3} % {left}",
+    };
+    let left = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let total = state.len().unwrap_or(0);
+        if let Some(left) = time_left(state.pos(), total, state.elapsed()) {
+            // A bar that cannot be drawn is no reason to stop.
+            let _ = write!(out, "{} left", human_time(left));
+        }
     };
     ProgressStyle::with_template(template)
         .expect("a constant template")
         .progress_chars("=> ")
+        .with_key("left", left)
 }
 
 fn stdout_error(error: &io::Error) -> CliError {
@@ -320,6 +356,20 @@ mod tests {
         assert_eq!(human_bytes(1023), "1023 B");
         assert_eq!(human_bytes(1 << 20), "1.0 MiB");
         assert_eq!(human_bytes(u64::MAX), "16777216.0 TiB");
+    }
+
+    #[test]
+    fn progress_reads_as_a_person_would_write_it() {
+        let time = |seconds| human_time(Duration::from_secs(seconds));
+        assert_eq!(human_time(Duration::from_millis(1999)), "1 s");
+        assert_eq!(time(59), "59 s");
+        assert_eq!(time(200), "3 min 20 s");
+        assert_eq!(time(3600), "1 h 0 min");
+        assert_eq!(time(2 * 3600 + 5 * 60 + 59), "2 h 5 min");
+        assert_eq!(time(100 * 3600), "4 days");
+        assert_eq!(counted(Unit::Share, 2, 3), "66 %");
+        assert_eq!(counted(Unit::Items, 2, 3), "2 of 3");
+        assert_eq!(counted(Unit::Bytes, 0, 1 << 20), "0 B of 1.0 MiB");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::account::{proven, send_and_tell, send_wanted_and_tell, wallet_and_chain};
 use super::args::{WhoArgs, parse_bytes};
-use super::output::{BarProgress, human_bytes};
+use super::output::{BarProgress, human_bytes, human_time};
 use super::{Class, CliError, Context};
 use crate::chain::proven::ProvenChain;
 use crate::chain::{ChainClient, ProviderView};
@@ -464,8 +464,12 @@ pub fn summary(status: &ProviderStatus) -> String {
 
 fn stage(stage: &Option<StageStatus>) -> String {
     match stage {
-        Some(stage) => format!(": {} {} %", stage.stage, stage.percent),
         None => String::new(),
+        Some(stage) => {
+            let left = stage.seconds_left.map(Duration::from_secs).map(human_time);
+            let left = left.map_or_else(String::new, |left| format!(", {left} left"));
+            format!(": {} {} %{left}", stage.stage, stage.percent)
+        }
     }
 }
 

@@ -26,13 +26,13 @@ use std::time::{Duration, Instant};
 use prover::estimate::proving_memory;
 use prover::machine::{Machine, MemoryError, Plan, PlanError};
 use prover::post::proof::{PostError, ReplicaRef, prove_window};
-use prover::seal::{self, AnyStage, CheckDepth, SealRequest};
+use prover::seal::{self, AnyStage, CheckDepth, SealError, SealRequest};
 use prover::sector_dir;
 use prover::snark::CircuitId;
 use prover::snark::keys::{KeyError, ParamStore};
 use prover::{
-    CommD, CommR, PostRandomness, Progress, ProverId, RegisteredSeal, SealVersion, SectorNumber,
-    SectorSize, Seed,
+    CommD, CommR, NoProgress, PostRandomness, Progress, ProverId, RegisteredSeal, SealVersion,
+    SectorNumber, SectorSize, Seed,
 };
 use rand::Rng;
 
@@ -50,7 +50,7 @@ const WINDOW_SLOT_PATIENCE: Duration = Duration::from_secs(20);
 pub enum JobError {
     /// Sealing, unsealing or the folder.
     #[error(transparent)]
-    Seal(#[from] seal::SealError),
+    Seal(#[from] SealError),
     /// A key.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -230,7 +230,7 @@ impl Bench {
         progress: &dyn Progress,
     ) -> Result<(CommD, CommR, SealTimes), JobError> {
         let mut spent = record.spent;
-        let mut stage = self.open_or_create(path, record, pieces)?;
+        let mut stage = self.open_or_create(path, record, pieces, progress)?;
         loop {
             let begun = Instant::now();
             stage = match stage {
@@ -260,6 +260,7 @@ impl Bench {
         path: &Path,
         record: &SectorRecord,
         pieces: &[(DealRecord, PathBuf)],
+        progress: &dyn Progress,
     ) -> Result<AnyStage, JobError> {
         let sealing = match (&record.stage, record.replica()) {
             (_, Some(replica)) => replica.sealing,
@@ -272,8 +273,11 @@ impl Bench {
             }
         };
         if path.exists() {
-            match seal::resume(path).or_else(|_| seal::repair(path)) {
+            let found = seal::resume(path, &self.seal, progress);
+            match found.or_else(|_| seal::repair(path, &self.seal, progress)) {
                 Ok(stage) if stage.dir().record().ticket == sealing.ticket => return Ok(stage),
+                // Nothing is wrong with the folder.
+                Err(error @ SealError::Memory(_)) => return Err(error.into()),
                 Ok(_) => tracing::info!(sector = record.number.0, "starts over with a new ticket"),
                 Err(error) => {
                     tracing::warn!(sector = record.number.0, %error, "the sector's folder cannot be used; packing anew");
@@ -314,12 +318,12 @@ impl Bench {
     ) -> Result<(Vec<u8>, SealTimes), JobError> {
         let path = self.sector_dir(record.number);
         let mut spent = record.spent;
-        let mut stage = seal::resume(&path)?;
+        let mut stage = seal::resume(&path, &self.seal, progress)?;
         loop {
             let begun = Instant::now();
             stage = match stage {
                 AnyStage::Replicated(replicated) => {
-                    let challenged = replicated.challenge(seed, &self.seal)?;
+                    let challenged = replicated.challenge(seed, &self.seal, progress)?;
                     spent.c1_ms += millis(begun);
                     AnyStage::Challenged(challenged)
                 }
@@ -351,7 +355,8 @@ impl Bench {
 
     /// Frees what only sealing needed, once the chain has the sector. The pieces keep their own unsealed copies.
     pub fn trim(&self, number: SectorNumber) -> Result<(), JobError> {
-        if let AnyStage::Sealed(sealed) = seal::resume(&self.sector_dir(number))? {
+        let path = self.sector_dir(number);
+        if let AnyStage::Sealed(sealed) = seal::resume(&path, &self.seal, &NoProgress)? {
             sealed.trim(false)?;
         }
         Ok(())
@@ -416,7 +421,7 @@ impl Bench {
             comm_r,
             depth,
             &self.post,
-            &prover::NoProgress,
+            &NoProgress,
         );
         let report = match report {
             Ok(report) => report,
@@ -498,8 +503,6 @@ fn millis(since: Instant) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use prover::NoProgress;
-
     use super::*;
 
     const SIZE: SectorSize = SectorSize::Kib2;

@@ -5,9 +5,11 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use chain_lite::account::{Address, DealId, ProviderId};
 use chain_lite::units::{Epoch, TokenAmount};
+use prover::progress::{percent, time_left};
 use prover::{CommD, CommR, SectorNumber, SectorSize};
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +73,9 @@ pub struct StageStatus {
     pub stage: String,
     /// How much of it is done.
     pub percent: u8,
+    /// Seconds that the rest takes when it goes on as it went; `None` while that cannot be told.
+    #[serde(default)]
+    pub seconds_left: Option<u64>,
 }
 
 /// Balances of a provider.
@@ -167,27 +172,34 @@ pub struct StatusWatch {
 /// Progress of one lane's job, counted by the prover's threads and read by whoever asks for the status.
 #[derive(Debug, Default)]
 pub struct LaneProgress {
-    stage: Mutex<Option<&'static str>>,
+    /// Its name, and when it began.
+    stage: Mutex<Option<(&'static str, Instant)>>,
     done: AtomicU64,
     total: AtomicU64,
 }
 
 impl LaneProgress {
     fn status(&self) -> Option<StageStatus> {
-        let stage = (*self.stage.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let (stage, begun) = (*self.stage.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Some(self.status_after(stage, begun.elapsed()))
+    }
+
+    /// The status of a stage that began so long ago.
+    fn status_after(&self, stage: &str, elapsed: Duration) -> StageStatus {
         let total = self.total.load(Ordering::Relaxed).max(1);
         let done = self.done.load(Ordering::Relaxed).min(total);
-        let percent = u128::from(done) * 100 / u128::from(total);
-        Some(StageStatus {
+        StageStatus {
             stage: stage.to_owned(),
-            percent: u8::try_from(percent).unwrap_or(100),
-        })
+            percent: percent(done, total),
+            seconds_left: time_left(done, total, elapsed).map(|left| left.as_secs()),
+        }
     }
 
     fn set(&self, stage: Option<&'static str>, total: u64) {
-        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+        let mut now = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         self.total.store(total, Ordering::Relaxed);
         self.done.store(0, Ordering::Relaxed);
+        *now = stage.map(|stage| (stage, Instant::now()));
     }
 }
 
@@ -314,10 +326,18 @@ mod tests {
         lane.advance(3);
         let shown = lane.status().expect("it runs");
         assert_eq!((shown.stage.as_str(), shown.percent), ("labels", 37));
+        let after = |seconds| lane.status_after("labels", Duration::from_secs(seconds));
+        assert_eq!(
+            after(6).seconds_left,
+            Some(10),
+            "five of eight, as the three"
+        );
         lane.advance(100);
         assert_eq!(lane.status().map(|stage| stage.percent), Some(100));
+        assert_eq!(after(6).seconds_left, Some(0));
         lane.start("columns", 0);
-        assert_eq!(lane.status().map(|stage| stage.percent), Some(0));
+        let begun = lane.status().map(|now| (now.percent, now.seconds_left));
+        assert_eq!(begun, Some((0, None)), "nothing to reckon with");
         lane.finish();
         assert_eq!(lane.status(), None);
     }

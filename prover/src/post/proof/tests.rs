@@ -37,7 +37,11 @@ fn seal(root: &Path, sector_size: SectorSize, number: u64) -> (std::path::PathBu
     let labeled = packed.label(&plan, &NoProgress).expect("labels");
     let replicated = labeled.replicate(&plan, &NoProgress).expect("replicates");
     let comm_r = replicated.comm_r();
-    drop(replicated.challenge(Seed([2; 32]), &plan).expect("opens"));
+    drop(
+        replicated
+            .challenge(Seed([2; 32]), &plan, &NoProgress)
+            .expect("opens"),
+    );
     (dir, comm_r)
 }
 

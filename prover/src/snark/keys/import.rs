@@ -30,7 +30,7 @@ use sha2::{Digest, Sha256};
 use super::{
     KeyError, ParamStore, ProvingKey, fresh_temporary, in_pieces, io, remove_if_there, sync_dir,
 };
-use crate::progress::Progress;
+use crate::progress::{Progress, Share};
 use crate::snark::CircuitId;
 use crate::snark::dev::is_dev_key;
 use crate::snark::origin::{Origin, published, published_form};
@@ -113,7 +113,11 @@ impl ParamStore {
         // From here on it is our name for it that is read, whatever becomes of the caller's.
         let key = open(staged, key.density)?;
         let origin = self.origin_of(circuit, &source, key.verifying_key())?;
-        let digests = Digests::of(staged)?;
+        // A file that grows is hashed to its end.
+        let bytes = metadata.len().max(1);
+        progress.start("hashing the file", bytes);
+        let digests = Digests::of(staged, &Share::of(progress, bytes, bytes))?;
+        progress.finish();
         if origin == Origin::Filecoin
             && published(circuit).is_none_or(|published| published.params != digests.published)
         {
@@ -174,13 +178,14 @@ fn copy(source: &Path, staged: &Path, bytes: u64, progress: &dyn Progress) -> Re
 
 impl Digests {
     /// Reads the file once; the two hashes run beside each other.
-    fn of(path: &Path) -> Result<Digests, KeyError> {
+    fn of(path: &Path, progress: &dyn Progress) -> Result<Digests, KeyError> {
         use blake2::Blake2b512;
         let file = File::open(path).map_err(io("open", path))?;
         let (mut sha256, mut blake2b, mut bytes) = (Sha256::new(), Blake2b512::new(), 0);
         in_pieces(file, |piece| {
             rayon::join(|| sha256.update(piece), || blake2b.update(piece));
             bytes += piece.len() as u64;
+            progress.advance(piece.len() as u64);
             Ok(())
         })
         .map_err(io("read", path))?;

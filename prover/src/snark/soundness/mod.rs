@@ -77,7 +77,7 @@ impl Sector {
         let labeled = packed.label(&plan, &NoProgress).expect("labels");
         let replicated = labeled.replicate(&plan, &NoProgress).expect("replicates");
         let challenged = replicated
-            .challenge(Seed(rng.r#gen()), &plan)
+            .challenge(Seed(rng.r#gen()), &plan, &NoProgress)
             .expect("opens");
         let porep = challenged.vanilla().clone();
         Sector {

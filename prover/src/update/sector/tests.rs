@@ -9,6 +9,7 @@ use crate::ids::{ProverId, SectorNumber, Ticket};
 use crate::piece::commp::commp_of;
 use crate::progress::NoProgress;
 use crate::seal::{self, CheckDepth, SealRequest, replica_check, unseal_range};
+use crate::sector_dir::SectorDirError;
 use crate::sector_dir::crash::{Accident, CrashDisk, Loss};
 use crate::snark::testing::rng;
 use crate::spec::RegisteredSeal;
@@ -267,8 +268,14 @@ fn tm_h4_an_interrupted_update_goes_on() {
     .expect("there is memory");
     assert!(report.is_sound(), "{:?}", report.damage);
     // Sealing has no business there.
-    assert!(matches!(seal::resume(&path), Err(SealError::Updated(_))));
-    assert!(matches!(seal::repair(&path), Err(SealError::Updated(_))));
+    assert!(matches!(
+        seal::resume(&path, &plan(), &NoProgress),
+        Err(SealError::Updated(_))
+    ));
+    assert!(matches!(
+        seal::repair(&path, &plan(), &NoProgress),
+        Err(SealError::Updated(_))
+    ));
     drop(folder);
 }
 
@@ -459,9 +466,7 @@ fn what_cannot_be_updated_is_refused() {
     drop(updated);
     assert!(matches!(
         update(&folder, &data),
-        Err(SealError::Dir(crate::sector_dir::SectorDirError::Occupied(
-            _
-        )))
+        Err(SealError::Dir(SectorDirError::Occupied(_)))
     ));
     // A sealed folder is no update.
     let error = resume(&old(&folder), &old(&folder), &plan(), &NoProgress);

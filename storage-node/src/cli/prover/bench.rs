@@ -318,7 +318,11 @@ impl Bench<'_> {
         let seed = Seed([0x43; 32]);
         let (comm_d, comm_r) = (replicated.comm_d(), replicated.comm_r());
         let dir = replicated.dir().path().to_owned();
-        let (challenged, c1) = timed(|| replicated.challenge(seed, plan).map_err(seal_error))?;
+        let (challenged, c1) = timed(|| {
+            replicated
+                .challenge(seed, plan, progress)
+                .map_err(seal_error)
+        })?;
         let (sealed, c2) = timed(|| {
             challenged
                 .prove(&keys[0], plan, progress)

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use prover::SectorSize;
+use prover::estimate::{key_memory, keygen_memory};
 use prover::machine::{Plan, peak_memory};
-use prover::snark::keys::ParamStore;
+use prover::snark::keys::{ParamStore, require_dev};
 use prover::snark::origin::Origin;
 use prover::snark::{CircuitId, CircuitKind};
 use serde::Serialize;
 
-use super::{BarProgress, key, key_error, store};
+use super::{BarProgress, Need, key, key_error, require_memory, store};
 use crate::cli::output::human_bytes;
 use crate::cli::{Class, CliError, Context};
 
@@ -68,6 +69,9 @@ pub fn params(args: ParamsArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     } else {
         args.circuits.clone()
     };
+    if !args.circuits.is_empty() {
+        require_memory(plan, needs(&store, &circuits)?)?;
+    }
     let mut keys = Vec::new();
     for circuit in circuits {
         let start = Instant::now();
@@ -88,6 +92,16 @@ pub fn params(args: ParamsArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     context.out.result(&report, human)
 }
 
+/// What opening these keys needs, and making those that are not there.
+fn needs(store: &ParamStore, circuits: &[CircuitId]) -> Result<Vec<Need>, CliError> {
+    let need = |&circuit: &CircuitId| match store.has(circuit) {
+        true => Ok(("opening a key", key_memory(circuit))),
+        false => require_dev(circuit).map(|()| ("making a key", keygen_memory(circuit))),
+    };
+    let needs = circuits.iter().map(need).collect::<Result<_, _>>();
+    needs.map_err(key_error)
+}
+
 /// Takes the caller's file as a key.
 fn import(
     store: &ParamStore,
@@ -103,6 +117,7 @@ fn import(
         );
         return Err(CliError::new(Class::Usage, what).hint("name the circuit it was made for"));
     };
+    require_memory(plan, [("importing a key", key_memory(circuit))])?;
     // A name that was mistyped is no fault of the store's.
     std::fs::metadata(file).map_err(|error| CliError::io("cannot read", file, &error))?;
     let start = Instant::now();

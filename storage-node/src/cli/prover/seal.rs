@@ -136,7 +136,7 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
     if args.dir.exists() {
         require_folder(&args.dir)?;
     }
-    let mut stage = match seal::resume(&args.dir) {
+    let mut stage = match seal::resume(&args.dir, plan, &progress) {
         Ok(stage) if args.empty && !holds_nothing(&stage) => {
             let what = format!("{} holds a sector with data", args.dir.display());
             return Err(CliError::new(Class::Input, what)
@@ -226,7 +226,7 @@ pub(super) fn needs(
 }
 
 /// Refuses to go on with a sector when a step that is left needs more memory than allowed.
-fn require_rest(
+pub(super) fn require_rest(
     stage: &AnyStage,
     until: Until,
     plan: &Plan,
@@ -284,7 +284,7 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
     if args.root.exists() {
         require_folder(&args.root)?;
     }
-    let mut sectors = found(&args.root)?;
+    let mut sectors = found(&args.root, plan, &progress)?;
     for sector in &mut sectors {
         let rest = |stage| require_rest(&stage, args.how.until, plan, context).map(|()| stage);
         sector.stage = sector.stage.take().map(|stage| stage.and_then(rest));
@@ -381,7 +381,7 @@ fn disk_needed(sectors: &[Sector], args: &SealAllArgs) -> u64 {
 }
 
 /// The sectors under `root`, in the order of their numbers; damaged ones with their error. Updates are not for sealing.
-fn found(root: &Path) -> Result<Vec<Sector>, CliError> {
+fn found(root: &Path, plan: &Plan, progress: &BarProgress) -> Result<Vec<Sector>, CliError> {
     let mut numbers: Vec<u64> = match std::fs::read_dir(root) {
         Ok(entries) => entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
@@ -392,7 +392,7 @@ fn found(root: &Path) -> Result<Vec<Sector>, CliError> {
     numbers.sort_unstable();
     let sectors = numbers.into_iter().filter_map(|number| {
         let dir = root.join(number.to_string());
-        let stage = match seal::resume(&dir) {
+        let stage = match seal::resume(&dir, plan, progress) {
             Err(SealError::Dir(SectorDirError::Empty(_)) | SealError::Updated(_)) => return None,
             other => other.map_err(seal_error),
         };
@@ -570,7 +570,9 @@ pub(super) fn step(
             AnyStage::Replicated(replicated)
         }
         AnyStage::Replicated(replicated) => {
-            let challenged = replicated.challenge(seed, plan).map_err(seal_error)?;
+            let challenged = replicated
+                .challenge(seed, plan, progress)
+                .map_err(seal_error)?;
             seconds.c1 = elapsed();
             AnyStage::Challenged(challenged)
         }

@@ -6,14 +6,16 @@ use std::time::Instant;
 
 use prover::Seed;
 use prover::machine::{Plan, peak_memory};
-use prover::seal::{self, CheckDepth, SealError, check_memory, replica_check, unseal_range};
+use prover::seal::{
+    self, CheckDepth, SealError, challenge_memory, check_memory, replica_check, unseal_range,
+};
 use prover::sector_dir::disk::RealDisk;
 use prover::sector_dir::record::{Record, Stage};
 use prover::sector_dir::{self, SectorDirError};
 use prover::update::{self, sector::recover};
 use serde::Serialize;
 
-use super::seal::{READ_BYTES, Seconds, Until, human, needs, position, report, step};
+use super::seal::{READ_BYTES, Seconds, Until, human, position, report, require_rest, step};
 use super::{BarProgress, make_file, require_folder, require_memory, require_replica, seal_error};
 use crate::cli::args::ByteRangeArg;
 use crate::cli::output::human_bytes;
@@ -136,10 +138,17 @@ pub fn check(args: CheckArgs, plan: &Plan, context: &Context) -> Result<(), CliE
         peak_memory: None,
     };
     let size = record.seal.size;
+    let progress = BarProgress::new(&context.out);
+    let mut needs = Vec::new();
     if has_replica {
-        require_memory(plan, [("checking a replica", check_memory(size, plan))])?;
+        needs.push(("checking a replica", check_memory(size, plan)));
     }
-    match seal::resume(&args.dir) {
+    if matches!(record.stage, Stage::Challenged(..)) {
+        // Its openings are made again, and verified.
+        needs.push(("opening challenges", challenge_memory(size)));
+    }
+    require_memory(plan, needs)?;
+    match seal::resume(&args.dir, plan, &progress) {
         // An update is no stage of sealing; its files were compared before that was noticed.
         Ok(_) | Err(SealError::Updated(_)) => {}
         Err(error @ SealError::Dir(SectorDirError::Damaged { .. })) => {
@@ -149,7 +158,6 @@ pub fn check(args: CheckArgs, plan: &Plan, context: &Context) -> Result<(), CliE
     }
     if has_replica {
         let comm_r = require_replica(&args.dir, &record)?;
-        let progress = BarProgress::new(&context.out);
         let found = replica_check(&args.dir, size, &comm_r, CheckDepth::Full, plan, &progress)
             .map_err(|error| seal_error(error.into()))?;
         report.nodes = found.nodes;
@@ -219,17 +227,10 @@ pub fn repair(args: RepairArgs, plan: &Plan, context: &Context) -> Result<(), Cl
             return Err(CliError::new(Class::Usage, what).hint("leave out --over"));
         }
     }
-    // Before a file is given up.
-    let needs = needs(
-        record.seal.size,
-        Until::Packed,
-        Until::Replicated,
-        plan,
-        context,
-    )?;
-    require_memory(plan, needs)?;
     let mut seconds = Seconds::default();
-    let mut stage = seal::repair(&args.dir).map_err(seal_error)?;
+    // It asks for the memory of what it will take to make a file again before it gives it up; of a sound sector, what is left.
+    let mut stage = seal::repair(&args.dir, plan, &progress).map_err(seal_error)?;
+    require_rest(&stage, Until::Replicated, plan, context)?;
     while position(&stage) < Until::Replicated {
         stage = step(stage, Seed([0; 32]), plan, context, &progress, &mut seconds)?;
     }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use prover::machine::Plan;
-use prover::vectors::{Options, VectorError, run_file};
+use prover::vectors::{Options, VectorError, memory, run_file};
 
-use super::BarProgress;
+use super::{BarProgress, require_memory};
 use crate::cli::{Class, CliError, Context};
 
 /// Failures that the error names.
@@ -30,6 +30,7 @@ pub fn vectors(args: VectorsArgs, plan: &Plan, context: &Context) -> Result<(), 
         large: args.large,
         scratch: args.scratch.unwrap_or_else(std::env::temp_dir),
     };
+    require_memory(plan, [("sealing the vectors' sectors", memory(&options))])?;
     let progress = BarProgress::new(&context.out);
     let report = plan
         .run(|| run_file(&args.file, &options, &progress))
