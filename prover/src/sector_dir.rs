@@ -40,7 +40,7 @@ const RECORD: &str = "record";
 const LOCK: &str = "lock";
 const TEMPORARY: &str = ".tmp";
 /// Bytes hashed per read.
-const HASH_BUFFER: usize = 1 << 20;
+const HASH_BUFFER: usize = 1 << 18;
 
 /// A sector's folder is not usable.
 #[derive(Debug, thiserror::Error)]

@@ -36,16 +36,17 @@ const WHOLE: u64 = 1 << 20;
 /// The part of them that the witness takes, whose cost next to the other steps is not known before it is there.
 const WITNESS: u64 = WHOLE / 10;
 
-/// What the steps behind the witness cost next to each other: nanoseconds of one core, or nearly so.
+/// What the steps behind the witness cost next to each other, by the processor seconds of a PoRep and a WindowPoSt of 8 MiB sectors
+/// (`examples/groth16_stages`).
 mod cost {
     /// One value of a row in one transform.
-    pub const TRANSFORM: u64 = 50;
+    pub const TRANSFORM: u64 = 100;
     /// A point of G1 that is read, and perhaps added; and on top, one that is multiplied.
-    pub const G1: u64 = 60;
-    pub const G1_MANY: u64 = 1000;
+    pub const G1: u64 = 50;
+    pub const G1_MANY: u64 = 1950;
     /// The same in G2.
-    pub const G2: u64 = 150;
-    pub const G2_MANY: u64 = 3000;
+    pub const G2: u64 = 140;
+    pub const G2_MANY: u64 = 5300;
 }
 /// Passes over all rows in a quotient, most of them transforms.
 const PASSES: u64 = 7;
