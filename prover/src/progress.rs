@@ -65,14 +65,13 @@ impl<'a> Share<'a> {
         u64::try_from(part).expect("a part of `units`")
     }
 
-    /// Hands on what changes when `done` becomes `change(done)`.
+    /// Hands on what changes when `done` becomes `change(done)`, which is not less.
     fn hand_on(&self, change: impl Fn(u64) -> u64) {
         let total = self.total.load(Ordering::Relaxed);
-        let update = |done| Some(change(done).min(total).max(done));
         let relaxed = Ordering::Relaxed;
+        let update = |done| Some(change(done));
         let (Ok(before) | Err(before)) = self.done.fetch_update(relaxed, relaxed, update);
-        let after = change(before).min(total).max(before);
-        let units = self.units_at(after, total) - self.units_at(before, total);
+        let units = self.units_at(change(before), total) - self.units_at(before, total);
         if units > 0 {
             self.stage.advance(units);
         }
