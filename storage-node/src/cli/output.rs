@@ -190,10 +190,7 @@ impl Bar {
         if plain.last_line.elapsed() >= PLAIN_LINE_EVERY {
             plain.last_line = Instant::now();
             let elapsed = plain.started.elapsed();
-            let counted = counted(self.unit, plain.done, plain.total);
-            let left = time_left(plain.done, plain.total, elapsed);
-            let left = left.map_or_else(String::new, |left| format!(", {} left", human_time(left)));
-            self.line(&format!("{counted}{left}"));
+            self.line(&so_far(self.unit, plain.done, plain.total, elapsed));
         }
     }
 
@@ -318,6 +315,15 @@ fn counted(unit: Unit, done: u64, total: u64) -> String {
     }
 }
 
+/// How far a bar is after so long, and how long the rest takes where that can be told.
+fn so_far(unit: Unit, done: u64, total: u64, elapsed: Duration) -> String {
+    let counted = counted(unit, done, total);
+    match time_left(done, total, elapsed) {
+        Some(left) => format!("{counted}, {} left", human_time(left)),
+        None => counted,
+    }
+}
+
 fn style(unit: Unit) -> ProgressStyle {
     let template = match unit {
         Unit::Bytes => "{msg:28} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {left}",
@@ -370,6 +376,9 @@ mod tests {
         assert_eq!(counted(Unit::Share, 2, 3), "66 %");
         assert_eq!(counted(Unit::Items, 2, 3), "2 of 3");
         assert_eq!(counted(Unit::Bytes, 0, 1 << 20), "0 B of 1.0 MiB");
+        let minute = Duration::from_secs(60);
+        assert_eq!(so_far(Unit::Share, 1, 4, minute), "25 %, 3 min 0 s left");
+        assert_eq!(so_far(Unit::Items, 0, 4, minute), "0 of 4");
     }
 
     #[test]

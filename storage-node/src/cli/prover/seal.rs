@@ -136,6 +136,10 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
     if args.dir.exists() {
         require_folder(&args.dir)?;
     }
+    // Before its files are read.
+    if let Ok(record) = read_record(&RealDisk, &args.dir) {
+        require_rest(&record, args.how.until, plan, context)?;
+    }
     let mut stage = match seal::resume(&args.dir, plan, &progress) {
         Ok(stage) if args.empty && !holds_nothing(&stage) => {
             let what = format!("{} holds a sector with data", args.dir.display());
@@ -175,7 +179,6 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
         }
         Err(error) => return Err(seal_error(error)),
     };
-    require_rest(&stage, args.how.until, plan, context)?;
     while position(&stage) < args.how.until {
         stage = step(
             stage,
@@ -225,15 +228,28 @@ pub(super) fn needs(
     Ok(needs)
 }
 
-/// Refuses to go on with a sector when a step that is left needs more memory than allowed.
+/// Refuses to go on with a sector when a step that is left needs more memory than allowed. An update has no such steps.
 pub(super) fn require_rest(
-    stage: &AnyStage,
+    record: &Record,
     until: Until,
     plan: &Plan,
     context: &Context,
 ) -> Result<(), CliError> {
-    let size = stage.dir().size();
-    require_memory(plan, needs(size, position(stage), until, plan, context)?)
+    let size = record.seal.size;
+    let from = match record.stage {
+        Stage::Packed => Until::Packed,
+        Stage::Labeled => Until::Labeled,
+        Stage::Replicated(_) => Until::Replicated,
+        Stage::Challenged(..) => Until::Challenged,
+        Stage::Sealed(..) => Until::Sealed,
+        Stage::Encoding(_) | Stage::Updated(..) | Stage::UpdateProven(..) => return Ok(()),
+    };
+    let mut needs = needs(size, from, until, plan, context)?;
+    if from == Until::Challenged {
+        // Its openings are made again.
+        needs.push(("opening challenges", seal::challenge_memory(size)));
+    }
+    require_memory(plan, needs)
 }
 
 /// Whether the sector is one of zeros, which `update` takes.
@@ -284,11 +300,8 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
     if args.root.exists() {
         require_folder(&args.root)?;
     }
-    let mut sectors = found(&args.root, plan, &progress)?;
-    for sector in &mut sectors {
-        let rest = |stage| require_rest(&stage, args.how.until, plan, context).map(|()| stage);
-        sector.stage = sector.stage.take().map(|stage| stage.and_then(rest));
-    }
+    let rest = |record: &Record| require_rest(record, args.how.until, plan, context);
+    let mut sectors = found(&args.root, plan, &progress, rest)?;
     if !args.files.is_empty() {
         let size = args.how.sector_size;
         let needs = needs(size, Until::Packed, args.how.until, plan, context)?;
@@ -380,8 +393,14 @@ fn disk_needed(sectors: &[Sector], args: &SealAllArgs) -> u64 {
     begun.chain(new).fold(0, u64::saturating_add)
 }
 
-/// The sectors under `root`, in the order of their numbers; damaged ones with their error. Updates are not for sealing.
-fn found(root: &Path, plan: &Plan, progress: &BarProgress) -> Result<Vec<Sector>, CliError> {
+/// The sectors under `root`, in the order of their numbers; damaged ones, and those that `admit` refuses, with their error.
+/// Updates are not for sealing.
+fn found(
+    root: &Path,
+    plan: &Plan,
+    progress: &BarProgress,
+    admit: impl Fn(&Record) -> Result<(), CliError>,
+) -> Result<Vec<Sector>, CliError> {
     let mut numbers: Vec<u64> = match std::fs::read_dir(root) {
         Ok(entries) => entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
@@ -392,9 +411,13 @@ fn found(root: &Path, plan: &Plan, progress: &BarProgress) -> Result<Vec<Sector>
     numbers.sort_unstable();
     let sectors = numbers.into_iter().filter_map(|number| {
         let dir = root.join(number.to_string());
-        let stage = match seal::resume(&dir, plan, progress) {
-            Err(SealError::Dir(SectorDirError::Empty(_)) | SealError::Updated(_)) => return None,
-            other => other.map_err(seal_error),
+        let admitted = read_record(&RealDisk, &dir).map_or(Ok(()), |record| admit(&record));
+        let stage = match admitted.map(|()| seal::resume(&dir, plan, progress)) {
+            Ok(Err(SealError::Dir(SectorDirError::Empty(_)) | SealError::Updated(_))) => {
+                return None;
+            }
+            Ok(other) => other.map_err(seal_error),
+            Err(refused) => Err(refused),
         };
         Some(Sector {
             dir,

@@ -230,7 +230,7 @@ pub fn repair(args: RepairArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     let mut seconds = Seconds::default();
     // It asks for the memory of what it will take to make a file again before it gives it up; of a sound sector, what is left.
     let mut stage = seal::repair(&args.dir, plan, &progress).map_err(seal_error)?;
-    require_rest(&stage, Until::Replicated, plan, context)?;
+    require_rest(stage.dir().record(), Until::Replicated, plan, context)?;
     while position(&stage) < Until::Replicated {
         stage = step(stage, Seed([0; 32]), plan, context, &progress, &mut seconds)?;
     }
