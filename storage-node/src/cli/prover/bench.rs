@@ -1,20 +1,23 @@
 //! `bench`: what this machine offers, which kernels it runs, what each stage takes, and what larger sectors would take.
 //!
-//! One sector is really sealed and proven in a temporary folder, then several are labelled together. Times of larger
+//! One sector is really sealed and proven in a temporary folder, then several are labelled together. The list of the proof type's
+//! parents, and two small keys, are made there as on a machine's first day. Times of larger
 //! sectors are counted from the cost of one hash and one row ([`prover::estimate`]); they are estimates and say so.
 
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use prover::estimate::{Estimate, UnitCosts};
-use prover::machine::{Machine, Plan, peak_memory};
+use prover::estimate::{Estimate, UnitCosts, keygen_memory, parents_bytes};
+use prover::machine::{Machine, Plan, forget_peak_memory, peak_memory};
 use prover::piece::commp::CommpHasher;
 use prover::post::proof::{ReplicaRef, prove_window, prove_winning};
 use prover::seal::{self, Packed, SealError, SealRequest, disk_bytes, label_all, require_disk};
 use prover::sector_dir::disk::{DiskError, RealDisk};
 use prover::snark::CircuitId;
-use prover::verify::{self, PorepStatement, VerifyingKeys};
+use prover::snark::keys::ParamStore;
+use prover::snark::measure::other_proofs;
+use prover::verify::{self, PorepStatement, Statement, VerifyingKeys};
 use prover::{
     PieceInfo, PostRandomness, ProverId, RegisteredSeal, SectorNumber, SectorSize, Seed, Ticket,
 };
@@ -30,6 +33,15 @@ use crate::cli::{Class, CliError, Context};
 const CORES: [usize; 2] = [8, 32];
 /// Proofs verified to time one.
 const VERIFIED: u32 = 20;
+/// Proofs verified together.
+const BATCH: u32 = 64;
+/// Batches verified to time one.
+const BATCHES: u32 = 4;
+/// Keys that are made to time that: the smallest that every network of test sectors has.
+const SMALL_KEYS: [CircuitId; 2] = [
+    CircuitId::window(SectorSize::Kib2),
+    CircuitId::winning(SectorSize::Kib2),
+];
 
 /// Arguments of `prover bench`.
 #[derive(Debug, clap::Args)]
@@ -85,6 +97,8 @@ struct Kernels {
 #[derive(Debug, Default, Serialize)]
 struct Stages {
     pack: f64,
+    /// PC1 of the first sector of a proof type, whose parents are made and kept.
+    pc1_first: f64,
     pc1: f64,
     /// PC1 of several sectors together: how many, and all of them.
     pc1_together: (u8, f64),
@@ -99,9 +113,19 @@ struct Proofs {
     keys: f64,
     c1: f64,
     c2: f64,
+    /// Largest resident memory while C2 was made, key included; `None` where the system does not tell it apart.
+    c2_peak_memory: Option<u64>,
+    /// Largest resident memory of what was before C2.
+    #[serde(skip)]
+    peak_before: Option<u64>,
     verify_seal: f64,
+    /// One of 64 proofs that are verified together.
+    verify_seal_of_64: f64,
     window_post: f64,
     winning_post: f64,
+    /// Making the keys window-2KiB and winning-2KiB.
+    key_window_2kib: f64,
+    key_winning_2kib: f64,
 }
 
 /// Runs `prover bench`.
@@ -121,6 +145,7 @@ pub fn bench(args: BenchArgs, plan: &Plan, context: &Context) -> Result<(), CliE
         for circuit in [CircuitId::window(size), CircuitId::winning(size)] {
             all.extend(proof_needs(&store(context)?, circuit)?);
         }
+        all.extend(SMALL_KEYS.map(|circuit| ("making a key", keygen_memory(circuit))));
     }
     require_memory(plan, all)?;
     let folder = match &args.dir {
@@ -131,7 +156,14 @@ pub fn bench(args: BenchArgs, plan: &Plan, context: &Context) -> Result<(), CliE
         let at = args.dir.clone().unwrap_or_else(std::env::temp_dir);
         CliError::io("cannot make a folder in", &at, &error)
     })?;
+    // Its own list of parents, if the caller has one of this size kept at all.
+    let parents = parents_bytes(size);
+    let kept = plan.parent_cache(parents).map_or(0, |_| parents);
+    let plan = &plan
+        .clone()
+        .with_parent_cache(&folder.path().join("parents"), kept);
     let disk = u64::from(args.sectors).saturating_mul(disk_bytes(size));
+    let disk = disk.saturating_add(kept);
     require_disk(&RealDisk, folder.path(), disk).map_err(seal_error)?;
     let progress = BarProgress::new(&context.out);
     context.out.say("Measuring one hash of each kind.");
@@ -144,6 +176,8 @@ pub fn bench(args: BenchArgs, plan: &Plan, context: &Context) -> Result<(), CliE
         progress: &progress,
     };
     let stages = bench.stages(&args, context, &mut unit_costs)?;
+    // C2's is measured by itself, for which what was before it is forgotten.
+    let forgotten = stages.proofs.as_ref().and_then(|proofs| proofs.peak_before);
 
     let estimates = [SectorSize::Mib512, SectorSize::Gib32]
         .into_iter()
@@ -176,7 +210,7 @@ pub fn bench(args: BenchArgs, plan: &Plan, context: &Context) -> Result<(), CliE
         sector_size: size,
         stages,
         estimates,
-        peak_memory: peak_memory(),
+        peak_memory: peak_memory().max(forgotten),
     };
     context.out.result(&report, human)
 }
@@ -255,9 +289,11 @@ impl Bench<'_> {
     ) -> Result<Stages, CliError> {
         let (plan, progress) = (self.plan, self.progress);
         let mut stages = Stages::default();
-        // The proof type's parent list is made or read once, as in a provider's life; its cost is among the unit costs.
-        let warm = self.pack(self.request(0))?;
-        drop(warm.label(plan, progress).map_err(seal_error)?);
+        // The proof type's parent list is made once, as in a provider's life.
+        let first = self.pack(self.request(0))?;
+        let (first, seconds) = timed(|| first.label(plan, progress).map_err(seal_error))?;
+        stages.pc1_first = seconds;
+        drop(first);
         self.remove(0)?;
 
         let request = self.request(1);
@@ -292,6 +328,15 @@ impl Bench<'_> {
         Ok(stages)
     }
 
+    /// Seconds that making one of the small keys takes.
+    fn make_key(&self, circuit: CircuitId) -> Result<f64, CliError> {
+        let dir = self.dir.join("keys");
+        let store = ParamStore::open(&dir).map_err(key_error)?;
+        let (_, seconds) = timed(|| key(&store, circuit, self.plan, self.progress))?;
+        store.remove(circuit).map_err(key_error)?;
+        Ok(seconds)
+    }
+
     fn proofs(
         &self,
         replicated: seal::Replicated,
@@ -323,11 +368,14 @@ impl Bench<'_> {
                 .challenge(seed, plan, progress)
                 .map_err(seal_error)
         })?;
+        let peak_before = peak_memory();
+        let apart = forget_peak_memory();
         let (sealed, c2) = timed(|| {
             challenged
                 .prove(&keys[0], plan, progress)
                 .map_err(seal_error)
         })?;
+        let c2_peak_memory = apart.then(peak_memory).flatten();
         let statement = PorepStatement {
             seal: request.seal,
             prover: request.prover,
@@ -341,6 +389,20 @@ impl Bench<'_> {
             (0..VERIFIED).try_for_each(|_| {
                 verify::porep(&verifying, &statement, sealed.proof())
                     .map_err(|error| CliError::new(Class::Bug, error.to_string()))
+            })
+        })?;
+
+        let others = other_proofs(sealed.proof(), BATCH)
+            .map_err(|error| CliError::new(Class::Bug, error.to_string()))?;
+        let items: Vec<(Statement, &[u8])> = others
+            .iter()
+            .map(|proof| (Statement::Porep(statement.clone()), proof.as_slice()))
+            .collect();
+        let (_, batches) = timed(|| {
+            (0..BATCHES).try_for_each(|_| {
+                let verdicts = plan.run(|| verify::batch(&verifying, &items));
+                let all = verdicts.into_iter().collect::<Result<(), _>>();
+                all.map_err(|error| CliError::new(Class::Bug, error.to_string()))
             })
         })?;
 
@@ -359,15 +421,21 @@ impl Bench<'_> {
             plan.run(|| prove_winning(&keys[2], size, prover, randomness, replica, progress))
                 .map_err(post_error)
         })?;
+        let [key_window_2kib, key_winning_2kib] = SMALL_KEYS.map(|circuit| self.make_key(circuit));
         costs.porep_row = UnitCosts::row_of(circuits[0], c2, plan.threads());
         costs.post_row = UnitCosts::row_of(circuits[2], winning_post, plan.threads());
         Ok(Proofs {
             keys: keys_seconds,
             c1,
             c2,
+            c2_peak_memory,
+            peak_before,
             verify_seal: all_verified / f64::from(VERIFIED),
+            verify_seal_of_64: batches / f64::from(BATCHES * BATCH),
             window_post,
             winning_post,
+            key_window_2kib: key_window_2kib?,
+            key_winning_2kib: key_winning_2kib?,
         })
     }
 
@@ -425,7 +493,10 @@ fn human(report: &BenchReport) -> String {
         String::new(),
         format!("A {sector_size} sector:"),
         format!("  pack {:.3} s", stages.pack),
-        format!("  PC1  {:.3} s", stages.pc1),
+        format!(
+            "  PC1  {:.3} s; first use of its proof type, parents made: {:.3} s",
+            stages.pc1, stages.pc1_first
+        ),
         format!(
             "  PC1 of {} sectors together {:.3} s, {:.3} s each",
             stages.pc1_together.0,
@@ -437,11 +508,22 @@ fn human(report: &BenchReport) -> String {
     if let Some(proofs) = &stages.proofs {
         lines.extend([
             format!("  C1   {:.4} s", proofs.c1),
-            format!("  C2   {:.2} s", proofs.c2),
-            format!("  verify {:.2} ms", proofs.verify_seal * 1e3),
+            match proofs.c2_peak_memory {
+                Some(peak) => format!("  C2   {:.2} s, {} resident", proofs.c2, human_bytes(peak)),
+                None => format!("  C2   {:.2} s", proofs.c2),
+            },
+            format!(
+                "  verify {:.2} ms, of 64 together {:.2} ms each",
+                proofs.verify_seal * 1e3,
+                proofs.verify_seal_of_64 * 1e3
+            ),
             format!("  WindowPoSt {:.2} s", proofs.window_post),
             format!("  WinningPoSt {:.2} s", proofs.winning_post),
             format!("  keys opened or made in {:.1} s", proofs.keys),
+            format!(
+                "  making the key of window-2KiB {:.2} s, of winning-2KiB {:.2} s",
+                proofs.key_window_2kib, proofs.key_winning_2kib
+            ),
         ]);
     }
     if let Some(bytes) = peak_memory {
