@@ -33,11 +33,12 @@ use crate::invariants;
 use crate::ledger::{self, Front, LedgerError, Slot, Tip};
 use crate::log::{BEGINS_AT_SNAPSHOT, ChainFile, LogError, Mark};
 use crate::message::Message;
+use crate::moment::Moment;
 use crate::query::{self, SectorView};
 use crate::sector::dispute::{self, PostId};
 use crate::state::{self, KvRead, MemoryState, Network, key};
 use crate::tree::MemoryTree;
-use crate::units::{Epoch, EpochCount, TokenAmount};
+use crate::units::{Epoch, TokenAmount};
 
 mod sets;
 
@@ -410,13 +411,6 @@ impl<'a> BlockFacts<'a> {
         })
     }
 
-    /// The epoch in which the event of this index happened.
-    pub fn epoch_of(&self, index: usize) -> Epoch {
-        let ended = self.epoch_ends.partition_point(|&end| end <= index);
-        let at = self.parent.next().after(EpochCount(ended as u64));
-        at.min(self.epoch)
-    }
-
     /// Each epoch that the block began, with its events.
     pub fn epochs(&self) -> impl Iterator<Item = (Epoch, &'a [EventRecord])> + '_ {
         let last = self.epoch_ends.len().saturating_sub(1);
@@ -435,6 +429,9 @@ impl<'a> BlockFacts<'a> {
 
 /// Looks at each replayed block.
 pub trait Visitor {
+    /// Called many times while a block is applied, in order, before [`Visitor::before`]; not for blocks that are refused
+    /// before that.
+    fn moment(&mut self, _moment: &Moment<'_>) {}
     /// Called once per block, in order, before the state takes its writes.
     fn before(&mut self, _facts: &BlockFacts<'_>) {}
     /// Called once per block, in order.
@@ -759,7 +756,10 @@ impl Machine {
             seen: Mutex::default(),
         };
         let applied =
-            ledger::apply_checked(&self.state, &context, &txs, &recorder).map_err(|error| {
+            ledger::apply_watched(&self.state, &context, &txs, &recorder, &mut |moment| {
+                visitor.moment(moment);
+            })
+            .map_err(|error| {
                 // Broken sums say of themselves what they are; the report says it of the whole chain.
                 self.report.supply_ok &= !matches!(error, LedgerError::Invariant { .. });
                 error.to_string()

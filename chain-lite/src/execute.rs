@@ -72,6 +72,7 @@ use crate::governance;
 use crate::lit;
 use crate::market::{self, Escrow};
 use crate::message::{CheckedTx, Message};
+use crate::moment::{Moment, What};
 use crate::params::{ChainParams, MAX_SUPPLY, ParamsError};
 use crate::provider::{self, Provider};
 use crate::reward::{self, Vesting};
@@ -244,7 +245,23 @@ pub fn apply(
     txs: &[CheckedTx],
     verifier: &dyn ProofVerifier,
 ) -> Result<Applied, ApplyError> {
+    apply_in(Work::open(state, ctx, verifier)?, ctx, txs)
+}
+
+/// As [`apply`], and shows each [`Moment`] to `watch`, which cannot change what comes of it.
+pub fn apply_watched(
+    state: &dyn KvRead,
+    ctx: &BlockCtx,
+    txs: &[CheckedTx],
+    verifier: &dyn ProofVerifier,
+    watch: &mut dyn FnMut(&Moment<'_>),
+) -> Result<Applied, ApplyError> {
     let mut work = Work::open(state, ctx, verifier)?;
+    work.watch = Some(watch);
+    apply_in(work, ctx, txs)
+}
+
+fn apply_in(mut work: Work<'_>, ctx: &BlockCtx, txs: &[CheckedTx]) -> Result<Applied, ApplyError> {
     governance::begin_block(&mut work, ctx.round).map_err(unexpected)?;
     work.take_beacons(ctx)?;
     work.begin_epochs(ctx.epoch).map_err(unexpected)?;
@@ -391,6 +408,7 @@ pub(crate) struct Work<'a> {
     /// The last epoch that this block has begun.
     begun: Option<Epoch>,
     verifier: Option<&'a dyn ProofVerifier>,
+    watch: Option<&'a mut dyn FnMut(&Moment<'_>)>,
     events: Vec<EventRecord>,
     epoch_ends: Vec<usize>,
     tx: Option<u32>,
@@ -413,6 +431,7 @@ impl<'a> Work<'a> {
             chain_id: ChainId::default(),
             begun: None,
             verifier: None,
+            watch: None,
             events: Vec::new(),
             epoch_ends: Vec::new(),
             tx: None,
@@ -550,6 +569,7 @@ impl<'a> Work<'a> {
 
     /// `chain.md` §15, steps 1 to 3.
     fn begin_epoch(&mut self) -> Rule<()> {
+        self.show(What::Emission);
         let minted = reward::emit(&self.params, &mut self.net, self.now)?;
         if !minted.is_zero() {
             self.emit(Event::Mint {
@@ -940,7 +960,21 @@ impl Work<'_> {
         &self.kv
     }
 
+    /// Shows the present moment to whoever watches.
+    pub(crate) fn show(&mut self, what: What<'_>) {
+        if let Some(watch) = &mut self.watch {
+            watch(&Moment {
+                state: &self.kv,
+                net: &self.net,
+                now: self.now,
+                at: self.events.len(),
+                what,
+            });
+        }
+    }
+
     pub(crate) fn emit(&mut self, event: Event) {
+        self.show(What::Event(&event));
         self.events.push(EventRecord { tx: self.tx, event });
     }
 

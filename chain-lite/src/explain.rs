@@ -1,8 +1,9 @@
 //! Explanations: where each figure of a fault or of a reward comes from, a sentence per step, from the chain itself.
 //!
 //! Walk: `holdfast audit explain-fault` and `holdfast chain explain-reward` replay an export ([`crate::audit::replay`]) with one of
-//! these [`Visitor`]s. Each figure is computed again from the state *before* its block, by the formulas of `chain.md` §§7–10, and
-//! compared with what the chain wrote: a step that does not hold says so, and the command fails.
+//! these [`Visitor`]s. Each figure is computed again from the state at its own [`Moment`], in the middle of its block, by the
+//! formulas of `chain.md` §§5 and 7–10, and compared with what the chain wrote: a step that does not hold says so, and the
+//! command fails. So what else a block does to a provider, before or after, in other epochs or messages, changes nothing here.
 //!
 //! [`Issuance`] adds up what each epoch minted and burnt. Cost: a few reads for each block beside the replay.
 
@@ -15,16 +16,17 @@ use crate::audit::{BlockFacts, Replayed, Visitor};
 use crate::error::StoreError;
 use crate::events::{BurnReason, Event, EventRecord, FaultReason, PenaltyReason};
 use crate::lit;
+use crate::moment::{Moment, What};
 use crate::params::ChainParams;
 use crate::provider::Provider;
 use crate::query;
 use crate::reward::{self, Vesting};
 use crate::sector::deadline::{Schedule, Window};
-use crate::sector::dispute::{self, PostId, StoredPost};
+use crate::sector::dispute::{self, PostId};
 use crate::sector::{Deadline, Partition, Sector, SectorLeaf, SectorState};
 use crate::slash;
 use crate::state::{KvRead, Network, decode, key, read, scan};
-use crate::units::{Epoch, EpochCount, TokenAmount, mul_shift};
+use crate::units::{Epoch, EpochCount, StoragePower, TokenAmount, mul_shift};
 use prover::SectorNumber;
 
 /// One step of an explanation.
@@ -68,38 +70,92 @@ impl Explanation {
     }
 }
 
-/// The network's totals once the epochs after the parent's up to `epoch` have begun, with the power before the block.
-fn begun(facts: &BlockFacts<'_>, epoch: Epoch) -> Result<(ChainParams, Network), StoreError> {
-    let (params, mut net) = (query::params(facts.before)?, query::totals(facts.before)?);
-    let mut at = net.epoch.next();
-    while at <= epoch {
-        let emitted = reward::emit(&params, &mut net, at);
-        emitted.map_err(|e| StoreError::corrupt(&key::network(), e.to_string()))?;
-        at = at.next();
-    }
-    Ok((params, net))
-}
-
 /// Explains what became of one sector's faults: a [`Visitor`].
 #[derive(Clone, Debug)]
 pub struct FaultExplainer {
     provider: ProviderId,
     number: SectorNumber,
     only: Option<Epoch>,
-    /// Epochs in which a proof of the sector's partition was accepted: the last one.
-    last_post: Option<Epoch>,
-    /// The network's totals when posts of the sector's partition were taken unverified: their stakes follow from them.
-    stored_at: BTreeMap<PostId, Network>,
+    /// The sector, once it was proven: it stays as it is until it ends.
+    sector: Option<Sector>,
+    /// When a proof of each of the provider's partitions was accepted last.
+    posts: BTreeMap<(u16, u32), Epoch>,
+    /// Proofs of the sector that were taken unverified and may be disputed.
+    stored: BTreeMap<PostId, Stored>,
+    /// The provider's money before the finder's share that is taken next.
+    share: Option<Purse>,
+    /// Its money before the charge that comes next.
+    charge: Option<Purse>,
+    /// What events of the present block follow from, by their index. Those of a message that failed are replaced by the next ones.
+    seen: BTreeMap<usize, Seen>,
     explanation: Explanation,
 }
 
-/// What the state before a block says of the sector.
-struct Before {
-    params: ChainParams,
-    provider: Provider,
+/// What an event follows from.
+#[derive(Clone, Debug)]
+enum Seen {
+    /// One of the sector: how the sector stood.
+    Place(Box<Place>),
+    /// A charge or a share: the provider's money before it.
+    Purse(Box<Purse>),
+    /// A proof that was stored.
+    Stored(Stored),
+}
+
+/// How the sector stood at a moment.
+#[derive(Clone, Debug)]
+struct Place {
+    now: Epoch,
+    net: Network,
     sector: Sector,
-    state: SectorState,
-    deadline: Deadline,
+    /// Nothing once it has left its partition.
+    state: Option<SectorState>,
+    /// The occurrence of its deadline that closes, if one does.
+    window: Window,
+    /// Lit epochs that a window must have.
+    span: EpochCount,
+    /// Dark epochs in it.
+    dark: u64,
+    /// Of a faulty one: lit epochs since the close from which its fault counts.
+    age: Option<EpochCount>,
+}
+
+/// A proof that was taken unverified.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    /// Sectors that it claims to prove.
+    count: usize,
+    /// Whether ours is one of them.
+    is_mine: bool,
+    /// What it puts at stake, by the rates of when it was stored.
+    stake: TokenAmount,
+}
+
+/// A block, and what was seen while it was applied.
+struct Block<'a> {
+    facts: &'a BlockFacts<'a>,
+    params: ChainParams,
+    seen: BTreeMap<usize, Seen>,
+}
+
+impl Block<'_> {
+    fn place(&self, index: usize) -> Result<&Place, StoreError> {
+        match self.seen.get(&index) {
+            Some(Seen::Place(place)) => Ok(place),
+            _ => Err(unseen()),
+        }
+    }
+
+    fn purse(&self, index: usize) -> Result<&Purse, StoreError> {
+        match self.seen.get(&index) {
+            Some(Seen::Purse(purse)) => Ok(purse),
+            _ => Err(unseen()),
+        }
+    }
+}
+
+fn unseen() -> StoreError {
+    StoreError::corrupt(&[], "an event was not shown while it happened")
 }
 
 impl FaultExplainer {
@@ -109,8 +165,12 @@ impl FaultExplainer {
             provider,
             number,
             only,
-            last_post: None,
-            stored_at: BTreeMap::new(),
+            sector: None,
+            posts: BTreeMap::new(),
+            stored: BTreeMap::new(),
+            share: None,
+            charge: None,
+            seen: BTreeMap::new(),
             explanation: Explanation::default(),
         }
     }
@@ -120,92 +180,217 @@ impl FaultExplainer {
         self.explanation
     }
 
-    fn look(&mut self, facts: &BlockFacts<'_>) -> Result<(), StoreError> {
-        let Some(before) = self.read(facts.before)? else {
-            return Ok(());
-        };
-        let wanted = self
-            .only
-            .is_none_or(|epoch| facts.parent < epoch && epoch <= facts.epoch);
-        if wanted {
-            for index in 0..facts.events.len() {
-                self.event(facts, &before, index)?;
+    fn is_mine(&self, provider: ProviderId, number: SectorNumber) -> bool {
+        provider == self.provider && number == self.number
+    }
+
+    /// Keeps what the next event follows from, if it is one of those explained here.
+    fn see(&mut self, moment: &Moment<'_>) -> Result<(), StoreError> {
+        match moment.what {
+            What::Share(provider) if provider.id == self.provider => {
+                self.share = Some(Purse::of(moment, provider)?);
             }
-            if self.charged(facts) {
-                self.charges(facts, &before)?;
+            What::Charge(provider) if provider.id == self.provider => {
+                self.charge = Some(Purse::of(moment, provider)?);
             }
-        }
-        let place = (before.sector.deadline, before.sector.partition);
-        for post in facts.events.iter().filter_map(|r| PostId::of(&r.event)) {
-            if post.provider == self.provider && (post.deadline, post.partition) == place {
-                let (_, net) = begun(facts, facts.epoch)?;
-                self.stored_at.insert(post, net);
+            What::Event(event) => {
+                let seen = self.see_event(moment, event)?;
+                self.seen.extend(seen.map(|seen| (moment.at, seen)));
             }
-        }
-        let accepted = facts.events.iter().any(|record| {
-            matches!(&record.event, Event::PostAccepted { provider, deadline, partition, .. }
-                if *provider == self.provider && (*deadline, *partition) == place)
-        });
-        if accepted {
-            self.last_post = Some(facts.epoch);
+            _ => {}
         }
         Ok(())
     }
 
-    fn read(&self, state: &dyn KvRead) -> Result<Option<Before>, StoreError> {
-        let leaf: Option<SectorLeaf> = read(state, &key::sector(self.provider, self.number))?;
-        let Some(SectorLeaf::Committed(sector)) = leaf else {
-            return Ok(None);
-        };
+    fn see_event(
+        &mut self,
+        moment: &Moment<'_>,
+        event: &Event,
+    ) -> Result<Option<Seen>, StoreError> {
+        let money = |purse: Option<Purse>| purse.map(|purse| Seen::Purse(Box::new(purse)));
+        Ok(match *event {
+            Event::SectorProven {
+                provider, sector, ..
+            } if self.is_mine(provider, sector) => {
+                self.sector = committed(moment.state, provider, sector)?;
+                None
+            }
+            Event::SectorFaulted {
+                provider, sector, ..
+            }
+            | Event::FaultFee {
+                provider, sector, ..
+            }
+            | Event::SectorTerminated {
+                provider, sector, ..
+            } if self.is_mine(provider, sector) => Some(Seen::Place(Box::new(self.place(moment)?))),
+            Event::Penalty { provider, .. } if provider == self.provider => {
+                money(self.charge.take())
+            }
+            Event::PostDisputed { provider, .. } if provider == self.provider => {
+                money(self.share.take())
+            }
+            Event::PostStored { provider, .. } if provider == self.provider => {
+                let stored = PostId::of(event).map(|id| self.stake(moment, &id));
+                stored.transpose()?.map(Seen::Stored)
+            }
+            _ => None,
+        })
+    }
+
+    /// How the sector stands. Its leaf may be that of its end already; its partition is as before the close that is under way.
+    fn place(&self, moment: &Moment<'_>) -> Result<Place, StoreError> {
         let missing = |key: Vec<u8>| StoreError::corrupt(&key, "missing");
+        let (state, net, now) = (moment.state, moment.net, moment.now);
+        let sector = self.sector.clone();
+        let sector = sector.ok_or_else(|| missing(key::sector(self.provider, self.number)))?;
         let key = key::provider(self.provider);
-        let provider = read(state, &key)?.ok_or_else(|| missing(key))?;
+        let provider: Provider = read(state, &key)?.ok_or_else(|| missing(key))?;
         let key = key::partition(self.provider, sector.deadline, sector.partition);
         let partition: Partition = read(state, &key)?.unwrap_or_default();
         let slot = partition.slots.iter().find(|s| s.number == self.number);
-        let state_of = slot.ok_or_else(|| missing(key))?.state;
         let key = key::deadline(self.provider, sector.deadline);
-        Ok(Some(Before {
-            params: query::params(state)?,
-            provider,
-            state: state_of,
-            deadline: read(state, &key)?.unwrap_or_default(),
+        let deadline: Deadline = read(state, &key)?.unwrap_or_default();
+        let schedule = Schedule::of(&query::params(state)?, &provider);
+        let window = schedule.closing(now, &deadline);
+        let dark = lit::dark_before(state, net, window.close)?.saturating_sub(lit::dark_before(
+            state,
+            net,
+            window.open,
+        )?);
+        let since = slot.and_then(|slot| slot.state.faulty_since());
+        let age = since.map(|since| lit::passed(state, net, since, now));
+        Ok(Place {
+            now,
+            net: *net,
             sector,
-        }))
+            state: slot.map(|slot| slot.state),
+            window,
+            span: schedule.window_span(),
+            dark,
+            age: age.transpose()?,
+        })
+    }
+
+    /// What a post that is being stored puts at stake.
+    fn stake(&self, moment: &Moment<'_>, id: &PostId) -> Result<Stored, StoreError> {
+        let params = query::params(moment.state)?;
+        let stored = dispute::stored(moment.state, id)?;
+        let proven = stored.map(|stored| stored.proven).unwrap_or_default();
+        let mut sum = 0u128;
+        for &number in &proven {
+            if let Some(sector) = committed(moment.state, self.provider, number)? {
+                let fee = slash::dispute_fee(&params, moment.net, sector.power, sector.pledge);
+                sum = sum.saturating_add(fee.0);
+            }
+        }
+        Ok(Stored {
+            count: proven.len(),
+            is_mine: proven.contains(&self.number),
+            stake: TokenAmount(sum),
+        })
+    }
+
+    fn look(&mut self, facts: &BlockFacts<'_>) -> Result<(), StoreError> {
+        let block = Block {
+            facts,
+            params: query::params(facts.before)?,
+            seen: std::mem::take(&mut self.seen),
+        };
+        let wanted = self
+            .only
+            .is_none_or(|epoch| facts.parent < epoch && epoch <= facts.epoch);
+        let mut close = Close::default();
+        for (index, record) in facts.events.iter().enumerate() {
+            if wanted {
+                self.event(&block, index, &mut close)?;
+            }
+            self.remember(&block, index, &record.event);
+        }
+        if close.is_mine && close.sum > 0 {
+            let (sum, provider) = (close.sum, self.provider);
+            let text = format!("Fees of {sum} units of provider {provider} were never charged.");
+            self.say(facts, false, text);
+        }
+        Ok(())
+    }
+
+    /// What later events need of this one.
+    fn remember(&mut self, block: &Block<'_>, index: usize, event: &Event) {
+        match event {
+            Event::PostAccepted {
+                provider,
+                deadline,
+                partition,
+                ..
+            } if *provider == self.provider => {
+                self.posts
+                    .insert((*deadline, *partition), block.facts.epoch);
+            }
+            Event::PostStored { .. } => {
+                if let (Some(id), Some(Seen::Stored(stored))) =
+                    (PostId::of(event), block.seen.get(&index))
+                    && stored.is_mine
+                {
+                    self.stored.insert(id, *stored);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn event(
         &mut self,
-        facts: &BlockFacts<'_>,
-        before: &Before,
+        block: &Block<'_>,
         index: usize,
+        close: &mut Close,
     ) -> Result<(), StoreError> {
-        let (record, at) = (&facts.events[index], facts.epoch_of(index));
-        let is_mine = |provider: &ProviderId, number: &SectorNumber| {
-            *provider == self.provider && *number == self.number
-        };
-        match &record.event {
+        let record = &block.facts.events[index];
+        match record.event {
             Event::SectorFaulted {
                 provider,
                 sector,
                 reason,
-            } if is_mine(provider, sector) => self.faulted(facts, before, record, *reason),
+            } if self.is_mine(provider, sector) => {
+                self.faulted(block.facts, block.place(index)?, record, reason);
+            }
             Event::FaultFee {
                 provider,
                 sector,
                 amount,
-            } if is_mine(provider, sector) => self.fee(facts, before, at, *amount),
+            } if provider == self.provider => {
+                let is_mine = sector == self.number;
+                close.add(amount, is_mine);
+                if is_mine {
+                    self.fee(block, block.place(index)?, amount);
+                }
+            }
             Event::SectorTerminated {
                 provider,
                 sector,
                 fee,
                 by_timeout,
-            } if is_mine(provider, sector) => {
-                self.terminated(facts, before, at, (*fee, *by_timeout))?;
-                if !by_timeout {
-                    self.penalty(facts, before, index, (PenaltyReason::Termination, *fee));
+            } if provider == self.provider => {
+                let is_mine = sector == self.number;
+                if by_timeout {
+                    close.add(fee, is_mine);
                 }
-                Ok(())
+                if is_mine {
+                    self.terminated(block, block.place(index)?, (fee, by_timeout));
+                    if !by_timeout {
+                        self.penalty(block, index, (PenaltyReason::Termination, fee))?;
+                    }
+                }
+            }
+            Event::Penalty {
+                provider,
+                reason: PenaltyReason::Faults,
+                ..
+            } if provider == self.provider => {
+                let close = std::mem::take(close);
+                if close.is_mine {
+                    self.close(block, index, &close)?;
+                }
             }
             Event::PostDisputed {
                 provider,
@@ -215,27 +400,21 @@ impl FaultExplainer {
                 charged,
                 reward,
                 ..
-            } if *provider == self.provider => {
+            } if provider == self.provider => {
                 let post = PostId {
-                    provider: *provider,
-                    deadline: *deadline,
-                    partition: *partition,
-                    close: *close,
+                    provider,
+                    deadline,
+                    partition,
+                    close,
                 };
-                self.disputed(facts, before, index, (post, *charged, *reward))
+                // A post is disputed once.
+                if let Some(stored) = self.stored.remove(&post) {
+                    self.disputed(block, index, (post, stored), (charged, reward))?;
+                }
             }
-            _ => Ok(()),
+            _ => {}
         }
-    }
-
-    /// Whether the block charged this sector anything.
-    fn charged(&self, facts: &BlockFacts<'_>) -> bool {
-        facts.events.iter().any(|record| {
-            matches!(&record.event,
-                Event::FaultFee { provider, sector, .. }
-                | Event::SectorTerminated { provider, sector, by_timeout: true, .. }
-                    if *provider == self.provider && *sector == self.number)
-        })
+        Ok(())
     }
 
     fn say(&mut self, facts: &BlockFacts<'_>, holds: bool, text: String) {
@@ -245,15 +424,18 @@ impl FaultExplainer {
     fn faulted(
         &mut self,
         facts: &BlockFacts<'_>,
-        before: &Before,
+        place: &Place,
         record: &EventRecord,
         reason: FaultReason,
-    ) -> Result<(), StoreError> {
+    ) {
         let (number, provider) = (self.number, self.provider);
         let who = format!("sector {number} of provider {provider}");
-        let (height, epoch) = (facts.height, facts.epoch);
-        let at = format!("Block {height}, epoch {epoch}: {who}");
-        let has = |found: &dyn Fn(&Event) -> bool| facts.events.iter().any(|r| found(&r.event));
+        let at = format!("Block {}, epoch {}: {who}", facts.height, place.now);
+        // Told by the same transaction.
+        let has = |found: &dyn Fn(&Event) -> bool| {
+            let mut events = facts.events.iter().filter(|r| r.tx == record.tx);
+            record.tx.is_some() && events.any(|r| found(&r.event))
+        };
         match reason {
             FaultReason::Missed => {
                 self.say(
@@ -261,7 +443,7 @@ impl FaultExplainer {
                     record.tx.is_none(),
                     format!("{at} became faulty, because its deadline closed without a proof."),
                 );
-                return self.missed(facts, before);
+                self.missed(facts, place);
             }
             FaultReason::Skipped => {
                 let skipped = has(&|event| {
@@ -281,54 +463,46 @@ impl FaultExplainer {
                 self.say(facts, record.tx.is_some(), text);
             }
             FaultReason::Disputed => {
-                let disputed = has(
-                    &|event| matches!(event, Event::PostDisputed { provider: of, .. } if *of == provider),
-                );
+                let disputed = has(&|event| match *event {
+                    Event::PostDisputed {
+                        provider,
+                        deadline,
+                        partition,
+                        close,
+                        ..
+                    } => self.stored.contains_key(&PostId {
+                        provider,
+                        deadline,
+                        partition,
+                        close,
+                    }),
+                    _ => false,
+                });
                 let text = format!(
                     "{at} became faulty, because a stored proof of it was disputed and does not verify."
                 );
                 self.say(facts, disputed, text);
             }
         }
-        Ok(())
     }
 
-    /// The occurrence that closed in this block.
-    fn closed(&self, facts: &BlockFacts<'_>, before: &Before) -> Window {
-        let schedule = Schedule::of(&before.params, &before.provider);
-        // Seen from the epoch after the parent's, it is the current or the next one, unless an outage moved it.
-        schedule.occurrence(
-            facts.parent.next(),
-            before.sector.deadline,
-            &before.deadline,
-        )
-    }
-
-    fn missed(&mut self, facts: &BlockFacts<'_>, before: &Before) -> Result<(), StoreError> {
-        let schedule = Schedule::of(&before.params, &before.provider);
-        let last = schedule.closing(facts.epoch, &before.deadline);
-        // Where the close is the block's own epoch, its window has just ended and `closed` would name the next one.
-        let window = match self.closed(facts, before) {
-            window if window.close <= facts.epoch => window,
-            _ => last,
-        };
-        let net = query::totals(facts.before)?;
-        let dark = lit::dark_before(facts.before, &net, window.close)?
-            - lit::dark_before(facts.before, &net, window.open)?;
-        let (deadline, partition) = (before.sector.deadline, before.sector.partition);
-        let due = schedule.window_span().0;
+    fn missed(&mut self, facts: &BlockFacts<'_>, place: &Place) {
+        let window = place.window;
+        let (deadline, partition) = (place.sector.deadline, place.sector.partition);
+        let (dark, due) = (place.dark, place.span.0);
         let all = window.close.since(window.open).0;
+        let lit = all.saturating_sub(dark);
         self.say(
             facts,
-            all - dark.min(all) >= due,
+            lit >= due && window.close == place.now,
             format!(
-                "Deadline {deadline} was open from epoch {} until before {}: {all} epochs, {dark} of them dark (no block or no fresh beacon), so {} counted where {due} are due; its leaves were drawn from the beacon of epoch {}, and faults could be declared before epoch {}.",
-                window.open, window.close, all - dark.min(all), window.challenge, window.declare_until
+                "Deadline {deadline} was open from epoch {} until before {}: {all} epochs, {dark} of them dark (no block or no fresh beacon), so {lit} counted where {due} are due; its leaves were drawn from the beacon of epoch {}, and faults could be declared before epoch {}.",
+                window.open, window.close, window.challenge, window.declare_until
             ),
         );
-        let (holds, last) = match self.last_post {
+        let (holds, last) = match self.posts.get(&(deadline, partition)) {
             Some(epoch) => (
-                epoch < window.open,
+                *epoch < window.open,
                 format!("the last one before was at epoch {epoch}"),
             ),
             None => (true, "there never was one".to_owned()),
@@ -338,37 +512,29 @@ impl FaultExplainer {
             holds,
             format!("No proof of partition {partition} was accepted in it; {last}."),
         );
-        let text = match before.state {
-            SectorState::Active => format!(
+        let text = match place.state {
+            Some(SectorState::Active) => format!(
                 "Its power of {} bytes earns nothing from here on; the first missed deadline costs no fee.",
-                before.sector.power
+                place.sector.power
             ),
-            SectorState::Unproven => {
-                "It had not been proven before and had no power; the first missed deadline costs no fee.".to_owned()
-            }
-            SectorState::Recovering { since } | SectorState::Faulty { since } => {
+            Some(SectorState::Recovering { since } | SectorState::Faulty { since }) => {
                 format!("It was to recover from a fault that counts from epoch {since}, and still does.")
             }
+            Some(SectorState::Unproven) | None => {
+                "It had not been proven before and had no power; the first missed deadline costs no fee.".to_owned()
+            }
         };
-        self.say(facts, true, text);
-        Ok(())
+        self.say(facts, place.state.is_some(), text);
     }
 
-    fn fee(
-        &mut self,
-        facts: &BlockFacts<'_>,
-        before: &Before,
-        at: Epoch,
-        amount: TokenAmount,
-    ) -> Result<(), StoreError> {
-        let (params, net) = begun(facts, at)?;
-        let (power, pledge) = (before.sector.power, before.sector.pledge);
-        let found = slash::fault_fee(&params, &net, power, pledge);
-        let since = before.state.faulty_since();
-        let sector = &before.sector;
+    fn fee(&mut self, block: &Block<'_>, place: &Place, amount: TokenAmount) {
+        let (facts, params, net, at) = (block.facts, &block.params, &place.net, place.now);
+        let sector = &place.sector;
+        let found = slash::fault_fee(params, net, sector.power, sector.pledge);
+        let since = place.state.and_then(SectorState::faulty_since);
         self.say(
             facts,
-            since.is_some_and(|since| since < at),
+            since.is_some_and(|since| since <= place.window.open),
             format!(
                 "Block {}, epoch {at}: the sector is still faulty, since epoch {}: each deadline after the first costs a fee.",
                 facts.height,
@@ -376,7 +542,7 @@ impl FaultExplainer {
             ),
         );
         let span = EpochCount(params.day.0.saturating_mul(params.fault_fee_centidays) / 100);
-        let expected = slash::expected_reward(&net, sector.power, span);
+        let expected = slash::expected_reward(net, sector.power, span);
         self.say(
             facts,
             true,
@@ -395,35 +561,35 @@ impl FaultExplainer {
                 sector.pledge.mul_div(cap.into(), 100).unwrap_or_default()
             ),
         );
-        Ok(())
     }
 
     fn terminated(
         &mut self,
-        facts: &BlockFacts<'_>,
-        before: &Before,
-        at: Epoch,
+        block: &Block<'_>,
+        place: &Place,
         (fee, by_timeout): (TokenAmount, bool),
-    ) -> Result<(), StoreError> {
-        let (params, net) = begun(facts, at)?;
-        let sector = &before.sector;
-        let fault_fee = slash::fault_fee(&params, &net, sector.power, sector.pledge);
+    ) {
+        let (facts, params, net, at) = (block.facts, &block.params, &place.net, place.now);
+        let sector = &place.sector;
+        let fault_fee = slash::fault_fee(params, net, sector.power, sector.pledge);
         let age = at.since(sector.activation);
-        let found = slash::termination_fee(&params, sector.pledge, fault_fee, age);
-        let why = match (by_timeout, before.state.faulty_since()) {
-            (true, Some(since)) => format!(
-                "by the age of its fault: {} lit epochs since epoch {since}, where {} end it",
-                lit::passed(facts.before, &net, since, at)?,
+        let found = slash::termination_fee(params, sector.pledge, fault_fee, age);
+        let since = place.state.and_then(SectorState::faulty_since);
+        let why = match (by_timeout, since.zip(place.age)) {
+            (true, Some((since, age))) => format!(
+                "by the age of its fault: {age} lit epochs since epoch {since}, where {} end it",
                 params.fault_max
             ),
             (true, None) => "by the age of a fault that it does not have".to_owned(),
             (false, _) => "by its provider".to_owned(),
         };
-        let (height, epoch) = (facts.height, at);
         self.say(
             facts,
-            !by_timeout || before.state.faulty_since().is_some(),
-            format!("Block {height}, epoch {epoch}: the sector was ended {why}; its pledge of {} was unlocked first.", sector.pledge),
+            !by_timeout || place.age.is_some_and(|age| age >= params.fault_max),
+            format!(
+                "Block {}, epoch {at}: the sector was ended {why}; its pledge of {} was unlocked first.",
+                facts.height, sector.pledge
+            ),
         );
         self.say(
             facts,
@@ -434,113 +600,36 @@ impl FaultExplainer {
                 params.termination_min_percent, params.termination_fault_percent
             ),
         );
-        Ok(())
     }
 
-    /// The charges of this provider's closes: each is the sum of the fees that came before it, and what is owed after it
-    /// follows from the provider's money.
-    fn charges(&mut self, facts: &BlockFacts<'_>, before: &Before) -> Result<(), StoreError> {
-        let mut purse = Purse::of(facts.before, before)?;
-        let mut close = Close::default();
-        let me = self.provider;
-        for (index, record) in facts.events.iter().enumerate() {
-            // Closes come before transactions.
-            if record.tx.is_some() {
-                break;
-            }
-            let now = facts.epoch_of(index);
-            match &record.event {
-                Event::Reward {
-                    provider,
-                    claimed,
-                    locked,
-                } if *provider == me => purse.claim(now, *claimed, *locked)?,
-                Event::PreCommitExpired {
-                    provider, deposit, ..
-                } if *provider == me => purse.give_back_deposit(*deposit),
-                Event::FaultFee {
-                    provider,
-                    sector,
-                    amount,
-                } if *provider == me => close.add(*amount, *sector == self.number),
-                Event::SectorTerminated {
-                    provider,
-                    sector,
-                    fee,
-                    ..
-                } if *provider == me => {
-                    close.add(*fee, *sector == self.number);
-                    purse.give_back_pledge(facts.before, *sector)?;
-                }
-                Event::SectorExpired { provider, sector } if *provider == me => {
-                    purse.give_back_pledge(facts.before, *sector)?;
-                }
-                Event::Penalty {
-                    provider,
-                    reason,
-                    amount,
-                    debt_after,
-                } if *provider == me => {
-                    let owed = purse.charge(now, *amount);
-                    if *reason == PenaltyReason::Faults {
-                        let close = std::mem::take(&mut close);
-                        if close.is_mine {
-                            self.close(facts, &close, (*amount, *debt_after), owed);
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        if close.is_mine && close.sum > 0 {
-            let sum = close.sum;
-            let text = format!("Fees of {sum} units of provider {me} were never charged.");
-            self.say(facts, false, text);
-        }
-        Ok(())
-    }
-
-    /// One charge for all sectors of a deadline.
-    fn close(
-        &mut self,
-        facts: &BlockFacts<'_>,
-        close: &Close,
-        (amount, debt): (TokenAmount, TokenAmount),
-        owed: TokenAmount,
-    ) {
+    /// One charge for all sectors of a deadline: the sum of the fees that came before it.
+    fn close(&mut self, block: &Block<'_>, index: usize, close: &Close) -> Result<(), StoreError> {
         let (count, sum, provider) = (close.fees, close.sum, self.provider);
+        let found = Settled::of(block, index, TokenAmount(sum))?;
+        let Settled { amount, owed, .. } = found;
         self.say(
-            facts,
-            amount.0 == sum && debt == owed,
+            block.facts,
+            found.holds,
             format!(
-                "Fees at this close of provider {provider}: {count}, together {sum} units; {amount} are charged. By its unlocked money and unvested rewards {owed} are still owed after it; the chain says {debt}."
+                "Fees at this close of provider {provider}: {count}, together {sum} units; {amount} are charged beside the {owed} that it owed. Its unlocked money and unvested rewards pay {} of it; {} are still owed after it, and the chain says {}.",
+                found.paid, found.left, found.debt_after
             ),
         );
+        Ok(())
     }
 
     /// A stored proof was found wrong: its stake is charged, a share of it goes to who found it.
     fn disputed(
         &mut self,
-        facts: &BlockFacts<'_>,
-        before: &Before,
+        block: &Block<'_>,
         index: usize,
-        (post, charged, reward): (PostId, TokenAmount, TokenAmount),
+        (post, stored): (PostId, Stored),
+        (charged, reward): (TokenAmount, TokenAmount),
     ) -> Result<(), StoreError> {
-        let Some(stored) = dispute::stored(facts.before, &post)? else {
-            let text = format!("No proof {post} was stored, and one was disputed.");
-            self.say(facts, false, text);
-            return Ok(());
-        };
-        if !stored.proven.contains(&self.number) {
-            return Ok(());
-        }
-        let params = &before.params;
-        let stake = self.stake(facts, params, &post, &stored)?;
-        let percent = params.dispute_reward_percent;
-        let share = charged.mul_div(percent.into(), 100).unwrap_or_default();
-        let count = stored.proven.len();
+        let params = &block.params;
+        let Stored { count, stake, .. } = stored;
         self.say(
-            facts,
+            block.facts,
             charged == stake,
             format!(
                 "Proof {post} was of {count} sectors; for each the lesser of {}.{:02} days of expected reward when it was stored and {} % of the pledge is at stake, {stake} units in all; the chain charged {charged}.",
@@ -549,104 +638,75 @@ impl FaultExplainer {
                 params.dispute_fee_cap_percent
             ),
         );
-        let rest = charged.minus_or_zero(reward);
-        let paid = self.penalty(facts, before, index, (PenaltyReason::Disputed, rest));
-        // Less than the share only from a provider that owed before, or has nothing left: then nothing of the rest is paid either.
-        let had_nothing = paid.is_some_and(|(owed, paid)| !owed.is_zero() || paid.is_zero());
-        let holds = reward == share || (reward < share && had_nothing);
+        let percent = params.dispute_reward_percent;
+        let share = stake.mul_div(percent.into(), 100).unwrap_or_default();
+        let found = block.purse(index)?.clone().share(share);
+        self.say(
+            block.facts,
+            reward == found,
+            format!(
+                "Who found it gets {percent} % of that, {share} units, as far as the provider's unlocked money and unvested rewards go, {found}; the chain paid {reward}."
+            ),
+        );
+        let rest = stake.minus_or_zero(found);
+        self.penalty(block, index, (PenaltyReason::Disputed, rest))
+    }
+
+    /// The charge of a transaction: a termination's comes next after its event, a dispute's last before it.
+    fn penalty(
+        &mut self,
+        block: &Block<'_>,
+        index: usize,
+        (wanted, due): (PenaltyReason, TokenAmount),
+    ) -> Result<(), StoreError> {
+        let (facts, me) = (block.facts, self.provider);
+        let tx = facts.events[index].tx;
+        // Up to the next event that has a charge of its own.
+        let is_near = |i: &usize| {
+            let record = &facts.events[*i];
+            let other = matches!(record.event,
+                Event::SectorTerminated { provider, .. } | Event::PostDisputed { provider, .. } if provider == me);
+            record.tx == tx && !other
+        };
+        let is_its = |i: &usize| {
+            matches!(facts.events[*i].event,
+                Event::Penalty { provider, reason, .. } if provider == me && reason == wanted)
+        };
+        let found = match wanted {
+            PenaltyReason::Disputed => (0..index).rev().take_while(is_near).find(is_its),
+            _ => (index + 1..facts.events.len())
+                .take_while(is_near)
+                .find(is_its),
+        };
+        let Some(at) = found else {
+            let text = format!("{due} units are due of provider {me} and none are charged.");
+            self.say(facts, due.is_zero(), text);
+            return Ok(());
+        };
+        let found = Settled::of(block, at, due)?;
+        let Settled { amount, owed, .. } = found;
         self.say(
             facts,
-            holds,
+            found.holds,
             format!(
-                "Who found it gets {percent} % of that, {share} units, as far as the provider's unlocked money and unvested rewards go: {reward}."
+                "Provider {me} owed {owed} and is charged {due}; the chain charged {amount}. Its unlocked money and unvested rewards pay {}, which are burnt; {} are still owed after it, and the chain says {}.",
+                found.paid, found.left, found.debt_after
             ),
         );
         Ok(())
     }
+}
 
-    /// What a stored post puts at stake, by the rates of when it was stored. Where a sector of it has ended since, or the replay
-    /// began later, the stake that the chain kept.
-    fn stake(
-        &self,
-        facts: &BlockFacts<'_>,
-        params: &ChainParams,
-        post: &PostId,
-        stored: &StoredPost,
-    ) -> Result<TokenAmount, StoreError> {
-        let Some(net) = self.stored_at.get(post) else {
-            return Ok(stored.stake);
-        };
-        let mut sum = 0u128;
-        for &number in &stored.proven {
-            let key = key::sector(self.provider, number);
-            let Some(SectorLeaf::Committed(sector)) = read(facts.before, &key)? else {
-                return Ok(stored.stake);
-            };
-            let fee = slash::dispute_fee(params, net, sector.power, sector.pledge);
-            sum = sum.saturating_add(fee.0);
-        }
-        Ok(TokenAmount(sum))
-    }
-
-    /// The charge of a transaction: a termination's comes next after its event, a dispute's last before it. Gives what was owed
-    /// before it, and what was paid then.
-    fn penalty(
-        &mut self,
-        facts: &BlockFacts<'_>,
-        before: &Before,
-        index: usize,
-        (wanted, due): (PenaltyReason, TokenAmount),
-    ) -> Option<(TokenAmount, TokenAmount)> {
-        let tx = facts.events[index].tx;
-        let mut owed = before.provider.fee_debt;
-        let mut found: Option<(usize, TokenAmount, TokenAmount, TokenAmount)> = None;
-        for (i, record) in facts.events.iter().enumerate() {
-            let Event::Penalty {
-                provider,
-                reason,
-                amount,
-                debt_after,
-            } = record.event
-            else {
-                continue;
-            };
-            if provider != self.provider {
-                continue;
-            }
-            let is_its = match wanted {
-                PenaltyReason::Termination => i > index && found.is_none(),
-                _ => i < index,
-            };
-            if record.tx == tx && reason == wanted && is_its {
-                found = Some((i, amount, debt_after, owed));
-            }
-            owed = debt_after;
-        }
-        let provider = self.provider;
-        let Some((at, amount, debt_after, owed)) = found else {
-            let text = format!("{due} units are due of provider {provider} and none are charged.");
-            self.say(facts, due.is_zero(), text);
-            return None;
-        };
-        // Debt is repaid before the charge is told.
-        let burnt = at.checked_sub(1).map(|i| &facts.events[i].event);
-        let paid = match burnt {
-            Some(Event::Burn {
-                reason: BurnReason::Penalty,
-                amount,
-            }) => *amount,
-            _ => TokenAmount::ZERO,
-        };
-        let all = owed.0.saturating_add(amount.0);
-        self.say(
-            facts,
-            amount == due && all.checked_sub(paid.0) == Some(debt_after.0),
-            format!(
-                "Provider {provider} owed {owed} and is charged {due}; the chain charged {amount}, {paid} were paid and burnt, and {debt_after} are still owed."
-            ),
-        );
-        Some((owed, paid))
-    }
+/// The sector, while it lives.
+fn committed(
+    state: &dyn KvRead,
+    provider: ProviderId,
+    number: SectorNumber,
+) -> Result<Option<Sector>, StoreError> {
+    Ok(match read(state, &key::sector(provider, number))? {
+        Some(SectorLeaf::Committed(sector)) => Some(sector),
+        _ => None,
+    })
 }
 
 /// Fees since the last charge of a provider's closes.
@@ -665,72 +725,94 @@ impl Close {
     }
 }
 
-/// A provider's money while epochs begin: rewards come in, ends free what they held, closes charge (`chain.md` §5).
-///
-/// Debt is repaid here when it is charged, while the chain also repays it between charges: the same sum in the end, because
-/// nothing else takes from the balance before the block's transactions.
+/// A charge, computed again beside what the chain says of it.
+struct Settled {
+    /// What the chain charged.
+    amount: TokenAmount,
+    /// What it says is still owed.
+    debt_after: TokenAmount,
+    /// What was owed before.
+    owed: TokenAmount,
+    /// What the provider's money pays of both.
+    paid: TokenAmount,
+    /// What is owed after it.
+    left: TokenAmount,
+    /// Whether the chain says the same.
+    holds: bool,
+}
+
+impl Settled {
+    /// Of the penalty with this index, where `due` is to be charged.
+    fn of(block: &Block<'_>, index: usize, due: TokenAmount) -> Result<Self, StoreError> {
+        let events = block.facts.events;
+        let Some(&Event::Penalty {
+            amount, debt_after, ..
+        }) = events.get(index).map(|record| &record.event)
+        else {
+            return Err(unseen());
+        };
+        let purse = block.purse(index)?;
+        let owed = purse.provider.fee_debt;
+        let (paid, left) = purse.clone().charge(due);
+        // What is paid is burnt before the charge is told.
+        let burnt = index.checked_sub(1).map(|before| &events[before].event);
+        let is_burnt = matches!(burnt,
+            Some(Event::Burn { reason: BurnReason::Penalty, amount }) if *amount == paid);
+        Ok(Self {
+            amount,
+            debt_after,
+            owed,
+            paid,
+            left,
+            holds: amount == due && debt_after == left && (paid.is_zero() || is_burnt),
+        })
+    }
+}
+
+/// A provider's money before a charge: what pays it, and in which order (`chain.md` §5).
+#[derive(Clone, Debug)]
 struct Purse {
-    params: ChainParams,
+    now: Epoch,
     provider: Provider,
     queue: Vesting,
 }
 
 impl Purse {
-    fn of(state: &dyn KvRead, before: &Before) -> Result<Self, StoreError> {
+    fn of(moment: &Moment<'_>, provider: &Provider) -> Result<Self, StoreError> {
         Ok(Self {
-            params: before.params.clone(),
-            provider: before.provider.clone(),
-            queue: read(state, &key::vesting(before.provider.id))?.unwrap_or_default(),
+            now: moment.now,
+            provider: provider.clone(),
+            queue: read(moment.state, &key::vesting(provider.id))?.unwrap_or_default(),
         })
     }
 
-    fn claim(
-        &mut self,
-        now: Epoch,
-        claimed: TokenAmount,
-        locked: TokenAmount,
-    ) -> Result<(), StoreError> {
-        let overflow = |_| StoreError::corrupt(&key::vesting(self.provider.id), "too much money");
-        let added = self.queue.add(&self.params, now, locked);
-        added.map_err(overflow)?;
-        let (balance, vesting) = (&mut self.provider.balance, &mut self.provider.vesting);
-        balance.0 = balance.0.saturating_add(claimed.0);
-        vesting.0 = vesting.0.saturating_add(locked.0);
-        Ok(())
-    }
-
-    fn give_back_deposit(&mut self, amount: TokenAmount) {
-        let deposits = &mut self.provider.deposits;
-        *deposits = deposits.minus_or_zero(amount);
-    }
-
-    fn give_back_pledge(
-        &mut self,
-        state: &dyn KvRead,
-        number: SectorNumber,
-    ) -> Result<(), StoreError> {
-        let leaf = read(state, &key::sector(self.provider.id, number))?;
-        if let Some(SectorLeaf::Committed(sector)) = leaf {
-            let pledge = &mut self.provider.pledge;
-            *pledge = pledge.minus_or_zero(sector.pledge);
-        }
-        Ok(())
-    }
-
-    /// Takes what is loose and what has not vested; gives what is still owed.
-    fn charge(&mut self, now: Epoch, amount: TokenAmount) -> TokenAmount {
-        let mut debt = TokenAmount(self.provider.fee_debt.0.saturating_add(amount.0));
-        let freed = self.queue.take_due(now).0 + self.queue.take(debt).0;
+    /// Unlocks what has vested, and then up to `wanted` of what has not, earliest first.
+    fn unlock(&mut self, wanted: TokenAmount) {
+        let freed = self.queue.take_due(self.now).0 + self.queue.take(wanted).0;
         self.provider.vesting = self.provider.vesting.minus_or_zero(TokenAmount(freed));
+    }
+
+    /// What it pays of a charge and of what it owed before, and what it owes then.
+    fn charge(mut self, amount: TokenAmount) -> (TokenAmount, TokenAmount) {
+        let debt = TokenAmount(self.provider.fee_debt.0.saturating_add(amount.0));
+        self.unlock(debt);
         let paid = self.provider.unlocked().min(debt);
-        self.provider.balance = self.provider.balance.minus_or_zero(paid);
-        debt = debt.minus_or_zero(paid);
-        self.provider.fee_debt = debt;
-        debt
+        (paid, debt.minus_or_zero(paid))
+    }
+
+    /// What it has of a finder's share: only what it does not owe.
+    fn share(mut self, share: TokenAmount) -> TokenAmount {
+        self.unlock(TokenAmount::ZERO);
+        self.unlock(share.minus_or_zero(self.provider.available()));
+        share.min(self.provider.available())
     }
 }
 
 impl Visitor for FaultExplainer {
+    fn moment(&mut self, moment: &Moment<'_>) {
+        let result = self.see(moment);
+        self.explanation.note(result);
+    }
     fn before(&mut self, facts: &BlockFacts<'_>) {
         let result = self.look(facts);
         self.explanation.note(result);
@@ -742,7 +824,33 @@ impl Visitor for FaultExplainer {
 #[derive(Clone, Debug)]
 pub struct RewardExplainer {
     epoch: Epoch,
+    /// How the epoch began, once its block comes.
+    begun: Option<Begun>,
+    /// Whether its block is over.
+    is_over: bool,
+    /// The claim that comes next.
+    claim: Option<Claim>,
+    /// Claims of the present block, by the index of their event.
+    claims: BTreeMap<usize, Claim>,
     explanation: Explanation,
+}
+
+/// How an epoch began: what its emission follows from.
+#[derive(Clone, Debug)]
+struct Begun {
+    /// Index of its first event.
+    at: usize,
+    /// The totals before its emission.
+    net: Network,
+    providers: Vec<Provider>,
+}
+
+/// What a claim follows from.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    power: StoragePower,
+    /// What the accumulator grew by since the last one.
+    grown: u128,
 }
 
 impl RewardExplainer {
@@ -750,6 +858,10 @@ impl RewardExplainer {
     pub fn new(epoch: Epoch) -> Self {
         Self {
             epoch,
+            begun: None,
+            is_over: false,
+            claim: None,
+            claims: BTreeMap::new(),
             explanation: Explanation::default(),
         }
     }
@@ -759,12 +871,44 @@ impl RewardExplainer {
         self.explanation
     }
 
+    fn see(&mut self, moment: &Moment<'_>) -> Result<(), StoreError> {
+        // The totals name the block's epoch; blocks before the one of ours and after it say nothing.
+        if self.is_over || moment.net.epoch < self.epoch {
+            return Ok(());
+        }
+        match moment.what {
+            What::Emission if moment.now == self.epoch => {
+                self.begun = Some(Begun {
+                    at: moment.at,
+                    net: *moment.net,
+                    providers: providers(moment.state)?,
+                });
+            }
+            What::Claim(provider) => {
+                self.claim = Some(Claim {
+                    power: provider.power,
+                    grown: moment.net.acc.saturating_sub(provider.acc_claimed),
+                });
+            }
+            What::Event(Event::Reward { .. }) => {
+                let claim = self.claim.take();
+                self.claims.extend(claim.map(|claim| (moment.at, claim)));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn look(&mut self, facts: &BlockFacts<'_>) -> Result<(), StoreError> {
         if self.epoch <= facts.parent || self.epoch > facts.epoch {
             return Ok(());
         }
-        let (params, earlier) = begun(facts, self.epoch.before(EpochCount(1)))?;
-        let (_, net) = begun(facts, self.epoch)?;
+        self.is_over = true;
+        let begun = self.begun.take().ok_or_else(unseen)?;
+        let (params, earlier) = (query::params(facts.before)?, begun.net);
+        let mut net = earlier;
+        reward::emit(&params, &mut net, self.epoch)
+            .map_err(|e| StoreError::corrupt(&key::network(), e.to_string()))?;
         let (epoch, height) = (self.epoch, facts.height);
         let mut say = |holds, text| self.explanation.say(height, holds, text);
         let (raw, power) = (net.raw_power, net.power);
@@ -789,17 +933,17 @@ impl RewardExplainer {
             ),
         );
         let minted = net.minted.0 - earlier.minted.0;
-        let wrote = facts.events.iter().find_map(|record| match record.event {
-            Event::Mint { amount, theta } if theta == to => Some(amount.0),
-            _ => None,
-        });
+        // Its emission is the first thing that an epoch tells, if it has one.
+        let wrote = match facts.events.get(begun.at).map(|record| &record.event) {
+            Some(Event::Mint { amount, theta }) if *theta == to => amount.0,
+            _ => 0,
+        };
         say(
-            wrote.unwrap_or(0) == minted,
+            wrote == minted,
             format!(
-                "By network time {to}, {} units are to be minted in all; {} were before, so this epoch mints {minted}; the chain minted {}.",
+                "By network time {to}, {} units are to be minted in all; {} were before, so this epoch mints {minted}; the chain minted {wrote}.",
                 reward::minted_at(&params, to),
                 earlier.minted,
-                wrote.unwrap_or(0)
             ),
         );
         let inst = net.acc - earlier.acc;
@@ -810,8 +954,8 @@ impl RewardExplainer {
                 earlier.rpp, net.rpp
             ),
         );
-        self.shares(facts, &net, inst)?;
-        self.claims(facts)?;
+        self.shares(facts, &begun.providers, net.power, inst);
+        self.claims(facts, &params)?;
         self.burns(facts)
     }
 
@@ -819,14 +963,12 @@ impl RewardExplainer {
     fn shares(
         &mut self,
         facts: &BlockFacts<'_>,
-        net: &Network,
+        providers: &[Provider],
+        power: StoragePower,
         inst: u128,
-    ) -> Result<(), StoreError> {
+    ) {
         let mut sum = 0u128;
-        for provider in providers(facts.before)? {
-            if provider.power.is_zero() {
-                continue;
-            }
+        for provider in providers.iter().filter(|p| !p.power.is_zero()) {
             let share = mul_shift(provider.power.0, inst, 32).unwrap_or(u128::MAX);
             sum = sum.saturating_add(share);
             let text = format!(
@@ -835,18 +977,17 @@ impl RewardExplainer {
             );
             self.explanation.say(facts.height, true, text);
         }
-        let minted = mul_shift(net.power.0, inst, 32).unwrap_or(u128::MAX);
+        let minted = mul_shift(power.0, inst, 32).unwrap_or(u128::MAX);
         let text = format!(
             "Together {sum} units of the {minted} that the rate gives; the rest is rounding and stays in the pool."
         );
         self.explanation.say(facts.height, sum <= minted, text);
-        Ok(())
     }
 
     /// Claims that happened in the block: power times the accumulator's growth since the last one.
-    fn claims(&mut self, facts: &BlockFacts<'_>) -> Result<(), StoreError> {
-        let (params, net) = begun(facts, facts.epoch)?;
-        for record in facts.events {
+    fn claims(&mut self, facts: &BlockFacts<'_>, params: &ChainParams) -> Result<(), StoreError> {
+        let seen = std::mem::take(&mut self.claims);
+        for (index, record) in facts.events.iter().enumerate() {
             let Event::Reward {
                 provider,
                 claimed,
@@ -855,18 +996,14 @@ impl RewardExplainer {
             else {
                 continue;
             };
-            let before: Option<Provider> = read(facts.before, &key::provider(provider))?;
-            let Some(before) = before else { continue };
-            let grown = net.acc.saturating_sub(before.acc_claimed);
-            let due = mul_shift(before.power.0, grown, 32).unwrap_or(u128::MAX);
+            let Claim { power, grown } = seen.get(&index).copied().ok_or_else(unseen)?;
+            let due = mul_shift(power.0, grown, 32).unwrap_or(u128::MAX);
             let vests = claimed.mul_div(params.vest_quarters.into(), 4);
-            let one_epoch = facts.parent.next() == facts.epoch;
             let text = format!(
-                "Provider {provider} claimed {claimed} in this block: {} bytes x {grown} (growth since its last claim) / 2^32 = {due}; {} quarters of it, {locked}, vest in {} steps of {} epochs.",
-                before.power, params.vest_quarters, params.vest_steps, params.vest_step
+                "Provider {provider} claimed {claimed} in this block: {power} bytes x {grown} (growth since its last claim) / 2^32 = {due}; {} quarters of it, {locked}, vest in {} steps of {} epochs.",
+                params.vest_quarters, params.vest_steps, params.vest_step
             );
-            // A block of many epochs may claim at any of them.
-            let holds = vests == Ok(locked) && (claimed.0 == due || !one_epoch);
+            let holds = vests == Ok(locked) && claimed.0 == due;
             self.explanation.say(facts.height, holds, text);
         }
         Ok(())
@@ -898,6 +1035,10 @@ impl RewardExplainer {
 }
 
 impl Visitor for RewardExplainer {
+    fn moment(&mut self, moment: &Moment<'_>) {
+        let result = self.see(moment);
+        self.explanation.note(result);
+    }
     fn before(&mut self, facts: &BlockFacts<'_>) {
         let result = self.look(facts);
         self.explanation.note(result);

@@ -37,6 +37,7 @@ use crate::governance;
 use crate::log::{BlockLog, LogError, LogReader, Mark, OpenReport};
 use crate::merkle::Hash;
 use crate::message::{CheckedTx, SignedTx, TxError};
+use crate::moment::Moment;
 use crate::snapshot::{self, Base};
 use crate::state::{self, KvRead, Network, key};
 use crate::store::{self, Commit, MemoryIndex, Meta, Place, Store, View};
@@ -1199,7 +1200,28 @@ pub(crate) fn apply_checked(
     txs: &[CheckedTx],
     verifier: &dyn ProofVerifier,
 ) -> Result<Applied, LedgerError> {
-    let applied = execute::apply(state, context, txs, verifier).map_err(BlockError::from)?;
+    let applied = execute::apply(state, context, txs, verifier);
+    checked(state, context, applied)
+}
+
+/// As [`apply_checked`], for who explains what the block does.
+pub(crate) fn apply_watched(
+    state: &dyn KvRead,
+    context: &BlockCtx,
+    txs: &[CheckedTx],
+    verifier: &dyn ProofVerifier,
+    watch: &mut dyn FnMut(&Moment<'_>),
+) -> Result<Applied, LedgerError> {
+    let applied = execute::apply_watched(state, context, txs, verifier, watch);
+    checked(state, context, applied)
+}
+
+fn checked(
+    state: &dyn KvRead,
+    context: &BlockCtx,
+    applied: Result<Applied, ApplyError>,
+) -> Result<Applied, LedgerError> {
+    let applied = applied.map_err(BlockError::from)?;
     let after = written_network(&applied.writes)?;
     let height = context.height;
     check_cheap(&network(state)?, &after, context)

@@ -7,7 +7,8 @@
 //! 2. state: [`state`] (reading trait, overlay, every key);
 //! 3. rules, `spec/chain.md`: [`market`], [`channel`], [`datacap`], [`deal`], [`provider`], [`sector`], [`reward`], [`slash`],
 //!    [`lit`], [`governance`];
-//! 4. one block: [`execute::apply`] runs the epoch's due work, then the transactions; [`events`] say what happened;
+//! 4. one block: [`execute::apply`] runs the epoch's due work, then the transactions; [`events`] say what happened, and
+//!    [`moment`]s what it followed from;
 //! 5. checks and reads: [`invariants`], [`query`];
 //! 6. around it, on what the crate `holdfast-light` defines for clients too: [`block`], [`certificate`], [`genesis`],
 //!    [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`], [`undecided`], [`vfs`], [`ledger`], [`snapshot`],
@@ -43,6 +44,7 @@ pub mod events;
 pub mod execute;
 pub mod explain;
 pub mod invariants;
+pub mod moment;
 pub mod query;
 
 pub mod audit;

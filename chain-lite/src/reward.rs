@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Rule;
 use crate::events::Event;
 use crate::execute::Work;
+use crate::moment::What;
 use crate::params::ChainParams;
 use crate::provider::Provider;
 use crate::state::Network;
@@ -260,6 +261,7 @@ impl Vesting {
 
 /// Moves the provider's reward from the pool into its balance; part of it vests. Runs before any change of power.
 pub(crate) fn claim(work: &mut Work<'_>, provider: &mut Provider) -> Rule<()> {
+    work.show(What::Claim(provider));
     let reward = claimable(&work.net, provider)?;
     provider.acc_claimed = work.net.acc;
     if reward.is_zero() {

@@ -9,6 +9,7 @@ use crate::account::Address;
 use crate::error::Rule;
 use crate::events::{BurnReason, Event, PenaltyReason};
 use crate::execute::Work;
+use crate::moment::What;
 use crate::params::ChainParams;
 use crate::provider::Provider;
 use crate::reward;
@@ -143,6 +144,7 @@ pub(crate) fn penalize(
     if amount.is_zero() {
         return Ok(());
     }
+    work.show(What::Charge(provider));
     provider.fee_debt = provider.fee_debt.plus(amount)?;
     repay_debt(
         work,
@@ -170,6 +172,7 @@ pub(crate) fn penalize_for(
     finder: &Address,
     amount: TokenAmount,
 ) -> Rule<TokenAmount> {
+    work.show(What::Share(provider));
     reward::vest(work, provider)?;
     let share = percent(amount, work.params.dispute_reward_percent);
     release_vesting(work, provider, share.minus_or_zero(provider.available()))?;

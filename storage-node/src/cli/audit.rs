@@ -22,6 +22,7 @@ use chain_lite::audit::{
 };
 use chain_lite::deal::Deal;
 use chain_lite::genesis::Genesis;
+use chain_lite::moment::Moment;
 use prover::SectorNumber;
 use prover::verify::{VerifyError, VerifyingKeys};
 use serde::Serialize;
@@ -608,6 +609,9 @@ struct Watched<'a> {
 }
 
 impl Visitor for Watched<'_> {
+    fn moment(&mut self, moment: &Moment<'_>) {
+        self.visitor.moment(moment);
+    }
     fn before(&mut self, facts: &BlockFacts<'_>) {
         self.visitor.before(facts);
     }
