@@ -24,7 +24,7 @@ use crate::client::outbox::Sent;
 use crate::client::{ChainFailure, ClientError};
 use crate::identity::Wallet;
 use crate::provider::control::{Control, ControlError};
-use crate::provider::prover::Workshop;
+use crate::provider::prover::{Workshop, WorkshopError};
 use crate::provider::status::StageStatus;
 use crate::provider::worker::WorkerError;
 use crate::provider::{
@@ -543,6 +543,7 @@ pub fn class_of(error: &ProviderError) -> Class {
         | ProviderError::OtherIdentity { .. }
         | ProviderError::SectorSize(_)
         | ProviderError::DepositTooSmall { .. }
+        | ProviderError::Workshop(WorkshopError::ForeignKey { .. })
         | ProviderError::Key(_) => Class::Input,
         ProviderError::Wallet(ClientError::File { .. } | ClientError::Journal { .. }) => {
             Class::Machine

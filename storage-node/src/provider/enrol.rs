@@ -311,9 +311,47 @@ async fn fund(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::client::ClientError;
-    use crate::rpc::tests::{address, bed, key};
+    use crate::provider::prover::tests::filecoins;
+    use crate::provider::prover::{Workshop, WorkshopError};
+    use crate::provider::{ProviderConfig, start};
+    use crate::rpc::tests::{address, bed, bed_with_keys, key};
+
+    /// It stops before it is registered, and so before any deposit.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tm_s3_a_provider_whose_keys_the_chain_does_not_name_does_not_start() {
+        let bed = bed_with_keys(filecoins());
+        let server = bed.serve(0, None).await;
+        let dir = tempfile::tempdir().expect("a folder");
+        let home = Home::new(dir.path());
+        let settings = ProviderSettings::devnet(SectorSize::Kib2, 1);
+        let owner = init(&home, &settings).expect("makes");
+        let chain = ChainClient::connect(&server.url()).await.expect("connects");
+        let amount = TokenAmount::from_tokens(60_000_000);
+        let funds = Message::Transfer { to: owner, amount };
+        chain.execute(&key(1), vec![funds]).await.expect("included");
+        let shop = Workshop::with_limits(&dir.path().join("params"), 2, 1 << 40);
+        let started = start(ProviderConfig {
+            home,
+            chain_url: server.url(),
+            shop: Arc::new(shop.expect("a workshop")),
+            progress: Arc::new(::prover::NoProgress),
+        })
+        .await;
+        let error = started.err().expect("it does not start");
+        assert!(
+            matches!(
+                error,
+                ProviderError::Workshop(WorkshopError::ForeignKey { .. })
+            ),
+            "{error}"
+        );
+        assert!(chain.providers().await.expect("answers").is_empty());
+        server.stop().await;
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn tm_h1_registration_comes_after_what_a_command_of_the_owner_has_left() {

@@ -44,6 +44,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ::prover::snark::CircuitId;
 use ::prover::{Progress, SectorNumber, SectorSize};
 use chain_lite::account::{Address, ChainId, ProviderId};
 use chain_lite::message::DealProposal;
@@ -66,7 +67,7 @@ use intake::{Funds, IntakeLimits, Market, Store, StoreError};
 use journal::{Journal, JournalError};
 use lifecycle::{Event, Lifecycle, Rules, SectorRecord, Settings};
 use pack::PackPolicy;
-use prover::{Bench, Workshop, WorkshopError};
+use prover::{Bench, NamedKey, Workshop, WorkshopError};
 pub use status::ProviderStatus;
 use status::{Money, StatusWatch};
 use treasury::{Keeper, Treasury, TreasuryStatus};
@@ -291,7 +292,7 @@ pub async fn start(config: ProviderConfig) -> Result<ProviderHandle, ProviderErr
     let keys = enrol::open_keys(&config.home)?;
     let chain = ChainClient::connect(&config.chain_url).await?;
     belongs(&dir, &chain)?;
-    prepare_keys(&config, settings.sector_size).await?;
+    prepare_keys(&config, &chain, settings.sector_size).await?;
 
     let endpoint = bind(&dir, &settings, &keys, &chain)?;
     let quic = endpoint.peer_addr();
@@ -427,11 +428,24 @@ fn belongs(dir: &Path, chain: &ChainClient) -> Result<(), ProviderError> {
     }
 }
 
-async fn prepare_keys(config: &ProviderConfig, size: SectorSize) -> Result<(), ProviderError> {
+/// Makes the proving keys ready, if they are those of the chain.
+async fn prepare_keys(
+    config: &ProviderConfig,
+    chain: &ChainClient,
+    size: SectorSize,
+) -> Result<(), ProviderError> {
+    let mut named: Vec<NamedKey> = Vec::new();
+    let genesis = chain.genesis().await?;
+    for circuit in [CircuitId::window(size), CircuitId::porep(size)] {
+        let key = genesis.keys.iter().find(|key| key.circuit == circuit);
+        let key = key.ok_or(ProviderError::SectorSize(size))?;
+        named.push((circuit, key.vk.clone()));
+    }
     let (shop, progress) = (Arc::clone(&config.shop), Arc::clone(&config.progress));
-    let made = tokio::task::spawn_blocking(move || shop.prepare(size, progress.as_ref())).await;
-    match made {
-        Ok(result) => result.map_err(|error| ProviderError::Workshop(error.into())),
+    let made =
+        tokio::task::spawn_blocking(move || shop.prepare_for(size, &named, progress.as_ref()));
+    match made.await {
+        Ok(result) => Ok(result?),
         Err(error) => Err(ProviderError::Task(error.to_string())),
     }
 }

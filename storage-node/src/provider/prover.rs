@@ -13,6 +13,8 @@
 //! [`WINDOW_SLOT_PATIENCE`] it goes without.
 //! Every function here blocks and is called on a blocking thread. Each is idempotent: called again after a crash it goes on
 //! from the last durable stage and ends with the same CommR.
+//! Keys: those of the folder must be the ones that the chain's genesis names (S3), which [`Workshop::prepare_for`] asks before a
+//! provider is registered: with another, say an imported one, a sector could be pre-committed and never proven.
 //! Memory: a proving key is a file that is read in pieces; a job's need is asked of its [`Plan`] before it starts. Sealing and
 //! window posts run at the same time, so the machine's memory is shared between them: a post and a check of a replica get what
 //! they need, since a missed deadline costs most, and sealing gets the rest.
@@ -29,12 +31,15 @@ use prover::post::proof::{PostError, ReplicaRef, prove_window};
 use prover::seal::{self, AnyStage, CheckDepth, SealError, SealRequest};
 use prover::sector_dir;
 use prover::snark::CircuitId;
+use prover::snark::groth16::CheckedKey;
 use prover::snark::keys::{KeyError, ParamStore};
+use prover::snark::origin::Origin;
 use prover::{
     CommD, CommR, NoProgress, PostRandomness, Progress, ProverId, RegisteredSeal, SealVersion,
     SectorNumber, SectorSize, Seed,
 };
 use rand::Rng;
+use sha2::{Digest, Sha256};
 
 use super::lifecycle::{DealRecord, Health, SealTimes, SectorRecord, Stage};
 use super::slot::{self, SlotGuard};
@@ -99,6 +104,45 @@ pub enum WorkshopError {
     /// The threads.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Proofs made with the key that is here would be refused by the chain.
+    #[error(
+        "the key of {circuit} in {dir} has the verifying key with SHA-256 {found}, and the chain's genesis names {named}: the chain would refuse every proof made here and keep the deposits of its sectors; {next}",
+        dir = .dir.display()
+    )]
+    ForeignKey {
+        /// Of which circuit.
+        circuit: CircuitId,
+        /// The folder of keys.
+        dir: PathBuf,
+        /// SHA-256 of the verifying key here, lower-case hex.
+        found: String,
+        /// Of the one in the chain's genesis.
+        named: String,
+        /// What to do.
+        next: String,
+    },
+}
+
+/// The verifying key of a circuit that a chain's genesis names, in Filecoin's `.vk` layout.
+pub type NamedKey = (CircuitId, Vec<u8>);
+
+/// How a machine gets the key of a circuit that a chain names.
+fn way_to(circuit: CircuitId, origin: Option<Origin>) -> String {
+    let elsewhere = format!(
+        "choose another folder with HOLDFAST_PARAMS, or move {circuit}.params, {circuit}.vk and their .json files out of this one"
+    );
+    match origin {
+        Some(Origin::Filecoin) => format!(
+            "{elsewhere}, then take the file that Filecoin published: `holdfast prover params --import {}.params {circuit}`",
+            circuit.filecoin_name()
+        ),
+        Some(Origin::Developers) => {
+            format!("{elsewhere}; the chain's key is made at the next start")
+        }
+        Some(Origin::Named) | None => {
+            "nobody publishes the chain's key, so prove for another chain".to_owned()
+        }
+    }
 }
 
 /// Keys, threads and slots of one machine, shared by all providers of a process.
@@ -150,6 +194,59 @@ impl Workshop {
     /// sealed or proven: it may use the memory of both lanes. Refuses a machine on which a sector could be pre-committed and then
     /// not be proven, because the limits are fixed from here on.
     pub fn prepare(&self, size: SectorSize, progress: &dyn Progress) -> Result<(), KeyError> {
+        self.require_room(size)?;
+        for circuit in [CircuitId::window(size), CircuitId::porep(size)] {
+            self.params.key(circuit, &self.seal, progress)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Workshop::prepare`], for a chain whose genesis names these verifying keys. Where the folder has another key, made here or
+    /// imported, it is refused, before others are made: a sector could be pre-committed with it and then never be proven.
+    pub fn prepare_for(
+        &self,
+        size: SectorSize,
+        named: &[NamedKey],
+        progress: &dyn Progress,
+    ) -> Result<(), WorkshopError> {
+        self.require_room(size)?;
+        for key in named {
+            if self.params.has(key.0) {
+                self.require_named(key, progress)?;
+            } else {
+                // Seconds, where a proving key takes minutes.
+                let vk = self.params.verifying_key(key.0, &self.seal, progress)?;
+                self.require_same(key, &vk)?;
+            }
+        }
+        self.prepare(size, progress)?;
+        // A verifying key that lay there alone need not be that of the proving key which was made beside it.
+        named
+            .iter()
+            .try_for_each(|key| self.require_named(key, progress))
+    }
+
+    fn require_named(&self, key: &NamedKey, progress: &dyn Progress) -> Result<(), WorkshopError> {
+        let proving = self.params.key(key.0, &self.seal, progress)?;
+        self.require_same(key, proving.verifying_key().bytes())
+    }
+
+    fn require_same(&self, (circuit, vk): &NamedKey, found: &[u8]) -> Result<(), WorkshopError> {
+        if vk == found {
+            return Ok(());
+        }
+        let checked = CheckedKey::read(*circuit, vk).ok();
+        let origin = checked.and_then(|checked| Origin::of(*circuit, &checked));
+        Err(WorkshopError::ForeignKey {
+            circuit: *circuit,
+            dir: self.params.dir().to_owned(),
+            found: hex::encode(Sha256::digest(found)),
+            named: hex::encode(Sha256::digest(vk)),
+            next: way_to(*circuit, origin),
+        })
+    }
+
+    fn require_room(&self, size: SectorSize) -> Result<(), KeyError> {
         let (seal, post) = self.lanes(size);
         let posting = proving_memory(CircuitId::window(size)) + seal::check_memory(size, &post);
         post.require("proving windows and checking replicas", posting)?;
@@ -157,9 +254,6 @@ impl Workshop {
             "sealing beside window posts",
             proving_memory(CircuitId::porep(size)),
         )?;
-        for circuit in [CircuitId::window(size), CircuitId::porep(size)] {
-            self.params.key(circuit, &self.seal, progress)?;
-        }
         Ok(())
     }
 
@@ -502,7 +596,7 @@ fn millis(since: Instant) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const SIZE: SectorSize = SectorSize::Kib2;
@@ -566,6 +660,91 @@ mod tests {
                 assert_eq!(post.memory() >= needed, all >= needed, "{size} in {all}");
             }
         }
+    }
+
+    /// Verifying keys of this size that Filecoin's prover made for itself, as a chain's genesis may name them.
+    pub(crate) fn filecoins() -> Vec<NamedKey> {
+        let vectors = fixtures::json("vectors/filecoin.json");
+        let of = |circuit, name| {
+            let vk = vectors["sectors"]["2KiB"][name].as_str();
+            (circuit, hex::decode(vk.expect("a key")).expect("hex"))
+        };
+        vec![
+            of(CircuitId::porep(SIZE), "porep_vk"),
+            of(CircuitId::window(SIZE), "window_vk"),
+        ]
+    }
+
+    fn sha256(vk: &[u8]) -> String {
+        hex::encode(Sha256::digest(vk))
+    }
+
+    /// What a shop says to a chain that names these keys, and that no PoRep key is made for it.
+    #[track_caller]
+    fn refused(shop: &Workshop, named: &[NamedKey], circuit: CircuitId) -> String {
+        let error = shop.prepare_for(SIZE, named, &NoProgress);
+        let said = error.expect_err("refused").to_string();
+        let begin = format!("the key of {circuit} in ");
+        assert!(said.starts_with(&begin), "{said}");
+        assert!(!shop.params().has(CircuitId::porep(SIZE)), "it was made");
+        said
+    }
+
+    /// Whether the key is there or would be made, it is compared before another one is made.
+    #[test]
+    fn tm_s3_a_key_that_the_chain_does_not_name_is_refused_before_anything_is_made() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let shop = Workshop::with_limits(dir.path(), 2, 1 << 40).expect("a workshop");
+        let (porep, window) = (CircuitId::porep(SIZE), CircuitId::window(SIZE));
+        let [theirs_porep, theirs] = filecoins().try_into().expect("two keys");
+
+        // Not there: what would be made is told beforehand.
+        let said = refused(&shop, std::slice::from_ref(&theirs), window);
+        assert!(said.ends_with("prove for another chain"), "{said}");
+        assert!(!shop.params().has(window), "it was made");
+        let own = shop.params().verifying_key_bytes(window, &NoProgress);
+        let own = own.expect("made in seconds");
+        for digest in [sha256(&own), sha256(&theirs.1)] {
+            assert!(said.contains(&digest), "{digest} is missing in {said}");
+        }
+        // There.
+        let made = shop.params().load_or_generate(window, &NoProgress);
+        assert_eq!(made.expect("made").verifying_key().bytes(), own);
+        refused(&shop, &[theirs], window);
+        refused(&shop, &[(window, own), theirs_porep], porep);
+    }
+
+    /// A foreign key in the folder, on a chain of keys that are made locally.
+    #[test]
+    fn tm_s3_a_foreign_key_is_refused_on_a_chain_of_locally_made_ones() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let window = CircuitId::window(SIZE);
+        let [_, (_, theirs)] = filecoins().try_into().expect("two keys");
+        let mut shop = Workshop::with_limits(dir.path(), 2, 1 << 40).expect("a workshop");
+        let own = shop.params().verifying_key_bytes(window, &NoProgress);
+        let own = own.expect("made in seconds");
+        let store = ParamStore::open(dir.path()).expect("opens");
+        shop.params = store.trusting(window, sha256(&theirs));
+        let path = shop.params().vk_path(window);
+        let record = path.with_extension("vk.json");
+        let text = std::fs::read_to_string(&record).expect("reads");
+        let text = text.replace(&sha256(&own), &sha256(&theirs));
+        std::fs::write(&path, &theirs).expect("writes");
+        std::fs::write(&record, text).expect("writes");
+        let said = refused(&shop, &[(window, own)], window);
+        assert!(said.ends_with("made at the next start"), "{said}");
+        assert!(said.contains(&sha256(&theirs)), "{said}");
+    }
+
+    #[test]
+    fn the_way_to_a_published_key_names_its_file() {
+        let circuit = CircuitId::window(SIZE);
+        let said = way_to(circuit, Some(Origin::Filecoin));
+        let command = format!(
+            "holdfast prover params --import {}.params window-2KiB",
+            circuit.filecoin_name()
+        );
+        assert!(said.contains(&command), "{said}");
     }
 
     /// A machine that could post and pre-commit, and never prove a sector, is told before it does either.

@@ -117,6 +117,19 @@ pub(crate) fn bed_with_fees() -> Bed {
     bed_of(&genesis)
 }
 
+/// One that verifies with these keys.
+pub(crate) fn bed_with_keys(keys: Vec<(CircuitId, Vec<u8>)>) -> Bed {
+    let mut genesis = genesis_named("keys");
+    let key = |(circuit, vk)| CircuitKey {
+        circuit,
+        insecure: true,
+        vk,
+    };
+    genesis.keys = keys.into_iter().map(key).collect();
+    genesis.keys.sort_by_key(|key| key.circuit);
+    bed_of(&genesis)
+}
+
 fn bed_of(genesis: &Genesis) -> Bed {
     let (dir, ledger, mempool) = open(genesis);
     let keys = solo::Keys {
