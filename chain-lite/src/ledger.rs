@@ -807,12 +807,24 @@ impl Ledger {
         slot: Slot,
         now_ms: Option<u64>,
     ) -> Result<Verdict, LedgerError> {
+        self.validate_knowing(block, slot, now_ms, &|_| None)
+    }
+
+    /// [`Ledger::validate`] by a node that has checked most of the transactions before, when they came to its mempool: `known` gives
+    /// what it has of each. Only the very same one, signature and all, is taken for it; every other is checked here.
+    pub fn validate_knowing(
+        &self,
+        block: Block,
+        slot: Slot,
+        now_ms: Option<u64>,
+        known: Known<'_>,
+    ) -> Result<Verdict, LedgerError> {
         let front = self.front();
         let tip = front.tip.height;
         if block.header.height > tip + 1 {
             return Ok(Verdict::NotYet { tip });
         }
-        match self.judge(block, slot, now_ms, &front) {
+        match self.judge(block, slot, now_ms, &front, known) {
             Ok(valid) => Ok(Verdict::Valid(Box::new(valid))),
             Err(LedgerError::Block(why)) => Ok(Verdict::Invalid(why)),
             Err(error) => Err(error),
@@ -825,6 +837,7 @@ impl Ledger {
         slot: Slot,
         now_ms: Option<u64>,
         front: &Front,
+        known: Known<'_>,
     ) -> Result<ValidBlock, LedgerError> {
         follows(&self.genesis, front, &block, slot)?;
         let height = block.header.height;
@@ -842,7 +855,7 @@ impl Ledger {
             return wrong("time_ms");
         }
         let beacons = check_body(&self.genesis, front, &block, BeaconSchedule::check_entries)?;
-        let txs = check_all(block.body.txs.clone(), &self.chain_id())?;
+        let txs = check_all_but(block.body.txs.clone(), &self.chain_id(), known)?;
         Ok(ValidBlock {
             id: block.id(),
             block,
@@ -909,7 +922,7 @@ impl Ledger {
             )
             .map_err(BlockError::from)?;
         let slot = Slot::of(&certificate);
-        let valid = self.judge(block, slot, None, &self.front())?;
+        let valid = self.judge(block, slot, None, &self.front(), &|_| None)?;
         self.commit(valid, certificate)
     }
 
@@ -943,6 +956,11 @@ impl Ledger {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let last = self.block(height)?;
         let (ours, theirs) = (last.block.id(), certificate.block());
+        // What is kept was verified before it was kept: one that adds nothing to it costs no signature.
+        let same = (certificate.height(), theirs) == (height, ours);
+        if same && last.certificate.merged(certificate.clone()) == last.certificate {
+            return Ok(false);
+        }
         let (chain_id, set) = (self.chain_id(), self.validators_at(height)?);
         certificate
             .verify(&chain_id, height, &theirs, &set)
@@ -955,9 +973,7 @@ impl Ledger {
             });
         }
         let grown = last.certificate.merged(certificate);
-        let power = |c: &Certificate| c.signed_power(&chain_id, height, &ours, &set, true);
-        let more = power(&grown).map_err(BlockError::from)?
-            > power(&last.certificate).map_err(BlockError::from)?;
+        let more = grown.named_power(&set) > last.certificate.named_power(&set);
         if more {
             self.store.keep_certificate(&grown)?;
         }
@@ -1303,15 +1319,32 @@ pub(crate) fn check_all(
     txs: Vec<SignedTx>,
     chain_id: &ChainId,
 ) -> Result<Vec<CheckedTx>, BlockError> {
+    check_all_but(txs, chain_id, &|_| None)
+}
+
+/// What a node has checked before of a transaction; `None` for one that is new to it.
+type Known<'a> = &'a (dyn Fn(&SignedTx) -> Option<CheckedTx> + Sync);
+
+/// [`check_all`], except for those that are `known`: the same transaction under the same signature, on this chain.
+fn check_all_but(
+    txs: Vec<SignedTx>,
+    chain_id: &ChainId,
+    known: Known<'_>,
+) -> Result<Vec<CheckedTx>, BlockError> {
     const PARALLEL_FROM: usize = 32;
     let check = |(index, tx): (usize, SignedTx)| {
-        tx.check(chain_id)
+        let before = known(&tx).filter(|c| *c.signed() == tx && c.tx().chain_id == *chain_id);
+        before
+            .map_or_else(|| tx.check(chain_id), Ok)
             .map_err(|source| BlockError::Tx { index, source })
     };
-    let workers = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(16);
-    if txs.len() < PARALLEL_FROM || workers == 1 {
+    // How many cores there are is read from files of the system, for many transactions only.
+    let workers = match txs.len() < PARALLEL_FROM {
+        true => 1,
+        false => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let workers = workers.min(16);
+    if workers == 1 {
         return txs.into_iter().enumerate().map(check).collect();
     }
     let share = txs.len().div_ceil(workers);
@@ -2188,6 +2221,23 @@ pub(crate) mod tests {
             "never fewer"
         );
         assert_eq!(ledger.block(1).unwrap().certificate, all);
+        // A new signature that does not hold is no growth.
+        let fresh = tempfile::tempdir().unwrap();
+        let fresh = open(fresh.path(), &genesis).unwrap();
+        fresh.commit(block, three.clone()).unwrap();
+        let mut forged = all.clone();
+        let Certificate::Ed25519V1 { sigs, .. } = &mut forged;
+        let new = sigs
+            .iter_mut()
+            .find(|(id, _)| id.0 == keys[3].verifying_key().to_bytes());
+        new.unwrap().1.0[0] ^= 1;
+        assert!(matches!(
+            fresh.upgrade_certificate(1, forged),
+            Err(LedgerError::Block(BlockError::Certificate(
+                CertError::BadSignature(_)
+            )))
+        ));
+        assert_eq!(fresh.block(1).unwrap().certificate, three);
         // Another block's certificate at this height is evidence; too few signatures are nothing.
         let twin = BlockId([9; 32]);
         assert!(matches!(
@@ -2209,6 +2259,36 @@ pub(crate) mod tests {
             three,
             "the log's own suffices"
         );
+    }
+
+    #[test]
+    fn tm_c3_what_was_checked_before_is_taken_for_itself_alone() {
+        let (genesis, _) = four();
+        let home = tempfile::tempdir().unwrap();
+        let ledger = open(home.path(), &genesis).unwrap();
+        let chain = ledger.chain_id();
+        let right = transfer(chain, 0, 0, 1);
+        let (block, slot) = proposed(&ledger, 0, vec![right.clone()]);
+        let known = right.check(&chain).unwrap();
+        let verdict = |block: Block| {
+            let known = |_: &SignedTx| Some(known.clone());
+            ledger.validate_knowing(block, slot, None, &known).unwrap()
+        };
+        let Verdict::Valid(valid) = verdict(block.block().clone()) else {
+            panic!("a sound block");
+        };
+        assert_eq!(valid.txs, [known.clone()]);
+        // The same transaction under a signature that does not hold.
+        let mut forged = block.block().clone();
+        forged.body.txs[0].signature.0[0] ^= 1;
+        forged.header.tx_root = forged.body.root();
+        assert!(matches!(
+            verdict(forged),
+            Verdict::Invalid(BlockError::Tx {
+                index: 0,
+                source: TxError::Signature(_)
+            })
+        ));
     }
 
     #[test]

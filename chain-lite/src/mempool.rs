@@ -26,7 +26,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::account::{Account, Address, ChainId, TxId};
 use crate::error::{ChainError, StoreError, Subject};
 use crate::execute::{self, Charge};
-use crate::message::{CheckedTx, Message, SignedTx, TxError};
+use crate::message::{CheckedTx, Message, SignedTx, Tx, TxError};
 use crate::state::{self, KvRead, key};
 use crate::units::TokenAmount;
 
@@ -250,11 +250,38 @@ impl Mempool {
     /// `tip` and `state` are the newest block's.
     pub fn submit(&self, tx: SignedTx, tip: u64, state: &dyn KvRead) -> Result<TxId, SubmitError> {
         let id = tx.id();
-        let (sender, nonce) = (tx.tx.sender, tx.tx.nonce);
-        if self.pool().ids.contains_key(&id) {
+        if self.contains(&id) {
             // The id does not cover the signature, so a stranger learns only that the transaction waits.
             return Ok(id);
         }
+        let next = self.fits(&tx.tx, tip, state)?;
+        // The expensive part, outside the lock.
+        let tx = tx.check(&self.chain_id)?;
+        self.take(tx, next, tip, state)?;
+        Ok(id)
+    }
+
+    /// [`Mempool::submit`] of a transaction that was checked already: by a process that is many nodes, once for all of them.
+    pub fn submit_checked(
+        &self,
+        tx: &CheckedTx,
+        tip: u64,
+        state: &dyn KvRead,
+    ) -> Result<TxId, SubmitError> {
+        let (id, got, here) = (tx.id(), tx.tx().chain_id, self.chain_id);
+        if got != here {
+            return Err(TxError::WrongChain { got, here }.into());
+        }
+        if !self.contains(&id) {
+            let next = self.fits(tx.tx(), tip, state)?;
+            self.take(tx.clone(), next, tip, state)?;
+        }
+        Ok(id)
+    }
+
+    /// The limits that are judged before any signature; gives the sender's next nonce.
+    fn fits(&self, tx: &Tx, tip: u64, state: &dyn KvRead) -> Result<u64, SubmitError> {
+        let (sender, nonce) = (tx.sender, tx.nonce);
         let next = next_nonce(state, &sender)?;
         if nonce < next {
             return Err(SubmitError::Stale { got: nonce, next });
@@ -262,22 +289,27 @@ impl Mempool {
         if nonce - next > MAX_NONCE_AHEAD {
             return Err(SubmitError::Gap { got: nonce, next });
         }
-        if tx.tx.valid_until_height <= tip {
-            return Err(SubmitError::Expired {
-                until: tx.tx.valid_until_height,
-                tip,
-            });
+        let until = tx.valid_until_height;
+        if until <= tip {
+            return Err(SubmitError::Expired { until, tip });
         }
         self.pool().room_for_sender(&sender, nonce)?;
-        // The expensive part, outside the lock.
-        let tx = tx.check(&self.chain_id)?;
-        if nonce == next {
+        Ok(next)
+    }
+
+    fn take(
+        &self,
+        tx: CheckedTx,
+        next: u64,
+        tip: u64,
+        state: &dyn KvRead,
+    ) -> Result<(), SubmitError> {
+        if tx.tx().nonce == next {
             execute::admit(state, tip + 1, &tx)?.map_err(SubmitError::Refused)?;
         }
         let charge = execute::charge(state, tip + 1, &tx)?.map_err(SubmitError::Refused)?;
         self.pool()
-            .insert(Waiting::new(tx, &charge), next, charge.purse)?;
-        Ok(id)
+            .insert(Waiting::new(tx, &charge), next, charge.purse)
     }
 
     /// Transactions for the next block: at most `max_txs`, each sender's in nonce order from its next one; the order is the front
@@ -391,6 +423,14 @@ impl Mempool {
     pub fn get(&self, id: &TxId) -> Option<SignedTx> {
         let pool = self.pool();
         pool.waiting(id).map(|w| w.tx.signed().clone())
+    }
+
+    /// The check of this very transaction, signature and all, if it waits here: who judges a block need not repeat it.
+    pub fn checked(&self, tx: &SignedTx) -> Option<CheckedTx> {
+        let id = tx.id();
+        let pool = self.pool();
+        let same = pool.waiting(&id).filter(|w| w.tx.signed() == tx);
+        same.map(|w| w.tx.clone())
     }
 
     /// Whether a transaction waits in the lane of window PoSts and declarations.
@@ -593,7 +633,7 @@ mod tests {
     use super::*;
     use crate::account::{NetKey, ProviderId};
     use crate::codec;
-    use crate::message::{Tx, sign};
+    use crate::message::sign;
     use crate::params::ChainParams;
     use crate::provider::Provider;
     use crate::state::MemoryState;
@@ -782,6 +822,28 @@ mod tests {
         let better = tx(2, 0, 110, 1);
         let other = pool.submit(better.clone(), 0, &s).unwrap();
         assert_eq!((pool.get(&id), pool.get(&other)), (None, Some(better)));
+    }
+
+    #[test]
+    fn tm_c3_only_the_very_same_transaction_was_checked_before() {
+        let pool = Mempool::new(CHAIN);
+        let s = state(&[]);
+        let ours = tx(1, 0, 0, 1);
+        assert_eq!(pool.checked(&ours), None);
+        pool.submit_checked(&ours.clone().check(&CHAIN).unwrap(), 0, &s)
+            .unwrap();
+        assert_eq!(pool.checked(&ours).map(|c| c.id()), Some(ours.id()));
+        // The same id under another signature.
+        let mut forged = ours.clone();
+        forged.signature.0[0] ^= 1;
+        assert_eq!((forged.id(), pool.checked(&forged)), (ours.id(), None));
+        // Checked for another chain.
+        let here = ours.check(&CHAIN).unwrap();
+        let other = Mempool::new(ChainId([2; 32])).submit_checked(&here, 0, &s);
+        assert!(matches!(
+            other,
+            Err(SubmitError::Tx(TxError::WrongChain { .. }))
+        ));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use chain_lite::codec;
 use chain_lite::governance::{self, CastProposal, CastVote, DoubleProposal, DoubleVote};
 use chain_lite::ledger::{CommitOutcome, Front, Ledger, LedgerError, Slot, ValidBlock, Verdict};
 use chain_lite::mempool::Mempool;
-use chain_lite::message::{Message, TX_VERSION, Tx};
+use chain_lite::message::{Message, SignedTx, TX_VERSION, Tx};
 use chain_lite::state::{self, key};
 use chain_lite::units::Epoch;
 use malachite_core_consensus::{LocallyProposedValue, ProposedValue};
@@ -223,9 +223,7 @@ impl App {
         let mut values = Vec::new();
         for block in self.parts.ledger.undecided(height.0, round)? {
             let (id, proposer) = (block.id(), Address(block.header.proposer));
-            if let Verdict::Valid(valid) =
-                self.parts.ledger.validate(block, self.at, Some(now_ms))?
-            {
+            if let Verdict::Valid(valid) = self.validate(block, self.at, Some(now_ms))? {
                 self.remember(*valid);
                 values.push(proposed(self.at, proposer, id, Validity::Valid));
             }
@@ -252,7 +250,7 @@ impl App {
         let me = self.address();
         let earlier = self.parts.ledger.undecided(height.0, round)?;
         let valid = match earlier.into_iter().find(|b| b.header.proposer == me.0) {
-            Some(block) => match self.parts.ledger.validate(block, slot, None)? {
+            Some(block) => match self.validate(block, slot, None)? {
                 Verdict::Valid(valid) => *valid,
                 // Two proposals in one round would be evidence against us.
                 Verdict::Invalid(_) | Verdict::NotYet { .. } => return Ok(None),
@@ -271,6 +269,20 @@ impl App {
             value,
             parts: cut(&announced),
         }))
+    }
+
+    /// The ledger's verdict; what waits in our mempool was checked when it came.
+    fn validate(
+        &self,
+        block: Block,
+        slot: Slot,
+        now_ms: Option<u64>,
+    ) -> Result<Verdict, LedgerError> {
+        let Parts {
+            ledger, mempool, ..
+        } = &self.parts;
+        let known = |tx: &SignedTx| mempool.checked(tx);
+        ledger.validate_knowing(block, slot, now_ms, &known)
     }
 
     fn build(
@@ -359,7 +371,7 @@ impl App {
             tracing::warn!(proposer = %init.proposer, height = slot.height, "a block in our name that we did not make");
             return Ok(None);
         }
-        match ledger.validate(block.clone(), slot, Some(now_ms))? {
+        match self.validate(block.clone(), slot, Some(now_ms))? {
             Verdict::Valid(valid) => {
                 if !kept(ledger.save_undecided(&block))? {
                     return Ok(None);
@@ -600,7 +612,7 @@ impl App {
             return Ok(Synced::PeerFault);
         }
         let id = block.id();
-        match self.parts.ledger.validate(block.clone(), slot, None)? {
+        match self.validate(block.clone(), slot, None)? {
             Verdict::Valid(valid) => {
                 if !kept(self.parts.ledger.save_undecided(&block))? {
                     return Ok(Synced::NotNow);

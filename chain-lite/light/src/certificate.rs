@@ -388,6 +388,13 @@ impl Certificate {
         *height
     }
 
+    /// Power of its signers among `validators`, of a certificate whose signatures were verified before.
+    pub fn named_power(&self, validators: &ValidatorSet) -> u64 {
+        let Self::Ed25519V1 { sigs, .. } = self;
+        let powers = sigs.iter().filter_map(|(id, _)| validators.power_of(id));
+        powers.fold(0, u64::saturating_add)
+    }
+
     /// Checks that more than two thirds of `validators` finalised `block` at `height`.
     pub fn verify(
         &self,

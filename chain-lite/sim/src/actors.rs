@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chain_lite::account::{Address, Blake3Root, ChainId, DealId, NetKey, ProviderId};
 use chain_lite::deal::DealStatus;
 use chain_lite::message::{
-    DealGroup, DealProposal, Message, SignedProposal, SignedTx, TX_VERSION, Tx, sign,
+    CheckedTx, DealGroup, DealProposal, Message, SignedProposal, TX_VERSION, Tx, sign,
 };
 use chain_lite::params::ChainParams;
 use chain_lite::query::{self, DeadlineView, ProviderView, SectorStatus, SectorView};
@@ -39,7 +39,7 @@ pub struct Wallet {
     key: SigningKey,
     chain: ChainId,
     next: u64,
-    pending: Vec<SignedTx>,
+    pending: Vec<CheckedTx>,
 }
 
 impl Wallet {
@@ -60,7 +60,7 @@ impl Wallet {
     /// Forgets what is in a block.
     fn refresh(&mut self, state: &dyn KvRead) -> Result<(), StoreError> {
         let nonce = query::account(state, &self.address())?.nonce;
-        self.pending.retain(|tx| tx.tx.nonce >= nonce);
+        self.pending.retain(|tx| tx.tx().nonce >= nonce);
         self.next = self.next.max(nonce);
         Ok(())
     }
@@ -79,7 +79,10 @@ impl Wallet {
             msgs: vec![message],
         };
         self.next += 1;
-        self.pending.push(sign(tx, &self.key));
+        // Checked here once; each node's mempool would say the same of it.
+        let tx = sign(tx, &self.key).check(&self.chain);
+        self.pending
+            .push(tx.expect("within the limits, and signed by its sender"));
     }
 }
 
@@ -198,7 +201,7 @@ impl Actors {
     }
 
     /// Everything that is in no block yet.
-    pub fn pending(&self) -> impl Iterator<Item = &SignedTx> {
+    pub fn pending(&self) -> impl Iterator<Item = &CheckedTx> {
         let providers = self.providers.iter().flat_map(|p| &p.wallet.pending);
         providers.chain(self.clients.iter().flat_map(|c| &c.wallet.pending))
     }

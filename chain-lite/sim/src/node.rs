@@ -4,12 +4,13 @@
 //! messages, timers, the wish to begin the next height. Whatever fails on the disk stops the node ([`Node::failed`]); it
 //! says nothing more until it is booted again, which is the rule that keeps a validator from contradicting itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use chain_lite::account::ChainId;
 use chain_lite::beacon::{BeaconSource, DevnetSigner, Entry};
 use chain_lite::execute::ProofVerifier;
 use chain_lite::genesis::CheckedGenesis;
@@ -19,7 +20,7 @@ use chain_lite::store::MemoryIndex;
 use chain_lite_bft::app::{App, Parts, Synced, Timing};
 use chain_lite_bft::context::{Address, ChainContext, Height, PAYLOAD, ValidatorSet};
 use chain_lite_bft::parts::Part;
-use chain_lite_bft::signing::{ChainSigner, ChainVerifier};
+use chain_lite_bft::signing::{ChainSigner, ChainVerifier, proposal_bytes, vote_bytes};
 use ed25519_dalek::SigningKey;
 use futures::executor::block_on;
 use malachite_core_consensus::{
@@ -31,6 +32,7 @@ use malachite_core_types::{
     ValueOrigin, ValueResponse, VoteExtensionPolicy,
 };
 use malachite_signing::VerifierExt as _;
+use sha2::{Digest, Sha256};
 
 use crate::disk::SimDisk;
 use crate::journal::Journal;
@@ -96,6 +98,34 @@ impl BeaconSource for Rounds {
     }
 }
 
+/// Signatures that held, of all nodes of a run: each is verified by the first node that it reaches, for all of them. They are
+/// one process, and what is asked is a function of key, bytes and signature alone.
+#[derive(Clone, Debug, Default)]
+pub struct Held(Arc<Mutex<BTreeSet<[u8; 32]>>>);
+
+impl Held {
+    /// Far more than are said of one height.
+    const MOST: usize = 1 << 12;
+
+    fn or(&self, said: &[&[u8]], check: impl FnOnce() -> bool) -> bool {
+        let mut digest = Sha256::new();
+        said.iter().for_each(|bytes| digest.update(bytes));
+        let said = digest.finalize().into();
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.contains(&said) {
+            return true;
+        }
+        let holds = check();
+        if holds {
+            if held.len() >= Self::MOST {
+                held.clear();
+            }
+            held.insert(said);
+        }
+        holds
+    }
+}
+
 /// What a node needs besides its disk.
 #[derive(Clone)]
 pub struct Identity {
@@ -109,6 +139,8 @@ pub struct Identity {
     pub verifier: Arc<dyn ProofVerifier>,
     /// Gives beacon rounds.
     pub beacon: DevnetSigner,
+    /// What nodes of this run need not verify again.
+    pub held: Held,
     /// Whether it puts before the chain what others do twice, as a running node does.
     pub reports: bool,
 }
@@ -120,6 +152,8 @@ struct Host {
     app: App,
     signer: ChainSigner,
     verifier: ChainVerifier,
+    chain: ChainId,
+    held: Held,
     reports: bool,
     journal: Option<Journal>,
     timeouts: LinearTimeouts,
@@ -193,6 +227,8 @@ impl Node {
             app,
             signer,
             verifier: ChainVerifier::new(chain),
+            chain,
+            held: who.held.clone(),
             reports: who.reports,
             journal: None,
             timeouts: first.timeouts,
@@ -560,13 +596,19 @@ impl Host {
                     .expect("the core proposes in rounds"),
             ),
             Effect::VerifySignature(message, key, r) => {
-                let valid = match &message.message {
-                    ConsensusMsg::Vote(vote) => self.verifier.vote(vote, &message.signature, &key),
-                    ConsensusMsg::Proposal(p) => {
-                        self.verifier.proposal(p, &message.signature, &key)
-                    }
+                let bytes = match &message.message {
+                    ConsensusMsg::Vote(vote) => vote_bytes(&self.chain, vote),
+                    ConsensusMsg::Proposal(p) => proposal_bytes(&self.chain, p),
                 };
-                r.resume_with(valid)
+                let signature = &message.signature;
+                let check = || match &message.message {
+                    ConsensusMsg::Vote(vote) => self.verifier.vote(vote, signature, &key),
+                    ConsensusMsg::Proposal(p) => self.verifier.proposal(p, signature, &key),
+                };
+                let said = bytes
+                    .as_deref()
+                    .map(|bytes| [&key.0, &signature.0[..], bytes]);
+                r.resume_with(said.is_some_and(|said| self.held.or(&said, check)))
             }
             Effect::VerifyCommitCertificate(certificate, set, thresholds, r) => {
                 let check = self.verifier.verify_commit_certificate(

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chain_lite::account::Address;
 use chain_lite::beacon::{BeaconParams, DevnetSigner};
@@ -16,7 +16,7 @@ use chain_lite::block::BlockId;
 use chain_lite::certificate::{Validator, ValidatorId};
 use chain_lite::clock::ClockMode;
 use chain_lite::events::Event as ChainEvent;
-use chain_lite::genesis::{CircuitKey, GENESIS_VERSION, Genesis, NetworkKind};
+use chain_lite::genesis::{CheckedGenesis, CircuitKey, GENESIS_VERSION, Genesis, NetworkKind};
 use chain_lite::governance::{self, JailReason};
 use chain_lite::invariants;
 use chain_lite::message::Message as Msg;
@@ -35,7 +35,7 @@ use sha2::{Digest, Sha256};
 
 use crate::actors::{self, Actors, Manner};
 use crate::disk::SimDisk;
-use crate::node::{Identity, Message, Node, Out};
+use crate::node::{Held, Identity, Message, Node, Out};
 use crate::stub::Stub;
 
 /// Milliseconds between blocks: production's epoch.
@@ -237,10 +237,7 @@ impl<'a> World<'a> {
             .collect();
         let beacon = DevnetSigner::from_seed(&[9; 32]);
         let people = actors::keys(scenario.providers.len() + scenario.clients);
-        // Checked once: nodes share what the check found, and what each of them verified of the beacon.
-        let genesis = genesis(&keys, &people, &beacon)
-            .check()
-            .expect("a sound genesis");
+        let genesis = checked(&keys, &people, &beacon);
         let chain = genesis.chain_id();
         let actors = Actors::new(
             chain,
@@ -254,6 +251,7 @@ impl<'a> World<'a> {
             .then(|| SigningKey::from_bytes(&[99; 32]));
         let twin = scenario.twins.then(|| keys[keys.len() - 1].clone());
         let keys: Vec<SigningKey> = keys.into_iter().chain(spare).collect();
+        let held = Held::default();
         let machines: Vec<Machine> = keys
             .iter()
             .cloned()
@@ -266,6 +264,7 @@ impl<'a> World<'a> {
                     genesis: genesis.clone(),
                     verifier: Arc::new(stub),
                     beacon: beacon.clone(),
+                    held: held.clone(),
                     reports: scenario.governance,
                 },
                 disk: SimDisk::default(),
@@ -723,9 +722,9 @@ impl<'a> World<'a> {
         // Once, while nothing is lost; what became a gap or was pushed out is sent again now and then.
         let boots = self.machines[node].boots;
         for tx in self.actors.pending() {
-            let key = (node, boots, tx.tx.sender, tx.tx.nonce);
+            let key = (node, boots, tx.tx().sender, tx.tx().nonce);
             if self.sent.insert(key) || tip.is_multiple_of(4) {
-                drop(running.mempool().submit(tx.clone(), tip, &view));
+                drop(running.mempool().submit_checked(tx, tip, &view));
             }
         }
     }
@@ -825,6 +824,21 @@ impl<'a> World<'a> {
         self.report.trace = self.trace.clone().finalize().into();
         Ok(self.report.clone())
     }
+}
+
+/// Checked once for all runs of the process that have as many of each, whose keys are the same: they share what the check found,
+/// and what nodes verified of the beacon's rounds.
+fn checked(
+    validators: &[SigningKey],
+    people: &[SigningKey],
+    beacon: &DevnetSigner,
+) -> CheckedGenesis {
+    static CHECKED: Mutex<BTreeMap<(usize, usize), CheckedGenesis>> = Mutex::new(BTreeMap::new());
+    let mut all = CHECKED.lock().unwrap_or_else(PoisonError::into_inner);
+    let one = all.entry((validators.len(), people.len()));
+    let make = || genesis(validators, people, beacon).check();
+    one.or_insert_with(|| make().expect("a sound genesis"))
+        .clone()
 }
 
 /// A devnet with proofs that come round within the hour.
