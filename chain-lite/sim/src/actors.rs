@@ -292,8 +292,12 @@ impl Provider {
         if self.wallet.pending.len() > 1 {
             return Ok(());
         }
-        if view.market.escrow.0 < view.market.locked.0 + 100 * TOKEN {
-            let (to, amount) = (self.wallet.address(), TokenAmount(1_000 * TOKEN));
+        // What it will have to lock for the deals that it was offered, and a little more.
+        let offers = self.offers.iter().map(|o| &o.proposal);
+        let needed: u128 = offers.map(|deal| deal.provider_collateral.0).sum();
+        let needed = needed.saturating_add(100 * TOKEN);
+        if view.market.escrow.0 < view.market.locked.0.saturating_add(needed) {
+            let (to, amount) = (self.wallet.address(), TokenAmount(needed + 1_000 * TOKEN));
             self.wallet.send(Message::MarketDeposit { to, amount });
             return Ok(());
         }

@@ -71,15 +71,19 @@ fn main() -> std::process::ExitCode {
     let speed = (args.hours * args.seeds * 3600) as f64 / real / cores;
     let sum = |f: fn(&Report) -> u64| reports.iter().map(f).sum::<u64>();
     println!(
-        "{} of {} runs of {} h held: {} blocks, {} in later rounds, {} transactions, {} window PoSts, {} faults found, {} crashes; {real:.1} s, {speed:.0} times real time per core",
+        "{} of {} runs of {} h held: {} blocks, {} in later rounds, {} transactions, {} deals, {} window PoSts, {} faults found, {} times censored ({} sectors lost to it), {} jumps of a clock by an hour, {} crashes; {real:.1} s, {speed:.0} times real time per core",
         reports.len(),
         args.seeds,
         args.hours,
         sum(|r| r.height),
         sum(|r| r.later_rounds),
         sum(|r| r.txs),
+        sum(|r| r.deals),
         sum(|r| r.posts),
         sum(|r| r.faults),
+        sum(|r| r.censored),
+        sum(|r| r.lost_to_censors),
+        sum(|r| r.troubles[7] + r.troubles[8]),
         sum(|r| r.crashes),
     );
     match failed.is_empty() {

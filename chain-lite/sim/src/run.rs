@@ -1,8 +1,10 @@
 //! One run: an event queue, a network that loses, delays, reorders, duplicates and parts, machines that die, and the checks.
 //!
 //! After every block, on every node: no two nodes have different blocks or states at one height, and nothing that a node called
-//! final is missing after its crash; once per block, every invariant of the whole state. At the end, after a calm spell: everybody
-//! is at the same tip, the chain has not stood still, and no honest provider was ever found faulty.
+//! final is missing after its crash; once per block, every invariant of the whole state, no honest provider found faulty, and a time
+//! that no single clock has moved. At the end, after a calm spell: everybody is at the same tip, and the chain has not stood still.
+//! One censor among four leaves no provider faulty (`threat-model.md` V4) unless others are away at once: where it made every
+//! block of a window, the fault is counted ([`Report::lost_to_censors`]).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -15,11 +17,12 @@ use chain_lite::beacon::{BeaconParams, DevnetSigner};
 use chain_lite::block::BlockId;
 use chain_lite::certificate::{Validator, ValidatorId};
 use chain_lite::clock::ClockMode;
-use chain_lite::events::Event as ChainEvent;
+use chain_lite::events::{Event as ChainEvent, FaultReason};
 use chain_lite::genesis::{CheckedGenesis, CircuitKey, GENESIS_VERSION, Genesis, NetworkKind};
 use chain_lite::governance::{self, JailReason};
 use chain_lite::invariants;
-use chain_lite::message::Message as Msg;
+use chain_lite::ledger::MAX_TIME_AHEAD_MS;
+use chain_lite::message::{CheckedTx, Message as Msg, Tx};
 use chain_lite::params::ChainParams;
 use chain_lite::state::StoreError;
 use chain_lite::store::{MemoryIndex, View};
@@ -44,6 +47,12 @@ pub const EPOCH_MS: u64 = 30_000;
 const START_MS: u64 = 1_700_000_000_000;
 /// Milliseconds without faults at the end.
 const CALM_MS: u64 = 5 * 60_000;
+/// How far a clock jumps.
+const HOUR_MS: i64 = 3_600_000;
+/// How far a clock may always be off.
+const DRIFT_MS: i64 = 3_000;
+/// Kinds of trouble that are counted.
+pub const TROUBLES: usize = 10;
 /// How often nodes tell their height.
 const STATUS_MS: u64 = 2_000;
 
@@ -64,6 +73,8 @@ pub struct Scenario {
     pub twins: bool,
     /// Whether validators change their set now and then, a fifth one comes and goes, and who votes twice is jailed.
     pub governance: bool,
+    /// How many validators, the last ones, leave window PoSts and deals of honest providers out of their blocks.
+    pub censors: usize,
     /// Cuts the power of validator 0 at this operation of its disk.
     pub cut: Option<u64>,
     /// And again so many operations after it came back.
@@ -72,7 +83,7 @@ pub struct Scenario {
 
 impl Scenario {
     /// Four validators, eight providers, two clients; faults and, in every fourth seed, twins; set changes in every fourth, half of
-    /// them with twins.
+    /// them with twins. In every second one of the four censors, the one with twins where there are some.
     pub fn of_seed(seed: u64, hours: u64) -> Self {
         let mut providers = vec![Manner::Honest; 5];
         providers.extend([Manner::Unlucky, Manner::Unlucky, Manner::Cheat]);
@@ -84,6 +95,7 @@ impl Scenario {
             faults: true,
             twins: seed % 4 == 3,
             governance: matches!(seed % 8, 5 | 7),
+            censors: usize::from(seed % 2 == 1),
             cut: None,
             cut_again: None,
         }
@@ -105,14 +117,21 @@ pub struct Report {
     pub crashes: u64,
     /// Recoveries that did not come to their end: the power failed again, or the disk.
     pub broken_boots: u64,
-    /// Kills, power cuts, full disks, failing disks, partitions, times of loss, clock jumps: what the seed ordered of each.
-    pub troubles: [u64; 7],
+    /// Kills, power cuts, full disks, failing disks, partitions, times of loss, clocks off by seconds, by an hour ahead, by an hour
+    /// back, such jumps of a machine that is down: what the seed ordered of each.
+    pub troubles: [u64; TROUBLES],
     /// Transactions in blocks.
     pub txs: u64,
     /// Window PoSts accepted.
     pub posts: u64,
-    /// Sectors found faulty, all of providers that lost or cheated.
+    /// Sectors found faulty: of providers that lost or cheated, or that were censored out.
     pub faults: u64,
+    /// How often a window PoSt or deal waited while a censor's block left it out.
+    pub censored: u64,
+    /// Sectors of honest providers that were found faulty because a censor made every block of their window.
+    pub lost_to_censors: u64,
+    /// Deals published.
+    pub deals: u64,
     /// Rounds beyond the first in which blocks were decided.
     pub later_rounds: u64,
     /// Changes of the set by its validators.
@@ -181,6 +200,10 @@ enum Event {
     Boot {
         node: usize,
     },
+    /// Somebody sets a clock right.
+    SetClock {
+        node: usize,
+    },
     Trouble,
 }
 
@@ -217,6 +240,8 @@ struct World<'a> {
     keys: Vec<SigningKey>,
     chain: BTreeMap<u64, (BlockId, [u8; 32])>,
     seen: u64,
+    /// Heights whose block a censor proposed.
+    by_censors: BTreeSet<u64>,
     trace: Sha256,
     report: Report,
     honest: BTreeSet<usize>,
@@ -294,6 +319,7 @@ impl<'a> World<'a> {
             keys,
             chain: BTreeMap::new(),
             seen: 0,
+            by_censors: BTreeSet::new(),
             trace: Sha256::new(),
             report: Report {
                 seed,
@@ -302,10 +328,13 @@ impl<'a> World<'a> {
                 trace: [0; 32],
                 crashes: 0,
                 broken_boots: 0,
-                troubles: [0; 7],
+                troubles: [0; TROUBLES],
                 txs: 0,
                 posts: 0,
                 faults: 0,
+                censored: 0,
+                lost_to_censors: 0,
+                deals: 0,
                 later_rounds: 0,
                 changes: 0,
                 jailed: 0,
@@ -389,6 +418,10 @@ impl<'a> World<'a> {
             Event::Pace { node, boots } => self.pace(node, boots),
             Event::Status { node, boots } => {
                 self.status(node, boots);
+                Ok(())
+            }
+            Event::SetClock { node } => {
+                self.machines[node].skew = 0;
                 Ok(())
             }
             Event::Trouble => self.trouble(),
@@ -629,11 +662,25 @@ impl<'a> World<'a> {
         let block = ledger.committed(height).map_err(text)?;
         self.report.txs += block.block.body.txs.len() as u64;
         self.report.later_rounds += u64::from(block.block.header.round > 0);
+        // What clocks may be off by, and a proposal ahead of them: one clock that is an hour ahead moves no chain.
+        let true_ms = START_MS + self.now;
+        let ahead = block.block.header.time_ms.saturating_sub(true_ms);
+        if ahead > MAX_TIME_AHEAD_MS + DRIFT_MS.unsigned_abs() {
+            return Err(format!("block {height} is stamped {ahead} ms ahead"));
+        }
+        let proposer = block.block.header.proposer;
+        if (0..self.machines.len()).any(|n| self.is_censor(n) && self.id_of(n) == proposer) {
+            let hidden = self.actors.pending().filter(|tx| self.is_hidden(tx));
+            self.report.censored += hidden.count() as u64;
+            self.by_censors.insert(height);
+        }
         for record in &block.outcomes.events {
             match &record.event {
                 ChainEvent::PostAccepted { .. } => self.report.posts += 1,
                 ChainEvent::SectorFaulted {
-                    provider, sector, ..
+                    provider,
+                    sector,
+                    reason,
                 } => {
                     self.report.faults += 1;
                     let whose = self
@@ -641,13 +688,17 @@ impl<'a> World<'a> {
                         .providers
                         .iter()
                         .position(|p| p.id == Some(*provider));
-                    if whose.is_some_and(|p| self.honest.contains(&p)) {
+                    let honest = whose.is_some_and(|p| self.honest.contains(&p));
+                    if honest && *reason == FaultReason::Missed && self.is_censored_out(height) {
+                        self.report.lost_to_censors += 1;
+                    } else if honest {
                         return Err(format!(
-                            "block {height} finds sector {} of the honest provider {provider} faulty",
+                            "block {height} finds sector {} of the honest provider {provider} faulty: {reason:?}",
                             sector.0
                         ));
                     }
                 }
+                ChainEvent::DealPublished { .. } => self.report.deals += 1,
                 ChainEvent::ValidatorsChanged { .. } => self.report.changes += 1,
                 ChainEvent::ValidatorJailed {
                     validator, reason, ..
@@ -713,6 +764,34 @@ impl<'a> World<'a> {
         self.scenario.twins && key.is_some_and(|key| key.to_bytes() == id.0)
     }
 
+    fn id_of(&self, machine: usize) -> ValidatorId {
+        ValidatorId(self.machines[machine].who.key.verifying_key().to_bytes())
+    }
+
+    /// Whether a machine has the key of a validator that censors.
+    fn is_censor(&self, machine: usize) -> bool {
+        let (last, of_all) = (self.scenario.censors, self.scenario.validators);
+        let twin = self.scenario.twins && machine + 1 == self.machines.len();
+        last > 0 && (((of_all - last.min(of_all))..of_all).contains(&machine) || twin)
+    }
+
+    /// Whether censors made all blocks of the window that closes with this one. That takes more than the censor: the next turn is that
+    /// of the next round and of the next height alike, so while others are silent one validator makes several blocks in a row.
+    fn is_censored_out(&self, height: u64) -> bool {
+        let params = &self.machines[0].who.genesis.genesis().params;
+        // A logical clock: epochs are heights.
+        let window = height.saturating_sub(params.window().0)..height;
+        self.scenario.faults && window.into_iter().all(|h| self.by_censors.contains(&h))
+    }
+
+    /// What censors leave out: the proofs that an honest provider owes, and deals with it.
+    fn is_hidden(&self, tx: &CheckedTx) -> bool {
+        let Tx { sender, msgs, .. } = tx.tx();
+        let chosen = |m: &Msg| matches!(m, Msg::SubmitPost { .. } | Msg::PublishDeals { .. });
+        let mut honest = self.honest.iter().map(|p| &self.actors.providers[*p]);
+        msgs.iter().any(chosen) && honest.any(|p| p.wallet.address() == *sender)
+    }
+
     /// Transactions go to every node that is up, and again after every block.
     fn submit(&mut self, node: usize) {
         let Some(running) = self.machines[node].node.as_ref() else {
@@ -721,7 +800,11 @@ impl<'a> World<'a> {
         let (tip, view) = (running.ledger().tip().height, running.ledger().view());
         // Once, while nothing is lost; what became a gap or was pushed out is sent again now and then.
         let boots = self.machines[node].boots;
+        let censors = self.is_censor(node);
         for tx in self.actors.pending() {
+            if censors && self.is_hidden(tx) {
+                continue;
+            }
             let key = (node, boots, tx.tx().sender, tx.tx().nonce);
             if self.sent.insert(key) || tip.is_multiple_of(4) {
                 drop(running.mempool().submit_checked(tx, tip, &view));
@@ -734,12 +817,21 @@ impl<'a> World<'a> {
         if self.is_calm() {
             self.side.fill(0);
             self.loss = 0.0;
+            self.machines
+                .iter_mut()
+                .for_each(|machine| machine.skew = 0);
             return Ok(());
         }
         let node = self.rng.gen_range(0..self.machines.len());
         let kind = match self.rng.gen_range(0..10) {
             0 | 1 if self.machines[node].node.is_some() => {
                 self.die(node, "kill -9")?;
+                // It may come back with another clock than it went with.
+                if self.rng.gen_bool(0.3) {
+                    let kind = self.jump(node);
+                    self.report.troubles[kind] += 1;
+                    self.report.troubles[9] += 1;
+                }
                 Some(0)
             }
             2 => {
@@ -768,10 +860,11 @@ impl<'a> World<'a> {
                 self.loss = self.rng.gen_range(0.0..0.3);
                 Some(5)
             }
-            8 => {
-                self.machines[node].skew = self.rng.gen_range(-3_000..3_000);
+            8 if self.rng.gen_bool(0.5) => {
+                self.machines[node].skew = self.rng.gen_range(-DRIFT_MS..DRIFT_MS);
                 Some(6)
             }
+            8 => Some(self.jump(node)),
             _ => {
                 self.side.fill(0);
                 self.loss = 0.0;
@@ -785,6 +878,23 @@ impl<'a> World<'a> {
         let after = self.rng.gen_range(10_000..180_000);
         self.at(after, Event::Trouble);
         Ok(())
+    }
+
+    /// A clock is an hour wrong until somebody sets it right; which kind of trouble that is. One at a time: a block may be stamped
+    /// [`MAX_TIME_AHEAD_MS`] ahead of who judges it, so a clock that is wrong by more costs its validator's voice,
+    /// and no chain can do without a third of those.
+    fn jump(&mut self, node: usize) -> usize {
+        for machine in &mut self.machines {
+            if machine.skew.abs() > DRIFT_MS {
+                machine.skew = 0;
+            }
+        }
+        let ahead = self.rng.gen_bool(0.5);
+        let (skew, kind) = if ahead { (HOUR_MS, 7) } else { (-HOUR_MS, 8) };
+        self.machines[node].skew = skew;
+        let after = self.rng.gen_range(10_000..300_000);
+        self.at(after, Event::SetClock { node });
+        kind
     }
 
     fn finish(&mut self) -> Outcome<Report> {
