@@ -50,7 +50,7 @@ use crate::vfs::{OsVfs, Readers, Vfs};
 
 mod keeper;
 
-pub use keeper::{KEPT, Keeper, keep, newest};
+pub use keeper::{KEPT, Keeper, keep, newest, write_on};
 
 const MAGIC: &[u8; 8] = b"HFSNAP01";
 const END: u16 = u16::MAX;

@@ -116,16 +116,51 @@ enum Entries {
 }
 
 /// An index in memory, for simulated nodes. Clones are the same index: it outlives the ledger that has it open, as a folder
-/// does.
+/// does. Its power can be cut between two batches; within one nothing is half, as sled has it.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryIndex(Arc<RwLock<BTreeMap<Vec<u8>, Vec<u8>>>>);
+pub struct MemoryIndex(Arc<RwLock<Memory>>);
+
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+#[derive(Debug, Default)]
+struct Memory {
+    map: Map,
+    /// How many more batches are taken.
+    left: Option<u64>,
+}
 
 impl MemoryIndex {
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Vec<u8>, Vec<u8>>> {
+    fn read(&self) -> RwLockReadGuard<'_, Memory> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
-    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<Vec<u8>, Vec<u8>>> {
+    fn write(&self) -> RwLockWriteGuard<'_, Memory> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, make: impl FnOnce(&mut Map)) -> Result<(), StoreError> {
+        let mut memory = self.write();
+        match &mut memory.left {
+            Some(0) => return Err(StoreError::Io("the power is off".into())),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        make(&mut memory.map);
+        Ok(())
+    }
+
+    /// The power fails after so many more batches (emptying the index counts as one): the next ones are errors and leave nothing.
+    pub fn cut_after(&self, batches: u64) {
+        self.write().left = Some(batches);
+    }
+
+    /// The power is back; what is here stays.
+    pub fn restart(&self) {
+        self.write().left = None;
+    }
+
+    /// Whether both hold the same entries.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.read().map == other.read().map
     }
 }
 
@@ -145,9 +180,9 @@ impl Entries {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         match self {
             Self::Sled(_, tree) => Ok(tree.get(key).map_err(io)?.map(|v| v.to_vec())),
-            Self::Memory(map) => {
-                let map = map.read();
-                Ok(map.get(key).cloned())
+            Self::Memory(index) => {
+                let memory = index.read();
+                Ok(memory.map.get(key).cloned())
             }
         }
     }
@@ -164,9 +199,9 @@ impl Entries {
                 .take(limit)
                 .map(|entry| entry.map(|(k, v)| (k.to_vec(), v.to_vec())).map_err(io))
                 .collect(),
-            Self::Memory(map) => {
-                let map = map.read();
-                let entries = map.range(range).take(limit);
+            Self::Memory(index) => {
+                let memory = index.read();
+                let entries = memory.map.range(range).take(limit);
                 Ok(entries.map(|(k, v)| (k.clone(), v.clone())).collect())
             }
         }
@@ -181,9 +216,10 @@ impl Entries {
                     visit(&key, &value);
                 }
             }
-            Self::Memory(map) => {
-                let map = map.read();
-                map.iter().for_each(|(key, value)| visit(key, value));
+            Self::Memory(index) => {
+                let memory = index.read();
+                let entries = memory.map.iter();
+                entries.for_each(|(key, value)| visit(key, value));
             }
         }
         Ok(())
@@ -199,9 +235,9 @@ impl Entries {
                 let last = tree.range(range).next_back().transpose().map_err(io)?;
                 Ok(last.map(|(k, v)| (k.to_vec(), v.to_vec())))
             }
-            Self::Memory(map) => {
-                let map = map.read();
-                let last = map.range(range).next_back();
+            Self::Memory(index) => {
+                let memory = index.read();
+                let last = memory.map.range(range).next_back();
                 Ok(last.map(|(k, v)| (k.clone(), v.clone())))
             }
         }
@@ -220,16 +256,14 @@ impl Entries {
                 }
                 tree.apply_batch(batch).map_err(io)
             }
-            Self::Memory(map) => {
-                let mut map = map.write();
+            Self::Memory(index) => index.change(|map| {
                 for (key, value) in changes {
                     match value {
                         Some(value) => map.insert(key, value),
                         None => map.remove(&key),
                     };
                 }
-                Ok(())
-            }
+            }),
         }
     }
 }
@@ -788,10 +822,7 @@ impl KvRead for View {
 pub(crate) fn clear(place: Place<'_>) -> Result<(), StoreError> {
     match place {
         Place::Folder(dir) => wipe(dir),
-        Place::Memory(index) => {
-            index.write().clear();
-            Ok(())
-        }
+        Place::Memory(index) => index.change(Map::clear),
     }
 }
 

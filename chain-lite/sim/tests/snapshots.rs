@@ -1,15 +1,18 @@
-//! Snapshots on a disk whose power fails: export and import are cut at every write, sync and rename, and so is what comes after.
+//! Snapshots on a disk whose power fails: export, the node's own and import are cut at every write, sync and rename, and so is what
+//! comes after; and so is the index, where it is built again from a log or a snapshot.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use chain_lite::beacon::DevnetSigner;
 use chain_lite::block::Block;
 use chain_lite::certificate::Certificate;
 use chain_lite::genesis::CheckedGenesis;
 use chain_lite::ledger::{Ledger, Slot, Tip};
-use chain_lite::snapshot::{Anchor, SnapshotError, export_file, import_simulated};
+use chain_lite::snapshot::{self, Anchor, SnapshotError, export_file, import_simulated};
 use chain_lite::store::MemoryIndex;
+use chain_lite::vfs::Vfs as _;
 use ed25519_dalek::SigningKey;
 use holdfast_sim::disk::SimDisk;
 use holdfast_sim::run::genesis;
@@ -209,4 +212,102 @@ fn tm_h1_a_node_started_on_half_an_import_does_not_stop_the_next_one() {
         }
     }
     assert!(refused > 0, "an index without its log was never met");
+}
+
+/// The snapshots that a running node makes: whatever is cut, each name is a whole file, the last one made is there, and the next try
+/// ends as if nothing had been.
+#[test]
+fn tm_h1_a_nodes_own_snapshots_are_whole_wherever_the_making_is_cut() {
+    let ledger = source(&chain());
+    let (folder, go_on) = (Path::new(HOME).join("snapshots"), AtomicBool::new(false));
+    let write = |disk: &SimDisk| snapshot::write_on(disk, &ledger, &go_on).map(|made| made.height);
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        let disk = SimDisk::default();
+        let height = write(&disk).expect("writes");
+        made.push((height, disk.read_all(&folder.join(format!("{height}.hfs")))));
+        grow(&ledger);
+    }
+    // What is made now is a fourth, and the oldest one of three has to go.
+    let disk = SimDisk::default();
+    let height = write(&disk).expect("writes");
+    made.push((height, disk.read_all(&folder.join(format!("{height}.hfs")))));
+    let mut cuts = 0;
+    every_two_cuts(|first, second, seed| {
+        let disk = SimDisk::default();
+        for (height, bytes) in &made[1..3] {
+            disk.put(&folder.join(format!("{height}.hfs")), bytes);
+        }
+        let mut done = false;
+        for (turn, cut) in [first, second].into_iter().enumerate() {
+            if cut > 0 {
+                disk.cut_at(disk.operations() + cut);
+            }
+            let written = write(&disk);
+            cuts += u64::from(disk.is_dead());
+            assert!(written.is_ok() || disk.is_dead(), "{written:?}");
+            done |= written.is_ok();
+            restart(&disk, seed + turn as u64);
+            let names = disk.list(&folder).expect("a folder");
+            let heights = names
+                .iter()
+                .filter_map(|(name, _)| name.strip_suffix(".hfs"));
+            let heights: Vec<u64> = heights.map(|h| h.parse().expect("a height")).collect();
+            for height in &heights {
+                let of = made.iter().find(|(h, _)| h == height).expect("one of ours");
+                let found = disk.read_all(&folder.join(format!("{height}.hfs")));
+                assert_eq!(found, of.1, "{height} after cuts at {first}, {second}");
+            }
+            assert!(heights.contains(&made[2].0) && (!done || heights.contains(&height)));
+        }
+        // A deleted one may be back after a power cut, until the next time.
+        write(&disk).expect("writes in the end");
+        let left = disk.list(&folder).expect("a folder");
+        assert_eq!(
+            left.len(),
+            snapshot::KEPT,
+            "{left:?} after {first}, {second}"
+        );
+    });
+    assert!(cuts > 100, "{cuts} cuts: nothing was struck");
+}
+
+/// The index is made again from the log, or from the snapshot with which a log begins: whatever batch is the last that is written,
+/// the next start takes it up or begins again, and ends with the index that never was cut.
+#[test]
+fn tm_h1_an_index_that_is_built_again_is_whole_wherever_the_building_is_cut() {
+    let genesis = chain();
+    let ledger = source(&genesis);
+    let (out, to) = (SimDisk::default(), Path::new("/out/chain.hfs"));
+    let made = export_file(&out, to, &ledger, &mut |_| ()).expect("exports");
+    let next = ledger.block(made.height + 1).expect("the tip");
+    for from_snapshot in [false, true] {
+        let (disk, whole) = (SimDisk::default(), MemoryIndex::default());
+        if from_snapshot {
+            let (file, now) = (out.read_all(to), ledger.tip().time_ms);
+            go_on(&disk, &whole, &genesis, &file, now).expect("imports");
+        }
+        let node = open(&disk, &whole, &genesis).expect("opens");
+        for height in node.tip().height + 1..=next.block.header.height {
+            let last = ledger.block(height).expect("a block");
+            let done = node.commit_decided(last.block, last.certificate);
+            done.expect("follows");
+        }
+        drop(node);
+        let mut cuts = 0;
+        every_two_cuts(|first, second, _| {
+            let index = MemoryIndex::default();
+            // Zero batches are a cut too: the first one of the next try fails.
+            for left in [first - 1, second] {
+                index.cut_after(left);
+                cuts += u64::from(open(&disk, &index, &genesis).is_err());
+                index.restart();
+            }
+            let node = open(&disk, &index, &genesis).expect("opens in the end");
+            assert_eq!(node.tip(), ledger.tip(), "{first}, {second}");
+            drop(node);
+            assert!(index.is_same(&whole), "{first}, {second}");
+        });
+        assert!(cuts > 20, "{cuts} cuts: nothing was struck");
+    }
 }

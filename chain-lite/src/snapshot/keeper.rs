@@ -53,7 +53,7 @@ pub fn keep(ledger: Arc<Ledger>, every: NonZeroU64) -> Result<Keeper, SnapshotEr
     let folder = ledger.home().join(FOLDER);
     fs::create_dir_all(&folder).map_err(io("creating", &folder))?;
     let stop = Arc::new(AtomicBool::new(false));
-    let work = worker(ledger, folder, every, Arc::clone(&stop));
+    let work = worker(ledger, every, Arc::clone(&stop));
     let builder = std::thread::Builder::new().name("snapshots".into());
     let thread = builder
         .spawn(work)
@@ -65,17 +65,12 @@ pub fn keep(ledger: Arc<Ledger>, every: NonZeroU64) -> Result<Keeper, SnapshotEr
 }
 
 /// The thread's work. Where the chain stands is read here: blocks that come before the thread does count too.
-fn worker(
-    ledger: Arc<Ledger>,
-    folder: PathBuf,
-    every: NonZeroU64,
-    stop: Arc<AtomicBool>,
-) -> impl FnOnce() {
+fn worker(ledger: Arc<Ledger>, every: NonZeroU64, stop: Arc<AtomicBool>) -> impl FnOnce() {
     let begun = ledger.tip().height;
-    move || run(&ledger, &folder, every, begun, &stop)
+    move || run(&ledger, every, begun, &stop)
 }
 
-fn run(ledger: &Ledger, folder: &Path, every: NonZeroU64, begun: u64, stop: &AtomicBool) {
+fn run(ledger: &Ledger, every: NonZeroU64, begun: u64, stop: &AtomicBool) {
     let mut seen = begun;
     while !stop.load(Ordering::Relaxed) {
         let tip = ledger.wait_beyond(seen, LOOK).height;
@@ -84,7 +79,7 @@ fn run(ledger: &Ledger, folder: &Path, every: NonZeroU64, begun: u64, stop: &Ato
         if !due {
             continue;
         }
-        match write(ledger, folder, stop) {
+        match write_on(&OsVfs, ledger, stop) {
             Ok(report) => tracing::info!(
                 height = report.height,
                 bytes = report.bytes,
@@ -94,47 +89,45 @@ fn run(ledger: &Ledger, folder: &Path, every: NonZeroU64, begun: u64, stop: &Ato
             // The first blocks after an import.
             Err(SnapshotError::NotYet(why)) => tracing::debug!(why, "no snapshot yet"),
             Err(error) => {
-                tracing::warn!(%error, folder = %folder.display(), "no snapshot was written")
+                tracing::warn!(%error, home = %ledger.home().display(), "no snapshot was written")
             }
         }
     }
 }
 
-/// Writes one snapshot into `folder`, unless it is to `stop`, and deletes all but the newest [`KEPT`].
-fn write(ledger: &Ledger, folder: &Path, stop: &AtomicBool) -> Result<Report, SnapshotError> {
+/// Writes one snapshot into the ledger's folder of them, unless it is to `stop`, and deletes all but the newest [`KEPT`]. What
+/// [`keep`] does each time, on any file system.
+pub fn write_on(
+    vfs: &dyn Vfs,
+    ledger: &Ledger,
+    stop: &AtomicBool,
+) -> Result<Report, SnapshotError> {
     // Which height it is of, the export says when it is done.
+    let folder = ledger.home().join(FOLDER);
     let new = folder.join(NEW);
     let mut go_on = |_| !stop.load(Ordering::Relaxed);
-    let report = export_file_while(&OsVfs, &new, ledger, &mut go_on)?;
+    let report = export_file_while(vfs, &new, ledger, &mut go_on)?;
     let name = folder.join(format!("{}.{ENDING}", report.height));
-    OsVfs.rename(&new, &name).map_err(io("renaming", &new))?;
-    OsVfs
-        .sync_names(&name)
+    vfs.rename(&new, &name).map_err(io("renaming", &new))?;
+    vfs.sync_names(&name)
         .map_err(io("syncing the folder of", &name))?;
-    for (_, old) in all(folder)?.into_iter().rev().skip(KEPT) {
-        fs::remove_file(&old).map_err(io("deleting", &old))?;
+    for (_, old) in all(vfs, &folder)?.into_iter().rev().skip(KEPT) {
+        vfs.remove(&old).map_err(io("deleting", &old))?;
     }
     Ok(report)
 }
 
 /// Height and path of each snapshot in the folder, oldest first.
-fn all(folder: &Path) -> Result<Vec<(u64, PathBuf)>, SnapshotError> {
-    let entries = match fs::read_dir(folder) {
+fn all(vfs: &dyn Vfs, folder: &Path) -> Result<Vec<(u64, PathBuf)>, SnapshotError> {
+    let files = match vfs.list(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
-        entries => entries.map_err(io("reading", folder))?,
+        files => files.map_err(io("reading", folder))?,
     };
-    let mut found = vec![];
-    for entry in entries {
-        let path = entry.map_err(io("reading", folder))?.path();
-        let height = path
-            .file_stem()
-            .and_then(|stem| stem.to_str()?.parse().ok());
-        if let Some(height) = height
-            && path.extension().is_some_and(|ending| ending == ENDING)
-        {
-            found.push((height, path));
-        }
-    }
+    let paths = files.into_iter().map(|(name, _)| folder.join(name));
+    let of_ours = paths.filter(|path| path.extension().is_some_and(|ending| ending == ENDING));
+    let height = |path: &Path| path.file_stem()?.to_str()?.parse().ok();
+    let found = of_ours.filter_map(|path| Some((height(&path)?, path)));
+    let mut found: Vec<(u64, PathBuf)> = found.collect();
     found.sort();
     Ok(found)
 }
@@ -142,7 +135,7 @@ fn all(folder: &Path) -> Result<Vec<(u64, PathBuf)>, SnapshotError> {
 /// The newest snapshot that the node of this chain's folder has made, read whole for its form, and what it says of itself.
 pub fn newest(chain_home: &Path) -> Result<Option<(PathBuf, Report)>, SnapshotError> {
     let folder = chain_home.join(FOLDER);
-    let Some((height, path)) = all(&folder)?.pop() else {
+    let Some((height, path)) = all(&OsVfs, &folder)?.pop() else {
         return Ok(None);
     };
     let (base, bytes) = scan(&OsVfs, &folder, &format!("{height}.{ENDING}"))?;
@@ -163,7 +156,7 @@ mod tests {
     use crate::ledger::tests::{advance, genesis, open};
 
     fn heights(home: &Path) -> Vec<u64> {
-        let found = all(&home.join(FOLDER)).unwrap();
+        let found = all(&OsVfs, &home.join(FOLDER)).unwrap();
         found.into_iter().map(|(height, _)| height).collect()
     }
 
@@ -220,7 +213,7 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let every = NonZeroU64::new(5).unwrap();
-        let work = worker(Arc::clone(&ledger), folder, every, Arc::clone(&stop));
+        let work = worker(Arc::clone(&ledger), every, Arc::clone(&stop));
         advance(&ledger, 6);
         let keeper = Keeper {
             stop,
@@ -238,14 +231,14 @@ mod tests {
         let folder = home.path().join(FOLDER);
         fs::create_dir_all(&folder).unwrap();
         let stop = AtomicBool::new(true);
-        let stopped = write(&ledger, &folder, &stop);
+        let stopped = write_on(&OsVfs, &ledger, &stop);
         assert!(
             matches!(stopped, Err(SnapshotError::Stopped)),
             "{stopped:?}"
         );
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
         stop.store(false, Ordering::Relaxed);
-        write(&ledger, &folder, &stop).unwrap();
+        write_on(&OsVfs, &ledger, &stop).unwrap();
     }
 
     #[test]
@@ -257,7 +250,7 @@ mod tests {
         // A folder stands where the new file is to be written.
         fs::create_dir(folder.join("new.part")).unwrap();
         advance(&ledger, 5);
-        assert!(write(&ledger, &folder, &AtomicBool::new(false)).is_err());
+        assert!(write_on(&OsVfs, &ledger, &AtomicBool::new(false)).is_err());
         fs::remove_dir(folder.join("new.part")).unwrap();
         advance(&ledger, 1);
         wait(|| !heights(home.path()).is_empty());
