@@ -1,12 +1,23 @@
-//! The provider's journal on a disk whose power fails: cut at every write, sync, rename and removal, and so is what comes after.
+//! The provider's journal on a disk whose power fails: cut at every write, sync, rename and removal, and so is what comes after. Once
+//! by itself, and once as the life of a sector writes it.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
+use chain_lite::account::DealId;
+use chain_lite::units::{Epoch, EpochCount};
 use holdfast_sim::disk::SimDisk;
+use prover::{CommD, CommP, CommR, PaddedPieceSize, PieceInfo, SectorNumber, Ticket};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use storage_node::provider::journal::{Damage, Journal};
+use storage_node::provider::lifecycle::{
+    ChainView, Command, DealOnChain, DealRecord, Event, Lifecycle, Op, Outcome, Rules, SealTimes,
+    Sealing, SectorRecord, SectorState, Settings, Stage,
+};
+use storage_node::provider::pack::PackPolicy;
+use storage_node::provider::worker::{COUNTER, sector_name};
 
 const DIR: &str = "/provider/journal";
 /// More changes than the story has.
@@ -88,4 +99,212 @@ fn tm_h1_the_providers_journal_keeps_what_it_promised_wherever_it_is_cut() {
         }
     }
     assert!(cuts > 200, "{cuts} cuts: nothing was struck");
+}
+
+const DEAL: DealId = DealId([1; 32]);
+
+/// The chain as one provider meets it: it takes what is sent at once, and refuses nothing that is right.
+#[derive(Default)]
+struct Chain {
+    now: u64,
+    deal: Option<DealOnChain>,
+    /// Every number ever pre-committed, with its replica.
+    used: BTreeMap<SectorNumber, CommR>,
+    precommits: BTreeMap<SectorNumber, Epoch>,
+    sectors: BTreeMap<SectorNumber, SectorState>,
+    /// The sector's time is over.
+    expired: bool,
+}
+
+impl Chain {
+    fn view(&self) -> ChainView {
+        ChainView {
+            deals: self.deal.iter().map(|state| (DEAL, *state)).collect(),
+            precommits: self.precommits.clone(),
+            sectors: self.sectors.clone(),
+            ..ChainView::default()
+        }
+    }
+
+    fn take(&mut self, op: &Op, journal: &Journal) -> anyhow::Result<()> {
+        match op {
+            Op::Publish(_) => {
+                assert!(self.deal.is_none(), "a deal was published twice");
+                self.deal = Some(DealOnChain::Published);
+            }
+            Op::PreCommit(number, _) => {
+                // What is sent was written down before.
+                let (_, (records, _)) = journal.load_with::<SectorNumber, SectorRecord>(COUNTER)?;
+                let record = records.into_iter().find(|(_, r)| r.number == *number);
+                let (_, record) = record.expect("a record");
+                assert!(
+                    matches!(record.stage, Stage::PreCommitting(..)),
+                    "{record:?}"
+                );
+                let comm_r = record.replica().expect("a replica").comm_r;
+                let before = self.used.insert(*number, comm_r);
+                assert!(before.is_none(), "{number} was pre-committed twice");
+                assert_eq!(self.used.len(), 1, "one deal in two sectors");
+                self.precommits.insert(*number, Epoch(self.now));
+            }
+            Op::ProveCommit(number, _) => {
+                assert!(self.precommits.remove(number).is_some());
+                self.sectors.insert(*number, SectorState::Active);
+                self.deal = Some(DealOnChain::Active);
+            }
+            other => panic!("nothing else is due: {other:?}"),
+        }
+        Ok(())
+    }
+}
+
+/// One run of the provider, from its start to the end of the sector or to a power cut: the machine's commands are carried out as the
+/// worker does it, in order, a record on the disk before the next command runs.
+fn serve(disk: &SimDisk, chain: &mut Chain) -> anyhow::Result<()> {
+    let journal = Journal::open_on(Arc::new(disk.clone()), Path::new(DIR))?;
+    let (counter, found) = journal.load_with::<SectorNumber, SectorRecord>(COUNTER)?;
+    let (records, damage) = found;
+    anyhow::ensure!(damage == Damage::default(), "damage: {damage:?}");
+    let records: Vec<SectorRecord> = records.into_iter().map(|(_, record)| record).collect();
+    for number in chain.precommits.keys().chain(chain.sectors.keys()) {
+        let kept = records.iter().find(|record| record.number == *number);
+        let kept = kept.and_then(SectorRecord::replica).map(|r| &r.comm_r);
+        assert_eq!(kept, chain.used.get(number), "{number} is on the chain");
+    }
+    let deals = if chain.expired { vec![] } else { vec![deal()] };
+    let counter = counter.unwrap_or_default();
+    let mut machine = Lifecycle::restore(rules(), settings(), deals, records, counter);
+    while !chain.expired || machine.sectors().next().is_some() {
+        chain.now += 1;
+        assert!(
+            chain.now < 300,
+            "it stands still: {:?}",
+            machine.sectors().next()
+        );
+        if !chain.sectors.is_empty() && chain.now.is_multiple_of(20) {
+            chain.sectors.clear();
+            (chain.deal, chain.expired) = (Some(DealOnChain::Over), true);
+        }
+        let mut events = VecDeque::from([Event::Chain(chain.view())]);
+        while let Some(event) = events.pop_front() {
+            for command in machine.handle(Epoch(chain.now), event) {
+                match command {
+                    Command::SaveSector(record) => {
+                        journal.put(&sector_name(record.number), &record)?;
+                    }
+                    Command::SaveCounter(next) => journal.put(COUNTER, &next)?,
+                    Command::ForgetSector(number) => journal.remove(&sector_name(number))?,
+                    Command::AskSlot => events.push_back(Event::SlotGranted),
+                    Command::DrawTicket(number, ticket_epoch) => {
+                        let ticket = Ticket([chain.now as u8; 32]);
+                        let sealing = Sealing {
+                            ticket_epoch,
+                            ticket,
+                        };
+                        events.push_back(Event::Ticket(number, sealing));
+                    }
+                    Command::Seal(sector) => {
+                        let Some(Stage::Sealing(of)) = machine.sector(sector).map(|r| &r.stage)
+                        else {
+                            panic!("sealing without a ticket");
+                        };
+                        events.push_back(Event::Replicated {
+                            sector,
+                            comm_d: CommD([2; 32]),
+                            comm_r: CommR(of.ticket.0),
+                            spent: SealTimes::default(),
+                        });
+                    }
+                    Command::Prove(sector, _) => events.push_back(Event::Proven {
+                        sector,
+                        proof: vec![3; 192],
+                        spent: SealTimes::default(),
+                    }),
+                    Command::Submit(op) => {
+                        chain.take(&op, &journal)?;
+                        events.push_back(Event::Chain(chain.view()));
+                        events.push_back(Event::Outcome(op.key(), Outcome::Accepted));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn deal() -> DealRecord {
+    DealRecord {
+        deal: DEAL,
+        piece: PieceInfo {
+            comm_p: CommP([1; 32]),
+            size: PaddedPieceSize::new(2048).expect("a power of two"),
+        },
+        bytes: 2032,
+        blake3_root: [1; 32],
+        client: [9; 32],
+        start: Epoch(250),
+        end: Epoch(2_000),
+        proposal: vec![1],
+    }
+}
+
+fn rules() -> Rules {
+    Rules {
+        post_lookback: EpochCount(3),
+        fault_cutoff: EpochCount(6),
+        ticket_max_age: EpochCount(240),
+        seed_delay: EpochCount(4),
+        precommit_max: EpochCount(200),
+        min_sector_life: EpochCount(240),
+        max_sector_life: EpochCount(100_000),
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        pack: PackPolicy {
+            sector_bytes: 2048,
+            max_deals: 4,
+            max_wait: EpochCount(5),
+            seal_lead: EpochCount(100),
+            hopeless: EpochCount(12),
+        },
+        hold_after: EpochCount(20),
+        hold_reserve: EpochCount(40),
+        scrub_lead: EpochCount(20),
+        full_scrub_every: 4,
+        auto_repair: true,
+        backoff: EpochCount(3),
+        max_attempts: 5,
+    }
+}
+
+#[test]
+fn tm_h1_a_sectors_life_is_one_sector_wherever_its_records_are_cut() {
+    // Whole, it makes this many changes.
+    let disk = SimDisk::default();
+    serve(&disk, &mut Chain::default()).expect("nothing fails");
+    let all = disk.operations();
+    assert!(all > 20, "{all} changes: that is no life");
+    let mut cuts = 0;
+    for first in 1..=all {
+        for second in 0..=all {
+            let (disk, mut chain) = (SimDisk::default(), Chain::default());
+            for (turn, cut) in [first, second, 0].into_iter().enumerate() {
+                if cut > 0 {
+                    disk.cut_at(disk.operations() + cut);
+                }
+                let done = serve(&disk, &mut chain);
+                let dead = disk.is_dead();
+                cuts += u64::from(dead);
+                assert!(done.is_ok() || dead, "{first}, {second}: {done:?}");
+                disk.crash(&mut ChaCha8Rng::seed_from_u64(
+                    first * 1_000 + second * 3 + turn as u64,
+                ));
+            }
+            assert!(chain.expired && chain.used.len() == 1, "{first}, {second}");
+        }
+    }
+    assert!(cuts > 2 * all, "{cuts} cuts: nothing was struck");
 }
