@@ -14,6 +14,9 @@
 //! record written; only then the signed acknowledgement. A crash before the record leaves files that the next start
 //! removes; after it, the client that asks again gets the acknowledgement again. Every one of these changes goes through
 //! [`Vfs`], so that tests cut the power at each (H1); reading is the system's, because nothing is lost by it.
+//! A change that fails gives its room back at once, and the client is told (H4). After a failed *sync* nobody knows what the
+//! disk holds: no piece is taken until the next start, which reads it anew (H5). What was acknowledged is served and proven
+//! meanwhile: neither needs this journal.
 //! Cost: one sequential write of the piece and seven fsyncs, two of them before the first byte. Memory: nothing beyond
 //! `retrieval`'s blocks.
 
@@ -50,6 +53,10 @@ use crate::object::ack::PieceAck;
 const ESCROW_PATIENCE: Duration = Duration::from_secs(6);
 /// Pause between looks at it.
 const ESCROW_POLL: Duration = Duration::from_millis(250);
+/// What clients hear of a full disk.
+const FULL: &str = "this provider's disk is full";
+/// What clients hear after a failed sync. Its operator reads which file and why in the log and in `provider status`.
+const CLOSED: &str = "this provider takes no pieces, because its disk failed to keep one; its operator has to free space or replace the disk, and start it again";
 
 /// What the store needs to know of the outside to judge an offer; implemented over the chain client, and by hand in tests.
 pub trait Market: Send + Sync {
@@ -280,17 +287,14 @@ impl Store {
         self.inner.journal.remove(&deal.to_string())?;
         let unused = self.inner.write().remove(deal);
         if let Some(root) = unused {
-            for path in [
-                data_path(&self.inner.dir, &root),
-                pairs_path(&self.inner.dir, &root),
-            ] {
-                // What cannot be removed now is an orphan that the next start removes.
-                if let Err(error) = self.inner.vfs.remove(&path) {
-                    tracing::debug!(path = %path.display(), %error, "piece file stays for now");
-                }
-            }
+            self.inner.remove_files(&root);
         }
         Ok(())
+    }
+
+    /// Why no piece is taken until the next start, for the operator; see [`Journal::failure`].
+    pub fn failure(&self) -> Option<&str> {
+        self.inner.journal.failure()
     }
 
     /// Where the bytes of a piece are, if they are here.
@@ -410,8 +414,29 @@ impl Inner {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Refuses everything new after a failed sync.
+    fn is_open(&self) -> Result<(), Refusal> {
+        match self.journal.failure() {
+            None => Ok(()),
+            Some(_) => Err(Refusal::Refused(CLOSED.to_owned())),
+        }
+    }
+
+    /// Removes the files of a piece that no record speaks of. What cannot be removed now is an orphan that the next start
+    /// removes.
+    fn remove_files(&self, root: &[u8; 32]) {
+        for path in [data_path(&self.dir, root), pairs_path(&self.dir, root)] {
+            if let Err(error) = self.vfs.remove(&path) {
+                tracing::debug!(path = %path.display(), %error, "piece file stays for now");
+            }
+        }
+    }
+
     /// Padded bytes that are still free: by the operator's limit and by the disk, whichever is less.
     fn free_bytes(&self) -> u64 {
+        if self.journal.failure().is_some() {
+            return 0;
+        }
         let receiving: u64 = self.lock_receiving().values().map(|load| load.bytes).sum();
         let by_limit = self
             .limits
@@ -756,6 +781,7 @@ impl PieceStore for Store {
         {
             return Ok(PutDecision::AlreadyHere(inner.ack(&record)));
         }
+        inner.is_open()?;
         let mut terms = inner.ask();
         terms.earliest_start = inner.market.least_start();
         judge_terms(
@@ -859,7 +885,13 @@ impl FileSink {
         let incoming = store.dir.join("incoming");
         let data_at = incoming.join(format!("{number}.bin"));
         let pairs_at = incoming.join(format!("{number}.obao"));
-        let (data, pairs) = (store.vfs.open(&data_at)?, store.vfs.open(&pairs_at)?);
+        let open = || Ok((store.vfs.open(&data_at)?, store.vfs.open(&pairs_at)?));
+        let (data, pairs) = open().inspect_err(|_: &io::Error| {
+            // One of them may be there. What cannot be removed now, the next start removes.
+            for path in [&data_at, &pairs_at] {
+                let _ = store.vfs.remove(path);
+            }
+        })?;
         Ok(Self {
             store,
             record,
@@ -876,10 +908,10 @@ impl FileSink {
         let record = &self.record;
         self.settle().map_err(|error| {
             tracing::error!(%error, deal = %record.deal, "a received piece could not be kept");
-            if error.is_disk_full() {
-                Refusal::Refused("this provider's disk is full".to_owned())
-            } else {
-                Refusal::Internal(error.to_string())
+            match self.store.is_open() {
+                Err(closed) => closed,
+                Ok(()) if error.is_disk_full() => Refusal::Refused(FULL.to_owned()),
+                Ok(()) => Refusal::Internal(error.to_string()),
             }
         })?;
         (self.store.received)(record.clone());
@@ -887,17 +919,24 @@ impl FileSink {
     }
 
     /// Makes the bytes durable under their final name, then their record, and counts them. Whoever wrote the same root before wrote
-    /// the same bytes.
+    /// the same bytes. What fails leaves nothing, and a failed sync closes the store.
     fn settle(&self) -> Result<(), JournalError> {
-        let sync = |file: &dyn Disk, path: &Path| {
-            file.sync().map_err(|source| JournalError::Sync {
-                path: path.to_owned(),
-                source,
-            })
-        };
-        sync(&*self.data, &self.data_at)?;
-        sync(&*self.pairs, &self.pairs_at)?;
-        let _naming = self.store.lock_naming();
+        let store = &self.store;
+        let close = |error: &JournalError| store.journal.close_on_sync(error);
+        journal::sync_file(&*self.data, &self.data_at).inspect_err(close)?;
+        journal::sync_file(&*self.pairs, &self.pairs_at).inspect_err(close)?;
+        let _naming = store.lock_naming();
+        let named = self.name_and_record();
+        named.inspect_err(|error| {
+            close(error);
+            self.take_back(error);
+        })?;
+        store.write().add(&self.record, false);
+        Ok(())
+    }
+
+    /// Gives synced bytes their final names, durably, and then writes their record.
+    fn name_and_record(&self) -> Result<(), JournalError> {
         let (vfs, root) = (&*self.store.vfs, &self.record.blake3_root);
         let data_to = data_path(&self.store.dir, root);
         for (from, to) in [
@@ -909,14 +948,30 @@ impl FileSink {
         }
         journal::sync_names(vfs, &data_to)?;
         let name = self.record.deal.to_string();
-        self.store.journal.put(&name, &self.record)?;
-        self.store.write().add(&self.record, false);
-        Ok(())
+        self.store.journal.put(&name, &self.record)
+    }
+
+    /// Undoes [`Self::name_and_record`]: the room is for others. Not what a deal that is counted needs: the same deal may have come by
+    /// another transfer, or another deal over the same bytes.
+    fn take_back(&self, failed: &JournalError) {
+        let (store, record) = (&self.store, &self.record);
+        let (is_kept, is_needed) = {
+            let index = store.read();
+            let is_needed = index.pieces.contains_key(&record.blake3_root);
+            (index.deals.contains_key(&record.deal), is_needed)
+        };
+        // A record that may come back needs its bytes then: without them it would be a deal that fails.
+        let is_gone = !is_kept && store.journal.withdraw(&record.deal.to_string(), failed);
+        if is_gone && !is_needed {
+            store.remove_files(&record.blake3_root);
+        }
     }
 }
 
 impl PutSink for FileSink {
     fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        // Another piece's sync may have failed meanwhile: no use in receiving the rest.
+        self.store.is_open()?;
         self.data
             .append(bytes)
             .map_err(|error| full_or_failed(&error))
@@ -958,7 +1013,7 @@ impl Drop for FileSink {
 
 fn full_or_failed(error: &io::Error) -> Refusal {
     if journal::is_disk_full(error) {
-        Refusal::Refused("this provider's disk is full".to_owned())
+        Refusal::Refused(FULL.to_owned())
     } else {
         Refusal::Internal(error.to_string())
     }

@@ -14,15 +14,15 @@
 //! Cost: one small file, two fsyncs (file, folder) per step; a provider takes a few dozen steps per sector.
 //! Crash: the byte that commits is the folder entry changed by `rename`. Before it the old record stands, after it the new
 //! one; a leftover `*.tmp` is removed at opening. A record that fails its checksum is moved aside as `*.damaged`, reported
-//! and never used.
+//! and never used. A failed sync closes the journal until the next start ([`Journal::failure`]).
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use chain_lite::log::Disk;
 use chain_lite::vfs::{OsVfs, Readers, Vfs};
 
 const MAGIC: &[u8; 4] = b"HFJR";
@@ -39,26 +39,24 @@ const MAX_RECORD_BYTES: u64 = (HEADER_BYTES + MAX_PAYLOAD_BYTES + CHECKSUM_BYTES
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The disk said no before anything was promised; the old record stands. Free space or repair the folder, then retry.
-    #[error("cannot write the journal record {path}: {source}; free space or fix the folder's permissions", path = .path.display())]
+    #[error("cannot write {path}: {source}; free space or fix the folder's permissions", path = .path.display())]
     Write {
-        /// The record.
+        /// The record, or the file that it is for.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
     },
     /// An fsync failed. What the disk holds is unknown, so this journal takes no more records until it is opened again.
-    #[error("the disk failed to keep {path} ({source}); check the disk and start the provider again", path = .path.display())]
+    #[error("the disk failed to keep {path} ({source}); free space if it is full, replace the disk if it is failing, then start the provider again", path = .path.display())]
     Sync {
-        /// The record or folder.
+        /// The record, a file beside it, or a name in its folder.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
     },
-    /// An earlier fsync failed.
-    #[error(
-        "the journal is closed after a failed disk sync; check the disk and start the provider again"
-    )]
-    Poisoned,
+    /// An earlier fsync failed; this is what it said.
+    #[error("the journal takes no more records: {0}")]
+    Poisoned(String),
     /// The folder cannot be listed or read.
     #[error("cannot read the journal in {path}: {source}", path = .path.display())]
     Read {
@@ -113,7 +111,8 @@ pub type Loaded<T> = (Vec<(String, T)>, Damage);
 pub struct Journal {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
-    poisoned: AtomicBool,
+    /// What the first failed sync said: since then nothing is written.
+    failed: OnceLock<String>,
 }
 
 impl Journal {
@@ -139,33 +138,29 @@ impl Journal {
         Ok(Self {
             vfs,
             dir: dir.to_owned(),
-            poisoned: AtomicBool::new(false),
+            failed: OnceLock::new(),
         })
     }
 
     /// Replaces record `name` durably: when this returns `Ok`, every later start sees the new value.
     pub fn put<T: BorshSerialize>(&self, name: &str, value: &T) -> Result<(), JournalError> {
         debug_assert!(is_record_name(name), "record names are ours: {name}");
-        if self.poisoned.load(Ordering::Acquire) {
-            return Err(JournalError::Poisoned);
-        }
+        self.is_open()?;
         let payload = borsh::to_vec(value).map_err(|source| JournalError::Write {
             path: self.dir.join(name),
             source,
         })?;
         let bytes = encode(&payload)?;
         replace_on(&*self.vfs, &self.dir, name, &bytes)
-            .inspect_err(|error| self.poison_on_sync(error))
+            .inspect_err(|error| self.close_on_sync(error))
     }
 
     /// Removes record `name` durably; an absent record is fine.
     pub fn remove(&self, name: &str) -> Result<(), JournalError> {
-        if self.poisoned.load(Ordering::Acquire) {
-            return Err(JournalError::Poisoned);
-        }
+        self.is_open()?;
         let path = self.dir.join(name);
         match self.vfs.remove(&path) {
-            Ok(()) => sync_names(&*self.vfs, &path).inspect_err(|error| self.poison_on_sync(error)),
+            Ok(()) => sync_names(&*self.vfs, &path).inspect_err(|error| self.close_on_sync(error)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(JournalError::Write { path, source }),
         }
@@ -239,10 +234,36 @@ impl Journal {
         Ok(aside)
     }
 
-    fn poison_on_sync(&self, error: &JournalError) {
-        if matches!(error, JournalError::Sync { .. }) {
-            self.poisoned.store(true, Ordering::Release);
+    /// Why nothing is written any more, and what to do: an fsync failed, here or in a file that a record speaks of. Never tried
+    /// again, because a second fsync may succeed over what the first one lost (H5).
+    pub fn failure(&self) -> Option<&str> {
+        self.failed.get().map(String::as_str)
+    }
+
+    fn is_open(&self) -> Result<(), JournalError> {
+        match self.failure() {
+            Some(reason) => Err(JournalError::Poisoned(reason.to_owned())),
+            None => Ok(()),
         }
+    }
+
+    /// Closes the journal if the error is a failed sync.
+    pub(super) fn close_on_sync(&self, error: &JournalError) {
+        if matches!(error, JournalError::Sync { .. }) {
+            // A journal that is closed keeps its first reason.
+            let _ = self.failed.set(error.to_string());
+        }
+    }
+
+    /// Takes a new record's name back after its `put` has failed. False if a power cut may still bring it back: then what it
+    /// speaks of has to stay until the next start.
+    pub(super) fn withdraw(&self, name: &str, failed: &JournalError) -> bool {
+        let path = self.dir.join(name);
+        let was_named = matches!(failed, JournalError::Sync { path: at, .. } if *at == path);
+        if was_named && let Err(error) = self.vfs.remove(&path) {
+            tracing::warn!(path = %path.display(), %error, "a record that failed stays for now");
+        }
+        !was_named
     }
 }
 
@@ -254,20 +275,35 @@ pub fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), JournalE
 fn replace_on(vfs: &dyn Vfs, dir: &Path, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
     let path = dir.join(name);
     let temporary = dir.join(format!("{name}.tmp"));
-    let write = |source| JournalError::Write {
-        path: path.clone(),
-        source,
-    };
-    vfs.write_synced(&temporary, Readers::Umask, &[bytes])
-        .map_err(|source| match passes(&source) {
-            true => write(source),
-            false => JournalError::Sync {
-                path: temporary.clone(),
+    let written = vfs.write_synced(&temporary, Readers::Umask, &[bytes]);
+    let named = written
+        .map_err(|source| not_kept(&temporary, source))
+        .and_then(|()| {
+            let named = vfs.rename(&temporary, &path);
+            named.map_err(|source| JournalError::Write {
+                path: path.clone(),
                 source,
-            },
-        })?;
-    vfs.rename(&temporary, &path).map_err(write)?;
+            })
+        });
+    named.inspect_err(|_| {
+        // A full disk has no use for half a record; what cannot be removed now, opening removes.
+        let _ = vfs.remove(&temporary);
+    })?;
     sync_names(vfs, &path)
+}
+
+/// Makes the bytes of a file that a record will speak of durable.
+pub(super) fn sync_file(file: &dyn Disk, path: &Path) -> Result<(), JournalError> {
+    file.sync().map_err(|source| not_kept(path, source))
+}
+
+/// What a write or sync of a file means that nobody relies on yet.
+fn not_kept(path: &Path, source: io::Error) -> JournalError {
+    let path = path.to_owned();
+    match passes(&source) {
+        true => JournalError::Write { path, source },
+        false => JournalError::Sync { path, source },
+    }
 }
 
 /// Whether a write failed for a reason outside of the disk: no room, or the folder. Whatever else a disk says of bytes that were to
@@ -460,15 +496,17 @@ mod tests {
             journal.put("sector-1", &1u8),
             Err(JournalError::Write { .. })
         ));
-        journal.poison_on_sync(&JournalError::Sync {
-            path: PathBuf::new(),
+        journal.close_on_sync(&JournalError::Sync {
+            path: PathBuf::from("/disk/file"),
             source: io::Error::other("EIO"),
         });
         fs::create_dir_all(dir.path().join("journal")).expect("creates");
-        assert!(matches!(
-            journal.put("sector-1", &1u8),
-            Err(JournalError::Poisoned)
-        ));
+        for refused in [journal.put("sector-1", &1u8), journal.remove("sector-1")] {
+            let said = refused.expect_err("closed").to_string();
+            for word in ["/disk/file", "EIO", "replace the disk", "start"] {
+                assert!(said.contains(word), "no {word:?} in {said}");
+            }
+        }
     }
 
     /// `/dev/full` takes no byte, as a full disk does.
@@ -488,7 +526,8 @@ mod tests {
         let (records, damage) = journal.load::<Vec<u64>>().expect("reads");
         assert_eq!(records, vec![("sector-1".to_owned(), vec![1])]);
         assert_eq!(damage, Damage::default());
-        fs::remove_file(folder.join("sector-1.tmp")).expect("space returns");
+        let half = folder.join("sector-1.tmp").symlink_metadata();
+        assert!(half.is_err(), "half a record takes the room of others");
         journal.put("sector-1", &vec![2u64]).expect("goes on");
         assert_eq!(journal.load::<Vec<u64>>().expect("reads").0[0].1, vec![2]);
     }

@@ -138,6 +138,8 @@ pub struct Worker {
     /// Which epoch is held back; read by the lease task.
     lease: watch::Sender<Option<Epoch>>,
     jobs: Vec<JoinHandle<()>>,
+    /// Whether the operator was told that no more pieces are taken.
+    told_closed: bool,
 }
 
 impl Worker {
@@ -152,6 +154,7 @@ impl Worker {
             queueing: None,
             lease,
             jobs: Vec::new(),
+            told_closed: false,
         }
     }
 
@@ -233,8 +236,20 @@ impl Worker {
         }
     }
 
+    /// Tells the operator, once, why no more pieces are taken.
+    fn tell_if_closed(&mut self) {
+        let failure = self.parts.store.failure().map(str::to_owned);
+        if let Some(failure) = failure.filter(|_| !self.told_closed) {
+            self.told_closed = true;
+            self.note(format!(
+                "no more pieces are taken; what is here is served and proven: {failure}"
+            ));
+        }
+    }
+
     /// A new block, or time to look anyway.
     async fn look(&mut self, head: Option<Head>) -> Result<(), WorkerError> {
+        self.tell_if_closed();
         let height = head.map_or(self.height, |head| head.height);
         let ended = self.parts.sender.poll(height).await;
         let query = PictureQuery {
@@ -309,19 +324,19 @@ impl Worker {
             }
             Command::SaveCounter(next) => self.save(COUNTER, &next).await?,
             Command::ForgetDeal(id) => {
-                if let Err(error) = self.parts.store.forget(&id) {
+                if let Err(error) = forget_deal(&self.parts.store, id).await {
                     self.note(format!("deal {id} stays on disk for now: {error}"));
                 }
             }
             Command::ForgetSector(number) => {
-                self.discard(number);
+                self.discard(number).await;
                 if let Err(error) = self.parts.journal.remove(&sector_name(number)) {
                     self.note(format!(
                         "the record of sector {number} stays for now: {error}"
                     ));
                 }
             }
-            Command::DiscardReplica(number) => self.discard(number),
+            Command::DiscardReplica(number) => self.discard(number).await,
             Command::AskSlot => self.queue_for_slot(),
             Command::ReturnSlot => {
                 self.slot = None;
@@ -377,8 +392,9 @@ impl Worker {
         }
     }
 
-    fn discard(&self, number: SectorNumber) {
-        if let Err(error) = self.parts.bench.discard(number) {
+    async fn discard(&self, number: SectorNumber) {
+        let bench = self.parts.bench.clone();
+        if let Err(error) = off_the_runtime(move || bench.discard(number)).await {
             self.note(format!(
                 "the files of sector {number} stay for now: {error}"
             ));
@@ -737,6 +753,22 @@ impl Worker {
     }
 }
 
+/// Lets go of a deal and of its bytes; waits for a piece that is getting its names, and for the disk.
+async fn forget_deal(store: &Store, id: DealId) -> Result<(), String> {
+    let store = store.share();
+    off_the_runtime(move || store.forget(&id)).await
+}
+
+/// Runs what waits for a disk or a lock where waiting stops nobody else; returns when it is done.
+async fn off_the_runtime<E: std::fmt::Display + Send + 'static>(
+    work: impl FnOnce() -> Result<(), E> + Send + 'static,
+) -> Result<(), String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Keeps the chain's lease as the worker wants it: taken, renewed while wanted, given back. Ends with the worker.
 async fn keep_lease(
     chain: ChainClient,
@@ -879,11 +911,28 @@ fn deal_name(status: ChainDealStatus) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::intake::tests::{empty_store, hold_names};
     use std::io;
 
     use ::prover::seal::SealError;
     use ::prover::sector_dir::SectorDirError;
     use ::prover::sector_dir::disk::DiskError;
+
+    /// On a runtime of one thread: while a deal waits for the disk or a lock, everything else goes on.
+    #[tokio::test]
+    async fn a_deal_that_is_forgotten_stops_nobody_else() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let store = empty_store(dir.path());
+        let naming = hold_names(&store);
+        let forgotten = forget_deal(&store, DealId([1; 32]));
+        let meanwhile = async {
+            tokio::task::yield_now().await;
+            naming.let_go()
+        };
+        let (forgotten, was_in_time) = tokio::join!(forgotten, meanwhile);
+        assert_eq!(forgotten, Ok(()));
+        assert!(was_in_time, "the runtime stood until the lock was given up");
+    }
 
     #[test]
     fn tm_h4_a_full_disk_is_told_apart_from_a_failed_seal() {
