@@ -45,9 +45,15 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
 
 fn text(health: &Health) -> String {
     let state = match health.state {
-        State::Healthy => "healthy: every shard is held, with young evidence for each",
-        State::Degraded => "degraded: some shards are gone or unseen, more than enough are left",
-        State::Critical => "critical: one more loss is final",
+        State::Healthy => {
+            "healthy: every shard is held by a holder of its own, with young evidence for each"
+        }
+        State::Degraded => {
+            "degraded: some shards are gone, unseen or in one hand with others, more than enough are left"
+        }
+        State::Critical => {
+            "critical: one more loss, of a holder or of several that count as one, is final"
+        }
         State::Unverified => {
             "unverified: its deals are open, and too few pieces have evidence that is young enough"
         }
@@ -58,6 +64,7 @@ fn text(health: &Health) -> String {
     };
     let mut text = format!(
         "object  {}\nstate   {state}\nshards  at least {} of {} seen in each of {} segments, {} needed, {} owed; manifest {} copies\n\
+         holders at least {} of {} that share no owner and no network\n\
          next    window closes at epoch {}; paid until epoch {}; it is epoch {} now\n\
          money   locked {}  paid {}  refunded {} tokens\n\n{:<10} {:>5} {:>9}  {:<10} {:>8} {:>7} {:>9} {:>9}\n",
         health.object,
@@ -67,6 +74,8 @@ fn text(health: &Health) -> String {
         health.k,
         health.owed,
         health.manifest_copies,
+        health.independent,
+        health.n,
         epoch(health.next_deadline),
         epoch(health.expires),
         health.now,
@@ -102,6 +111,9 @@ fn row(piece: &PieceHealth) -> String {
         Rung::Sealed => "sealed",
     };
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let clumped = piece.counts_with.map_or(String::new(), |other| {
+        format!("           counts as one with {other}: the same owner or network\n")
+    });
     // What a provider said is quoted, so that it cannot steer the terminal.
     let failed = piece.challenge_failed.as_ref();
     let failed = failed.map_or(String::new(), |reason| {
@@ -111,7 +123,7 @@ fn row(piece: &PieceHealth) -> String {
         )
     });
     format!(
-        "{:<10} {:>5} {:>9}  {:<10} {:>8} {:>7} {:>9} {:>9}\n{failed}",
+        "{:<10} {:>5} {:>9}  {:<10} {:>8} {:>7} {:>9} {:>9}\n{clumped}{failed}",
         format!("{}/{}", piece.kind, piece.group),
         piece.index,
         piece.provider.to_string(),

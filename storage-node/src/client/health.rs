@@ -9,6 +9,9 @@
 //! No state is called healthy without evidence younger than its limit (§6.1). A piece under an open deal with none is *claimed*: its
 //! provider owes it, nobody has seen it lately, and it does not count towards k of n. A sector that is faulty is not *sealed*.
 //!
+//! Holders that share an owner or a network may be one operator's, who can take all their shards away at once: they count as one
+//! holder ([`crate::object::placement::clumps`], threat Y1). A put never places so, but owners and addresses change.
+//!
 //! Pure but for reads of the chain: what this prints, anybody with the account's address can recompute, the recorded possession
 //! apart.
 
@@ -21,9 +24,10 @@ use prover::SectorNumber;
 
 use super::catalog::{Entry, Held};
 use super::possession::{Evidence, Ledger};
-use super::{Chain, ChainFailure, ClientError};
+use super::{Chain, ChainFailure, ClientError, catalog};
 use crate::chain::PartitionView;
 use crate::object::manifest::{FileTag, ObjectId};
+use crate::object::placement::{Holder, clumps};
 
 /// How sure it is that a provider holds a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -68,6 +72,8 @@ pub struct PieceHealth {
     pub possession: Option<Epoch>,
     /// What it answered to the newest challenge, if it failed.
     pub challenge_failed: Option<String>,
+    /// Another holder of this segment or manifest part with the same owner or network: the two count as one.
+    pub counts_with: Option<ProviderId>,
     /// Its sector, once there is one.
     pub sector: Option<SectorNumber>,
     /// When the next window of its sector closes.
@@ -107,6 +113,8 @@ pub struct Health {
     pub owed: usize,
     /// Fewest copies of any manifest part with evidence that counts.
     pub manifest_copies: usize,
+    /// Fewest holders, of any segment or manifest part, that have evidence that counts and share no owner and no network.
+    pub independent: usize,
     /// Earliest close of a window.
     pub next_deadline: Option<Epoch>,
     /// First epoch without payment for some piece.
@@ -125,11 +133,11 @@ pub struct Health {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// All n of every segment and of the manifest.
+    /// All n of every segment and of the manifest, each with a holder of its own.
     Healthy,
     /// More than k of every segment.
     Degraded,
-    /// Exactly k of some segment, or one copy of the manifest: the next loss is final.
+    /// The loss of one holder, or of several that count as one, leaves fewer than k of some segment or no copy of the manifest.
     Critical,
     /// Open deals cover it, and too few of its pieces have evidence that counts.
     Unverified,
@@ -155,11 +163,13 @@ pub async fn health<C: Chain>(
         };
         partitions.insert(provider, of_provider);
     }
+    let holders = catalog::by_id(chain.providers().await?);
     let period = chain.params().proving_period;
     let seen = Seen {
         now: chain.now().await?.epoch,
         period,
         partitions,
+        holders: holders.iter().map(|(id, r)| (*id, r.holder())).collect(),
         shown,
     };
     Ok(seen.judge(entry, expected_segments))
@@ -170,7 +180,20 @@ struct Seen<'a> {
     now: Epoch,
     period: EpochCount,
     partitions: BTreeMap<ProviderId, Vec<PartitionView>>,
+    /// All providers of the chain.
+    holders: BTreeMap<ProviderId, Holder>,
     shown: &'a Ledger,
+}
+
+/// In how many hands the shards of a segment are, or the copies of a manifest part; those with evidence that counts.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hands {
+    /// Shards or copies.
+    seen: usize,
+    /// Hands.
+    independent: usize,
+    /// Shards or copies in the fullest hand.
+    fullest: usize,
 }
 
 impl Seen<'_> {
@@ -186,6 +209,7 @@ impl Seen<'_> {
                 pieces.push(self.piece("manifest", u64::from(*part), copy as u64, one));
             }
         }
+        let hands = self.hands(&mut pieces);
         let mut data = entry.data.values().flatten();
         let group = data.next().map(|held| held.deal.proposal.group);
         let (k, n) = group.map_or((1, 1), |group| (usize::from(group.k), usize::from(group.n)));
@@ -204,6 +228,14 @@ impl Seen<'_> {
         let owed = fewest("data", segments, Rung::Claimed);
         let manifest_copies = fewest("manifest", parts, Rung::Received);
         let manifest_owed = fewest("manifest", parts, Rung::Claimed);
+        let of = |kind: &'static str, group| hands.get(&(kind, group)).copied().unwrap_or_default();
+        let in_data: Vec<Hands> = (0..segments).map(|segment| of("data", segment)).collect();
+        let in_manifest: Vec<Hands> = (0..parts).map(|part| of("manifest", part)).collect();
+        let all = in_data.iter().chain(&in_manifest);
+        let independent = all.map(|hands| hands.independent).min().unwrap_or(0);
+        // Whoever is lost next, k of each segment and a copy of each manifest part are left.
+        let outlives_any = in_data.iter().all(|hands| hands.seen - hands.fullest >= k)
+            && in_manifest.iter().all(|hands| hands.independent > 1);
         let sum = |of: fn(&Deal) -> TokenAmount| {
             let amounts = entry.deals().map(|held| of(&held.deal).0);
             TokenAmount(amounts.fold(0, u128::saturating_add))
@@ -217,9 +249,9 @@ impl Seen<'_> {
                 State::Lost
             } else if weakest < k || manifest_copies == 0 {
                 State::Unverified
-            } else if n > k && (weakest == k || manifest_copies == 1) {
+            } else if n > k && !outlives_any {
                 State::Critical
-            } else if weakest < n || manifest_copies < n {
+            } else if weakest < n || manifest_copies < n || independent < n {
                 State::Degraded
             } else {
                 State::Healthy
@@ -230,6 +262,7 @@ impl Seen<'_> {
             weakest,
             owed,
             manifest_copies,
+            independent,
             next_deadline: pieces.iter().filter_map(|piece| piece.next_deadline).min(),
             expires: pieces
                 .iter()
@@ -241,6 +274,49 @@ impl Seen<'_> {
             refunded: sum(|deal| deal.refunded),
             pieces,
         }
+    }
+
+    /// Counts the holders of each segment and manifest part, clumps as one, and writes into the pieces which those are.
+    fn hands(&self, pieces: &mut [PieceHealth]) -> BTreeMap<(&'static str, u64), Hands> {
+        let mut groups: BTreeMap<_, Vec<&mut PieceHealth>> = BTreeMap::new();
+        for piece in pieces.iter_mut().filter(|p| p.rung >= Rung::Received) {
+            groups
+                .entry((piece.kind, piece.group))
+                .or_default()
+                .push(piece);
+        }
+        let count = |group: Vec<&mut PieceHealth>| {
+            let holders: Vec<Holder> = group.iter().map(|p| self.holder(p.provider)).collect();
+            let clumps = clumps(&holders);
+            let who: Vec<ProviderId> = group.iter().map(|piece| piece.provider).collect();
+            let mut sizes = vec![0; group.len()];
+            for (at, (piece, first)) in group.into_iter().zip(&clumps).enumerate() {
+                sizes[*first] += 1;
+                piece.counts_with = (at != *first).then(|| who[*first]);
+            }
+            Hands {
+                seen: sizes.len(),
+                independent: sizes.iter().filter(|size| **size > 0).count(),
+                fullest: sizes.iter().copied().max().unwrap_or(0),
+            }
+        };
+        groups
+            .into_iter()
+            .map(|(key, group)| (key, count(group)))
+            .collect()
+    }
+
+    /// One that left the chain counts for itself.
+    fn holder(&self, of: ProviderId) -> Holder {
+        let alone = || {
+            let mut owner = [0; 32];
+            owner[..8].copy_from_slice(&of.0.to_be_bytes());
+            Holder {
+                owner,
+                hosts: Vec::new(),
+            }
+        };
+        self.holders.get(&of).cloned().unwrap_or_else(alone)
     }
 
     /// The strongest of several deals for one shard.
@@ -266,6 +342,7 @@ impl Seen<'_> {
             possession: challenges.and_then(|c| c.proven.as_ref().map(|answer| answer.epoch)),
             challenge_failed: challenges
                 .and_then(|c| c.failed.as_ref().map(|failed| failed.reason.clone())),
+            counts_with: None,
             sector: deal.sector,
             next_deadline: self.partition_of(held).map(|partition| partition.close),
             end: deal.proposal.end,

@@ -44,7 +44,7 @@ use crate::identity::Wallet;
 use crate::object::cipher::CipherError;
 use crate::object::erasure::ErasureError;
 use crate::object::manifest::{ManifestError, ObjectId};
-use crate::object::placement::PlacementError;
+use crate::object::placement::{Holder, PlacementError};
 use crate::provider::ask::Ask;
 
 pub mod bundle;
@@ -127,6 +127,16 @@ pub struct ProviderRecord {
     pub sector_size: SectorSize,
     /// Whether its money on chain secures at least one empty sector: who withdrew its bond gets no new pieces (Y1).
     pub bonded: bool,
+}
+
+impl ProviderRecord {
+    /// What decides whether it and another one may be one operator's.
+    pub fn holder(&self) -> Holder {
+        Holder {
+            owner: self.owner.0,
+            hosts: self.addrs.iter().map(SocketAddr::ip).collect(),
+        }
+    }
 }
 
 /// A piece on its way to a provider.

@@ -1,6 +1,6 @@
 //! Put and get against a world that fails, lies and crashes: promises 1, 2, 4 and 5 of `DESIGN.md` §6 on the client's side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicI64;
@@ -16,7 +16,7 @@ use holdfast_sim::disk::SimDisk;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::fake::{CHAIN, Fake, Manner};
+use super::fake::{CHAIN, Fake, Manner, World};
 use super::get::{GetRequest, Got, Target, get, safe_name};
 use super::health::{Health, Rung, State, health};
 use super::journal::{Journal, Part, WalletLock};
@@ -1592,6 +1592,102 @@ async fn tm_y1_a_provider_without_a_bond_gets_nothing() {
         }
     }
     desk.assert_restores(&fake, &stored).await;
+}
+
+/// An object of one segment on the first four of seven providers, the others without a bond.
+async fn on_four_of_seven() -> Watched {
+    let desk = Desk::new(3000);
+    let fake = Fake::new(&[Honest; 7]);
+    for provider in fake.world().providers.iter_mut().skip(4) {
+        provider.record.bonded = false;
+    }
+    let stored = desk.put(&fake, 2, 2).await.expect("stores");
+    Watched { desk, fake, stored }
+}
+
+/// Y1: holders that have come under one owner or into one network since the put count as one.
+#[tokio::test]
+async fn tm_y1_clumped_holders_count_once() {
+    let watched = on_four_of_seven().await;
+    let ids: Vec<_> = (0..4)
+        .map(|i| watched.fake.world().providers[i].record.id)
+        .collect();
+    let with = |health: &Health, index: usize| -> BTreeSet<_> {
+        let pieces = health.pieces.iter().filter(|p| p.provider == ids[index]);
+        pieces.map(|piece| piece.counts_with).collect()
+    };
+    let seen = |health: &Health| (health.weakest, health.owed, health.independent);
+    let now = watched.recorded().await;
+    assert_eq!((now.state, seen(&now)), (State::Healthy, (4, 4, 4)));
+    assert!(now.pieces.iter().all(|piece| piece.counts_with.is_none()));
+
+    let world = || watched.fake.world();
+    let owner = world().providers[0].record.owner;
+    world().providers[1].record.owner = owner;
+    let now = watched.recorded().await;
+    assert_eq!((now.state, seen(&now)), (State::Degraded, (4, 4, 3)));
+    // Which of the two is first differs between the segment and the manifest.
+    let pairs: BTreeSet<_> = [0, 1].iter().flat_map(|i| with(&now, *i)).collect();
+    assert!(pairs.contains(&None) && pairs.len() > 1, "{pairs:?}");
+    assert!(pairs.iter().flatten().all(|id| ids[..2].contains(id)));
+    assert_eq!(with(&now, 2), BTreeSet::from([None]));
+
+    // A third one in the second one's network: one hand has three of four, and two are needed.
+    world().providers[1].record.addrs = vec![([10, 0, 0, 1], 9001).into()];
+    world().providers[2].record.addrs = vec![([10, 0, 0, 200], 9002).into()];
+    let now = watched.recorded().await;
+    assert_eq!((now.state, seen(&now)), (State::Critical, (4, 4, 2)));
+
+    // What is without evidence counts for nobody's hand.
+    world().epoch += watched.fake.params().proving_period.0 + 1;
+    let now = watched.recorded().await;
+    assert_eq!((now.state, seen(&now)), (State::Unverified, (0, 4, 0)));
+}
+
+/// Y1: a new shard goes to nobody who shares owner or network with a holder, be that silent, or in a clump itself.
+#[tokio::test]
+async fn tm_y1_a_repair_stays_out_of_the_neighbourhood_of_every_holder() {
+    let watched = on_four_of_seven().await;
+    let fake = &watched.fake;
+    {
+        let mut world = fake.world();
+        let owner = |world: &World, i: usize| world.providers[i].record.owner;
+        // The first one is silent, and the fifth is its owner's; the second and third share a network, and the sixth is the
+        // third one's owner's.
+        world.providers[0].manner = Gone;
+        world.providers[1].record.addrs = vec![([10, 0, 0, 1], 9001).into()];
+        world.providers[2].record.addrs = vec![([10, 0, 0, 2], 9002).into()];
+        world.providers[4].record.owner = owner(&world, 0);
+        world.providers[5].record.owner = owner(&world, 2);
+        for i in [4, 5] {
+            world.providers[i].record.bonded = true;
+        }
+        let lost = world.providers[3].record.id;
+        let deals = world.deals.values_mut();
+        for deal in deals.filter(|deal| deal.proposal.provider == lost) {
+            deal.status = DealStatus::Slashed;
+        }
+        world.providers[3].record.bonded = false;
+    }
+    let client = fake.client(&watched.desk.home());
+    let id = watched.stored.object.to_string();
+    let deals = fake.world().deals.len();
+    let refused = repair(Arc::clone(&client), &id, None, Arc::new(|_| ())).await;
+    let Err(ClientError::Placement { error, .. }) = refused else {
+        panic!("it went to a neighbour: {refused:?}");
+    };
+    assert_eq!((error.found, error.crowded), (0, 2), "{error}");
+    assert_eq!(fake.world().deals.len(), deals);
+
+    fake.world().providers[6].record.bonded = true;
+    let free = fake.world().providers[6].record.id;
+    let repaired = repair(client, &id, None, Arc::new(|_| ())).await;
+    let repaired = repaired.expect("one is nobody's neighbour");
+    assert!(repaired.moved.len() >= 2, "{repaired:?}");
+    assert!(
+        repaired.moved.iter().all(|moved| moved.to == free),
+        "{repaired:?}"
+    );
 }
 
 /// What makes a bond, to the unit: the deposit of one more sector, free of debt of that size.

@@ -7,6 +7,9 @@
 //! owner and one per network neighbourhood (IPv4 /24, IPv6 /48; loopback is exempt, since a devnet is one machine). Among
 //! those, providers with fewer remembered failures come first, then the order drawn from the seed: neither side picks. The
 //! seed is a beacon output and the file tag, so a Sybil operator cannot grind its way to more than its share.
+//!
+//! Owners and addresses change after a put. [`clumps`] says which holders have come together since: health counts such a clump as
+//! one, and a repair stays out of it.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -30,6 +33,15 @@ pub struct Candidate {
     pub price: u128,
     /// Failures this client remembers.
     pub failures: u32,
+}
+
+/// Where a shard is or was: what decides whether two holders may be one operator's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The owner's address.
+    pub owner: [u8; 32],
+    /// Where it is reached.
+    pub hosts: Vec<IpAddr>,
 }
 
 /// What one segment needs.
@@ -69,7 +81,7 @@ pub fn place(
     need: &Need,
     seed: &[u8; 32],
     excluded: &BTreeSet<u64>,
-    taken: &[&Candidate],
+    taken: &[Holder],
 ) -> Result<Vec<u64>, PlacementError> {
     let mut able: Vec<&Candidate> = candidates
         .iter()
@@ -80,7 +92,8 @@ pub fn place(
 
     let mut occupied = Occupied::default();
     for holder in taken {
-        occupied.claim(holder);
+        // Whether or not they may stand together: each keeps its neighbours out.
+        occupied.mark(&holder.owner, &holder.hosts);
     }
     let mut chosen = Vec::with_capacity(need.count);
     let mut crowded = 0;
@@ -88,7 +101,8 @@ pub fn place(
         if chosen.len() == need.count {
             break;
         }
-        if occupied.claim(candidate) {
+        if occupied.is_free(&candidate.owner, &candidate.hosts) {
+            occupied.mark(&candidate.owner, &candidate.hosts);
             chosen.push(candidate.provider);
         } else {
             crowded += 1;
@@ -129,17 +143,36 @@ struct Occupied {
 }
 
 impl Occupied {
-    /// Takes the candidate's owner and neighbourhoods; false, and nothing taken, if one of them is occupied.
-    fn claim(&mut self, candidate: &Candidate) -> bool {
-        let near: Vec<_> = candidate.hosts.iter().filter_map(neighbourhood).collect();
-        let free = !self.owners.contains(&candidate.owner)
-            && near.iter().all(|n| !self.neighbourhoods.contains(n));
-        if free {
-            self.owners.insert(candidate.owner);
-            self.neighbourhoods.extend(near);
-        }
-        free
+    fn is_free(&self, owner: &[u8; 32], hosts: &[IpAddr]) -> bool {
+        let mut near = hosts.iter().filter_map(neighbourhood);
+        !self.owners.contains(owner) && near.all(|near| !self.neighbourhoods.contains(&near))
     }
+
+    fn mark(&mut self, owner: &[u8; 32], hosts: &[IpAddr]) {
+        self.owners.insert(*owner);
+        let near = hosts.iter().filter_map(neighbourhood);
+        self.neighbourhoods.extend(near);
+    }
+}
+
+/// Which of the holders of one group may be one operator's: those that share an owner or a neighbourhood, directly or by way of
+/// others. For each of them the position of the first one of its clump.
+pub fn clumps(holders: &[Holder]) -> Vec<usize> {
+    let near = |holder: &Holder| -> BTreeSet<_> {
+        holder.hosts.iter().filter_map(neighbourhood).collect()
+    };
+    let near: Vec<_> = holders.iter().map(near).collect();
+    let mut clump: Vec<usize> = (0..holders.len()).collect();
+    for (i, holder) in holders.iter().enumerate() {
+        for (j, other) in holders[..i].iter().enumerate() {
+            if holder.owner == other.owner || !near[i].is_disjoint(&near[j]) {
+                let (first, later) = (clump[i].min(clump[j]), clump[i].max(clump[j]));
+                let joined = clump.iter_mut().filter(|of| **of == later);
+                joined.for_each(|of| *of = first);
+            }
+        }
+    }
+    clump
 }
 
 /// The /24 or /48 of an address, tagged by family; `None` for loopback.
@@ -177,6 +210,13 @@ mod tests {
         }
     }
 
+    fn holder(candidate: &Candidate) -> Holder {
+        Holder {
+            owner: candidate.owner,
+            hosts: candidate.hosts.clone(),
+        }
+    }
+
     fn need(count: usize) -> Need {
         Need {
             count,
@@ -208,6 +248,59 @@ mod tests {
                 place(&all, &need(2), &seed, &none(), &[]).expect("two always stand together");
             assert_ne!(two[0], two[1]);
         }
+    }
+
+    #[test]
+    fn tm_y1_holders_of_one_owner_or_network_are_one_clump() {
+        let of = |all: &[(u8, &str)]| -> Vec<usize> {
+            let holders = all
+                .iter()
+                .map(|(owner, host)| holder(&candidate(0, *owner, host)));
+            clumps(&holders.collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[]), [0usize; 0]);
+        // All loopback: by owner alone.
+        assert_eq!(
+            of(&[(1, "127.0.0.1"), (2, "127.0.0.1"), (1, "::1")]),
+            [0, 1, 0]
+        );
+        assert_eq!(
+            of(&[(1, "10.0.0.1"), (2, "10.0.1.1"), (3, "::ffff:10.0.0.9")]),
+            [0, 1, 0]
+        );
+        // The last one joins two clumps, by its owner and by its network.
+        let chain = [
+            (1, "10.0.0.1"),
+            (2, "10.0.1.1"),
+            (3, "10.0.2.1"),
+            (2, "10.0.0.2"),
+        ];
+        assert_eq!(of(&chain), [0, 0, 2, 0]);
+        let late = [
+            (1, "10.0.0.1"),
+            (2, "10.0.1.1"),
+            (3, "10.0.2.1"),
+            (3, "10.0.1.9"),
+        ];
+        assert_eq!(of(&late), [0, 1, 1, 1]);
+    }
+
+    /// Two that stand together although they may not: each of them keeps its own owner and network closed.
+    #[test]
+    fn tm_y1_every_holder_keeps_its_neighbours_out() {
+        let taken = [
+            candidate(1, 1, "10.0.0.1"),
+            candidate(2, 2, "10.0.0.2"),
+            candidate(3, 2, "10.0.3.1"),
+        ];
+        let taken: Vec<_> = taken.iter().map(holder).collect();
+        let near = [
+            candidate(4, 2, "10.0.9.1"),
+            candidate(5, 5, "10.0.3.7"),
+            candidate(6, 1, "10.0.8.1"),
+        ];
+        let error = place(&near, &need(1), &[0; 32], &none(), &taken).expect_err("all are near");
+        assert_eq!((error.found, error.crowded), (0, 3));
     }
 
     #[test]
@@ -348,7 +441,7 @@ mod tests {
         fn a_repair_avoids_what_still_holds(kept in 0u64..6, seed: [u8; 32]) {
             let all: Vec<_> = (0..6).map(|i| candidate(i, (i / 2) as u8, "127.0.0.1")).collect();
             let excluded = BTreeSet::from([kept]);
-            let chosen = place(&all, &need(2), &seed, &excluded, &[&all[kept as usize]]).expect("two owners are left");
+            let chosen = place(&all, &need(2), &seed, &excluded, &[holder(&all[kept as usize])]).expect("two owners are left");
             prop_assert!(chosen.iter().all(|c| all[*c as usize].owner != all[kept as usize].owner));
         }
     }

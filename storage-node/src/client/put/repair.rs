@@ -5,7 +5,8 @@
 //! stay, and where it lives the chain says.
 //!
 //! A shard is repaired when the chain has *no open deal* for it. A provider that is silent or faulty under an open deal is still
-//! bound and may still be paid, so it is not replaced; [`crate::client::health`] shows it.
+//! bound and may still be paid, so it is not replaced; [`crate::client::health`] shows it. The same goes for holders that have come
+//! under one owner or into one network since: they are not paid for twice, but no new shard goes to their neighbours (Y1).
 //!
 //! Cost: reads k shards of a segment that lost one, in units; memory as a get; disk one staged file per lost shard.
 //! Crash: run the same command again; proposals that were signed are offered again.
@@ -199,18 +200,23 @@ impl<C: Chain, N: Network> Run<C, N> {
         lost: &BTreeSet<usize>,
         repaired: &mut Repaired,
     ) -> Result<(), ClientError> {
-        let mut fresh = BTreeSet::new();
+        let mut over = BTreeSet::new();
         for index in lost {
             // An attempt of an interrupted repair goes on; one whose deal is over is followed by a new one.
             let live = record.shards[*index].live();
-            let over = match self.client.chain.deal(&live.deal()).await? {
+            let is_over = match self.client.chain.deal(&live.deal()).await? {
                 Some(deal) => !deal.status.is_open(),
                 None => self.client.chain.now().await?.epoch >= live.proposal.proposal.start,
             };
-            if over {
-                self.sign_again(part, &mut record, *index, &staged).await?;
-                fresh.insert(*index);
+            if is_over {
+                over.insert(*index);
             }
+        }
+        let fresh = over.clone();
+        for index in &fresh {
+            self.sign_again(part, &mut record, *index, &over, &staged)
+                .await?;
+            over.remove(index);
         }
         record.stored = false;
         self.journal.write_segment(part, &record)?;
@@ -386,23 +392,27 @@ impl<C: Chain, N: Network> Run<C, N> {
         Ok(staged)
     }
 
-    /// Chooses a provider among those that hold nothing of the segment, funds and signs; the caller makes it durable.
+    /// Chooses a provider among those that hold nothing of the segment, funds and signs; the caller makes it durable. Those of the
+    /// shards `over` hold nothing for us any more: whoever shares an owner or network with any other one is left out (Y1).
     async fn sign_again(
         &self,
         part: Part,
         record: &mut SegmentRecord,
         index: usize,
+        over: &BTreeSet<usize>,
         staged: &[StagedShard],
     ) -> Result<(), ClientError> {
         let size = padded_size(staged[index].bytes);
-        let keeping: Vec<ProviderId> = record
-            .shards
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| *i != index)
-            .map(|(_, shard)| shard.live().proposal.proposal.provider)
+        let others = || {
+            let shards = record.shards.iter().enumerate();
+            let others = shards.filter(|(i, _)| *i != index);
+            others.map(|(i, shard)| (i, shard.live().proposal.proposal.provider))
+        };
+        let excluded = others().map(|(_, id)| id.0).collect();
+        let keeping: Vec<ProviderId> = others()
+            .filter(|(i, _)| !over.contains(i))
+            .map(|(_, id)| id)
             .collect();
-        let excluded = keeping.iter().map(|id| id.0).collect();
         let seed = self.part_seed(part);
         let to = self
             .survey

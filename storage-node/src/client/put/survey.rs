@@ -15,7 +15,7 @@ use super::PutRequest;
 use crate::client::encode::piece_limit;
 use crate::client::{Chain, Client, ClientError, Network, ProviderRecord, ask};
 use crate::object::erasure::Scheme;
-use crate::object::placement::{Candidate, Need, PlacementError, place};
+use crate::object::placement::{Candidate, Holder, Need, PlacementError, place};
 use crate::provider::ask::Ask;
 
 /// What the providers say.
@@ -23,6 +23,8 @@ use crate::provider::ask::Ask;
 pub(super) struct Survey {
     pub(super) offers: BTreeMap<ProviderId, Offer>,
     pub(super) refusals: Vec<String>,
+    /// All providers of the chain, those included that do not answer: a holder keeps its neighbours out, silent or not.
+    holders: BTreeMap<ProviderId, Holder>,
     /// How long deals will run.
     pub(super) duration: EpochCount,
 }
@@ -49,7 +51,9 @@ impl Survey {
         let now = client.chain.now().await?.epoch;
         let mut asks = JoinSet::new();
         let mut refusals = Vec::new();
+        let mut holders = BTreeMap::new();
         for record in client.chain.providers().await? {
+            holders.insert(record.id, record.holder());
             if !record.bonded {
                 let id = record.id;
                 refusals.push(format!(
@@ -66,6 +70,7 @@ impl Survey {
         let mut survey = Self {
             offers: BTreeMap::new(),
             refusals,
+            holders,
             duration,
         };
         while let Some(answer) = asks.join_next().await {
@@ -156,10 +161,8 @@ impl Survey {
             piece_size: size.bytes(),
             max_price: u128::MAX,
         };
-        let taken: Vec<&Candidate> = candidates
-            .iter()
-            .filter(|c| keeping.contains(&ProviderId(c.provider)))
-            .collect();
+        let taken = keeping.iter().filter_map(|id| self.holders.get(id));
+        let taken: Vec<Holder> = taken.cloned().collect();
         let chosen = place(&candidates, &need, seed, excluded, &taken)
             .map_err(|error| self.too_few(error))?;
         for provider in &chosen {
@@ -175,10 +178,11 @@ impl Offer {
     fn candidate(&self, size: PaddedPieceSize, duration: EpochCount) -> Candidate {
         let lasts = (self.ask.min_duration..=self.ask.max_duration).contains(&duration);
         let free = self.ask.free_bytes.saturating_sub(self.assigned_bytes);
+        let Holder { owner, hosts } = self.record.holder();
         Candidate {
             provider: self.record.id.0,
-            owner: self.record.owner.0,
-            hosts: self.record.addrs.iter().map(|addr| addr.ip()).collect(),
+            owner,
+            hosts,
             free_bytes: if lasts && self.ask.takes(size) {
                 free
             } else {
