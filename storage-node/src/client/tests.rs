@@ -1690,6 +1690,38 @@ async fn tm_y1_a_repair_stays_out_of_the_neighbourhood_of_every_holder() {
     );
 }
 
+/// A holder whose own deal is over keeps nobody out: here each of the two that are left to take a shard is a neighbour of both.
+#[tokio::test]
+async fn tm_y1_a_repair_may_go_to_neighbours_of_those_that_hold_nothing_any_more() {
+    let watched = on_four_of_seven().await;
+    let fake = &watched.fake;
+    {
+        let mut world = fake.world();
+        for (lost, near, far) in [(2, 4, 5), (3, 5, 4)] {
+            let net = u8::try_from(lost).expect("small");
+            let gone = &mut world.providers[lost].record;
+            gone.bonded = false;
+            gone.addrs = vec![([10, 0, net, 1], 9001).into()];
+            let (id, owner) = (gone.id, gone.owner);
+            world.providers[near].record.addrs = vec![([10, 0, net, 2], 9001).into()];
+            world.providers[far].record.owner = owner;
+            world.providers[near].record.bonded = true;
+            let deals = world.deals.values_mut();
+            for deal in deals.filter(|deal| deal.proposal.provider == id) {
+                deal.status = DealStatus::Slashed;
+            }
+        }
+    }
+    let client = fake.client(&watched.desk.home());
+    let id = watched.stored.object.to_string();
+    let repaired = repair(client, &id, None, Arc::new(|_| ())).await;
+    let moved = repaired
+        .expect("they are no neighbours of each other")
+        .moved;
+    let to: BTreeSet<_> = moved.iter().map(|moved| moved.to).collect();
+    assert!(moved.len() >= 4 && to.len() == 2, "{moved:?}");
+}
+
 /// What makes a bond, to the unit: the deposit of one more sector, free of debt of that size.
 #[test]
 fn tm_y1_a_bond_is_a_balance_for_one_more_sector_and_little_debt() {

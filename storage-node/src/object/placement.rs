@@ -291,7 +291,7 @@ mod tests {
         let taken = [
             candidate(1, 1, "10.0.0.1"),
             candidate(2, 2, "10.0.0.2"),
-            candidate(3, 2, "10.0.3.1"),
+            candidate(3, 1, "10.0.3.1"),
         ];
         let taken: Vec<_> = taken.iter().map(holder).collect();
         let near = [
