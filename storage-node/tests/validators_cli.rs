@@ -4,6 +4,10 @@
 //! Every wait is for a condition and ends the test when it does not come.
 #![cfg(feature = "bft")]
 
+// What `deploy/` tells operators to type is mostly of this build.
+#[path = "deploy.rs"]
+mod deploy;
+
 use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
