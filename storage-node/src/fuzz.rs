@@ -8,6 +8,7 @@ use prover::verify::VerifyingKeys;
 
 pub use crate::chain::gossip::fuzz_stream as fuzz_gossip_stream;
 pub use crate::chain::proven::fuzz_trust;
+pub use crate::cli::governance::fuzz_lines as fuzz_governance_lines;
 pub use crate::client::get::fuzz_safe_name;
 pub use crate::client::record::fuzz_records;
 pub use crate::identity::fuzz_key_text;
@@ -16,6 +17,8 @@ pub use crate::object::manifest::fuzz_decode as fuzz_manifest;
 pub use crate::provider::ask::fuzz_ask;
 pub use crate::provider::journal::fuzz_record as fuzz_journal_record;
 pub use crate::relay::client::fuzz_answer as fuzz_relay_answer;
+#[cfg(feature = "bft")]
+pub use crate::validator::{fuzz_card, fuzz_network};
 
 use crate::cli::prover::file::ProofFile;
 use crate::provider::control::ControlFile;
@@ -73,7 +76,7 @@ mod tests {
     use crate::client::journal::Done;
     use crate::object::manifest::ObjectId;
 
-    const BODIES: [fn(&[u8]); 12] = [
+    const BODIES: [fn(&[u8]); 13] = [
         fuzz_gossip_stream,
         fuzz_key_text,
         fuzz_ack,
@@ -86,6 +89,7 @@ mod tests {
         fuzz_trust,
         fuzz_records,
         fuzz_relay_answer,
+        fuzz_governance_lines,
     ];
 
     fn proof_file() -> Vec<u8> {
@@ -101,6 +105,18 @@ mod tests {
         let signature = "ab".repeat(48);
         let text = serde_json::json!({ "round": 7, "randomness": "cd", "signature": signature });
         text.to_string().into_bytes()
+    }
+
+    /// A card and an approval, as `chain card` and `chain approve` print them.
+    fn governance_lines() -> Vec<u8> {
+        let (id, signature) = ("01".repeat(32), "02".repeat(64));
+        let card = serde_json::json!({
+            "id": id, "power": 1, "address": "/ip4/10.0.0.1/tcp/26600/p2p/x", "gossip": "10.0.0.1:26601",
+        });
+        let approval = serde_json::json!({
+            "chain_id": id, "number": 3, "validator": id, "signature": signature,
+        });
+        format!("{card}\n\n{approval}\n").into_bytes()
     }
 
     /// A put's end and a trusted block with each byte changed, and cut at each.
@@ -147,7 +163,7 @@ mod tests {
         #[test]
         fn tm_p17_every_body_holds_on_damaged_json(at: prop::sample::Index, with: u8, cut: bool) {
             let control = br#"{"pid": 7, "addr": "127.0.0.1:80", "token": "t"}"#.to_vec();
-            for sound in [proof_file(), control, relay_round()] {
+            for sound in [proof_file(), control, relay_round(), governance_lines()] {
                 let mut bytes = sound;
                 let at = at.index(bytes.len());
                 if cut {

@@ -410,15 +410,58 @@ fn parse_network(path: &Path) -> Result<Network, ValidatorError> {
         )));
     }
     let text = fs::read(path).map_err(file)?;
-    let network: Network = serde_json::from_slice(&text)
-        .map_err(|error| ValidatorError::Content(format!("{}: {error}", path.display())))?;
+    network_of(&text).map_err(|error| match error {
+        ValidatorError::Content(why) => {
+            ValidatorError::Content(format!("{}: {why}", path.display()))
+        }
+        other => other,
+    })
+}
+
+/// The network in the text of a network file.
+fn network_of(text: &[u8]) -> Result<Network, ValidatorError> {
+    let network: Network =
+        serde_json::from_slice(text).map_err(|error| ValidatorError::Content(error.to_string()))?;
     network.genesis.clone().check()?;
     let distinct: BTreeSet<ValidatorId> = network.validators.iter().map(|card| card.id).collect();
     if distinct.len() != network.validators.len() {
-        let text = format!("{} names a validator twice", path.display());
-        return Err(ValidatorError::Content(text));
+        return Err(ValidatorError::Content(
+            "it names a validator twice".to_owned(),
+        ));
     }
     Ok(network)
+}
+
+/// Any bytes as a network file: refused, or the same after being written and read; and looking at its cards is calm. Body of the fuzz
+/// target.
+pub fn fuzz_network(bytes: &[u8]) {
+    if let Ok(network) = network_of(bytes) {
+        let written = serde_json::to_vec(&network).expect("plain fields serialise");
+        assert_eq!(network_of(&written).ok().as_ref(), Some(&network));
+        for card in &network.validators {
+            check_calmly(card);
+        }
+    }
+}
+
+/// Any bytes as an operator's card: refused, or the same after being written and read; and looking at it is calm. Body of the
+/// fuzz target.
+pub fn fuzz_card(bytes: &[u8]) {
+    if let Ok(card) = serde_json::from_slice::<Card>(bytes) {
+        let written = serde_json::to_vec(&card).expect("plain fields serialise");
+        let again: Card = serde_json::from_slice(&written).expect("just written");
+        assert_eq!(again, card);
+        check_calmly(&card);
+    }
+}
+
+/// A card that passes its check is a peer that both kinds of traffic can name.
+fn check_calmly(card: &Card) {
+    if card.check().is_ok() {
+        let peer = card.peer().expect("checked");
+        assert_eq!(peer.key.as_bytes(), &card.id.0);
+        assert!(card.address.contains("/p2p/"));
+    }
 }
 
 /// What this home is in the network that it joined.

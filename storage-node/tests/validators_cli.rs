@@ -157,6 +157,28 @@ fn cards_of(homes: &[PathBuf]) -> String {
     homes.iter().zip(&free).map(card).collect()
 }
 
+/// The bodies of the fuzz targets, on a sound network file, its cards, and damaged copies of both.
+fn fuzz_with(network: &[u8]) {
+    let value: Value = serde_json::from_slice(network).expect("just written");
+    let card = serde_json::to_vec(&value["validators"][0]).expect("a value");
+    let all = |bytes: &[u8]| {
+        storage_node::fuzz::fuzz_network(bytes);
+        storage_node::fuzz::fuzz_card(bytes);
+    };
+    all(network);
+    // Everywhere in a card, and at a hundred places of the file, which is mostly keys.
+    for (sound, step) in [(&card[..], 1), (network, network.len() / 100 + 1)] {
+        for at in (0..sound.len()).step_by(step) {
+            for with in *b"0\"/" {
+                let mut bent = sound.to_vec();
+                bent[at] = with;
+                all(&bent);
+            }
+            all(&sound[..at]);
+        }
+    }
+}
+
 #[test]
 fn four_operators_found_join_and_run_a_chain_and_one_is_killed_and_rejoins() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -213,6 +235,7 @@ fn four_operators_found_join_and_run_a_chain_and_one_is_killed_and_rejoins() {
         ));
         assert!(told.contains("as validator"), "{told}");
     }
+    fuzz_with(&std::fs::read(&network).expect("a network"));
     let mut nodes: Vec<Node> = (0..4).map(|n| Node::start(&home(n))).collect();
     nodes.iter().for_each(|node| node.reaches(5));
     let set = ask(&home(3), &["chain", "validators"]).expect("answers");

@@ -58,7 +58,7 @@ struct Member {
 }
 
 /// One validator's approval of one list.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Approval {
     chain_id: ChainId,
     /// How many changes there were before this one.
@@ -240,7 +240,25 @@ pub(super) fn lines<T: DeserializeOwned>(path: &Path, what: &str) -> Result<Vec<
         return Err(bad("it is too long".to_owned()));
     }
     let text = std::fs::read_to_string(path).map_err(failed)?;
+    values(&text).map_err(|error| bad(error.to_string()))
+}
+
+fn values<T: DeserializeOwned>(text: &str) -> serde_json::Result<Vec<T>> {
     let lines = text.lines().filter(|line| !line.trim().is_empty());
-    let values: Result<Vec<T>, _> = lines.map(serde_json::from_str).collect();
-    values.map_err(|error| bad(error.to_string()))
+    lines.map(serde_json::from_str).collect()
+}
+
+/// Any bytes as the lines of both kinds of files: refused, or approvals that are the same after being written and read. Body of the
+/// fuzz target.
+pub fn fuzz_lines(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    for line in text.lines() {
+        let _ = values::<Member>(line);
+        for approval in values::<Approval>(line).unwrap_or_default() {
+            let line = serde_json::to_string(&approval).expect("plain fields serialise");
+            assert_eq!(values::<Approval>(&line).expect("just written"), [approval]);
+        }
+    }
 }

@@ -35,7 +35,7 @@ pub mod dispute;
 pub mod error;
 pub mod explain;
 pub mod get;
-mod governance;
+pub(crate) mod governance;
 pub mod ls;
 pub mod output;
 pub mod prover;
