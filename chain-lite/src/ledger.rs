@@ -2277,7 +2277,7 @@ pub(crate) mod tests {
         let Verdict::Valid(valid) = verdict(block.block().clone()) else {
             panic!("a sound block");
         };
-        assert_eq!(valid.txs, [known.clone()]);
+        assert_eq!(valid.txs, std::slice::from_ref(&known));
         // The same transaction under a signature that does not hold.
         let mut forged = block.block().clone();
         forged.body.txs[0].signature.0[0] ^= 1;
