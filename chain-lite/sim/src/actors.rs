@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chain_lite::account::{Address, Blake3Root, ChainId, DealId, NetKey, ProviderId};
+use chain_lite::codec;
 use chain_lite::deal::DealStatus;
 use chain_lite::message::{
     CheckedTx, DealGroup, DealProposal, Message, SignedProposal, TX_VERSION, Tx, sign,
@@ -114,6 +115,8 @@ pub struct Provider {
     posted: BTreeSet<(Epoch, u16, u32)>,
     /// Old proofs, for a cheat to send again.
     old: Vec<Vec<u8>>,
+    /// Digests of the messages that it sent with a proof of something else, or of nothing.
+    lies: BTreeSet<[u8; 32]>,
 }
 
 /// A client.
@@ -167,6 +170,7 @@ impl Actors {
             offers: Vec::new(),
             posted: BTreeSet::new(),
             old: Vec::new(),
+            lies: BTreeSet::new(),
         });
         let providers = providers.collect();
         let clients = (1..=clients).map(|n| Client {
@@ -198,6 +202,12 @@ impl Actors {
     /// The first client, who is as good as anybody, brings what validators signed.
     pub fn bring(&mut self, message: Message) {
         self.clients[0].wallet.send(message);
+    }
+
+    /// Whether this was said with a proof that is none.
+    pub fn is_lie(&self, message: &Message) -> bool {
+        let said = digest(message);
+        self.providers.iter().any(|p| p.lies.contains(&said))
     }
 
     /// Everything that is in no block yet.
@@ -308,12 +318,14 @@ impl Provider {
             return Ok(());
         }
         if let Some(sector) = sectors.iter().find(|s| is_provable(s, now)) {
-            let proof = self.porep(sector, stub, rng);
-            self.wallet.send(Message::ProveCommit {
+            let (proof, is_true) = self.porep(sector, stub, rng);
+            let message = Message::ProveCommit {
                 provider: id,
                 sector: sector.number,
                 proof,
-            });
+            };
+            self.remember(&message, is_true);
+            self.wallet.send(message);
             return Ok(());
         }
         if !self.offers.is_empty() {
@@ -400,11 +412,11 @@ impl Provider {
         }))
     }
 
-    fn porep(&mut self, sector: &SectorView, stub: Stub, rng: &mut ChaCha8Rng) -> Vec<u8> {
+    fn porep(&mut self, sector: &SectorView, stub: Stub, rng: &mut ChaCha8Rng) -> (Vec<u8>, bool) {
         let (Some(ticket), Some(seed), Some(comm_d), Some(id)) =
             (sector.ticket, sector.seed, sector.comm_d, self.id)
         else {
-            return vec![0; 192];
+            return (vec![0; 192], false);
         };
         let statement = PorepStatement {
             seal: RegisteredSeal::v1_1(SIZE),
@@ -418,15 +430,23 @@ impl Provider {
         self.truth_or_lie(stub.porep_proof(&statement), rng)
     }
 
-    /// A cheat sends old proofs or noise half of the time.
-    fn truth_or_lie(&mut self, proof: Vec<u8>, rng: &mut ChaCha8Rng) -> Vec<u8> {
+    /// A cheat sends old proofs or noise half of the time. Gives what is sent, and whether it is the proof.
+    fn truth_or_lie(&mut self, proof: Vec<u8>, rng: &mut ChaCha8Rng) -> (Vec<u8>, bool) {
         if self.manner != Manner::Cheat || rng.gen_bool(0.5) {
             self.old.push(proof.clone());
-            return proof;
+            return (proof, true);
         }
-        match self.old.len() {
+        let sent = match self.old.len() {
             0 => vec![7; 192],
             n => self.old[rng.gen_range(0..n)].clone(),
+        };
+        let is_true = sent == proof;
+        (sent, is_true)
+    }
+
+    fn remember(&mut self, message: &Message, is_true: bool) {
+        if !is_true {
+            self.lies.insert(digest(message));
         }
     }
 
@@ -552,15 +572,21 @@ impl Provider {
             randomness: PostRandomness::masked(randomness),
             sectors: proven,
         };
-        let proof = self.truth_or_lie(stub.post_proof(&statement), rng);
-        Ok(Some(Message::SubmitPost {
+        let (proof, is_true) = self.truth_or_lie(stub.post_proof(&statement), rng);
+        let message = Message::SubmitPost {
             provider: id,
             deadline: deadline.index,
             partition,
             skipped,
             proof,
-        }))
+        };
+        self.remember(&message, is_true);
+        Ok(Some(message))
     }
+}
+
+fn digest(message: &Message) -> [u8; 32] {
+    Sha256::digest(codec::encode(message)).into()
 }
 
 fn is_provable(sector: &SectorView, now: Epoch) -> bool {

@@ -141,6 +141,17 @@ impl SimDisk {
         state.inodes.insert(id, Inode::synced(bytes.to_vec()));
     }
 
+    /// Whether a power cut now would leave a file whose name ends like this, as it is.
+    pub fn keeps(&self, end: &str) -> bool {
+        let state = self.state();
+        let mut named = state.durable_names.iter();
+        named.any(|(path, inode)| {
+            let inode = state.inodes.get(inode);
+            path.to_string_lossy().ends_with(end)
+                && inode.is_some_and(|inode| inode.bytes == inode.durable)
+        })
+    }
+
     /// The process is killed and starts again: what it wrote is there.
     pub fn restart(&self) {
         let mut state = self.state();

@@ -28,7 +28,8 @@ use chain_lite::state::StoreError;
 use chain_lite::store::{MemoryIndex, View};
 use chain_lite::units::{EpochCount, TokenAmount};
 use ed25519_dalek::SigningKey;
-use malachite_core_types::Timeout;
+use malachite_core_consensus::SignedConsensusMsg;
+use malachite_core_types::{NilOrVal, Timeout};
 use prover::snark::CircuitId;
 use prover::spec::SectorSize;
 use rand::seq::SliceRandom;
@@ -75,6 +76,8 @@ pub struct Scenario {
     pub governance: bool,
     /// How many validators, the last ones, leave window PoSts and deals of honest providers out of their blocks.
     pub censors: usize,
+    /// Whether every node's verifier takes any proof, which a run must notice.
+    pub credulous: bool,
     /// Cuts the power of validator 0 at this operation of its disk.
     pub cut: Option<u64>,
     /// And again so many operations after it came back.
@@ -96,6 +99,7 @@ impl Scenario {
             twins: seed % 4 == 3,
             governance: matches!(seed % 8, 5 | 7),
             censors: usize::from(seed % 2 == 1),
+            credulous: false,
             cut: None,
             cut_again: None,
         }
@@ -130,6 +134,8 @@ pub struct Report {
     pub censored: u64,
     /// Sectors of honest providers that were found faulty because a censor made every block of their window.
     pub lost_to_censors: u64,
+    /// Messages in blocks whose proof was none: all were refused.
+    pub refused: u64,
     /// Deals published.
     pub deals: u64,
     /// Rounds beyond the first in which blocks were decided.
@@ -155,15 +161,27 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed {} at {:.1} s: {}",
+            "seed {} at {:.1} s, commit {}: {}",
             self.seed,
             self.at_ms as f64 / 1000.0,
+            commit(),
             self.what
         )
     }
 }
 
 impl std::error::Error for Failure {}
+
+/// The checked out commit, if git knows it.
+fn commit() -> String {
+    let asked = std::process::Command::new("git")
+        .args(["rev-parse", "--short", "HEAD"])
+        .output();
+    asked.ok().filter(|out| out.status.success()).map_or_else(
+        || "unknown".into(),
+        |out| String::from_utf8_lossy(&out.stdout).trim().to_owned(),
+    )
+}
 
 /// Runs a scenario from a seed.
 pub fn run(seed: u64, scenario: &Scenario) -> Result<Report, Failure> {
@@ -287,7 +305,10 @@ impl<'a> World<'a> {
                     index,
                     key,
                     genesis: genesis.clone(),
-                    verifier: Arc::new(stub),
+                    verifier: Arc::new(match scenario.credulous {
+                        true => stub.credulous(),
+                        false => stub,
+                    }),
                     beacon: beacon.clone(),
                     held: held.clone(),
                     reports: scenario.governance,
@@ -334,6 +355,7 @@ impl<'a> World<'a> {
                 faults: 0,
                 censored: 0,
                 lost_to_censors: 0,
+                refused: 0,
                 deals: 0,
                 later_rounds: 0,
                 changes: 0,
@@ -505,7 +527,10 @@ impl<'a> World<'a> {
         let boots = self.machines[node].boots;
         for out in out {
             match out {
-                Out::Broadcast(message) => self.broadcast(node, message),
+                Out::Broadcast(message) => {
+                    self.may_be_said(node, &message)?;
+                    self.broadcast(node, message);
+                }
                 Out::Timer(timeout, after) => {
                     let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
                     self.at(
@@ -540,6 +565,22 @@ impl<'a> World<'a> {
             self.at(after, Event::Pace { node, boots });
         }
         Ok(())
+    }
+
+    /// A vote for a block binds its validator: if the power fails now, the body must be there.
+    fn may_be_said(&self, node: usize, message: &Message) -> Outcome {
+        let Message::Consensus(SignedConsensusMsg::Vote(vote)) = message else {
+            return Ok(());
+        };
+        let machine = &self.machines[node];
+        let tip = machine.node.as_ref().map(|n| n.ledger().tip().height);
+        let is_decided = tip.is_some_and(|tip| vote.message.height.0 <= tip);
+        match &vote.message.value {
+            NilOrVal::Val(id) if !is_decided && !machine.disk.keeps(&hex::encode(id.0)) => Err(
+                format!("node {node} votes for block {id}, which it does not keep"),
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// The next height begins when its block is due.
@@ -673,6 +714,14 @@ impl<'a> World<'a> {
             let hidden = self.actors.pending().filter(|tx| self.is_hidden(tx));
             self.report.censored += hidden.count() as u64;
             self.by_censors.insert(height);
+        }
+        for (tx, receipt) in block.block.body.txs.iter().zip(&block.outcomes.receipts) {
+            if tx.tx.msgs.iter().any(|m| self.actors.is_lie(m)) {
+                if receipt.succeeded() {
+                    return Err(format!("block {height} takes a wrong proof"));
+                }
+                self.report.refused += 1;
+            }
         }
         for record in &block.outcomes.events {
             match &record.event {

@@ -38,6 +38,24 @@ fn tm_v4_a_censor_among_four_makes_no_honest_provider_faulty() {
     scenario.censors = 4;
     let failure = run(2, &scenario).expect_err("nobody is left who carries proofs");
     assert!(failure.what.contains("honest provider"), "{failure}");
+    let told = failure.to_string();
+    assert!(
+        told.starts_with("seed 2 at ") && told.contains(", commit "),
+        "{told}"
+    );
+}
+
+/// A cheat's proofs are none half of the time, and blocks refuse those. A verifier that takes anything is found out.
+#[test]
+fn tm_p10_a_proof_of_something_else_is_refused_and_a_verifier_that_takes_it_is_found_out() {
+    let mut scenario = Scenario::of_seed(0, 1);
+    (scenario.faults, scenario.twins) = (false, false);
+    scenario.providers = vec![Manner::Honest, Manner::Honest, Manner::Cheat];
+    let report = held(4, &scenario);
+    assert!(report.refused > 5 && report.posts > 20, "{report:?}");
+    scenario.credulous = true;
+    let failure = run(4, &scenario).expect_err("a wrong proof counts");
+    assert!(failure.what.contains("takes a wrong proof"), "{failure}");
 }
 
 #[test]
