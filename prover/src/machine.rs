@@ -230,12 +230,17 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_peak_can_be_forgotten() {
-        let large = 256usize << 20;
-        drop(std::hint::black_box(vec![1u8; large]));
-        assert!(peak_memory() >= Some(large as u64));
-        assert!(forget_peak_memory());
-        // Other tests of this process take some meanwhile, but not that much.
-        assert!(peak_memory() < Some(large as u64), "{:?}", peak_memory());
+        let large = 256u64 << 20;
+        let forgotten = |_| {
+            let bytes = vec![1u8; usize::try_from(large).expect("fits")];
+            let before = peak_memory().expect("Linux says it");
+            assert!(before >= large);
+            drop(std::hint::black_box(bytes));
+            assert!(forget_peak_memory());
+            peak_memory().expect("Linux says it") + large / 2 <= before
+        };
+        // Other tests of this process may take as much in between, but not every time.
+        assert!((0..10).any(forgotten));
     }
 
     #[test]

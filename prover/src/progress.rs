@@ -126,8 +126,8 @@ pub(crate) mod testing {
         pub stage: &'static str,
         pub total: u64,
         pub done: u64,
-        /// How often something was done.
-        pub steps: usize,
+        /// What was told at a time.
+        pub steps: Vec<u64>,
         pub finished: bool,
     }
 
@@ -168,7 +168,7 @@ pub(crate) mod testing {
             let mut heard = self.heard();
             let now = heard.last_mut().expect("a stage was started");
             now.done += n;
-            now.steps += 1;
+            now.steps.push(n);
             assert!(now.done <= now.total && !now.finished, "{now:?}");
         }
         fn finish(&self) {

@@ -893,10 +893,18 @@ mod tests {
         prove_with(&key, &circuit, Fr::from(8u64), Fr::from(9u64), &heard).expect("proven");
         let stages = heard.take();
         assert_eq!(stages.len(), 1, "{stages:?}");
-        let Heard { total, done, .. } = stages[0];
-        assert_eq!((total, done, stages[0].finished), (WHOLE, WHOLE, true));
-        // Two parts of the witness, seven passes, five sums.
-        assert!(stages[0].steps >= 2 + 7 + 5, "{stages:?}");
+        let Heard {
+            total,
+            done,
+            finished,
+            steps,
+            ..
+        } = &stages[0];
+        assert_eq!((*total, *done, *finished), (WHOLE, WHOLE, true));
+        // Two parts of the witness, seven passes, five sums, of which the last and dearest is in G2 and still has its share.
+        assert_eq!(steps.len(), 2 + 7 + 5, "{steps:?}");
+        assert_eq!(steps[..2].iter().sum::<u64>(), WITNESS);
+        assert!(steps[13] > 2 * steps[12], "{steps:?}");
 
         struct Both<'a>(&'a Real);
         impl Circuit for Both<'_> {
