@@ -280,6 +280,9 @@ mod tests {
     fn tm_s3_an_imported_key_is_checked_point_by_point() {
         let good = others();
         let desk = desk(good);
+        // A verifying key of the developers' that is there gives way.
+        let developers = desk.store.verifying_key_bytes(CIRCUIT, &NoProgress);
+        assert_ne!(developers.expect("made"), vk_of(good));
         assert_eq!(desk.import(CIRCUIT).expect("a good key"), Origin::Named);
         assert!(std::fs::read(&desk.file).expect("theirs") == good);
         let key = desk
