@@ -266,7 +266,7 @@ fn compare_large(size: SectorSize) {
             scratch.clear();
         }
         table.large(format!("pc1/{size}"), a, b.clone());
-        let four = four_in_step(folder.path(), &pack).as_secs_f64();
+        let four = four_in_step(folder.path(), pack).as_secs_f64();
         table.large(format!("pc1_of_four_on_one_thread/{size}"), vec![four], b);
         scratch.clear();
     }
