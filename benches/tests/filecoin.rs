@@ -4,8 +4,8 @@
 //! ```text
 //! cargo test --release -p benches --features filecoin --test filecoin -- --include-ignored
 //! ```
-//! The gate leaves out the ignored two, for which the peer proves millions of constraints: that we take its PoRep and its
-//! update is asked there of recorded ones (`prover/tests/vectors.rs`). Keys are made on first use.
+//! The gate (`.ci/run`) leaves out the ignored two, for which the peer proves millions of constraints: that we take its PoRep is
+//! asked there of recorded ones (`prover/tests/vectors.rs`). Keys are made on first use.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use prover::hash::sha256;
 use prover::machine::{Machine, Plan};
 use prover::piece::commp::commp_of;
 use prover::post::proof::{ReplicaRef, prove_window, prove_winning};
-use prover::seal::{self, Replicated, SealRequest, Sealed};
+use prover::seal::{self, Replicated, SealRequest};
 use prover::sector_dir::record::SectorFile;
 use prover::snark::CircuitId;
 use prover::snark::keys::{KeyError, ParamStore, ProvingKey};
@@ -25,7 +25,7 @@ use prover::update::sector::{create, recover};
 use prover::verify::{
     self, PorepStatement, VerifyError, VerifyingKeys, WindowPostStatement, WinningPostStatement,
 };
-use prover::{NoProgress, PieceInfo, PostRandomness, SectorNumber, SectorSize, Seed};
+use prover::{CommR, NoProgress, PieceInfo, PostRandomness, SectorNumber, SectorSize, Seed};
 
 /// The randomness of every sector here.
 const SEED: Seed = Seed([0x43; 32]);
@@ -99,23 +99,12 @@ impl Both {
         (request, replicated, job)
     }
 
-    /// Proves our sector. Gives what is proven too.
-    fn seal(&mut self, request: &SealRequest, replicated: Replicated) -> (Sealed, PorepStatement) {
-        let sealed = replicated
-            .challenge(SEED, &self.plan, &NoProgress)
-            .expect("challenged")
-            .prove(&self.keys[0], &self.plan, &NoProgress)
-            .expect("proven");
-        let statement = PorepStatement {
-            seal: request.seal,
-            prover: request.prover,
-            sector: request.sector,
-            ticket: request.ticket,
-            seed: SEED,
-            comm_d: sealed.comm_d(),
-            comm_r: sealed.comm_r(),
-        };
-        (sealed, statement)
+    /// Sectors 7 and 8, replicated by both: what was asked, CommR, our folder and the peer's.
+    fn replicate_two(&mut self) -> [(SealRequest, CommR, PathBuf, PathBuf); 2] {
+        [7, 8].map(|number| {
+            let (request, replicated, job) = self.replicate(number);
+            (request, replicated.comm_r(), self.ours(number), job.dir)
+        })
     }
 
     fn peer_accepts_seal(&mut self, statement: &PorepStatement, proof: &[u8]) -> bool {
@@ -131,6 +120,19 @@ impl Both {
 
     fn peer_posts(&mut self, job: PostJob) -> Vec<u8> {
         unhex(&self.peer.ask(&Ask::Post(job)).proof.expect("a proof"))
+    }
+}
+
+/// What a proof of this sector says.
+fn statement_of(request: &SealRequest, replicated: &Replicated) -> PorepStatement {
+    PorepStatement {
+        seal: request.seal,
+        prover: request.prover,
+        sector: request.sector,
+        ticket: request.ticket,
+        seed: SEED,
+        comm_d: replicated.comm_d(),
+        comm_r: replicated.comm_r(),
     }
 }
 
@@ -150,7 +152,12 @@ fn bent(proof: &[u8]) -> Vec<u8> {
 fn filecoin_accepts_our_seal_and_refuses_a_changed_one() {
     let mut both = Both::new();
     let (request, replicated, _) = both.replicate(7);
-    let (ours, statement) = both.seal(&request, replicated);
+    let statement = statement_of(&request, &replicated);
+    let ours = replicated
+        .challenge(SEED, &both.plan, &NoProgress)
+        .expect("challenged")
+        .prove(&both.keys[0], &both.plan, &NoProgress)
+        .expect("proven");
     assert!(both.peer_accepts_seal(&statement, ours.proof()));
     assert!(!both.peer_accepts_seal(&statement, &bent(ours.proof())));
     let mut other = statement;
@@ -163,7 +170,7 @@ fn filecoin_accepts_our_seal_and_refuses_a_changed_one() {
 fn we_accept_filecoins_seal_and_refuse_a_changed_one() {
     let mut both = Both::new();
     let (request, replicated, job) = both.replicate(7);
-    let (_, statement) = both.seal(&request, replicated);
+    let statement = statement_of(&request, &replicated);
     both.peer.ask(&Ask::C1(job.clone()));
     let theirs = unhex(&both.peer.ask(&Ask::C2(job)).proof.expect("C2 proves"));
     assert!(both.peer_accepts_seal(&statement, &theirs));
@@ -180,10 +187,7 @@ fn we_accept_filecoins_seal_and_refuse_a_changed_one() {
 #[test]
 fn each_side_accepts_the_others_posts_and_refuses_changed_ones() {
     let mut both = Both::new();
-    let sectors = [7, 8].map(|number| {
-        let (request, replicated, job) = both.replicate(number);
-        (request, replicated.comm_r(), both.ours(number), job.dir)
-    });
+    let sectors = both.replicate_two();
     let randomness = PostRandomness::masked([0x65; 32]);
     let (size, prover) = (both.size, sectors[0].0.prover);
     let refs = sectors
@@ -249,11 +253,27 @@ fn each_side_accepts_the_others_posts_and_refuses_changed_ones() {
     assert!(verify::winning_post(&both.verifying, &winning, &bent(&theirs)).is_err());
 }
 
-/// A sector of zeros, replicated by both, and the same data put into it by both: the same commitments and bytes, and each
-/// side's proof accepted by the other under the same key.
+#[test]
+fn filecoin_accepts_our_update_and_refuses_a_changed_one() {
+    update_of_one_sector(Judged::Ours);
+}
+
 #[test]
 #[ignore = "the peer's update takes a minute"]
-fn each_side_accepts_the_others_update_and_refuses_a_changed_one() {
+fn we_accept_filecoins_update_and_refuse_a_changed_one() {
+    update_of_one_sector(Judged::Theirs);
+}
+
+/// Whose proof the other side judges.
+#[derive(PartialEq, Eq)]
+enum Judged {
+    Ours,
+    Theirs,
+}
+
+/// A sector of zeros, replicated by both, and the same data put into it by both: the same commitments and bytes, and a proof
+/// of one side before the other, under the same key.
+fn update_of_one_sector(judged: Judged) {
     let mut both = Both::new();
     let size = both.size;
     let store = ParamStore::open(benches::params_dir()).expect("the cache folder");
@@ -329,20 +349,22 @@ fn each_side_accepts_the_others_update_and_refuses_a_changed_one() {
     let replica = |dir: &Path| std::fs::read(dir.join("sealed")).expect("a replica");
     assert!(replica(&new) == replica(&dir), "the new replicas differ");
 
-    // Ours there, theirs here.
-    let updated = updated
-        .prove(&old, &key, &both.plan, &NoProgress)
-        .expect("proven");
-    let ours = updated.proof().expect("proven").to_vec();
-    let mut accepts = |statement: &verify::UpdateStatement, proof: &[u8]| {
-        let ask = Ask::VerifyUpdate(UpdateClaim::new(statement, proof));
-        both.peer.ask(&ask).valid.expect("a verdict")
-    };
-    assert!(accepts(&statement, &ours));
-    assert!(!accepts(&statement, &bent(&ours)));
     let mut other = statement.clone();
     std::mem::swap(&mut other.comm_r_old, &mut other.comm_r_new);
-    assert!(!accepts(&other, &ours));
+    if judged == Judged::Ours {
+        let updated = updated
+            .prove(&old, &key, &both.plan, &NoProgress)
+            .expect("proven");
+        let ours = updated.proof().expect("proven").to_vec();
+        let mut accepts = |statement: &verify::UpdateStatement, proof: &[u8]| {
+            let ask = Ask::VerifyUpdate(UpdateClaim::new(statement, proof));
+            both.peer.ask(&ask).valid.expect("a verdict")
+        };
+        assert!(accepts(&statement, &ours));
+        assert!(!accepts(&statement, &bent(&ours)));
+        assert!(!accepts(&other, &ours));
+        return;
+    }
     let claim = UpdateClaim::new(&statement, &[]);
     let theirs = both.peer.ask(&Ask::ProveUpdate { job, claim }).proof;
     let theirs = unhex(&theirs.expect("a proof"));
@@ -396,10 +418,7 @@ fn a_key_that_filecoin_made_proves_here() {
     assert_eq!(key.verifying_key().bytes(), vk);
     let verifying = VerifyingKeys::from_vk_bytes([(circuit, &vk[..])]).expect("a sound key");
 
-    let sectors = [7, 8].map(|number| {
-        let (request, replicated, job) = both.replicate(number);
-        (request, replicated.comm_r(), both.ours(number), job.dir)
-    });
+    let sectors = both.replicate_two();
     let (prover, randomness) = (sectors[0].0.prover, PostRandomness::masked([0x65; 32]));
     let statement = WindowPostStatement {
         size,

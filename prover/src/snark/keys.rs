@@ -37,7 +37,7 @@ use super::origin::{Origin, sha256_hex};
 use super::pairing::{decode_g1_uncompressed, decode_g2_uncompressed};
 use super::record::{Counts, Density};
 use super::shape::{self, Blank};
-use crate::estimate::{keygen_memory, vk_memory};
+use crate::estimate::{key_memory, keygen_memory, vk_memory};
 use crate::machine::{MemoryError, Plan};
 use crate::progress::{NoProgress, Progress};
 
@@ -517,9 +517,13 @@ impl ParamStore {
         plan: &Plan,
         progress: &dyn Progress,
     ) -> Result<Vec<u8>, KeyError> {
-        if !is_there(&self.vk_path(circuit)) && !self.has(circuit) {
-            require_dev(circuit)?;
-            plan.require("making a verifying key", vk_memory(circuit))?;
+        if !is_there(&self.vk_path(circuit)) {
+            if self.has(circuit) {
+                plan.require("opening a key", key_memory(circuit))?;
+            } else {
+                require_dev(circuit)?;
+                plan.require("making a verifying key", vk_memory(circuit))?;
+            }
         }
         plan.run(|| self.verifying_key_bytes(circuit, progress))
     }

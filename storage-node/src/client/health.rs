@@ -72,7 +72,7 @@ pub struct PieceHealth {
     pub possession: Option<Epoch>,
     /// What it answered to the newest challenge, if it failed.
     pub challenge_failed: Option<String>,
-    /// Another holder of this segment or manifest part with the same owner or network: the two count as one.
+    /// A holder of this segment or manifest part with the same owner or network, itself where it has two: they count as one.
     pub counts_with: Option<ProviderId>,
     /// Its sector, once there is one.
     pub sector: Option<SectorNumber>,

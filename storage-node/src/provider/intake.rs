@@ -926,10 +926,11 @@ impl FileSink {
         journal::sync_file(&*self.data, &self.data_at).inspect_err(close)?;
         journal::sync_file(&*self.pairs, &self.pairs_at).inspect_err(close)?;
         let _naming = store.lock_naming();
+        let before = Before::of(store, &self.record);
         let named = self.name_and_record();
         named.inspect_err(|error| {
             close(error);
-            self.take_back(error);
+            self.take_back(error, before);
         })?;
         store.write().add(&self.record, false);
         Ok(())
@@ -952,8 +953,9 @@ impl FileSink {
     }
 
     /// Undoes [`Self::name_and_record`]: the room is for others. Not what a deal that is counted needs: the same deal may have come by
-    /// another transfer, or another deal over the same bytes.
-    fn take_back(&self, failed: &JournalError) {
+    /// another transfer, or another deal over the same bytes. Nor what was on disk before: a record that waits to be put back, or may
+    /// come back by itself, speaks of it.
+    fn take_back(&self, failed: &JournalError, before: Before) {
         let (store, record) = (&self.store, &self.record);
         let (is_kept, is_needed) = {
             let index = store.read();
@@ -961,9 +963,29 @@ impl FileSink {
             (index.deals.contains_key(&record.deal), is_needed)
         };
         // A record that may come back needs its bytes then: without them it would be a deal that fails.
-        let is_gone = !is_kept && store.journal.withdraw(&record.deal.to_string(), failed);
-        if is_gone && !is_needed {
+        let is_new = !is_kept && !before.record;
+        let is_gone = is_new && store.journal.withdraw(&record.deal.to_string(), failed);
+        if is_gone && !is_needed && !before.bytes {
             store.remove_files(&record.blake3_root);
+        }
+    }
+}
+
+/// What the disk had of a receipt before its files got their names, counted or not.
+#[derive(Clone, Copy)]
+struct Before {
+    bytes: bool,
+    record: bool,
+}
+
+impl Before {
+    fn of(store: &Inner, record: &DealRecord) -> Self {
+        let has = |path: &Path| store.vfs.len(path).is_ok();
+        let root = &record.blake3_root;
+        let bytes = has(&data_path(&store.dir, root)) || has(&pairs_path(&store.dir, root));
+        Self {
+            bytes,
+            record: store.journal.has(&record.deal.to_string()),
         }
     }
 }

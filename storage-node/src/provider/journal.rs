@@ -255,6 +255,11 @@ impl Journal {
         }
     }
 
+    /// Whether there is a record of this name, readable or not.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.vfs.len(&self.dir.join(name)).is_ok()
+    }
+
     /// Takes a new record's name back after its `put` has failed. False if a power cut may still bring it back: then what it
     /// speaks of has to stay until the next start.
     pub(super) fn withdraw(&self, name: &str, failed: &JournalError) -> bool {

@@ -450,7 +450,8 @@ impl Bench {
     /// Frees what only sealing needed, once the chain has the sector. The pieces keep their own unsealed copies.
     pub fn trim(&self, number: SectorNumber) -> Result<(), JobError> {
         let path = self.sector_dir(number);
-        if let AnyStage::Sealed(sealed) = seal::resume(&path, &self.seal, &NoProgress)? {
+        // Not on the threads of sealing, whose labels would wait for these hashes.
+        if let AnyStage::Sealed(sealed) = seal::resume(&path, &self.post, &NoProgress)? {
             sealed.trim(false)?;
         }
         Ok(())

@@ -180,7 +180,9 @@ pub struct LaneProgress {
 
 impl LaneProgress {
     fn status(&self) -> Option<StageStatus> {
-        let (stage, begun) = (*self.stage.lock().unwrap_or_else(PoisonError::into_inner))?;
+        // Held until the counts are read: the next stage must not lend this one its own.
+        let now = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stage, begun) = (*now)?;
         Some(self.status_after(stage, begun.elapsed()))
     }
 

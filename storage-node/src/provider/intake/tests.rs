@@ -996,6 +996,49 @@ fn tm_h4_tm_h5_a_failed_change_of_a_receipt_leaves_nothing_and_takes_nothing_awa
     }
 }
 
+/// The bytes of an acknowledged piece whose record was damaged wait for it to be put back from a copy: the same bytes that come
+/// again and cannot be kept do not take them away. Nor do they take a record whose bytes were missing.
+#[test]
+fn tm_h3_tm_h4_a_failed_receipt_takes_nothing_that_was_on_disk_before() {
+    for is_record_lost in [true, false] {
+        let (mut failed, mut at) = (0, 1);
+        loop {
+            let what = format!("record lost: {is_record_lost}, at {at}");
+            let bed = CutBed::new();
+            let (store, ..) = bed.open().expect("an empty disk");
+            bed.take_in(&store).expect("kept");
+            drop(store);
+            let record = CutBed::dir()
+                .join("journal")
+                .join(bed.record.deal.to_string());
+            let [data, pairs] = bed.piece_files();
+            if is_record_lost {
+                bed.disk.put(&record, b"damaged");
+            } else {
+                bed.disk.remove(&data).expect("there");
+                bed.disk.remove(&pairs).expect("there");
+            }
+            let (store, ..) = bed.open().expect(&what);
+            let due = bed.disk.operations() + at;
+            bed.disk.fail_at(due, io::ErrorKind::StorageFull);
+            let answer = bed.take_in(&store);
+            if bed.disk.operations() < due {
+                answer.expect(&what);
+                break;
+            }
+            failed += u64::from(answer.is_err());
+            if is_record_lost {
+                assert_eq!(bed.disk.read_all(&data), bed.data, "{what}");
+                assert_eq!(bed.disk.read_all(&pairs), bed.pairs, "{what}");
+            } else {
+                assert!(bed.disk.has(&record), "{what}");
+            }
+            at += 1;
+        }
+        assert!(failed > 6, "only {failed} failed");
+    }
+}
+
 /// A deal that ends while the disk fails or is cut: its record goes before its bytes.
 #[test]
 fn tm_h1_tm_h4_tm_h5_an_ending_deal_that_fails_leaves_no_record_without_bytes() {
