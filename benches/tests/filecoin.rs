@@ -99,11 +99,16 @@ impl Both {
         (request, replicated, job)
     }
 
-    /// Sectors 7 and 8, replicated by both: what was asked, CommR, our folder and the peer's.
-    fn replicate_two(&mut self) -> [(SealRequest, CommR, PathBuf, PathBuf); 2] {
+    /// Sectors 7 and 8, replicated by both.
+    fn replicate_two(&mut self) -> [Replica; 2] {
         [7, 8].map(|number| {
             let (request, replicated, job) = self.replicate(number);
-            (request, replicated.comm_r(), self.ours(number), job.dir)
+            Replica {
+                comm_r: replicated.comm_r(),
+                ours: self.ours(number),
+                theirs: job.dir,
+                request,
+            }
         })
     }
 
@@ -120,6 +125,45 @@ impl Both {
 
     fn peer_posts(&mut self, job: PostJob) -> Vec<u8> {
         unhex(&self.peer.ask(&Ask::Post(job)).proof.expect("a proof"))
+    }
+}
+
+/// A sector that is on both sides.
+struct Replica {
+    request: SealRequest,
+    comm_r: CommR,
+    /// Our folder.
+    ours: PathBuf,
+    /// The peer's.
+    theirs: PathBuf,
+}
+
+impl Replica {
+    fn here(&self) -> ReplicaRef<'_> {
+        ReplicaRef {
+            number: self.request.sector,
+            comm_r: self.comm_r,
+            dir: &self.ours,
+        }
+    }
+
+    fn there(&self) -> (SectorNumber, CommR, PathBuf) {
+        (self.request.sector, self.comm_r, self.theirs.clone())
+    }
+}
+
+/// What a WindowPoSt over these sectors says.
+fn window_of(
+    size: SectorSize,
+    randomness: PostRandomness,
+    sectors: &[Replica; 2],
+) -> WindowPostStatement {
+    let listed = sectors.iter().map(|of| (of.request.sector, of.comm_r));
+    WindowPostStatement {
+        size,
+        prover: sectors[0].request.prover,
+        randomness,
+        sectors: listed.collect(),
     }
 }
 
@@ -189,25 +233,12 @@ fn each_side_accepts_the_others_posts_and_refuses_changed_ones() {
     let mut both = Both::new();
     let sectors = both.replicate_two();
     let randomness = PostRandomness::masked([0x65; 32]);
-    let (size, prover) = (both.size, sectors[0].0.prover);
-    let refs = sectors
-        .each_ref()
-        .map(|(request, comm_r, dir, _)| ReplicaRef {
-            number: request.sector,
-            comm_r: *comm_r,
-            dir,
-        });
-    let sealed_there = sectors
-        .each_ref()
-        .map(|(request, comm_r, _, dir)| (request.sector, *comm_r, dir.clone()));
+    let (size, prover) = (both.size, sectors[0].request.prover);
+    let refs = sectors.each_ref().map(Replica::here);
+    let sealed_there = sectors.each_ref().map(Replica::there);
 
     // WindowPoSt over two sectors.
-    let window = WindowPostStatement {
-        size,
-        prover,
-        randomness,
-        sectors: refs.iter().map(|r| (r.number, r.comm_r)).collect(),
-    };
+    let window = window_of(size, randomness, &sectors);
     let ours = both
         .plan
         .run(|| prove_window(&both.keys[1], size, prover, randomness, &refs, &NoProgress))
@@ -419,23 +450,10 @@ fn a_key_that_filecoin_made_proves_here() {
     let verifying = VerifyingKeys::from_vk_bytes([(circuit, &vk[..])]).expect("a sound key");
 
     let sectors = both.replicate_two();
-    let (prover, randomness) = (sectors[0].0.prover, PostRandomness::masked([0x65; 32]));
-    let statement = WindowPostStatement {
-        size,
-        prover,
-        randomness,
-        sectors: sectors
-            .iter()
-            .map(|(request, comm_r, ..)| (request.sector, *comm_r))
-            .collect(),
-    };
-    let refs = sectors
-        .each_ref()
-        .map(|(request, comm_r, dir, _)| ReplicaRef {
-            number: request.sector,
-            comm_r: *comm_r,
-            dir,
-        });
+    let randomness = PostRandomness::masked([0x65; 32]);
+    let prover = sectors[0].request.prover;
+    let statement = window_of(size, randomness, &sectors);
+    let refs = sectors.each_ref().map(Replica::here);
     let prove = |key: &ProvingKey| {
         both.plan
             .run(|| prove_window(key, size, prover, randomness, &refs, &NoProgress))
@@ -448,7 +466,7 @@ fn a_key_that_filecoin_made_proves_here() {
     assert!(!both.peer_accepts_post(PostJob::of_window(&statement), &bent(&ours)));
     // It is the peer's key that accepts, not ours.
     assert!(!both.peer_accepts_post(PostJob::of_window(&statement), &under_our_own));
-    let sealed_there = sectors.map(|(request, comm_r, _, dir)| (request.sector, comm_r, dir));
+    let sealed_there = sectors.each_ref().map(Replica::there);
     let job = PostJob::new(false, size, prover, randomness, &sealed_there);
     let theirs = both.peer_posts(job);
     assert_eq!(verify::window_post(&verifying, &statement, &theirs), Ok(()));
