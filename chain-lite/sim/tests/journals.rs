@@ -77,27 +77,38 @@ impl Promised {
     }
 }
 
-#[test]
-fn tm_h1_the_providers_journal_keeps_what_it_promised_wherever_it_is_cut() {
+/// Runs a story again and again until the power lets it end: cut at a change of so many, and then at a change of what comes after.
+/// Gives how many cuts struck.
+fn cut_twice<T: Default>(
+    changes: u64,
+    story: impl Fn(&SimDisk, &mut T) -> anyhow::Result<()>,
+    has_ended: impl Fn(&T) -> bool,
+) -> u64 {
     let mut cuts = 0;
-    for first in 1..=MOST_CHANGES {
-        for second in 0..=MOST_CHANGES {
-            let (disk, mut promised) = (SimDisk::default(), Promised::default());
+    for first in 1..=changes {
+        for second in 0..=changes {
+            let (disk, mut told) = (SimDisk::default(), T::default());
             for (turn, cut) in [first, second, 0].into_iter().enumerate() {
                 if cut > 0 {
                     disk.cut_at(disk.operations() + cut);
                 }
-                let done = live(&disk, &mut promised);
+                let done = story(&disk, &mut told);
                 let dead = disk.is_dead();
                 cuts += u64::from(dead);
                 assert!(done.is_ok() || dead, "{first}, {second}: {done:?}");
                 disk.crash(&mut ChaCha8Rng::seed_from_u64(
-                    first * 100 + second * 3 + turn as u64,
+                    first * 1_000 + second * 3 + turn as u64,
                 ));
             }
-            assert!(promised.gone, "{first}, {second}");
+            assert!(has_ended(&told), "{first}, {second}");
         }
     }
+    cuts
+}
+
+#[test]
+fn tm_h1_the_providers_journal_keeps_what_it_promised_wherever_it_is_cut() {
+    let cuts = cut_twice(MOST_CHANGES, live, |promised: &Promised| promised.gone);
     assert!(cuts > 200, "{cuts} cuts: nothing was struck");
 }
 
@@ -287,24 +298,7 @@ fn tm_h1_a_sectors_life_is_one_sector_wherever_its_records_are_cut() {
     serve(&disk, &mut Chain::default()).expect("nothing fails");
     let all = disk.operations();
     assert!(all > 20, "{all} changes: that is no life");
-    let mut cuts = 0;
-    for first in 1..=all {
-        for second in 0..=all {
-            let (disk, mut chain) = (SimDisk::default(), Chain::default());
-            for (turn, cut) in [first, second, 0].into_iter().enumerate() {
-                if cut > 0 {
-                    disk.cut_at(disk.operations() + cut);
-                }
-                let done = serve(&disk, &mut chain);
-                let dead = disk.is_dead();
-                cuts += u64::from(dead);
-                assert!(done.is_ok() || dead, "{first}, {second}: {done:?}");
-                disk.crash(&mut ChaCha8Rng::seed_from_u64(
-                    first * 1_000 + second * 3 + turn as u64,
-                ));
-            }
-            assert!(chain.expired && chain.used.len() == 1, "{first}, {second}");
-        }
-    }
+    let is_one = |chain: &Chain| chain.expired && chain.used.len() == 1;
+    let cuts = cut_twice(all, serve, is_one);
     assert!(cuts > 2 * all, "{cuts} cuts: nothing was struck");
 }
