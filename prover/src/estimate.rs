@@ -13,7 +13,7 @@ use std::time::Instant;
 use crate::hash::poseidon::{self, Arity};
 use crate::hash::sha256;
 use crate::ids::{Node, ReplicaId};
-use crate::machine::Plan;
+use crate::machine::{Plan, gpu_memory};
 use crate::merkle::shape;
 use crate::pages::Nodes;
 use crate::porep::graph::Graph;
@@ -40,7 +40,7 @@ pub fn proving_memory(circuit: CircuitId) -> u64 {
     let counts = circuit_shape::pinned(circuit).counts;
     let domain = counts.domain() as u64 * SCALAR;
     let witness = (counts.aux + counts.inputs) as u64 * SCALAR;
-    witness + (3 * domain).max(domain + SUMS) + density_bytes(&counts) + PROGRAM
+    witness + (3 * domain).max(domain + SUMS) + density_bytes(&counts) + PROGRAM + gpu_memory()
 }
 
 /// Bytes of memory that opening, checking or importing this circuit's key needs: what its variables occur in, and pieces of points.

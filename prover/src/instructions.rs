@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static PORTABLE_ONLY: AtomicBool = AtomicBool::new(false);
 
-/// Whether kernels shall act from now on as if the CPU had neither AVX-512 nor SHA-NI: the portable twins alone.
+/// Whether kernels shall act from now on as if the CPU had neither AVX-512 nor SHA-NI, and as if there were no GPU: the portable
+/// twins alone.
 pub fn portable_only(yes: bool) {
     PORTABLE_ONLY.store(yes, Ordering::Relaxed);
 }
@@ -29,4 +30,10 @@ pub(crate) fn ifma() -> bool {
     std::arch::is_x86_feature_detected!("avx512f")
         && std::arch::is_x86_feature_detected!("avx512ifma")
         && wide()
+}
+
+/// Whether work may go to a GPU: nobody said [`portable_only`].
+#[cfg(all(feature = "prove", any(test, feature = "cuda")))]
+pub(crate) fn gpu() -> bool {
+    !PORTABLE_ONLY.load(Ordering::Relaxed)
 }

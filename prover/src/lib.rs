@@ -16,7 +16,7 @@
 //! | checking, calm on any bytes | [`verify`] |
 //! | plain twins, golden-vector runner | [`mod@reference`], [`vectors`] |
 //!
-//! Features: `prove` (default) adds sealing, key generation and proving. Without it the crate is the verifier that the
+//! Features: `cuda` gives the large pieces of proving and hashing to an NVIDIA GPU where there is one (`cuda`). `prove` (default) adds sealing, key generation and proving. Without it the crate is the verifier that the
 //! chain, retrieval and auditors build: no files, and no threads but the caller's rayon pool, where batches spread.
 //!
 //! Spec: `spec/proofs.md` of the design documents, cited in this crate as "proofs.md §n". Where the prose of Filecoin's
@@ -31,6 +31,8 @@
 //! ```
 
 pub mod commitment;
+#[cfg(all(feature = "prove", any(test, feature = "cuda")))]
+mod cuda;
 pub mod error;
 #[cfg(feature = "prove")]
 pub mod estimate;

@@ -231,10 +231,10 @@ pub fn label_memory(size: SectorSize) -> u64 {
 
 /// Bytes of memory that replicating needs: buffers of each thread.
 pub fn replicate_memory(size: SectorSize, plan: &Plan) -> u64 {
-    let columns = (size.layers() as u64 + 2) << 10;
+    let columns = (size.layers() as u64 + 2) * crate::hash::poseidon::together();
     let per_thread =
         NODE_BYTES as u64 * (2 * columns + 4 * crate::porep::replica::chunk_nodes(size));
-    plan.threads() as u64 * per_thread + SLACK_BYTES + PROGRAM_BYTES
+    plan.threads() as u64 * per_thread + SLACK_BYTES + PROGRAM_BYTES + crate::machine::gpu_memory()
 }
 
 /// Bytes of memory that C1 needs: the openings of all challenges, in vectors that may have room for as much again.

@@ -19,7 +19,7 @@ use crate::progress::Progress;
 use crate::sector_dir::disk::{DiskError, NodeFile};
 use crate::spec::{BASE_ARITY, SectorSize};
 
-/// Parents hashed per piece of parallel work. Children and parents of a Poseidon chunk are 288 KiB, in cache.
+/// Parents hashed per piece of parallel work with SHA-256.
 const CHUNK_PARENTS: u64 = 1 << 10;
 
 /// A tree could not be built or read.
@@ -59,6 +59,14 @@ impl RowHash {
         match self {
             RowHash::Sha254 => shape::BINARY,
             RowHash::Poseidon8 => BASE_ARITY,
+        }
+    }
+
+    /// Parents hashed per piece of parallel work.
+    fn chunk(self) -> u64 {
+        match self {
+            RowHash::Sha254 => CHUNK_PARENTS,
+            RowHash::Poseidon8 => poseidon::together(),
         }
     }
 
@@ -178,12 +186,12 @@ fn hash_row(
     parents: u64,
     hash: RowHash,
 ) -> Result<(), TreeError> {
-    let arity = hash.arity() as u64;
-    (0..parents.div_ceil(CHUNK_PARENTS))
+    let (arity, chunk_parents) = (hash.arity() as u64, hash.chunk());
+    (0..parents.div_ceil(chunk_parents))
         .into_par_iter()
         .try_for_each(|chunk| {
-            let first = chunk * CHUNK_PARENTS;
-            let count = CHUNK_PARENTS.min(parents - first);
+            let first = chunk * chunk_parents;
+            let count = chunk_parents.min(parents - first);
             let mut children = vec![[0u8; 32]; (count * arity) as usize];
             let mut out = vec![[0u8; 32]; count as usize];
             let at = from + first * arity;

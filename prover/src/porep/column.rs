@@ -14,9 +14,6 @@ use crate::progress::Progress;
 use crate::sector_dir::disk::NodeFile;
 use crate::spec::SectorSize;
 
-/// Columns per piece of parallel work: with eleven layers 352 KiB of labels.
-const CHUNK: u64 = 1 << 10;
-
 /// Hash of one node's labels, layer 1 first; `None` if a label is no field element or there is no such column.
 pub fn column_hash(labels: &[Node]) -> Option<Node> {
     let mut out = [[0u8; 32]];
@@ -50,14 +47,15 @@ pub fn build_tree_c(
     size: SectorSize,
     progress: &dyn Progress,
 ) -> Result<Node, TreeError> {
-    let leaves = size.base_tree_leaves();
+    // With eleven layers 352 KiB of labels for a CPU.
+    let (leaves, together) = (size.base_tree_leaves(), poseidon::together());
     let mut roots = Vec::with_capacity(trees.len());
     for (i, tree) in trees.iter().enumerate() {
-        (0..leaves.div_ceil(CHUNK))
+        (0..leaves.div_ceil(together))
             .into_par_iter()
             .try_for_each(|chunk| {
-                let first = chunk * CHUNK;
-                let count = CHUNK.min(leaves - first);
+                let first = chunk * together;
+                let count = together.min(leaves - first);
                 hash_chunk(layers, tree, i as u64 * leaves + first, first, count)?;
                 progress.advance(count);
                 Ok::<(), TreeError>(())

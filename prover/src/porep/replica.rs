@@ -102,9 +102,9 @@ pub(crate) fn reduce_replica(
     Ok(build::join_base_roots(size, &roots).expect("Poseidon's output is canonical"))
 }
 
-/// Whole groups of replica leaves per piece of parallel work: eight groups, or the whole tree when it is smaller.
+/// Whole groups of replica leaves per piece of parallel work: eight groups for a CPU, or the whole tree when it is smaller.
 pub(crate) fn chunk_nodes(size: SectorSize) -> u64 {
-    (8 * shape::leaves_per_cached_node(size)).min(size.base_tree_leaves())
+    ((poseidon::together() >> 7) * shape::leaves_per_cached_node(size)).min(size.base_tree_leaves())
 }
 
 pub(crate) fn read(node: &Node) -> Option<Integer> {

@@ -491,18 +491,18 @@ impl ParamStore {
     ) -> Result<Vec<u8>, KeyError> {
         let path = self.vk_path(circuit);
         if !is_there(&path) {
-            progress.start("verifying key", 1);
             let _lock = self.lock(&self.params_path(circuit))?;
             if self.has(circuit) {
                 let key = self.load_or_generate(circuit, progress)?;
                 self.install_vk(circuit, key.verifying_key())?;
             } else {
                 require_dev(circuit)?;
+                progress.start("verifying key", 1);
                 let evaluated = Evaluated::new(&Blank::new(circuit), Secrets::published(circuit));
                 self.install_made_vk(circuit, &evaluated)?;
+                progress.advance(1);
+                progress.finish();
             }
-            progress.advance(1);
-            progress.finish();
         }
         check_file(circuit, &path, &NoProgress)?;
         let bytes = std::fs::read(&path).map_err(io("read", &path))?;

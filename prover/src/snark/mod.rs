@@ -42,7 +42,7 @@ pub mod measure;
 #[cfg(feature = "prove")]
 mod msm;
 #[cfg(feature = "prove")]
-mod ntt;
+pub(crate) mod ntt;
 pub mod origin;
 mod pairing;
 #[cfg(feature = "prove")]

@@ -46,7 +46,7 @@ impl Transform {
     }
 
     /// The same on arkworks' transform.
-    pub(super) fn portable(n: usize) -> Transform {
+    pub(crate) fn portable(n: usize) -> Transform {
         Transform {
             n,
             way: Way::Portable(Box::new(portable::Plan::new(n))),

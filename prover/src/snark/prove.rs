@@ -26,8 +26,12 @@ use super::keys::{KeyError, ProvingKey, Query};
 use super::msm::{Class, Msm, READ};
 use super::ntt::Transform;
 use super::record::Counts;
+#[cfg(any(test, feature = "cuda"))]
+use crate::cuda::{self, msm::OnGpu as Curve};
 use crate::progress::{Progress, Share};
 use crate::spec::GROTH16_PROOF_BYTES;
+#[cfg(not(any(test, feature = "cuda")))]
+use ark_ec::short_weierstrass::SWCurveConfig as Curve;
 
 /// What a proof is called while it is made.
 const STAGE: &str = "Groth16 proof";
@@ -223,12 +227,12 @@ fn prove_on(
 
     // 2. The quotient of A·B − C by the vanishing polynomial.
     let passes = Share::of(&rest, transforms, PASSES);
-    let h = span("quotient", || quotient(&transform(a.len()), a, b, &passes));
+    let h = span("quotient", || quotient_anywhere(transform, a, b, &passes));
 
     // 3. Five sums over the key.
     let sum_g1 = |query, scalars: Scalars<'_>, many: usize| {
         let share = Share::of(&rest, weight(query, many), key.points(query) as u64);
-        sum(in_g1, key, query, scalars, many, &share)
+        sum_anywhere(in_g1, key, query, scalars, many, &share)
     };
     let of_h = Scalars::all(&h);
     let h_sum = span("h", || sum_g1(Query::H, of_h, of_h.many()))?;
@@ -238,7 +242,9 @@ fn prove_on(
     let b1_sum = span("b_g1", || sum_g1(Query::BG1, of_b, b_many))?;
     let points = key.points(Query::BG2) as u64;
     let share = Share::of(&rest, weight(Query::BG2, b_many), points);
-    let b2_sum = span("b_g2", || sum(in_g2, key, Query::BG2, of_b, b_many, &share))?;
+    let b2_sum = span("b_g2", || {
+        sum_anywhere(in_g2, key, Query::BG2, of_b, b_many, &share)
+    })?;
 
     // 4. Blind and join.
     let (delta_g1, delta_g2) = (vk.delta_g1(), vk.key().delta_g2);
@@ -551,13 +557,35 @@ impl ConstraintSystem for Segment<'_> {
     }
 }
 
+/// [`quotient`] on the GPU if there is one, else here.
+fn quotient_anywhere(
+    transform: fn(usize) -> Transform,
+    a: Vec<Fr>,
+    b: Vec<Fr>,
+    progress: &dyn Progress,
+) -> Vec<Fr> {
+    #[cfg(any(test, feature = "cuda"))]
+    if a.len() >= cuda::ntt::WORTH_IT
+        && let Some(gpu) = cuda::device()
+    {
+        match cuda::ntt::quotient(gpu, &a, &b) {
+            Ok(h) => {
+                progress.advance(PASSES);
+                return h;
+            }
+            Err(error) => cuda::fall_back("quotient", &error),
+        }
+    }
+    quotient(&transform(a.len()), a, b, progress)
+}
+
 /// Coefficients of `(A·B − C) / (x^n − 1)`, all but the last, which is zero.
 ///
 /// Six transforms instead of seven: write `A·B = L + x^n·H` with `L, H` below degree `n`. Then
 /// `A·B − C = (x^n − 1)·H`, because C agrees with A·B on the domain, so `C = L + H`. Interpolating
 /// the products over the domain gives `u = L + H`, over a coset with `g^n ≠ 1` it gives
 /// `v = L + g^n·H`, and `H = (v − u) / (g^n − 1)`: C's own rows are never transformed.
-fn quotient(
+pub(crate) fn quotient(
     transform: &Transform,
     mut a: Vec<Fr>,
     mut b: Vec<Fr>,
@@ -584,7 +612,38 @@ fn quotient(
     h
 }
 
-/// `Σ scalar·point` over a whole query, its points read in pieces; `many` of its scalars need multiplications.
+/// `Σ scalar·point` over a whole query, `many` of whose scalars need multiplications: on the GPU if there is one, else here.
+fn sum_anywhere<K: Kernel<Curve: Curve>>(
+    kernel: K,
+    key: &ProvingKey,
+    query: Query,
+    scalars: Scalars,
+    many: usize,
+    progress: &dyn Progress,
+) -> Result<Projective<K::Curve>, KeyError> {
+    #[cfg(any(test, feature = "cuda"))]
+    if many >= cuda::msm::WORTH_IT
+        && let Some(gpu) = cuda::device()
+    {
+        match sum_on_gpu(gpu, key, query, scalars, many, progress) {
+            Ok(sum) => return Ok(sum),
+            Err(OnGpuError::Key(error)) => return Err(error),
+            Err(OnGpuError::Gpu(error)) => cuda::fall_back("sum", &error),
+        }
+        // Its share of the progress has been told in part.
+        return sum(
+            kernel,
+            key,
+            query,
+            scalars,
+            many,
+            &crate::progress::NoProgress,
+        );
+    }
+    sum(kernel, key, query, scalars, many, progress)
+}
+
+/// [`sum`] on a kernel of the CPU's.
 fn sum<K: Kernel>(
     kernel: K,
     key: &ProvingKey,
@@ -593,9 +652,60 @@ fn sum<K: Kernel>(
     many: usize,
     progress: &dyn Progress,
 ) -> Result<Projective<K::Curve>, KeyError> {
+    let mut msm = Msm::new(kernel, many);
+    in_pieces(key, query, scalars, progress, |piece| {
+        let added = add_piece(kernel, &mut msm, &piece.points, &piece.scalars);
+        added.ok_or_else(|| no_point(key, query))
+    })?;
+    Ok(msm.finish())
+}
+
+/// Why there is no sum from a GPU.
+#[cfg(any(test, feature = "cuda"))]
+#[derive(Debug, thiserror::Error)]
+enum OnGpuError {
+    /// The key's fault.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The GPU's.
+    #[error(transparent)]
+    Gpu(#[from] cuda::GpuError),
+}
+
+/// [`sum`] on a GPU.
+#[cfg(any(test, feature = "cuda"))]
+fn sum_on_gpu<C: Curve>(
+    gpu: &cuda::Gpu,
+    key: &ProvingKey,
+    query: Query,
+    scalars: Scalars,
+    many: usize,
+    progress: &dyn Progress,
+) -> Result<Projective<C>, OnGpuError> {
+    let mut msm = cuda::msm::Msm::<C>::new(gpu, key.points(query), many)?;
+    in_pieces::<OnGpuError>(key, query, scalars, progress, |piece| {
+        let added = msm.add(&piece.points, &piece.scalars)?;
+        Ok(added.ok_or_else(|| no_point(key, query))?)
+    })?;
+    let sum = msm.finish()?;
+    Ok(sum.ok_or_else(|| no_point(key, query))?)
+}
+
+fn no_point(key: &ProvingKey, query: Query) -> KeyError {
+    key.damaged(format!("a point of {query:?} is no point"))
+}
+
+/// Reads a query in pieces with their scalars; the next one is read while one is added.
+fn in_pieces<E: From<KeyError> + Send>(
+    key: &ProvingKey,
+    query: Query,
+    scalars: Scalars,
+    progress: &dyn Progress,
+    mut add: impl FnMut(&Piece) -> Result<(), E> + Send,
+) -> Result<(), E> {
     let total = key.points(query);
     let (mut here, mut next) = (Piece::default(), Piece::default());
-    let (mut msm, mut scalars) = (Msm::new(kernel, many), scalars.iter());
+    let mut scalars = scalars.iter();
     let mut read = |from: usize, piece: &mut Piece| {
         let count = READ.min(total - from);
         piece.scalars.clear();
@@ -605,17 +715,13 @@ fn sum<K: Kernel>(
     read(0, &mut here)?;
     for from in (0..total).step_by(READ) {
         let count = here.scalars.len();
-        // The next piece is read meanwhile.
-        let (read, added) = rayon::join(
-            || read(from + count, &mut next),
-            || add_piece(kernel, &mut msm, &here.points, &here.scalars),
-        );
+        let (read, added) = rayon::join(|| read(from + count, &mut next), || add(&here));
         read?;
-        added.ok_or_else(|| key.damaged(format!("a point of {query:?} is no point")))?;
+        added?;
         std::mem::swap(&mut here, &mut next);
         progress.advance(count as u64);
     }
-    Ok(msm.finish())
+    Ok(())
 }
 
 /// Points of a query as the key's file has them, and their scalars.

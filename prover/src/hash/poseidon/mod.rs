@@ -39,6 +39,8 @@ pub use constants::{Arity, Constants, FULL_ROUNDS, SparseMatrix, constants};
 use ark_bls12_381::Fr;
 use ark_ff::{BigInt, PrimeField};
 
+#[cfg(all(feature = "prove", any(test, feature = "cuda")))]
+use crate::cuda::poseidon as cuda;
 use crate::ids::Node;
 
 /// Hashes `A` field elements under the Merkle domain tag `2^A − 1` (`proofs.md` §3.1).
@@ -89,6 +91,15 @@ pub fn hash_nodes(arity: Arity, nodes: &[Node], out: &mut [Node]) -> Result<(), 
         out.len() * arity.len(),
         "one preimage per output"
     );
+    #[cfg(all(feature = "prove", any(test, feature = "cuda")))]
+    if out.len() >= cuda::WORTH_IT
+        && let Some(gpu) = crate::cuda::device()
+    {
+        match cuda::hash_nodes(gpu, arity, nodes, out) {
+            Ok(done) => return done,
+            Err(error) => crate::cuda::fall_back("Poseidon", &error),
+        }
+    }
     #[cfg(target_arch = "x86_64")]
     let done = ifma::hash_nodes(arity, nodes, out)?;
     #[cfg(not(target_arch = "x86_64"))]
@@ -101,6 +112,16 @@ pub fn hash_nodes(arity: Arity, nodes: &[Node], out: &mut [Node]) -> Result<(), 
         &mut out[done..],
     )
     .map_err(|bad| first + bad)
+}
+
+/// How many hashes a caller should bring together for each thread of its own: what fits the caches, or what keeps a GPU busy.
+#[cfg(feature = "prove")]
+pub(crate) fn together() -> u64 {
+    #[cfg(any(test, feature = "cuda"))]
+    if crate::cuda::device().is_some() {
+        return cuda::TOGETHER;
+    }
+    1 << 10
 }
 
 /// Whether [`hash_nodes`] runs on this machine's vector units instead of the portable schedule.

@@ -83,6 +83,8 @@ struct MachineReport {
     allowed_memory: u64,
     sha_extensions: bool,
     vector_multiply: bool,
+    /// The GPU that takes large sums, transforms and rows of hashes; only with the feature `cuda`.
+    gpu: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -199,6 +201,7 @@ pub fn bench(args: BenchArgs, plan: &Plan, context: &Context) -> Result<(), CliE
             allowed_memory: plan.memory(),
             sha_extensions: machine.sha_extensions,
             vector_multiply: machine.vector_multiply,
+            gpu: prover::machine::gpu(),
         },
         kernels: Kernels {
             labels,
@@ -477,8 +480,14 @@ fn human(report: &BenchReport) -> String {
             yes(machine.vector_multiply),
         ),
         format!(
-            "Kernels: labels {}, TreeD {}, Poseidon {}, Groth16 {}",
-            kernels.labels, kernels.tree_d, kernels.poseidon, kernels.groth16
+            "Kernels: labels {}, TreeD {}, Poseidon {}, Groth16 {}{}",
+            kernels.labels,
+            kernels.tree_d,
+            kernels.poseidon,
+            kernels.groth16,
+            machine.gpu.as_ref().map_or(String::new(), |gpu| format!(
+                "; large rows of Poseidon, sums and transforms on {gpu}"
+            )),
         ),
         format!(
             "One core: label {:.0} ns (four sectors in step: {:.0} ns each), parents {:.0} ns, column {:.0} ns (11 layers: {:.0} ns), tree node {:.0} ns, TreeD node {:.1} ns",
