@@ -341,7 +341,7 @@ mod tests {
     use crate::cuda::{all, device, emulated};
     use crate::snark::testing::rng;
     use ark_bls12_381::{G1Projective, G2Projective};
-    use ark_ec::{CurveGroup, PrimeGroup};
+    use ark_ec::{CurveGroup, PrimeGroup, VariableBaseMSM};
     use ark_ff::{BigInteger, PrimeField, UniformRand};
 
     /// A coordinate as keys have it.
@@ -407,8 +407,12 @@ mod tests {
 
     fn compare<C: Encoded>(gpu: &Gpu, count: usize, seed: u64, many: usize, batch: usize) {
         let mut rng = rng(seed + 100);
-        let mut points: Vec<Projective<C>> =
-            (0..count).map(|_| Projective::rand(&mut rng)).collect();
+        let [mut point, step] = [(); 2].map(|()| Projective::<C>::rand(&mut rng));
+        let next = |_| {
+            point += step;
+            point
+        };
+        let mut points: Vec<Projective<C>> = (0..count).map(next).collect();
         // Equal points, and opposite ones, meet in buckets.
         for i in (5..count).step_by(5) {
             points[i] = if i % 2 == 0 {
@@ -421,7 +425,8 @@ mod tests {
         for i in (5..count).step_by(10) {
             scalars[i] = scalars[i - 5];
         }
-        let plain: Projective<C> = points.iter().zip(&scalars).map(|(p, s)| *p * s).sum();
+        let affine = Projective::normalize_batch(&points);
+        let plain = Projective::<C>::msm(&affine, &scalars).expect("as many of both");
         let ours = sum(gpu, &points, &scalars, many, batch).expect("all of them are points");
         assert_eq!(
             ours.into_affine(),
