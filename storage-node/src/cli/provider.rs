@@ -450,6 +450,11 @@ pub fn summary(status: &ProviderStatus) -> String {
             stage(&status.posting_stage)
         ));
     }
+    if let Some(reason) = &status.closed {
+        text.push_str(&format!(
+            "  closed: takes no more pieces until its next start: {reason}\n"
+        ));
+    }
     if let Some(problem) = &status.treasury.problem {
         text.push_str(&format!("  money: {problem}\n"));
     }
@@ -593,5 +598,31 @@ impl From<ControlError> for CliError {
             }
         };
         CliError::new(class, super::error::chain_of(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::status::tests::fresh;
+
+    /// H5: whoever looks days later reads why no piece comes in any more, as a person and as a program.
+    #[test]
+    fn tm_h5_the_status_says_that_and_why_a_provider_is_closed() {
+        let open = fresh();
+        assert!(!details(&open).contains("closed"), "{}", details(&open));
+        let json = serde_json::to_value(&open).expect("plain data");
+        assert_eq!(json.get("closed"), Some(&serde_json::Value::Null));
+        let reason = "the disk failed to keep /disk/a.bin (EIO); replace the disk";
+        let closed = ProviderStatus {
+            closed: Some(reason.to_owned()),
+            ..fresh()
+        };
+        for text in [summary(&closed), details(&closed)] {
+            assert!(text.contains("takes no more pieces"), "{text}");
+            assert!(text.contains(reason), "{text}");
+        }
+        let json = serde_json::to_value(&closed).expect("plain data");
+        assert_eq!(json["closed"], reason);
     }
 }

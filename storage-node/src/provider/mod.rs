@@ -69,8 +69,8 @@ use lifecycle::{Event, Lifecycle, Rules, SectorRecord, Settings};
 use pack::PackPolicy;
 use prover::{Bench, NamedKey, Workshop, WorkshopError};
 pub use status::ProviderStatus;
-use status::{Money, StatusWatch};
-use treasury::{Keeper, Treasury, TreasuryStatus};
+use status::StatusWatch;
+use treasury::{Keeper, Treasury};
 use tx::TxSender;
 use worker::{Backlog, Input, Parts, Worker, WorkerError};
 
@@ -580,29 +580,9 @@ fn settings_of(params: &ChainParams, settings: &ProviderSettings) -> Settings {
 }
 
 fn first_status(view: &ProviderView, quic: PeerAddr) -> ProviderStatus {
-    ProviderStatus {
-        provider: view.provider.id,
-        owner: view.provider.owner,
-        sector_size: view.provider.sector_size,
-        quic: quic.to_string(),
-        epoch: Epoch(0),
-        height: 0,
-        chain_reachable: true,
-        money: Money::default(),
-        treasury: TreasuryStatus::default(),
-        sectors: Vec::new(),
-        deals: Vec::new(),
-        due: Vec::new(),
-        working_on: None,
-        sealing_stage: None,
-        posting_stage: None,
-        held_bytes: 0,
-        free_bytes: 0,
-        transactions: 0,
-        holds_clock: false,
-        notes: std::collections::VecDeque::new(),
-        notes_in_all: 0,
-    }
+    let provider = &view.provider;
+    let quic = quic.to_string();
+    ProviderStatus::new(provider.id, provider.owner, provider.sector_size, quic)
 }
 
 /// The market as intake needs it, over the chain client. Called on blocking threads only.

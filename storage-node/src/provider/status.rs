@@ -36,6 +36,9 @@ pub struct ProviderStatus {
     pub height: u64,
     /// Whether the chain answers.
     pub chain_reachable: bool,
+    /// Why it takes no more pieces until its next start: its disk failed to keep one. Stays, however much happens afterwards.
+    #[serde(default)]
+    pub closed: Option<String>,
     /// Money on the chain.
     pub money: Money,
     /// How money is kept ready.
@@ -64,6 +67,41 @@ pub struct ProviderStatus {
     pub notes: VecDeque<Note>,
     /// How many notes there were in all.
     pub notes_in_all: usize,
+}
+
+impl ProviderStatus {
+    /// One that has seen nothing yet.
+    pub fn new(
+        provider: ProviderId,
+        owner: Address,
+        sector_size: SectorSize,
+        quic: String,
+    ) -> Self {
+        Self {
+            provider,
+            owner,
+            sector_size,
+            quic,
+            epoch: Epoch(0),
+            height: 0,
+            chain_reachable: true,
+            closed: None,
+            money: Money::default(),
+            treasury: TreasuryStatus::default(),
+            sectors: Vec::new(),
+            deals: Vec::new(),
+            due: Vec::new(),
+            working_on: None,
+            sealing_stage: None,
+            posting_stage: None,
+            held_bytes: 0,
+            free_bytes: 0,
+            transactions: 0,
+            holds_clock: false,
+            notes: VecDeque::new(),
+            notes_in_all: 0,
+        }
+    }
 }
 
 /// A long step at one moment.
@@ -256,6 +294,16 @@ impl StatusWatch {
         change(&mut self.status.write().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// From now on until the next start no piece is taken, for this reason. True if that is new: the first reason stays.
+    pub fn close(&self, reason: &str) -> bool {
+        let mut is_new = false;
+        self.update(|status| {
+            is_new = status.closed.is_none();
+            status.closed.get_or_insert_with(|| reason.to_owned());
+        });
+        is_new
+    }
+
     /// Adds a note.
     pub fn note(&self, epoch: Epoch, text: String) {
         self.update(|status| {
@@ -316,9 +364,15 @@ pub fn sector_status(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use prover::Progress;
+
+    /// A provider that has just started, for tests of what is shown of one.
+    pub(crate) fn fresh() -> ProviderStatus {
+        let size = SectorSize::Kib2;
+        ProviderStatus::new(ProviderId(1000), Address([1; 32]), size, String::new())
+    }
 
     #[test]
     fn a_stage_shows_its_percentage_while_it_runs_and_nothing_afterwards() {

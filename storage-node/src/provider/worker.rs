@@ -138,8 +138,6 @@ pub struct Worker {
     /// Which epoch is held back; read by the lease task.
     lease: watch::Sender<Option<Epoch>>,
     jobs: Vec<JoinHandle<()>>,
-    /// Whether the operator was told that no more pieces are taken.
-    told_closed: bool,
 }
 
 impl Worker {
@@ -154,7 +152,6 @@ impl Worker {
             queueing: None,
             lease,
             jobs: Vec::new(),
-            told_closed: false,
         }
     }
 
@@ -236,14 +233,10 @@ impl Worker {
         }
     }
 
-    /// Tells the operator, once, why no more pieces are taken.
-    fn tell_if_closed(&mut self) {
-        let failure = self.parts.store.failure().map(str::to_owned);
-        if let Some(failure) = failure.filter(|_| !self.told_closed) {
-            self.told_closed = true;
-            self.note(format!(
-                "no more pieces are taken; what is here is served and proven: {failure}"
-            ));
+    /// Shows why no more pieces are taken, if so: once in the notes, and in the status for good.
+    fn tell_if_closed(&self) {
+        if let Some(text) = newly_closed(&self.parts.store, &self.parts.status) {
+            self.note(text);
         }
     }
 
@@ -753,6 +746,14 @@ impl Worker {
     }
 }
 
+/// Shows a store's failure in the status; what to say of it if that is new.
+fn newly_closed(store: &Store, status: &StatusWatch) -> Option<String> {
+    let failure = store.failure()?;
+    let is_new = status.close(failure);
+    is_new
+        .then(|| format!("no more pieces are taken; what is here is served and proven: {failure}"))
+}
+
 /// Lets go of a deal and of its bytes; waits for a piece that is getting its names, and for the disk.
 async fn forget_deal(store: &Store, id: DealId) -> Result<(), String> {
     let store = store.share();
@@ -911,7 +912,8 @@ fn deal_name(status: ChainDealStatus) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::intake::tests::{empty_store, hold_names};
+    use crate::provider::intake::tests::{empty_store, fail_sync, hold_names};
+    use crate::provider::status::tests::fresh;
     use std::io;
 
     use ::prover::seal::SealError;
@@ -932,6 +934,27 @@ mod tests {
         let (forgotten, was_in_time) = tokio::join!(forgotten, meanwhile);
         assert_eq!(forgotten, Ok(()));
         assert!(was_in_time, "the runtime stood until the lock was given up");
+    }
+
+    /// A note would be pushed out by later ones, and the operator be left with a provider that refuses everything.
+    #[test]
+    fn tm_h5_why_a_store_is_closed_stays_in_the_status_and_is_noted_once() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (store, status) = (empty_store(dir.path()), StatusWatch::new(fresh()));
+        assert_eq!(newly_closed(&store, &status), None);
+        assert_eq!(status.get().closed, None);
+        fail_sync(&store, "/disk/pieces/a.bin");
+        let text = newly_closed(&store, &status).expect("new");
+        assert!(text.contains("/disk/pieces/a.bin"), "{text}");
+        for n in 0..200 {
+            status.note(Epoch(n), "something else".to_owned());
+            assert_eq!(newly_closed(&store, &status), None, "told already");
+        }
+        let shown = status.get();
+        assert!(!shown.notes.iter().any(|note| note.text == text));
+        assert_eq!(shown.closed.as_deref(), store.failure());
+        assert!(!status.close("a later reason"), "the first one stays");
+        assert_eq!(status.get().closed.as_deref(), store.failure());
     }
 
     #[test]

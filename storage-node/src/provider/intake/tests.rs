@@ -122,6 +122,14 @@ pub(in crate::provider) fn empty_store(dir: &Path) -> Store {
     open_in(dir).0
 }
 
+/// Closes a store as a failed sync of this file would.
+pub(in crate::provider) fn fail_sync(store: &Store, path: &str) {
+    store.inner.journal.close_on_sync(&JournalError::Sync {
+        path: PathBuf::from(path),
+        source: io::Error::other("EIO"),
+    });
+}
+
 /// The names of a store's pieces, held by another thread: whoever forgets a deal waits.
 pub(in crate::provider) struct HeldNames {
     done: mpsc::Sender<()>,
@@ -655,10 +663,7 @@ async fn tm_h5_a_closed_store_refuses_pieces_and_serves_what_it_has() {
         panic!("nothing of it is here");
     };
     assert_eq!(bed.store.failure(), None);
-    bed.store.inner.journal.close_on_sync(&JournalError::Sync {
-        path: PathBuf::from("/disk/pieces/a.bin"),
-        source: io::Error::other("EIO"),
-    });
+    fail_sync(&bed.store, "/disk/pieces/a.bin");
 
     let broken_off = under_way.write(&late[..1024]);
     assert_eq!(broken_off, Err(Refusal::Refused(CLOSED.to_owned())));
