@@ -563,7 +563,9 @@ pub fn class_of(error: &ProviderError) -> Class {
         ProviderError::Control(ControlError::Running(_) | ControlError::NotRunning(_)) => {
             Class::Input
         }
-        ProviderError::NotRegistered | ProviderError::Task(_) => Class::Bug,
+        ProviderError::NotRegistered
+        | ProviderError::Task(_)
+        | ProviderError::Worker(WorkerError::Task(_)) => Class::Bug,
         ProviderError::Worker(WorkerError::Chain(_)) => Class::Refused,
         ProviderError::Folder { .. }
         | ProviderError::Journal(_)

@@ -372,7 +372,7 @@ pub async fn start(config: ProviderConfig) -> Result<ProviderHandle, ProviderErr
         provider,
         chain,
         sender,
-        journal,
+        journal: Arc::new(journal),
         store,
         bench,
         machine,

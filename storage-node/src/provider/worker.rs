@@ -5,8 +5,8 @@
 //!
 //! One task runs [`Worker::run`]. For each new block it asks the transactions what became of them, then takes a picture of the
 //! chain, shows it to the machine, and only then tells it the outcomes, so that an outcome is never older than the picture.
-//! Commands are carried out in order; a record is on disk before the next command runs. Heavy work goes to blocking
-//! threads and comes back as events. While the chain is away, jobs go on and their results wait.
+//! Commands are carried out in order; a record is on disk before the next command runs. Writes of records wait for the disk on
+//! blocking threads, so that readers are served meanwhile. Heavy work goes there too and comes back as events. While the chain is away, jobs go on and their results wait.
 //!
 //! Crash: the machine is rebuilt from the journal, the sectors' folders and the chain. A lease that is not renewed runs out
 //! by itself within [`LEASE`].
@@ -63,6 +63,9 @@ pub enum WorkerError {
     /// The chain changed under us, or forgot us.
     #[error("{0}")]
     Chain(String),
+    /// A thread that wrote a record ended abnormally.
+    #[error("the writing of a record ended abnormally: {0}; please report this")]
+    Task(String),
 }
 
 /// What reaches the worker from outside.
@@ -87,7 +90,7 @@ pub struct Parts {
     /// Our transactions; made before anything else looked at the chain.
     pub sender: TxSender,
     /// Sector records and the counter.
-    pub journal: Journal,
+    pub journal: Arc<Journal>,
     /// Pieces.
     pub store: Store,
     /// Cores and folders.
@@ -310,12 +313,14 @@ impl Worker {
     async fn execute(&mut self, command: Command) -> Result<Option<Event>, WorkerError> {
         match command {
             Command::SaveSector(record) => {
-                self.save(&sector_name(record.number), &record).await?;
-                if matches!(record.stage, Stage::Committed(_)) {
-                    self.trim(record.number);
+                let number = record.number;
+                let is_committed = matches!(record.stage, Stage::Committed(_));
+                self.save(sector_name(number), record).await?;
+                if is_committed {
+                    self.trim(number);
                 }
             }
-            Command::SaveCounter(next) => self.save(COUNTER, &next).await?,
+            Command::SaveCounter(next) => self.save(COUNTER.to_owned(), next).await?,
             Command::ForgetDeal(id) => {
                 if let Err(error) = forget_deal(&self.parts.store, id).await {
                     self.note(format!("deal {id} stays on disk for now: {error}"));
@@ -323,7 +328,7 @@ impl Worker {
             }
             Command::ForgetSector(number) => {
                 self.discard(number).await;
-                if let Err(error) = self.parts.journal.remove(&sector_name(number)) {
+                if let Err(error) = remove(&self.parts.journal, sector_name(number)).await {
                     self.note(format!(
                         "the record of sector {number} stays for now: {error}"
                     ));
@@ -366,21 +371,20 @@ impl Worker {
     }
 
     /// Writes a record, and waits while the disk is full: going on without it would break promises.
-    async fn save<T: borsh::BorshSerialize>(
-        &self,
-        name: &str,
-        value: &T,
-    ) -> Result<(), WorkerError> {
+    async fn save<T>(&self, name: String, value: T) -> Result<(), WorkerError>
+    where
+        T: borsh::BorshSerialize + Send + Sync + 'static,
+    {
+        let value = Arc::new(value);
         loop {
-            match self.parts.journal.put(name, value) {
-                Ok(()) => return Ok(()),
-                Err(error)
+            match put(&self.parts.journal, name.clone(), &value).await {
+                Err(WorkerError::Journal(error))
                     if error.is_disk_full() && !matches!(error, JournalError::Sync { .. }) =>
                 {
                     self.note(format!("{error}; waiting for space"));
                     tokio::time::sleep(DISK_RETRY).await;
                 }
-                Err(error) => return Err(error.into()),
+                ended => return ended,
             }
         }
     }
@@ -760,6 +764,24 @@ async fn forget_deal(store: &Store, id: DealId) -> Result<(), String> {
     off_the_runtime(move || store.forget(&id)).await
 }
 
+/// Writes a record; waits for the disk, which syncs twice.
+async fn put<T>(journal: &Arc<Journal>, name: String, value: &Arc<T>) -> Result<(), WorkerError>
+where
+    T: borsh::BorshSerialize + Send + Sync + 'static,
+{
+    let (journal, value) = (Arc::clone(journal), Arc::clone(value));
+    match tokio::task::spawn_blocking(move || journal.put(&name, &*value)).await {
+        Ok(written) => Ok(written?),
+        Err(error) => Err(WorkerError::Task(error.to_string())),
+    }
+}
+
+/// Removes a record; waits for the disk.
+async fn remove(journal: &Arc<Journal>, name: String) -> Result<(), String> {
+    let journal = Arc::clone(journal);
+    off_the_runtime(move || journal.remove(&name)).await
+}
+
 /// Runs what waits for a disk or a lock where waiting stops nobody else; returns when it is done.
 async fn off_the_runtime<E: std::fmt::Display + Send + 'static>(
     work: impl FnOnce() -> Result<(), E> + Send + 'static,
@@ -915,10 +937,14 @@ mod tests {
     use crate::provider::intake::tests::{empty_store, fail_sync, hold_names};
     use crate::provider::status::tests::fresh;
     use std::io;
+    use std::path::Path;
+    use std::sync::{Mutex, mpsc};
 
     use ::prover::seal::SealError;
     use ::prover::sector_dir::SectorDirError;
     use ::prover::sector_dir::disk::DiskError;
+    use chain_lite::log::Disk;
+    use chain_lite::vfs::{OsVfs, Readers, Vfs};
 
     /// On a runtime of one thread: while a deal waits for the disk or a lock, everything else goes on.
     #[tokio::test]
@@ -934,6 +960,69 @@ mod tests {
         let (forgotten, was_in_time) = tokio::join!(forgotten, meanwhile);
         assert_eq!(forgotten, Ok(()));
         assert!(was_in_time, "the runtime stood until the lock was given up");
+    }
+
+    /// A disk whose syncs of names take until the test lets them end.
+    #[derive(Debug)]
+    struct SlowDisk(Mutex<mpsc::Receiver<()>>, AtomicU64);
+
+    impl Vfs for SlowDisk {
+        fn open(&self, path: &Path) -> io::Result<Arc<dyn Disk>> {
+            OsVfs.open(path)
+        }
+        fn create_dir(&self, dir: &Path) -> io::Result<()> {
+            OsVfs.create_dir(dir)
+        }
+        fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
+            OsVfs.list(dir)
+        }
+        fn len(&self, path: &Path) -> io::Result<u64> {
+            OsVfs.len(path)
+        }
+        fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+            OsVfs.read(path)
+        }
+        fn write_synced(&self, path: &Path, readers: Readers, pieces: &[&[u8]]) -> io::Result<()> {
+            OsVfs.write_synced(path, readers, pieces)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            OsVfs.rename(from, to)
+        }
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            OsVfs.remove(path)
+        }
+        fn sync_names(&self, path: &Path) -> io::Result<()> {
+            let let_go = self.0.lock().expect("no panic");
+            if let_go.recv_timeout(Duration::from_secs(10)).is_ok() {
+                self.1.fetch_add(1, Ordering::Relaxed);
+            }
+            OsVfs.sync_names(path)
+        }
+    }
+
+    /// On a runtime of one thread: while a record waits for its syncs, everything else goes on.
+    #[tokio::test]
+    async fn records_that_wait_for_the_disk_stop_nobody_else() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (let_go, until) = mpsc::channel();
+        let disk = Arc::new(SlowDisk(Mutex::new(until), AtomicU64::new(0)));
+        let_go.send(()).expect("opening syncs once");
+        let journal = Journal::open_on(Arc::clone(&disk) as Arc<dyn Vfs>, dir.path());
+        let journal = Arc::new(journal.expect("opens"));
+        let meanwhile = || async {
+            tokio::task::yield_now().await;
+            let_go.send(()).expect("the disk waits");
+        };
+        let value = Arc::new(7u64);
+        let (written, ()) = tokio::join!(put(&journal, "a".to_owned(), &value), meanwhile());
+        written.expect("written");
+        assert_eq!(disk.1.load(Ordering::Relaxed), 2, "the runtime stood");
+        let kept = journal.load::<u64>().expect("reads").0;
+        assert_eq!(kept, [("a".to_owned(), 7)]);
+        let (removed, ()) = tokio::join!(remove(&journal, "a".to_owned()), meanwhile());
+        assert_eq!(removed, Ok(()));
+        assert_eq!(disk.1.load(Ordering::Relaxed), 3, "the runtime stood");
+        assert!(journal.load::<u64>().expect("reads").0.is_empty());
     }
 
     /// A note would be pushed out by later ones, and the operator be left with a provider that refuses everything.
