@@ -420,17 +420,15 @@ impl Mempool {
     }
 
     /// A transaction that waits here.
-    pub fn get(&self, id: &TxId) -> Option<SignedTx> {
+    pub fn get(&self, id: &TxId) -> Option<CheckedTx> {
         let pool = self.pool();
-        pool.waiting(id).map(|w| w.tx.signed().clone())
+        pool.waiting(id).map(|w| w.tx.clone())
     }
 
     /// The check of this very transaction, signature and all, if it waits here: who judges a block need not repeat it.
     pub fn checked(&self, tx: &SignedTx) -> Option<CheckedTx> {
-        let id = tx.id();
-        let pool = self.pool();
-        let same = pool.waiting(&id).filter(|w| w.tx.signed() == tx);
-        same.map(|w| w.tx.clone())
+        // Compared outside of the lock.
+        self.get(&tx.id()).filter(|waiting| waiting.signed() == tx)
     }
 
     /// Whether a transaction waits in the lane of window PoSts and declarations.
@@ -816,12 +814,28 @@ mod tests {
         let (first, proof) = (tx(2, 0, 100, 1), post(1, 0, 0));
         let id = pool.submit(first.clone(), 0, &s).unwrap();
         let urgent = pool.submit(proof.clone(), 0, &s).unwrap();
-        assert_eq!(pool.get(&id), Some(first));
-        assert_eq!(pool.get(&urgent), Some(proof));
+        let waits = |id| pool.get(id).map(|waiting| waiting.signed().clone());
+        assert_eq!(waits(&id), Some(first));
+        assert_eq!(waits(&urgent), Some(proof));
         assert!(pool.is_in_lane(&urgent) && !pool.is_in_lane(&id));
         let better = tx(2, 0, 110, 1);
         let other = pool.submit(better.clone(), 0, &s).unwrap();
-        assert_eq!((pool.get(&id), pool.get(&other)), (None, Some(better)));
+        assert_eq!((waits(&id), waits(&other)), (None, Some(better)));
+    }
+
+    /// Whoever copied a transaction under the lock, up to half a block of them, would hold up everybody who submits.
+    #[test]
+    fn tm_v8_the_pool_hands_out_what_it_has_and_no_copies() {
+        let pool = Mempool::new(CHAIN);
+        let s = state(&[]);
+        let ours = tx(1, 0, 0, 64);
+        let id = pool.submit(ours.clone(), 0, &s).unwrap();
+        let waits = pool.get(&id).unwrap();
+        let known = pool.checked(&ours).unwrap();
+        let chosen = pool.select(&s, 1, MAX_BYTES, 1).unwrap().remove(0);
+        for other in [&known, &chosen] {
+            assert!(std::ptr::eq(waits.signed(), other.signed()));
+        }
     }
 
     #[test]

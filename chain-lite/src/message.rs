@@ -12,6 +12,8 @@
 //!
 //! Bytes: borsh; enums are append-only. Golden bytes are pinned in this module's tests.
 
+use std::sync::Arc;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 use ed25519_dalek::{Signer, SigningKey};
 use prover::{CommD, CommP, CommR, PaddedPieceSize, PieceInfo, SectorNumber, SectorSize};
@@ -657,12 +659,12 @@ impl SignedTx {
         }
         let id = TxId(tagged_hash(TX_ID_DOMAIN, &[&body]));
         let proposals = tx.msgs.iter().map(checked_proposals).collect();
-        Ok(CheckedTx {
+        Ok(CheckedTx(Arc::new(Checked {
             signed: self,
             id,
             len: len as u64,
             proposals,
-        })
+        })))
     }
 }
 
@@ -685,8 +687,13 @@ fn checked_proposals(msg: &Message) -> Vec<CheckedProposal> {
 }
 
 /// A transaction whose bytes, limits, chain and signatures hold. Whether the state accepts it is `apply`'s to say.
+///
+/// Clones share it: the pool hands up to [`MAX_TX_BYTES`] to whoever selects or judges a block for the price of a count.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckedTx {
+pub struct CheckedTx(Arc<Checked>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Checked {
     signed: SignedTx,
     id: TxId,
     len: u64,
@@ -696,19 +703,19 @@ pub struct CheckedTx {
 impl CheckedTx {
     /// The transaction.
     pub fn tx(&self) -> &Tx {
-        &self.signed.tx
+        &self.0.signed.tx
     }
     /// The transaction with its signature.
     pub fn signed(&self) -> &SignedTx {
-        &self.signed
+        &self.0.signed
     }
     /// Its name.
     pub fn id(&self) -> TxId {
-        self.id
+        self.0.id
     }
     /// Length of its signed bytes.
     pub fn len_bytes(&self) -> u64 {
-        self.len
+        self.0.len
     }
     /// Proofs that applying it verifies.
     pub fn proofs(&self) -> u64 {
@@ -716,7 +723,7 @@ impl CheckedTx {
     }
     /// Verdicts on the proposals of message `index`, in order; empty for other messages.
     pub(crate) fn proposals(&self, index: usize) -> &[CheckedProposal] {
-        self.proposals.get(index).map_or(&[], Vec::as_slice)
+        self.0.proposals.get(index).map_or(&[], Vec::as_slice)
     }
 }
 

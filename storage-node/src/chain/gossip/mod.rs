@@ -506,7 +506,7 @@ impl Shared {
             let Some(tx) = self.mempool.get(&id) else {
                 continue;
             };
-            if let Err(error) = line.send(&tx.to_bytes()).await {
+            if let Err(error) = line.send(&tx.signed().to_bytes()).await {
                 lock(&outbox.queues).put_back(id);
                 return error;
             }
