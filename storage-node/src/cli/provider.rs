@@ -548,7 +548,9 @@ pub fn class_of(error: &ProviderError) -> Class {
         | ProviderError::OtherIdentity { .. }
         | ProviderError::SectorSize(_)
         | ProviderError::DepositTooSmall { .. }
-        | ProviderError::Workshop(WorkshopError::ForeignKey { .. })
+        | ProviderError::Workshop(
+            WorkshopError::ForeignKey { .. } | WorkshopError::NoProvingKey { .. },
+        )
         | ProviderError::Key(_) => Class::Input,
         ProviderError::Wallet(ClientError::File { .. } | ClientError::Journal { .. }) => {
             Class::Machine

@@ -121,28 +121,60 @@ pub enum WorkshopError {
         /// What to do.
         next: String,
     },
+    /// The chain's verifying key is here alone, and the proving key that could be made beside it is another one's.
+    #[error(
+        "the chain's genesis names the key of {circuit} whose verifying key lies in {dir}, but its proving key is not there, and none that is made here fits it; {next}",
+        dir = .dir.display()
+    )]
+    NoProvingKey {
+        /// Of which circuit.
+        circuit: CircuitId,
+        /// The folder of keys.
+        dir: PathBuf,
+        /// What to do.
+        next: String,
+    },
 }
 
 /// The verifying key of a circuit that a chain's genesis names, in Filecoin's `.vk` layout.
 pub type NamedKey = (CircuitId, Vec<u8>);
 
-/// How a machine gets the key of a circuit that a chain names.
+/// How a machine with another key of a circuit gets the one that a chain names.
 fn way_to(circuit: CircuitId, origin: Option<Origin>) -> String {
     let elsewhere = format!(
         "choose another folder with HOLDFAST_PARAMS, or move {circuit}.params, {circuit}.vk and their .json files out of this one"
     );
     match origin {
-        Some(Origin::Filecoin) => format!(
-            "{elsewhere}, then take the file that Filecoin published: `holdfast prover params --import {}.params {circuit}`",
-            circuit.filecoin_name()
-        ),
+        Some(Origin::Filecoin) => format!("{elsewhere}, then {}", import_of(circuit)),
         Some(Origin::Developers) => {
             format!("{elsewhere}; the chain's key is made at the next start")
         }
-        Some(Origin::Named) | None => {
-            "nobody publishes the chain's key, so prove for another chain".to_owned()
-        }
+        Some(Origin::Named) | None => UNPUBLISHED.to_owned(),
     }
+}
+
+fn import_of(circuit: CircuitId) -> String {
+    format!(
+        "take the file that Filecoin published: `holdfast prover params --import {}.params {circuit}`",
+        circuit.filecoin_name()
+    )
+}
+
+/// What to do about a key that nobody can give.
+const UNPUBLISHED: &str = "nobody publishes the chain's key, so prove for another chain";
+
+/// What to do about a verifying key that lies alone; `None` if the proving key that is made beside it is its own.
+fn way_to_proving_key(circuit: CircuitId, origin: Option<Origin>) -> Option<String> {
+    match origin {
+        Some(Origin::Developers) => None,
+        Some(Origin::Filecoin) => Some(import_of(circuit)),
+        Some(Origin::Named) | None => Some(UNPUBLISHED.to_owned()),
+    }
+}
+
+fn origin_of(circuit: CircuitId, vk: &[u8]) -> Option<Origin> {
+    let checked = CheckedKey::read(circuit, vk).ok()?;
+    Origin::of(circuit, &checked)
 }
 
 /// Keys, threads and slots of one machine, shared by all providers of a process.
@@ -202,7 +234,8 @@ impl Workshop {
     }
 
     /// As [`Workshop::prepare`], for a chain whose genesis names these verifying keys. Where the folder has another key, made here or
-    /// imported, it is refused, before others are made: a sector could be pre-committed with it and then never be proven.
+    /// imported, or would get one, it is refused before any is made: a sector could be pre-committed with it and then never be
+    /// proven.
     pub fn prepare_for(
         &self,
         size: SectorSize,
@@ -217,10 +250,10 @@ impl Workshop {
                 // Seconds, where a proving key takes minutes.
                 let vk = self.params.verifying_key(key.0, &self.seal, progress)?;
                 self.require_same(key, &vk)?;
+                self.require_makeable(key)?;
             }
         }
         self.prepare(size, progress)?;
-        // A verifying key that lay there alone need not be that of the proving key which was made beside it.
         named
             .iter()
             .try_for_each(|key| self.require_named(key, progress))
@@ -231,18 +264,28 @@ impl Workshop {
         self.require_same(key, proving.verifying_key().bytes())
     }
 
+    /// Refuses a key that is here without its proving key, and that no proving key made here would fit.
+    fn require_makeable(&self, (circuit, vk): &NamedKey) -> Result<(), WorkshopError> {
+        match way_to_proving_key(*circuit, origin_of(*circuit, vk)) {
+            None => Ok(()),
+            Some(next) => Err(WorkshopError::NoProvingKey {
+                circuit: *circuit,
+                dir: self.params.dir().to_owned(),
+                next,
+            }),
+        }
+    }
+
     fn require_same(&self, (circuit, vk): &NamedKey, found: &[u8]) -> Result<(), WorkshopError> {
         if vk == found {
             return Ok(());
         }
-        let checked = CheckedKey::read(*circuit, vk).ok();
-        let origin = checked.and_then(|checked| Origin::of(*circuit, &checked));
         Err(WorkshopError::ForeignKey {
             circuit: *circuit,
             dir: self.params.dir().to_owned(),
             found: hex::encode(Sha256::digest(found)),
             named: hex::encode(Sha256::digest(vk)),
-            next: way_to(*circuit, origin),
+            next: way_to(*circuit, origin_of(*circuit, vk)),
         })
     }
 
@@ -691,13 +734,33 @@ pub(crate) mod tests {
         said
     }
 
+    fn two(keys: Vec<NamedKey>) -> [NamedKey; 2] {
+        keys.try_into().expect("two keys")
+    }
+
+    /// A shop whose folder has this verifying key alone and takes it, and the key that is made there otherwise.
+    fn with_lone_key(dir: &Path, circuit: CircuitId, vk: &[u8]) -> (Workshop, Vec<u8>) {
+        let mut shop = Workshop::with_limits(dir, 2, 1 << 40).expect("a workshop");
+        let own = shop.params().verifying_key_bytes(circuit, &NoProgress);
+        let own = own.expect("made in seconds");
+        let store = ParamStore::open(dir).expect("opens");
+        shop.params = store.trusting(circuit, sha256(vk));
+        let path = shop.params().vk_path(circuit);
+        let record = path.with_extension("vk.json");
+        let text = std::fs::read_to_string(&record).expect("reads");
+        let text = text.replace(&sha256(&own), &sha256(vk));
+        std::fs::write(&path, vk).expect("writes");
+        std::fs::write(&record, text).expect("writes");
+        (shop, own)
+    }
+
     /// Whether the key is there or would be made, it is compared before another one is made.
     #[test]
     fn tm_s3_a_key_that_the_chain_does_not_name_is_refused_before_anything_is_made() {
         let dir = tempfile::tempdir().expect("a folder");
         let shop = Workshop::with_limits(dir.path(), 2, 1 << 40).expect("a workshop");
         let (porep, window) = (CircuitId::porep(SIZE), CircuitId::window(SIZE));
-        let [theirs_porep, theirs] = filecoins().try_into().expect("two keys");
+        let [theirs_porep, theirs] = two(filecoins());
 
         // Not there: what would be made is told beforehand.
         let said = refused(&shop, std::slice::from_ref(&theirs), window);
@@ -719,33 +782,50 @@ pub(crate) mod tests {
     #[test]
     fn tm_s3_a_foreign_key_is_refused_on_a_chain_of_locally_made_ones() {
         let dir = tempfile::tempdir().expect("a folder");
-        let window = CircuitId::window(SIZE);
-        let [_, (_, theirs)] = filecoins().try_into().expect("two keys");
-        let mut shop = Workshop::with_limits(dir.path(), 2, 1 << 40).expect("a workshop");
-        let own = shop.params().verifying_key_bytes(window, &NoProgress);
-        let own = own.expect("made in seconds");
-        let store = ParamStore::open(dir.path()).expect("opens");
-        shop.params = store.trusting(window, sha256(&theirs));
-        let path = shop.params().vk_path(window);
-        let record = path.with_extension("vk.json");
-        let text = std::fs::read_to_string(&record).expect("reads");
-        let text = text.replace(&sha256(&own), &sha256(&theirs));
-        std::fs::write(&path, &theirs).expect("writes");
-        std::fs::write(&record, text).expect("writes");
+        let (window, [_, (_, theirs)]) = (CircuitId::window(SIZE), two(filecoins()));
+        let (shop, own) = with_lone_key(dir.path(), window, &theirs);
         let said = refused(&shop, &[(window, own)], window);
         assert!(said.ends_with("made at the next start"), "{said}");
         assert!(said.contains(&sha256(&theirs)), "{said}");
     }
 
+    /// A verifying key alone, which the chain names and nobody here can make a proving key for: told before minutes of making
+    /// another one.
+    #[test]
+    fn tm_s3_a_verifying_key_alone_is_refused_before_another_ones_proving_key_is_made() {
+        let window = CircuitId::window(SIZE);
+        let [theirs_porep, theirs] = two(filecoins());
+        let dir = tempfile::tempdir().expect("a folder");
+        let (shop, own) = with_lone_key(dir.path(), window, &theirs.1);
+        let named = [theirs, (CircuitId::porep(SIZE), theirs_porep.1)];
+        let error = shop.prepare_for(SIZE, &named, &NoProgress);
+        let error = error.expect_err("refused");
+        let is_told =
+            matches!(&error, WorkshopError::NoProvingKey { circuit, .. } if *circuit == window);
+        assert!(is_told, "{error}");
+        let said = error.to_string();
+        assert!(said.contains(&dir.path().display().to_string()), "{said}");
+        assert!(said.ends_with("prove for another chain"), "{said}");
+        assert!(!shop.params().has(window), "it was made");
+
+        // The developers' one lies alone on every machine that only verifies: its proving key is made beside it.
+        let dir = tempfile::tempdir().expect("a folder");
+        let (shop, _) = with_lone_key(dir.path(), window, &own);
+        shop.require_makeable(&(window, own)).expect("its own");
+    }
+
     #[test]
     fn the_way_to_a_published_key_names_its_file() {
         let circuit = CircuitId::window(SIZE);
-        let said = way_to(circuit, Some(Origin::Filecoin));
         let command = format!(
             "holdfast prover params --import {}.params window-2KiB",
             circuit.filecoin_name()
         );
+        let said = way_to(circuit, Some(Origin::Filecoin));
         assert!(said.contains(&command), "{said}");
+        // Beside its verifying key nothing has to be moved away.
+        let said = way_to_proving_key(circuit, Some(Origin::Filecoin)).expect("cannot be made");
+        assert!(said.contains(&command) && !said.contains("move"), "{said}");
     }
 
     /// A machine that could post and pre-commit, and never prove a sector, is told before it does either.
