@@ -652,7 +652,8 @@ fn tm_h8_an_update_killed_at_any_moment_resumes_to_the_same_comm_r() {
     assert_eq!(desk.run(&["check", text(&sector)]).0, 0);
 }
 
-/// `unseal` killed while it computes labels: no output of that name, the sector as it was, and the same command ends with the data.
+/// `unseal` killed while it writes: no output of that name, the sector as it was, and the same command ends with the data and
+/// nothing beside it.
 #[test]
 fn tm_h8_an_unseal_that_is_killed_leaves_no_output_and_runs_again() {
     let desk = Desk::new();
@@ -689,6 +690,8 @@ fn tm_h8_an_unseal_that_is_killed_leaves_no_output_and_runs_again() {
     assert_eq!(desk.run(&["check", text(&dir)]).0, 0);
     let (code, report) = desk.run(&unseal);
     assert_eq!(code, 0, "{report}");
+    let left = std::fs::read_dir(&folder).expect("lists").count();
+    assert_eq!(left, 1, "what the killed ones wrote is gone");
     let back = std::fs::read(&out).expect("readable");
     assert!(back.starts_with(&std::fs::read(&file).expect("readable")));
 }

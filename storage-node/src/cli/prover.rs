@@ -255,8 +255,14 @@ fn require_replica(dir: &Path, record: &Record) -> Result<CommR, CliError> {
     })
 }
 
+/// How the names of unfinished files begin. Whoever fills one holds its lock, which tells it from what a killed command left.
+const UNFINISHED: &str = ".holdfast-tmp-";
+/// Attempts to make one while other commands clear the folder.
+const ATTEMPTS: usize = 8;
+
 /// Makes a file: `write` fills one of another name beside it, which is synced and takes its name when it is complete. One that
-/// fails leaves nothing behind. Another file of that name is replaced only if `replace`.
+/// fails leaves nothing behind; what a killed command left in the folder is removed first, because it may have the room that this
+/// one needs. Another file of that name is replaced only if `replace`.
 fn make_file(
     path: &Path,
     replace: bool,
@@ -267,11 +273,8 @@ fn make_file(
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let mut builder = tempfile::Builder::new();
-    // Whom the umask lets read it may, as with any file that a command writes.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.prefix(".tmp-").tempfile_in(folder).map_err(at)?;
+    remove_left_over(folder);
+    let mut file = unfinished_in(folder).map_err(at)?;
     write(file.as_file_mut())?;
     file.as_file().sync_all().map_err(at)?;
     match replace {
@@ -280,6 +283,49 @@ fn make_file(
     }
     .map(drop)
     .map_err(|error| at(error.error))
+}
+
+/// An empty file of a name of its own, its lock held.
+fn unfinished_in(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    // Whom the umask lets read it may, as with any file that a command writes.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    for _ in 0..ATTEMPTS {
+        let file = builder.prefix(UNFINISHED).tempfile_in(folder)?;
+        // Where nothing can be locked, nothing is taken for left over either.
+        let _ = file.as_file().lock();
+        // Another command may have found it before it was locked.
+        if file.path().exists() {
+            return Ok(file);
+        }
+    }
+    Err(std::io::Error::other(
+        "other commands go on removing unfinished files there",
+    ))
+}
+
+/// Removes unfinished files that nobody fills any more. One that cannot be removed takes room, nothing else.
+fn remove_left_over(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let is_ours = name
+            .to_str()
+            .is_some_and(|name| name.starts_with(UNFINISHED));
+        if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
+        let Ok(file) = File::options().write(true).open(entry.path()) else {
+            continue;
+        };
+        // Held until the name is gone: whoever has just made the file waits for the lock and looks again.
+        if file.try_lock().is_ok() {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Refuses a missing folder before anything says something stranger.
@@ -327,5 +373,53 @@ mod tests {
         make_file(&path, true, whole).expect("replaced");
         assert_eq!(std::fs::read(&path).expect("reads"), b"whole");
         assert_eq!(std::fs::read(&other).expect("reads"), b"mine");
+    }
+
+    /// What a killed command left is removed; what another one is filling, and what only looks alike, is not.
+    #[test]
+    fn tm_h8_the_next_command_removes_what_a_killed_one_left() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| dir.path().join(name);
+        let ours = |tail: &str| at(&format!("{UNFINISHED}{tail}"));
+        let stranger = at(".tmp-abcdef");
+        for path in [&ours("killed"), &stranger, &at("data")] {
+            std::fs::write(path, b"half").expect("writes");
+        }
+        std::fs::create_dir(ours("folder")).expect("makes");
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(at("data"), ours("link")).expect("links");
+        let other = unfinished_in(dir.path()).expect("makes");
+        make_file(&at("proof"), false, |file| {
+            assert!(!ours("killed").exists(), "room first, then the file");
+            // A command that begins while this one writes leaves its file alone.
+            make_file(&at("second"), false, |_| Ok(()))?;
+            file.write_all(b"whole").expect("written");
+            Ok(())
+        })
+        .expect("written");
+        assert_eq!(std::fs::read(at("proof")).expect("reads"), b"whole");
+        assert!(other.path().exists() && at("second").exists());
+        assert!(stranger.exists() && ours("folder").exists());
+        #[cfg(unix)]
+        assert!(ours("link").is_symlink() && at("data").exists());
+    }
+
+    /// Commands that clear a folder while others begin files in it: each file is finished.
+    #[test]
+    fn tm_h8_clearing_a_folder_takes_no_file_that_has_just_been_made() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let write = |thread: usize| {
+            for n in 0..200 {
+                let path = dir.path().join(format!("{thread}-{n}"));
+                make_file(&path, false, |_| Ok(())).expect("written");
+            }
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || write(thread));
+            }
+        });
+        let left = std::fs::read_dir(dir.path()).expect("lists").count();
+        assert_eq!(left, 4 * 200, "nothing else is left");
     }
 }
