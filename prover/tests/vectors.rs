@@ -197,3 +197,28 @@ fn files_that_are_no_vectors_are_refused() {
         );
     }
 }
+
+/// A file that takes more memory than the run asks for is refused before it is read, or before it is parsed.
+#[test]
+fn tm_p17_a_file_that_takes_more_memory_than_was_asked_for_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("vectors.json");
+    let refused = |bytes: &[u8], len: u64| {
+        std::fs::write(&path, bytes).expect("writes");
+        let file = std::fs::File::options().write(true).open(&path);
+        file.and_then(|file| file.set_len(len)).expect("sets");
+        let run = vectors::run_file(&path, &options(), &NoProgress);
+        run.expect_err("refused").to_string()
+    };
+    // What is left of the memory for everything but sealing.
+    let longest = 16 << 20;
+    let said = refused(b"", longest + 1);
+    assert!(said.contains("at most 16777216"), "{said}");
+    // Zeros, read and found to be no JSON.
+    let said = refused(b"", longest);
+    assert!(said.contains("not a vector file: expected value"), "{said}");
+    // A megabyte that takes a hundred.
+    let dense = format!("{{\"about\":[{}{{}}]}}", "{},".repeat(300_000));
+    let said = refused(dense.as_bytes(), dense.len() as u64);
+    assert!(said.contains("MiB in memory, more than 32 MiB"), "{said}");
+}
