@@ -33,7 +33,7 @@ pub use label::{further_memory, label_all};
 pub(crate) use pipeline::write_data;
 pub use pipeline::{
     AnyStage, Challenged, Labeled, Packed, Replicated, SealRequest, Sealed, create, create_on,
-    repair, resume, resume_on,
+    repair, resume, resume_in, resume_on,
 };
 pub use unseal::unseal_range;
 pub(crate) use unseal::{require_range, tree_d_root, unpad_range};

@@ -172,7 +172,15 @@ pub fn resume_on(
     plan: &Plan,
     progress: &dyn Progress,
 ) -> Result<AnyStage, SealError> {
-    let dir = SectorDir::open(disk, path)?;
+    resume_in(SectorDir::open(disk, path)?, plan, progress)
+}
+
+/// [`resume`] for a caller that looks at the record first: nobody else has the folder in between.
+pub fn resume_in(
+    dir: SectorDir,
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> Result<AnyStage, SealError> {
     require_openings(&dir, plan)?;
     plan.run(|| dir.check_all(progress))?;
     stage_of(dir, plan, progress)

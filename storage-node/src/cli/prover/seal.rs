@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use prover::commitment::{CommD, CommR};
@@ -14,7 +15,7 @@ use prover::seal::{
 };
 use prover::sector_dir::disk::RealDisk;
 use prover::sector_dir::record::{Record, Stage};
-use prover::sector_dir::{SectorDirError, read_record};
+use prover::sector_dir::{SectorDir, SectorDirError, read_record};
 use prover::snark::CircuitId;
 use prover::{PieceInfo, ProverId, RegisteredSeal, SectorNumber, SectorSize, Seed, Ticket};
 use serde::Serialize;
@@ -136,11 +137,8 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
     if args.dir.exists() {
         require_folder(&args.dir)?;
     }
-    // Before its files are read.
-    if let Ok(record) = read_record(&RealDisk, &args.dir) {
-        require_rest(&record, args.how.until, plan, context)?;
-    }
-    let mut stage = match seal::resume(&args.dir, plan, &progress) {
+    let rest = |record: &Record| require_rest(record, args.how.until, plan, context);
+    let mut stage = match resume(&args.dir, plan, &progress, rest)? {
         Ok(stage) if args.empty && !holds_nothing(&stage) => {
             let what = format!("{} holds a sector with data", args.dir.display());
             return Err(CliError::new(Class::Input, what)
@@ -194,6 +192,21 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
     }
     let report = report(&stage, seconds);
     context.out.result(&report, human)
+}
+
+/// Opens a sector that `admit` lets pass, which sees its record before its files are read.
+fn resume(
+    dir: &Path,
+    plan: &Plan,
+    progress: &BarProgress,
+    admit: impl FnOnce(&Record) -> Result<(), CliError>,
+) -> Result<Result<AnyStage, SealError>, CliError> {
+    let dir = match SectorDir::open(Arc::new(RealDisk), dir) {
+        Ok(dir) => dir,
+        Err(error) => return Ok(Err(error.into())),
+    };
+    admit(dir.record())?;
+    Ok(seal::resume_in(dir, plan, progress))
 }
 
 /// What the steps between two stages of a sector need, in memory.
@@ -411,8 +424,7 @@ fn found(
     numbers.sort_unstable();
     let sectors = numbers.into_iter().filter_map(|number| {
         let dir = root.join(number.to_string());
-        let admitted = read_record(&RealDisk, &dir).map_or(Ok(()), |record| admit(&record));
-        let stage = match admitted.map(|()| seal::resume(&dir, plan, progress)) {
+        let stage = match resume(&dir, plan, progress, &admit) {
             Ok(Err(SealError::Dir(SectorDirError::Empty(_)) | SealError::Updated(_))) => {
                 return None;
             }
