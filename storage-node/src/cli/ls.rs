@@ -8,7 +8,7 @@ use super::account::connect;
 use super::args::{KeyArgs, TrustArgs};
 use super::output::human_bytes;
 use super::{CliError, Context};
-use crate::client::health::{Health, State, health};
+use crate::client::health::{Health, Picture, State};
 use crate::client::{catalog, possession};
 use crate::object::manifest::ObjectId;
 
@@ -41,6 +41,7 @@ struct Line {
 pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     let client = connect(context, &args.keys, &args.trust).await?;
     let entries = catalog::list(&client.chain, &client.wallet.address()).await?;
+    let picture = Picture::take(&client.chain, &entries).await?;
     let mut lines = Vec::with_capacity(entries.len());
     for entry in entries {
         let manifest = match catalog::manifest(&client, &entry).await {
@@ -52,7 +53,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         };
         let segments = manifest.as_ref().map(|manifest| manifest.segments());
         let shown = possession::recorded(&client.home, &entry);
-        let health = health(&client.chain, &entry, segments, &shown).await?;
+        let health = picture.judge(&entry, segments, &shown);
         lines.push(line(health, manifest.map(|m| (m.name, m.plain_len))));
     }
     client.network.close().await;

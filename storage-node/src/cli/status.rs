@@ -111,9 +111,15 @@ fn row(piece: &PieceHealth) -> String {
         Rung::Sealed => "sealed",
     };
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-    let clumped = piece.counts_with.map_or(String::new(), |other| {
-        format!("           counts as one with {other}: the same owner or network\n")
-    });
+    let clumped = match piece.counts_with {
+        None => String::new(),
+        Some(other) if other == piece.provider => {
+            "           counts as one with another piece of its own\n".to_owned()
+        }
+        Some(other) => {
+            format!("           counts as one with {other}: the same owner or network\n")
+        }
+    };
     // What a provider said is quoted, so that it cannot steer the terminal.
     let failed = piece.challenge_failed.as_ref();
     let failed = failed.map_or(String::new(), |reason| {

@@ -96,6 +96,10 @@ pub(crate) struct World {
     pub pauses: u64,
     /// Bytes of verified deals that the client may publish.
     pub datacap: u128,
+    /// Whose deadlines were asked for, in order.
+    pub deadlines_asked: Vec<ProviderId>,
+    /// How often all providers were asked for.
+    pub providers_asked: usize,
 }
 
 /// A handle on the world; one for the chain, one for the network.
@@ -142,6 +146,8 @@ impl Fake {
             fuse: None,
             pauses: 0,
             datacap: 0,
+            deadlines_asked: Vec::new(),
+            providers_asked: 0,
         })))
     }
 
@@ -271,6 +277,7 @@ impl Chain for Fake {
     async fn providers(&self) -> Result<Vec<ProviderRecord>, ChainFailure> {
         let mut world = self.world();
         world.burn()?;
+        world.providers_asked += 1;
         Ok(world.providers.iter().map(|p| p.record.clone()).collect())
     }
 
@@ -309,7 +316,8 @@ impl Chain for Fake {
         Ok(StoragePower(self.world().datacap))
     }
 
-    async fn deadlines(&self, _of: ProviderId) -> Result<Vec<PartitionView>, ChainFailure> {
+    async fn deadlines(&self, of: ProviderId) -> Result<Vec<PartitionView>, ChainFailure> {
+        self.world().deadlines_asked.push(of);
         Ok(Vec::new())
     }
 

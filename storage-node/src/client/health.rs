@@ -15,7 +15,7 @@
 //! Pure but for reads of the chain: what this prints, anybody with the account's address can recompute, the recorded possession
 //! apart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chain_lite::account::{DealId, ProviderId};
 use chain_lite::deal::{Deal, DealStatus};
@@ -72,7 +72,8 @@ pub struct PieceHealth {
     pub possession: Option<Epoch>,
     /// What it answered to the newest challenge, if it failed.
     pub challenge_failed: Option<String>,
-    /// A holder of this segment or manifest part with the same owner or network, itself where it has two: they count as one.
+    /// A holder of this segment or manifest part with the same owner or network: they count as one. Itself only where it holds
+    /// two pieces and nobody else counts with it.
     pub counts_with: Option<ProviderId>,
     /// Its sector, once there is one.
     pub sector: Option<SectorNumber>,
@@ -153,35 +154,61 @@ pub async fn health<C: Chain>(
     expected_segments: Option<u64>,
     shown: &Ledger,
 ) -> Result<Health, ClientError> {
-    let mut partitions = BTreeMap::new();
-    for provider in entry.providers() {
-        let of_provider = match chain.deadlines(provider).await {
-            Ok(of_provider) => of_provider,
-            // A provider that left the chain has no deadlines: its sealed pieces are then without evidence.
-            Err(ChainFailure::Refused(_)) => Vec::new(),
-            Err(unreachable) => return Err(unreachable.into()),
-        };
-        partitions.insert(provider, of_provider);
-    }
-    let holders = catalog::by_id(chain.providers().await?);
-    let period = chain.params().proving_period;
-    let seen = Seen {
-        now: chain.now().await?.epoch,
-        period,
-        partitions,
-        holders: holders.iter().map(|(id, r)| (*id, r.holder())).collect(),
-        shown,
-    };
-    Ok(seen.judge(entry, expected_segments))
+    let picture = Picture::take(chain, [entry]).await?;
+    Ok(picture.judge(entry, expected_segments, shown))
 }
 
-/// Everything a judgement rests on.
-struct Seen<'a> {
+/// What the chain says of the holders of some objects at one moment: each provider is asked after once, however many objects it
+/// holds pieces of.
+#[derive(Debug)]
+pub struct Picture {
     now: Epoch,
     period: EpochCount,
     partitions: BTreeMap<ProviderId, Vec<PartitionView>>,
     /// All providers of the chain.
     holders: BTreeMap<ProviderId, Holder>,
+}
+
+impl Picture {
+    /// Reads the chain for these objects.
+    pub async fn take<'e, C: Chain>(
+        chain: &C,
+        entries: impl IntoIterator<Item = &'e Entry>,
+    ) -> Result<Self, ClientError> {
+        let providers: BTreeSet<ProviderId> =
+            entries.into_iter().flat_map(Entry::providers).collect();
+        let mut partitions = BTreeMap::new();
+        for provider in providers {
+            let of_provider = match chain.deadlines(provider).await {
+                Ok(of_provider) => of_provider,
+                // A provider that left the chain has no deadlines: its sealed pieces are then without evidence.
+                Err(ChainFailure::Refused(_)) => Vec::new(),
+                Err(unreachable) => return Err(unreachable.into()),
+            };
+            partitions.insert(provider, of_provider);
+        }
+        let holders = catalog::by_id(chain.providers().await?);
+        Ok(Self {
+            now: chain.now().await?.epoch,
+            period: chain.params().proving_period,
+            partitions,
+            holders: holders.iter().map(|(id, r)| (*id, r.holder())).collect(),
+        })
+    }
+
+    /// Judges one of the objects by it and by what challenges showed. `expected_segments` as in [`health`].
+    pub fn judge(&self, entry: &Entry, expected_segments: Option<u64>, shown: &Ledger) -> Health {
+        let seen = Seen {
+            picture: self,
+            shown,
+        };
+        seen.judge(entry, expected_segments)
+    }
+}
+
+/// Everything a judgement rests on.
+struct Seen<'a> {
+    picture: &'a Picture,
     shown: &'a Ledger,
 }
 
@@ -243,8 +270,8 @@ impl Seen<'_> {
         Health {
             object: entry.object,
             file_tag: entry.file_tag,
-            now: self.now,
-            evidence_limit: self.period,
+            now: self.picture.now,
+            evidence_limit: self.picture.period,
             state: if owed < k || manifest_owed == 0 {
                 State::Lost
             } else if weakest < k || manifest_copies == 0 {
@@ -292,7 +319,11 @@ impl Seen<'_> {
             let mut sizes = vec![0; group.len()];
             for (at, (piece, first)) in group.into_iter().zip(&clumps).enumerate() {
                 sizes[*first] += 1;
-                piece.counts_with = (at != *first).then(|| who[*first]);
+                piece.counts_with = (at != *first).then(|| {
+                    let hand = who.iter().zip(&clumps).filter(|(_, of)| *of == first);
+                    let mut others = hand.filter(|(id, _)| **id != piece.provider);
+                    others.next().map_or(piece.provider, |(id, _)| *id)
+                });
             }
             Hands {
                 seen: sizes.len(),
@@ -316,7 +347,7 @@ impl Seen<'_> {
                 hosts: Vec::new(),
             }
         };
-        self.holders.get(&of).cloned().unwrap_or_else(alone)
+        self.picture.holders.get(&of).cloned().unwrap_or_else(alone)
     }
 
     /// The strongest of several deals for one shard.
@@ -338,7 +369,7 @@ impl Seen<'_> {
             status: deal.status,
             rung,
             evidence,
-            evidence_age: evidence.map(|epoch| self.now.since(epoch)),
+            evidence_age: evidence.map(|epoch| self.picture.now.since(epoch)),
             possession: challenges.and_then(|c| c.proven.as_ref().map(|answer| answer.epoch)),
             challenge_failed: challenges
                 .and_then(|c| c.failed.as_ref().map(|failed| failed.reason.clone())),
@@ -354,7 +385,8 @@ impl Seen<'_> {
 
     fn partition_of(&self, held: &Held) -> Option<&PartitionView> {
         let sector = held.deal.sector?;
-        self.partitions
+        self.picture
+            .partitions
             .get(&held.provider())?
             .iter()
             .find(|partition| partition.sectors.iter().any(|s| s.number == sector))
@@ -371,7 +403,7 @@ impl Seen<'_> {
             },
             DealStatus::Published => {}
         }
-        let young = |epoch: &Epoch| self.now.since(*epoch) <= self.period;
+        let young = |epoch: &Epoch| self.picture.now.since(*epoch) <= self.picture.period;
         let challenges = self.shown.get(&held.id);
         if let Some(epoch) = challenges.and_then(Evidence::shown).filter(young) {
             return (Rung::Possession, Some(epoch));
@@ -396,8 +428,8 @@ impl Seen<'_> {
         }
         let window = match partition.posted {
             true => partition.open,
-            false => Epoch(partition.open.0.saturating_sub(self.period.0)),
+            false => Epoch(partition.open.0.saturating_sub(self.picture.period.0)),
         };
-        Some(Ok(window.max(held.deal.published).min(self.now)))
+        Some(Ok(window.max(held.deal.published).min(self.picture.now)))
     }
 }

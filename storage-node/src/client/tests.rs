@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::fake::{CHAIN, Fake, Manner, World};
 use super::get::{GetRequest, Got, Target, get, safe_name};
-use super::health::{Health, Rung, State, health};
+use super::health::{Health, Picture, Rung, State, health};
 use super::journal::{Journal, Part, WalletLock};
 use super::outbox::Outbox;
 use super::possession::{self, Ledger};
@@ -1642,6 +1642,83 @@ async fn tm_y1_clumped_holders_count_once() {
     world().epoch += watched.fake.params().proving_period.0 + 1;
     let now = watched.recorded().await;
     assert_eq!((now.state, seen(&now)), (State::Unverified, (0, 4, 0)));
+}
+
+/// Y1: a holder of two pieces is told to count with somebody else where there is one, with itself only where there is none.
+#[tokio::test]
+async fn tm_y1_who_counts_with_a_holder_is_another_one_where_there_is_one() {
+    let watched = on_four_of_seven().await;
+    let world = || watched.fake.world();
+    let holder_of = |wanted: u8| {
+        let is_it =
+            |label: &str| matches!(label.parse(), Ok(Label::Data { shard, .. }) if shard == wanted);
+        let world = world();
+        let mut proposals = world.deals.values().map(|deal| &deal.proposal);
+        let proposal = proposals.find(|proposal| is_it(&proposal.label));
+        let proposal = proposal.expect("a shard");
+        (proposal.provider, proposal.client_nonce)
+    };
+    let [(first, _), (_, second_deal), (third, _)] = [0, 1, 2].map(holder_of);
+    // The second shard is the first one's holder's too: two pieces of the segment in one hand, and the first piece is one of them.
+    for deal in world().deals.values_mut() {
+        if deal.proposal.client_nonce == second_deal {
+            deal.proposal.provider = first;
+        }
+    }
+    let told = |health: &Health, of| -> BTreeSet<_> {
+        let pieces = health.pieces.iter();
+        let of_it = pieces.filter(|p| p.kind == "data" && p.provider == of);
+        of_it.filter_map(|piece| piece.counts_with).collect()
+    };
+    let now = watched.recorded().await;
+    assert_eq!(told(&now, first), BTreeSet::from([first]), "nobody else");
+    let owner_of = |of| {
+        let world = world();
+        let mut records = world.providers.iter().map(|provider| &provider.record);
+        records.find(|record| record.id == of).expect("known").owner
+    };
+    let owner = owner_of(first);
+    let mut all = world();
+    let its = all.providers.iter_mut().find(|p| p.record.id == third);
+    its.expect("known").record.owner = owner;
+    drop(all);
+    let now = watched.recorded().await;
+    assert_eq!(told(&now, first), BTreeSet::from([third]), "not itself");
+    assert_eq!(told(&now, third), BTreeSet::from([first]));
+}
+
+/// `ls` asks the chain for each provider once, however many objects are stored there.
+#[tokio::test]
+async fn a_picture_of_many_objects_asks_for_each_provider_once() {
+    let (desk, other) = (Desk::new(3000), Desk::new(4000));
+    let fake = Fake::new(&[Honest; 5]);
+    for desk in [&desk, &other] {
+        desk.put(&fake, 2, 2).await.expect("stores");
+    }
+    let client = fake.client(&desk.home());
+    let entries = catalog::list(&fake, &client.wallet.address()).await;
+    let entries = entries.expect("lists");
+    assert_eq!(entries.len(), 2);
+    {
+        let mut world = fake.world();
+        world.deadlines_asked.clear();
+        world.providers_asked = 0;
+    }
+    let picture = Picture::take(&fake, &entries).await.expect("reads");
+    let asked = fake.world().deadlines_asked.clone();
+    let of_one: usize = entries.iter().map(|entry| entry.providers().len()).sum();
+    let once: BTreeSet<_> = asked.iter().copied().collect();
+    assert!(
+        asked.len() == once.len() && asked.len() < of_one,
+        "{asked:?}"
+    );
+    assert_eq!(fake.world().providers_asked, 1);
+    // And says the same of each as a look at it alone.
+    for entry in &entries {
+        let alone = health(&fake, entry, Some(1), &Ledger::new()).await;
+        let judged = picture.judge(entry, Some(1), &Ledger::new());
+        assert_eq!(judged, alone.expect("judges"));
+    }
 }
 
 /// Y1: a new shard goes to nobody who shares owner or network with a holder, be that silent, or in a clump itself.
