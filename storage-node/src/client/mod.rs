@@ -61,6 +61,8 @@ pub mod put;
 pub(crate) mod record;
 
 #[cfg(test)]
+mod draw_tests;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod tests;

@@ -110,6 +110,13 @@ pub(crate) fn bed_named(name: &str) -> Bed {
     bed_of(&genesis_named(name))
 }
 
+/// One whose account 1 has so many tokens.
+pub(crate) fn bed_with_tokens(tokens: u64) -> Bed {
+    let mut genesis = genesis_named("rich");
+    genesis.accounts = [(address(1), TokenAmount::from_tokens(tokens))].into();
+    bed_of(&genesis)
+}
+
 /// One that does not take the transactions of who cannot pay for them.
 pub(crate) fn bed_with_fees() -> Bed {
     let mut genesis = genesis_named("fees");
