@@ -126,6 +126,22 @@ impl Node {
         }
     }
 
+    /// What each run of it has said of its way to being live: seconds, and the block; when the last one has.
+    fn lives(&self, runs: usize) -> Vec<(f64, u64)> {
+        let words = |line: &str| -> Option<(f64, u64)> {
+            let (seconds, rest) = line
+                .strip_prefix("live after ")?
+                .split_once(" s, at block ")?;
+            let (height, _) = rest.split_once(';')?;
+            Some((seconds.parse().ok()?, height.parse().ok()?))
+        };
+        wait("a node that is live", || {
+            let log = std::fs::read_to_string(self.home.join("run.log")).ok()?;
+            let told: Vec<_> = log.lines().filter_map(words).collect();
+            (told.len() >= runs).then_some(told)
+        })
+    }
+
     /// As an operator does: it ends by itself, and well.
     fn stop(mut self) {
         drop(self.stdin.take());
@@ -257,9 +273,16 @@ fn four_operators_found_join_and_run_a_chain_and_one_is_killed_and_rejoins() {
     nodes[3].kill();
     let tip = nodes[0].height();
     nodes[0].reaches(tip + 10);
+    let without_it = nodes[0].height();
+    let begun = Instant::now();
     nodes[3] = Node::start(&home(3));
     let now = nodes[0].height();
     nodes[3].reaches(now + 5);
+    // Each start said when it had a block made since, and not before it had those that it missed.
+    let lives = nodes[3].lives(2);
+    let until = begun.elapsed().as_secs_f64();
+    assert!(lives.len() == 2 && lives[1].1 > without_it, "{lives:?}");
+    assert!(lives[1].0 > 0.0 && lives[1].0 <= until, "{lives:?}");
 
     let follower = folder.path().join("follower");
     let told = said(&run(&follower, &["chain", "join", &network]));

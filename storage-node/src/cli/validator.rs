@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use chain_lite::account::Address;
 use chain_lite::engine::EngineStatus;
@@ -32,6 +32,9 @@ use crate::validator::{self, Card, Founding, Joined, Randomness, RunConfig, Vali
 const TOTAL_TOKENS: u64 = 1_000_000_000;
 /// Pause between looks at a running engine.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// Pause between looks at a node that is not live yet.
+const LIVE_LOOK: Duration = Duration::from_millis(20);
 
 /// Arguments of `chain card`.
 #[derive(Debug, clap::Args)]
@@ -362,6 +365,7 @@ struct Started {
 
 /// `chain run`.
 pub async fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
+    let begun = Begun::now();
     let timing = Timing {
         propose: Duration::from_millis(args.propose_timeout_ms.clamp(50, 60_000)),
         ..Timing::default()
@@ -404,6 +408,7 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
     };
     tokio::select! {
         () = ended => {}
+        () = tell_live(&node, begun, started.height, context) => {}
         () = super::devnet::interrupted() => {}
         () = stdin_ended(args.stop_with_stdin) => {}
     }
@@ -420,6 +425,41 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
         .hint("free space or repair the disk, then start it again: it recovers from its logs")),
         EngineStatus::Running | EngineStatus::Stopped => Ok(()),
     }
+}
+
+/// When a node was started, by a clock that never steps and by the one that blocks are stamped with.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    at: Instant,
+    unix_ms: u64,
+}
+
+impl Begun {
+    fn now() -> Self {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Self {
+            at: Instant::now(),
+            unix_ms: unix.map_or(0, |since| {
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            }),
+        }
+    }
+}
+
+/// Says how long it took until the node was live: until it had a block that was made after its start. Older ones are what it
+/// missed. Never returns.
+async fn tell_live(node: &validator::Node, begun: Begun, height: u64, context: &Context) {
+    let mut tip = node.ledger().tip();
+    while tip.time_ms < begun.unix_ms {
+        tokio::time::sleep(LIVE_LOOK).await;
+        tip = node.ledger().tip();
+    }
+    context.out.say(format_args!(
+        "live after {:.2} s, at block {}; {height} were here at the start",
+        begun.at.elapsed().as_secs_f64(),
+        tip.height
+    ));
+    std::future::pending().await
 }
 
 #[derive(Debug, Serialize)]
