@@ -51,6 +51,7 @@ use serde::{Deserialize, Serialize};
 use crate::chain::{ChainClient, ChainError};
 use crate::config::Home;
 use crate::identity::{KeyError, Wallet, create_private_dir};
+use crate::kernels::Kernels;
 use crate::provider::journal::{JournalError, replace_file};
 use crate::provider::prover::{Workshop, WorkshopError};
 use crate::provider::{
@@ -237,6 +238,9 @@ pub struct Endpoints {
     /// The validators beside the devnet's own.
     #[serde(default)]
     pub fellows: Vec<FellowEndpoint>,
+    /// Which code makes its providers' proofs; `None` of a devnet of an older version.
+    #[serde(default)]
+    pub kernels: Option<Kernels>,
 }
 
 /// One validator of a devnet that is a process of its own.
@@ -689,6 +693,7 @@ impl Devnet {
             config: self.config.clone(),
             providers: self.providers(),
             fellows: self.fellows(),
+            kernels: Some(Kernels::chosen()),
         };
         let bytes = serde_json::to_vec_pretty(&endpoints).expect("plain fields serialise");
         Ok(replace_file(&self.dir, ENDPOINTS_FILE, &bytes)?)

@@ -11,6 +11,7 @@
 //! | speak with the chain | [`chain`] (client side), [`rpc`] (server side) |
 //! | dispute what an optimistic chain took unverified | [`watch`] |
 //! | ask for the beacon's rounds, give them out | [`relay`] |
+//! | say which code proves here | [`kernels`] |
 //! | commands, output, exit codes | [`cli`] |
 //!
 //! The world is read once: [`config`] resolves flags, environment and platform folders at the edge and passes values on;
@@ -26,6 +27,7 @@ pub mod demo;
 pub mod devnet;
 pub mod fuzz;
 pub mod identity;
+pub mod kernels;
 pub mod object;
 pub mod provider;
 pub mod relay;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use prover::SectorSize;
 use serde_json::Value;
 use storage_node::config::Home;
+use storage_node::kernels::Kernels;
 use storage_node::provider::ProviderSettings;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -76,6 +77,8 @@ impl Network {
             "500",
         ];
         let endpoints = ask(home, &words);
+        let kernels = serde_json::json!(Kernels::chosen());
+        assert_eq!(endpoints["kernels"], kernels, "as fast as it can");
         Self {
             home: home.to_owned(),
             pid: endpoints["pid"].as_u64().expect("a process"),

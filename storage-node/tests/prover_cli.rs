@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use prover::SectorSize;
+use prover::machine::Machine;
 use prover::seal::{disk_bytes, require_disk};
 use prover::sector_dir::disk::RealDisk;
 use serde_json::Value;
+use storage_node::kernels::Kernels;
 
 /// A folder of its own for files, sectors and keys.
 struct Desk {
@@ -867,7 +869,7 @@ fn seal_all_takes_many_files_and_goes_on() {
     assert_ne!(sectors[3]["comm_r"], sectors[2]["comm_r"]);
 }
 
-/// `bench` at the smallest size, without proofs: every figure is there and none is zero.
+/// `bench` at the smallest size, without proofs: the machine and the kernels are this one's, every figure is there and none is zero.
 #[test]
 fn bench_reports_machine_kernels_stages_and_estimates() {
     let desk = Desk::new();
@@ -881,9 +883,24 @@ fn bench_reports_machine_kernels_stages_and_estimates() {
     ];
     let (code, report) = desk.run(&args);
     assert_eq!(code, 0, "{report}");
-    for kernel in ["labels", "tree_d", "poseidon", "groth16"] {
-        assert!(report["kernels"][kernel].is_string(), "{report}");
-    }
+    let kernels = Kernels::chosen();
+    assert_eq!(report["kernels"], serde_json::json!(kernels));
+    let mut machine = report["machine"].clone();
+    let free = machine["available_memory"].take().as_u64();
+    assert!(free > Some(64 << 20), "{report}");
+    let host = Machine::detect();
+    let told = serde_json::json!({
+        "architecture": std::env::consts::ARCH,
+        "os": std::env::consts::OS,
+        "cores": host.cores,
+        // As `run` and the arguments say.
+        "threads": 2,
+        "allowed_memory": 64 << 20,
+        "available_memory": null,
+        "sha_extensions": host.sha_extensions,
+        "vector_multiply": host.vector_multiply,
+    });
+    assert_eq!(machine, told);
     for cost in [
         "parents",
         "label",

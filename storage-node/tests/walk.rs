@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use assert_cmd::Command;
 use serde_json::Value;
+use storage_node::kernels::Kernels;
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key]
@@ -102,6 +103,8 @@ fn the_walk_holds_from_a_file_to_a_caught_cheat_and_back() {
             "charged wrongly: {provider}"
         );
     }
+    // label, prove: in the fastest code that this machine has, without being asked.
+    assert_eq!(report["kernels"], serde_json::json!(Kernels::chosen()));
     // and all of it again, by an auditor who saw only the exported chain: four PoReps and every post.
     let audit = &report["audit"];
     assert_eq!(audit["supply_ok"], true);

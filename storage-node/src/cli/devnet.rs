@@ -255,6 +255,9 @@ fn lines(endpoints: &Endpoints, home: &Home) -> String {
             fellow.number, fellow.chain_url
         ));
     }
+    if let Some(kernels) = &endpoints.kernels {
+        text.push_str(&format!("kernels    {kernels}\n"));
+    }
     let home = home.root().display();
     text.push_str(&format!(
         "\nTry it, in another terminal:\n\
@@ -322,6 +325,9 @@ fn status_lines(status: &Status) -> String {
         "chain {} at epoch {} (block {}), {} bytes proven\n",
         status.endpoints.chain_url, status.epoch, status.height, status.network.raw_power
     );
+    if let Some(kernels) = &status.endpoints.kernels {
+        text.push_str(&format!("kernels {kernels}\n"));
+    }
     for lease in &status.clock_held_by {
         text.push_str(&format!(
             "the clock waits at epoch {} for a proof of provider {}\n",

@@ -13,6 +13,8 @@ use chain_lite::units::{Epoch, TokenAmount};
 use prover::{CommD, CommR, SectorNumber};
 use serde::Serialize;
 
+use crate::kernels::Kernels;
+
 /// The whole run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -52,6 +54,8 @@ pub struct Report {
     /// The object's audit bundle, where the chain has several validators.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bundle: Option<BundleReport>,
+    /// Which code made the proofs.
+    pub kernels: Kernels,
     /// Seconds by phase, in the order of the story.
     pub seconds: BTreeMap<&'static str, f64>,
     /// Largest resident memory of this process, in bytes, where the platform tells.
@@ -340,6 +344,7 @@ impl Report {
                 b.refused.len()
             ));
         }
+        line(format!("kernels {}", self.kernels));
         for (phase, seconds) in &self.seconds {
             line(format!("time    {phase}: {seconds:.1} s"));
         }

@@ -39,6 +39,7 @@ use crate::client::put::{PutEvent, PutRequest, Stored, put};
 use crate::config::Home;
 use crate::devnet::{Devnet, DevnetConfig};
 use crate::identity::Wallet;
+use crate::kernels::Kernels;
 
 /// Ranges that are read back on their own.
 const RANGES: usize = 8;
@@ -154,6 +155,7 @@ async fn walk(
         client: client_report(&client).await?,
         validators: chain,
         bundle: shown,
+        kernels: Kernels::chosen(),
         seconds: clock.laps,
         peak_memory_bytes: prover::machine::peak_memory(),
         seconds_total: clock.begun.elapsed().as_secs_f64(),

@@ -28,6 +28,7 @@ use super::seal::{READ_BYTES, Until, needs};
 use super::{BarProgress, key, key_error, proof_needs, require_memory, seal_error, store};
 use crate::cli::output::human_bytes;
 use crate::cli::{Class, CliError, Context};
+use crate::kernels::Kernels;
 
 /// Cores that the table of larger sectors shows, beside this machine's.
 const CORES: [usize; 2] = [8, 32];
@@ -83,16 +84,6 @@ struct MachineReport {
     allowed_memory: u64,
     sha_extensions: bool,
     vector_multiply: bool,
-    /// The GPU that takes large sums, transforms and rows of hashes; only with the feature `cuda`.
-    gpu: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Kernels {
-    labels: &'static str,
-    tree_d: &'static str,
-    poseidon: &'static str,
-    groth16: &'static str,
 }
 
 /// Seconds.
@@ -189,8 +180,6 @@ pub fn bench(args: BenchArgs, plan: &Plan, context: &Context) -> Result<(), CliE
                 .map(move |cores| Estimate::of(size, cores, &unit_costs))
         })
         .collect();
-    let vectorised = |yes: bool| if yes { "avx512-ifma" } else { "portable" };
-    let [labels, tree_d] = prover::hash::sha256::kernels();
     let report = BenchReport {
         machine: MachineReport {
             architecture: std::env::consts::ARCH,
@@ -201,14 +190,8 @@ pub fn bench(args: BenchArgs, plan: &Plan, context: &Context) -> Result<(), CliE
             allowed_memory: plan.memory(),
             sha_extensions: machine.sha_extensions,
             vector_multiply: machine.vector_multiply,
-            gpu: prover::machine::gpu(),
         },
-        kernels: Kernels {
-            labels,
-            tree_d,
-            poseidon: vectorised(prover::hash::poseidon::vectorised()),
-            groth16: prover::snark::measure::kernel(),
-        },
+        kernels: Kernels::chosen(),
         unit_costs,
         sector_size: size,
         stages,
@@ -479,16 +462,7 @@ fn human(report: &BenchReport) -> String {
             yes(machine.sha_extensions),
             yes(machine.vector_multiply),
         ),
-        format!(
-            "Kernels: labels {}, TreeD {}, Poseidon {}, Groth16 {}{}",
-            kernels.labels,
-            kernels.tree_d,
-            kernels.poseidon,
-            kernels.groth16,
-            machine.gpu.as_ref().map_or(String::new(), |gpu| format!(
-                "; large rows of Poseidon, sums and transforms on {gpu}"
-            )),
-        ),
+        format!("Kernels: {kernels}"),
         format!(
             "One core: label {:.0} ns (four sectors in step: {:.0} ns each), parents {:.0} ns, column {:.0} ns (11 layers: {:.0} ns), tree node {:.0} ns, TreeD node {:.1} ns",
             unit_costs.label,
