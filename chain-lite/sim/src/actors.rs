@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chain_lite::account::{Address, Blake3Root, ChainId, DealId, NetKey, ProviderId};
+use chain_lite::account::{Address, Blake3Root, ChainId, DealId, NetKey, ProviderId, TxId};
 use chain_lite::codec;
 use chain_lite::deal::DealStatus;
 use chain_lite::message::{
@@ -66,9 +66,10 @@ impl Wallet {
         Ok(())
     }
 
-    fn send(&mut self, message: Message) {
+    /// Signs it and keeps it until it is in a block; `None` where too much waits already.
+    fn send(&mut self, message: Message) -> Option<TxId> {
         if self.pending.len() >= MAX_PENDING {
-            return;
+            return None;
         }
         let tx = Tx {
             version: TX_VERSION,
@@ -82,8 +83,10 @@ impl Wallet {
         self.next += 1;
         // Checked here once; each node's mempool would say the same of it.
         let tx = sign(tx, &self.key).check(&self.chain);
-        self.pending
-            .push(tx.expect("within the limits, and signed by its sender"));
+        let tx = tx.expect("within the limits, and signed by its sender");
+        let id = tx.id();
+        self.pending.push(tx);
+        Some(id)
     }
 }
 
@@ -113,10 +116,23 @@ pub struct Provider {
     offers: Vec<SignedProposal>,
     /// Posts sent already: close, deadline, partition.
     posted: BTreeSet<(Epoch, u16, u32)>,
+    /// What each of them proves, while it is in no block.
+    proofs: BTreeMap<TxId, Proof>,
+    /// Close of the window whose posts it forgets.
+    forgets: Option<Epoch>,
     /// Old proofs, for a cheat to send again.
     old: Vec<Vec<u8>>,
     /// Digests of the messages that it sent with a proof of something else, or of nothing.
     lies: BTreeSet<[u8; 32]>,
+}
+
+/// What a window PoSt that was sent says.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    /// Close of its window.
+    pub close: Epoch,
+    /// Sectors that it proves.
+    pub sectors: Vec<SectorNumber>,
 }
 
 /// A client.
@@ -169,6 +185,8 @@ impl Actors {
             lost: BTreeMap::new(),
             offers: Vec::new(),
             posted: BTreeSet::new(),
+            proofs: BTreeMap::new(),
+            forgets: None,
             old: Vec::new(),
             lies: BTreeSet::new(),
         });
@@ -202,6 +220,11 @@ impl Actors {
     /// The first client, who is as good as anybody, brings what validators signed.
     pub fn bring(&mut self, message: Message) {
         self.clients[0].wallet.send(message);
+    }
+
+    /// This provider sends no post for the window that closes then.
+    pub fn forget(&mut self, provider: usize, close: Epoch) {
+        self.providers[provider].forgets = Some(close);
     }
 
     /// Whether this was said with a proof that is none.
@@ -284,6 +307,11 @@ impl Actors {
 }
 
 impl Provider {
+    /// Window PoSts that are in no block yet.
+    pub fn waiting(&self) -> impl Iterator<Item = (&TxId, &Proof)> {
+        self.proofs.iter()
+    }
+
     fn act(
         &mut self,
         state: &dyn KvRead,
@@ -293,6 +321,8 @@ impl Provider {
         rng: &mut ChaCha8Rng,
     ) -> Result<(), StoreError> {
         self.wallet.refresh(state)?;
+        let waits: BTreeSet<TxId> = self.wallet.pending.iter().map(CheckedTx::id).collect();
+        self.proofs.retain(|id, _| waits.contains(id));
         let Some(view) = self.registered(state)? else {
             return Ok(());
         };
@@ -508,7 +538,7 @@ impl Provider {
     ) -> Result<(), StoreError> {
         let params = query::params(state)?;
         for deadline in query::deadlines(state, id)?.unwrap_or_default() {
-            if !deadline.is_open {
+            if !deadline.is_open || self.forgets == Some(deadline.window.close) {
                 continue;
             }
             let challenge = deadline.window.open.before(params.post_lookback);
@@ -521,11 +551,15 @@ impl Provider {
                 if lazy || self.posted.contains(&key) {
                     continue;
                 }
-                if let Some(message) =
+                let Some((message, sectors)) =
                     self.post(state, id, &deadline, partition.index, randomness, stub, rng)?
-                {
+                else {
+                    continue;
+                };
+                if let Some(sent) = self.wallet.send(message) {
                     self.posted.insert(key);
-                    self.wallet.send(message);
+                    let close = deadline.window.close;
+                    self.proofs.insert(sent, Proof { close, sectors });
                 }
             }
         }
@@ -542,7 +576,7 @@ impl Provider {
         randomness: [u8; 32],
         stub: Stub,
         rng: &mut ChaCha8Rng,
-    ) -> Result<Option<Message>, StoreError> {
+    ) -> Result<Option<(Message, Vec<SectorNumber>)>, StoreError> {
         let (mut proven, mut skipped) = (Vec::new(), Vec::new());
         let slots = deadline
             .partitions
@@ -566,6 +600,7 @@ impl Provider {
         if proven.is_empty() {
             return Ok(None);
         }
+        let sectors = proven.iter().map(|(number, _)| *number).collect();
         let statement = WindowPostStatement {
             size: SIZE,
             prover: id.prover_id(),
@@ -581,7 +616,7 @@ impl Provider {
             proof,
         };
         self.remember(&message, is_true);
-        Ok(Some(message))
+        Ok(Some((message, sectors)))
     }
 }
 

@@ -82,7 +82,7 @@ fn main() -> std::process::ExitCode {
         sum(|r| r.posts),
         sum(|r| r.faults),
         sum(|r| r.censored),
-        sum(|r| r.lost_to_censors),
+        sum(|r| r.lost_to_censors.len() as u64),
         sum(|r| r.troubles[7] + r.troubles[8]),
         sum(|r| r.crashes),
     );
@@ -94,13 +94,14 @@ fn main() -> std::process::ExitCode {
 
 fn line(r: &Report) -> String {
     format!(
-        "seed {}: {} blocks, {} crashes, {} transactions, {} window PoSts, {} faults, root {}, trace {}",
+        "seed {}: {} blocks, {} crashes, {} transactions, {} window PoSts, {} faults ({} for a censor), root {}, trace {}",
         r.seed,
         r.height,
         r.crashes,
         r.txs,
         r.posts,
         r.faults,
+        r.lost_to_censors.len(),
         hex::encode(&r.root[..8]),
         hex::encode(&r.trace[..8]),
     )

@@ -4,7 +4,8 @@
 //! final is missing after its crash; once per block, every invariant of the whole state, no honest provider found faulty, and a time
 //! that no single clock has moved. At the end, after a calm spell: everybody is at the same tip, and the chain has not stood still.
 //! One censor among four leaves no provider faulty (`threat-model.md` V4) unless others are away at once: where it made every
-//! block of a window, the fault is counted ([`Report::lost_to_censors`]).
+//! block of a window and the provider's post was in the mempool of somebody else meanwhile, the fault is counted
+//! ([`Report::lost_to_censors`]). A post that was never sent is nobody's fault but its provider's.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -22,14 +23,16 @@ use chain_lite::genesis::{CheckedGenesis, CircuitKey, GENESIS_VERSION, Genesis, 
 use chain_lite::governance::{self, JailReason};
 use chain_lite::invariants;
 use chain_lite::ledger::MAX_TIME_AHEAD_MS;
+use chain_lite::mempool::Mempool;
 use chain_lite::message::{CheckedTx, Message as Msg, Tx};
 use chain_lite::params::ChainParams;
 use chain_lite::state::StoreError;
 use chain_lite::store::{MemoryIndex, View};
-use chain_lite::units::{EpochCount, TokenAmount};
+use chain_lite::units::{Epoch, EpochCount, TokenAmount};
 use ed25519_dalek::SigningKey;
 use malachite_core_consensus::SignedConsensusMsg;
 use malachite_core_types::{NilOrVal, Timeout};
+use prover::SectorNumber;
 use prover::snark::CircuitId;
 use prover::spec::SectorSize;
 use rand::seq::SliceRandom;
@@ -78,6 +81,8 @@ pub struct Scenario {
     pub censors: usize,
     /// Whether every node's verifier takes any proof, which a run must notice.
     pub credulous: bool,
+    /// Sends no window PoSt of this provider for the window that closes then, which a run must notice.
+    pub forgets: Option<(usize, Epoch)>,
     /// Cuts the power of validator 0 at this operation of its disk.
     pub cut: Option<u64>,
     /// And again so many operations after it came back.
@@ -100,6 +105,7 @@ impl Scenario {
             governance: matches!(seed % 8, 5 | 7),
             censors: usize::from(seed % 2 == 1),
             credulous: false,
+            forgets: None,
             cut: None,
             cut_again: None,
         }
@@ -132,8 +138,9 @@ pub struct Report {
     pub faults: u64,
     /// How often a window PoSt or deal waited while a censor's block left it out.
     pub censored: u64,
-    /// Sectors of honest providers that were found faulty because a censor made every block of their window.
-    pub lost_to_censors: u64,
+    /// Sectors of honest providers that were found faulty because a censor made every block of their window and left the post out:
+    /// whose, and the window's close.
+    pub lost_to_censors: Vec<(usize, Epoch)>,
     /// Messages in blocks whose proof was none: all were refused.
     pub refused: u64,
     /// Deals published.
@@ -260,6 +267,8 @@ struct World<'a> {
     seen: u64,
     /// Heights whose block a censor proposed.
     by_censors: BTreeSet<u64>,
+    /// Sectors whose post waited in a mempool that censors have no part in while a censor made a block: provider, number, close.
+    kept_out: BTreeSet<(usize, SectorNumber, Epoch)>,
     trace: Sha256,
     report: Report,
     honest: BTreeSet<usize>,
@@ -282,13 +291,16 @@ impl<'a> World<'a> {
         let people = actors::keys(scenario.providers.len() + scenario.clients);
         let genesis = checked(&keys, &people, &beacon);
         let chain = genesis.chain_id();
-        let actors = Actors::new(
+        let mut actors = Actors::new(
             chain,
             genesis.genesis().params.clone(),
             stub,
             &scenario.providers,
             scenario.clients,
         );
+        if let Some((provider, close)) = scenario.forgets {
+            actors.forget(provider, close);
+        }
         let spare = scenario
             .governance
             .then(|| SigningKey::from_bytes(&[99; 32]));
@@ -341,6 +353,7 @@ impl<'a> World<'a> {
             chain: BTreeMap::new(),
             seen: 0,
             by_censors: BTreeSet::new(),
+            kept_out: BTreeSet::new(),
             trace: Sha256::new(),
             report: Report {
                 seed,
@@ -354,7 +367,7 @@ impl<'a> World<'a> {
                 posts: 0,
                 faults: 0,
                 censored: 0,
-                lost_to_censors: 0,
+                lost_to_censors: Vec::new(),
                 refused: 0,
                 deals: 0,
                 later_rounds: 0,
@@ -714,6 +727,7 @@ impl<'a> World<'a> {
             let hidden = self.actors.pending().filter(|tx| self.is_hidden(tx));
             self.report.censored += hidden.count() as u64;
             self.by_censors.insert(height);
+            self.keep_out();
         }
         for (tx, receipt) in block.block.body.txs.iter().zip(&block.outcomes.receipts) {
             if tx.tx.msgs.iter().any(|m| self.actors.is_lie(m)) {
@@ -737,10 +751,15 @@ impl<'a> World<'a> {
                         .providers
                         .iter()
                         .position(|p| p.id == Some(*provider));
-                    let honest = whose.is_some_and(|p| self.honest.contains(&p));
-                    if honest && *reason == FaultReason::Missed && self.is_censored_out(height) {
-                        self.report.lost_to_censors += 1;
-                    } else if honest {
+                    let Some(whose) = whose.filter(|p| self.honest.contains(p)) else {
+                        continue;
+                    };
+                    let close = block.block.header.epoch;
+                    if *reason == FaultReason::Missed
+                        && self.is_censored_out(height, (whose, *sector, close))
+                    {
+                        self.report.lost_to_censors.push((whose, close));
+                    } else {
                         return Err(format!(
                             "block {height} finds sector {} of the honest provider {provider} faulty: {reason:?}",
                             sector.0
@@ -824,13 +843,28 @@ impl<'a> World<'a> {
         last > 0 && (((of_all - last.min(of_all))..of_all).contains(&machine) || twin)
     }
 
-    /// Whether censors made all blocks of the window that closes with this one. That takes more than the censor: the next turn is that
-    /// of the next round and of the next height alike, so while others are silent one validator makes several blocks in a row.
-    fn is_censored_out(&self, height: u64) -> bool {
+    /// Whether censors made all blocks of the window that closes with this one, and left a post of this sector out that waited in a
+    /// mempool. That takes more than the censor: the next turn is that of the next round and of the next height alike, so while
+    /// others are silent one validator makes several blocks in a row.
+    fn is_censored_out(&self, height: u64, sector: (usize, SectorNumber, Epoch)) -> bool {
         let params = &self.machines[0].who.genesis.genesis().params;
         // A logical clock: epochs are heights.
-        let window = height.saturating_sub(params.window().0)..height;
-        self.scenario.faults && window.into_iter().all(|h| self.by_censors.contains(&h))
+        let mut window = height.saturating_sub(params.window().0)..height;
+        self.kept_out.contains(&sector) && window.all(|h| self.by_censors.contains(&h))
+    }
+
+    /// A censor made a block: what honest providers sent in time, and others would have taken up.
+    fn keep_out(&mut self) {
+        let sound = (0..self.machines.len()).filter(|n| !self.is_censor(*n));
+        let nodes = sound.filter_map(|n| self.machines[n].node.as_ref());
+        let pools: Vec<&Mempool> = nodes.map(Node::mempool).collect();
+        for whose in &self.honest {
+            let waiting = self.actors.providers[*whose].waiting();
+            let waiting = waiting.filter(|(id, _)| pools.iter().any(|pool| pool.contains(id)));
+            let sectors = waiting.flat_map(|(_, of)| of.sectors.iter().map(|s| (*s, of.close)));
+            self.kept_out
+                .extend(sectors.map(|(s, close)| (*whose, s, close)));
+        }
     }
 
     /// What censors leave out: the proofs that an honest provider owes, and deals with it.

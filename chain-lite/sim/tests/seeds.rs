@@ -32,9 +32,9 @@ fn tm_v4_a_censor_among_four_makes_no_honest_provider_faulty() {
     (scenario.faults, scenario.twins) = (false, false);
     (scenario.providers, scenario.censors) = (vec![Manner::Honest; 8], 1);
     let report = held(2, &scenario);
-    let carried = report.posts > 60 && report.deals > 5 && report.lost_to_censors == 0;
+    let carried = report.posts > 60 && report.deals > 5 && report.lost_to_censors.is_empty();
     assert!(carried && report.censored > 5, "{report:?}");
-    // And where all four do it, the provider is found faulty, and the run says so.
+    // And where all four do it, the provider is found faulty, and the run says so: there is no mempool in which its post waits.
     scenario.censors = 4;
     let failure = run(2, &scenario).expect_err("nobody is left who carries proofs");
     assert!(failure.what.contains("honest provider"), "{failure}");
@@ -42,6 +42,32 @@ fn tm_v4_a_censor_among_four_makes_no_honest_provider_faulty() {
     assert!(
         told.starts_with("seed 2 at ") && told.contains(", commit "),
         "{told}"
+    );
+}
+
+/// A censor excuses the loss of what it left out, and nothing else: the same window of the same provider, missed because no post
+/// was sent, is the provider's fault, whoever made the blocks.
+#[test]
+fn tm_v4_a_window_of_censors_excuses_no_post_that_was_never_sent() {
+    // Two of four, and troubles: some seed of a few has a window in which they made every block.
+    let with_two = |seed| Scenario {
+        censors: 2,
+        ..Scenario::of_seed(8 * seed, 1)
+    };
+    let losses = (0..32).map(|seed| (seed, held(seed, &with_two(seed)).lost_to_censors));
+    let (seed, lost) = losses
+        .filter_map(|(seed, lost)| Some((seed, *lost.first()?)))
+        .next()
+        .expect("a window of censors in 32 seeds");
+    let scenario = Scenario {
+        forgets: Some(lost),
+        ..with_two(seed)
+    };
+    let failure = run(seed, &scenario).expect_err("a post that nobody sent");
+    let (whose, close) = (format!("block {} ", lost.1), "of the honest provider");
+    assert!(
+        failure.what.starts_with(&whose) && failure.what.contains(close),
+        "{failure}"
     );
 }
 
@@ -101,7 +127,7 @@ fn tm_v1_tm_v4_tm_n7_tm_h1_tm_h4_tm_h5_tm_h6_an_hour_of_every_seed_holds() {
     // censored as often.
     let (crashes, broken) = (sum(|r| r.crashes), sum(|r| r.broken_boots));
     let (censored, posts) = (sum(|r| r.censored), sum(|r| r.posts));
-    let lost = sum(|r| r.lost_to_censors);
+    let lost = sum(|r| r.lost_to_censors.len() as u64);
     let enough = crashes > SEEDS && broken > 0 && troubles.iter().all(|n| *n > SEEDS / 2);
     let told = format!(
         "{crashes} crashes, {broken} broken recoveries, {troubles:?}; {posts} proofs, {censored} times censored, {lost} sectors lost to it"
