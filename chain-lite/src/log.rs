@@ -15,7 +15,8 @@
 //! the last byte of its digest, once `sync` has returned. The salt is random per file, so that no payload can contain
 //! something that looks like a later record.
 //!
-//! Crash: an append that did not finish leaves a *torn tail*, which [`BlockLog::open`] cuts and reports. A broken record
+//! Crash: an append that did not finish leaves a *torn tail*, which [`BlockLog::open`] cuts and reports; a file whose creation did
+//! not finish is made anew. A broken record
 //! with a valid head after it, or below the height the index knows to be durable, is *damage* and never cut: the error
 //! names the height. After a failed write or sync the log refuses everything until it is reopened; a sync is never
 //! repeated, because the kernel may have dropped the pages (`tm_h5`).
@@ -210,7 +211,7 @@ impl BlockLog {
         check_all: bool,
         seen: &mut dyn FnMut(Mark, &[u8]),
     ) -> Result<(Self, OpenReport), LogError> {
-        if disk.len().map_err(io_error("reading its length"))? < FILE_HEAD {
+        if is_begun_at_most(&*disk, genesis)? {
             return Self::create(disk, chain_id, genesis, known);
         }
         let (kind, found, salt) = read_file_head(&*disk)?;
@@ -1001,6 +1002,19 @@ fn file_head(magic: &[u8; 8], chain_id: [u8; 32], salt: [u8; 16]) -> Vec<u8> {
     head
 }
 
+/// Whether only the creation of this file was begun: it has no head, and no room for a block. A disk may have written the later
+/// sectors of a new file and not its first, which is zeros then.
+fn is_begun_at_most(disk: &dyn Disk, genesis: &[u8]) -> Result<bool, LogError> {
+    let len = disk.len().map_err(io_error("reading its length"))?;
+    let created = FILE_HEAD + (RECORD_HEAD + genesis.len() + DIGEST) as u64;
+    if len < FILE_HEAD || len > created {
+        return Ok(len < FILE_HEAD);
+    }
+    let mut head = [0; FILE_HEAD as usize];
+    read_full(disk, 0, &mut head)?;
+    Ok(head == [0; FILE_HEAD as usize])
+}
+
 fn read_file_head(disk: &dyn Disk) -> Result<(&'static [u8; 8], [u8; 32], [u8; 16]), LogError> {
     let mut head = [0; FILE_HEAD as usize];
     if !read_full(disk, 0, &mut head)? {
@@ -1281,6 +1295,18 @@ mod tests {
             let (log, ..) = open(MemDisk::with(whole[..len].to_vec()), None).unwrap();
             assert_eq!(log.tip().height, 0);
         }
+        // The later sectors are there, and the first is not.
+        let head = FILE_HEAD as usize;
+        for len in head..=whole.len() {
+            let image = [&vec![0; head][..], &whole[head..len]].concat();
+            let (log, ..) = open(MemDisk::with(image), None).unwrap();
+            assert_eq!(log.tip().height, 0);
+        }
+        // What may hold a block is never taken for one.
+        let (disk, _) = filled(1);
+        let mut image = disk.snapshot();
+        image[..head].fill(0);
+        assert!(open(MemDisk::with(image), None).is_err());
     }
 
     #[test]
