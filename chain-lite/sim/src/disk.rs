@@ -1,13 +1,15 @@
-//! A disk that forgets what was not synced, tears what was being written, and fails when told to.
+//! A disk that forgets what was not synced, tears what was being written, fails when told to, and rots.
 //!
 //! A file is an inode with bytes that a reader sees and bytes that would survive a power cut; a name is an entry that a reader
-//! sees and one that would survive. [`SimDisk::crash`] keeps what survives, and of each file's unsynced tail a random part,
-//! which is what real disks do to an appended log.
+//! sees and one that would survive. [`SimDisk::crash`] keeps what survives, and of what was not synced any of its sectors of
+//! [`SECTOR`] bytes: a disk writes them in the order it likes, so a file may have its new length and its last sector, and zeros
+//! before that. [`SimDisk::rot`] spoils a sector that was safe ([`Rot`]); [`SimDisk::repair`] is the operator's copy.
 //! Every change counts as one operation ([`SimDisk::operations`]): a test cuts the power at any of them ([`SimDisk::cut_at`]),
 //! after which nothing works until the crash is taken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,12 +17,31 @@ use chain_lite::log::Disk;
 use chain_lite::vfs::{Readers, Vfs};
 use rand::Rng;
 
+/// Bytes that a disk writes whole or not at all, and that rot together.
+pub const SECTOR: usize = 512;
+
+/// How a sector goes bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rot {
+    /// It gives other bytes than were written, and says nothing.
+    Silent,
+    /// Reading it is an error.
+    Unreadable,
+}
+
+/// What the error of an unreadable sector says.
+pub const UNREADABLE: &str = "this sector cannot be read";
+
 #[derive(Clone, Debug, Default)]
 struct Inode {
     bytes: Vec<u8>,
     durable: Vec<u8>,
     /// How far the two are known to be one, so that a sync copies what is new and not the whole log.
     same: usize,
+    /// First bytes of the sectors that cannot be read.
+    bad: BTreeSet<usize>,
+    /// What stood where silent rot is: offset, bytes.
+    sound: Vec<(usize, Vec<u8>)>,
 }
 
 impl Inode {
@@ -29,6 +50,7 @@ impl Inode {
             durable: bytes.clone(),
             same: bytes.len(),
             bytes,
+            ..Self::default()
         }
     }
 
@@ -41,6 +63,87 @@ impl Inode {
     fn truncate(&mut self, len: usize) {
         self.bytes.truncate(len);
         self.same = self.same.min(self.bytes.len());
+        self.bad.retain(|at| *at < len);
+        self.sound.retain(|(at, _)| *at < len);
+    }
+
+    /// Whether these bytes can be read.
+    fn readable(&self, range: Range<usize>) -> io::Result<()> {
+        let first = range.start / SECTOR * SECTOR;
+        match self.bad.range(first..range.end.max(first)).next() {
+            Some(_) => Err(io::Error::other(UNREADABLE)),
+            None => Ok(()),
+        }
+    }
+
+    /// What a power cut leaves of it.
+    fn fall(&mut self, rng: &mut impl Rng) {
+        let unchanged = self.same == self.durable.len() && self.same == self.bytes.len();
+        // A cut of the file that was not synced may not have come through, and then nothing that was written after it did.
+        if unchanged || (self.same < self.durable.len() && rng.gen_bool(0.5)) {
+            self.bytes.clone_from(&self.durable);
+            self.same = self.bytes.len();
+            return;
+        }
+        let (from, written) = (self.same, self.bytes.len());
+        let len = match rng.gen_bool(0.3) {
+            true => written,
+            false => rng.gen_range(from..=written),
+        };
+        self.durable.truncate(from);
+        self.durable.resize(len, 0);
+        // In order, as one piece, or in any order.
+        let in_order = rng.gen_bool(0.5);
+        for sector in (from / SECTOR * SECTOR..len).step_by(SECTOR) {
+            if in_order || rng.gen_bool(0.5) {
+                let part = sector.max(from)..(sector + SECTOR).min(len);
+                self.durable[part.clone()].copy_from_slice(&self.bytes[part]);
+            }
+        }
+        // A torn sector: its last byte may be anything.
+        if len > from && rng.gen_bool(0.3) {
+            self.durable[len - 1] ^= 0xff;
+        }
+        self.bytes.clone_from(&self.durable);
+        self.same = len;
+    }
+
+    /// A sector of what is synced goes bad; `false` where nothing is.
+    fn rot(&mut self, how: Rot, rng: &mut impl Rng) -> bool {
+        if self.same == 0 {
+            return false;
+        }
+        let at = rng.gen_range(0..self.same.div_ceil(SECTOR)) * SECTOR;
+        let sector = at..(at + SECTOR).min(self.same);
+        match how {
+            Rot::Unreadable => drop(self.bad.insert(at)),
+            Rot::Silent => {
+                self.sound.push((at, self.bytes[sector.clone()].to_vec()));
+                // One bit, or all of it.
+                match rng.gen_bool(0.5) {
+                    true => {
+                        let bit = rng.gen_range(0..sector.len() * 8);
+                        self.bytes[at + bit / 8] ^= 1 << (bit % 8);
+                    }
+                    false => {
+                        let spoil = |byte: &mut u8| *byte ^= rng.gen_range(1..=u8::MAX);
+                        self.bytes[sector.clone()].iter_mut().for_each(spoil);
+                    }
+                }
+                self.durable[sector.clone()].copy_from_slice(&self.bytes[sector]);
+            }
+        }
+        true
+    }
+
+    fn repair(&mut self) {
+        self.bad.clear();
+        while let Some((at, bytes)) = self.sound.pop() {
+            for copy in [&mut self.bytes, &mut self.durable] {
+                let end = (at + bytes.len()).min(copy.len());
+                copy[at..end].copy_from_slice(&bytes[..end - at]);
+            }
+        }
     }
 }
 
@@ -169,20 +272,32 @@ impl SimDisk {
         let alive: Vec<u64> = state.names.values().copied().collect();
         state.inodes.retain(|id, _| alive.contains(id));
         for inode in state.inodes.values_mut() {
-            let appended =
-                inode.bytes.len() > inode.durable.len() && inode.bytes.starts_with(&inode.durable);
-            if appended {
-                let kept = rng.gen_range(inode.durable.len()..=inode.bytes.len());
-                inode.bytes.truncate(kept);
-                // A torn sector: its last byte may be anything.
-                if kept > inode.durable.len() && rng.gen_bool(0.3) {
-                    inode.bytes[kept - 1] ^= 0xff;
-                }
-            } else {
-                inode.bytes.clone_from(&inode.durable);
-            }
-            *inode = Inode::synced(std::mem::take(&mut inode.bytes));
+            inode.fall(rng);
         }
+    }
+
+    /// A sector of one of the files that are meant goes bad: which file's; none where nothing is safe yet.
+    pub fn rot(
+        &self,
+        how: Rot,
+        is_meant: impl Fn(&Path) -> bool,
+        rng: &mut impl Rng,
+    ) -> Option<PathBuf> {
+        let mut state = self.state();
+        let files = state.names.iter().filter(|(path, id)| {
+            let is_safe = state.durable_names.get(*path) == Some(*id);
+            is_safe && is_meant(path)
+        });
+        let files: Vec<(PathBuf, u64)> = files.map(|(path, id)| (path.clone(), *id)).collect();
+        let (path, id) = files.get(rng.gen_range(0..files.len().max(1)))?.clone();
+        let inode = state.inodes.get_mut(&id)?;
+        inode.rot(how, rng).then_some(path)
+    }
+
+    /// Somebody puts back what rotted, from a copy.
+    pub fn repair(&self) {
+        let mut state = self.state();
+        state.inodes.values_mut().for_each(Inode::repair);
     }
 }
 
@@ -215,14 +330,13 @@ impl Disk for OpenFile {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.with(|inode| {
-            let rest = usize::try_from(offset)
-                .ok()
-                .and_then(|from| inode.bytes.get(from..))
-                .unwrap_or_default();
+            let from = usize::try_from(offset).unwrap_or(usize::MAX);
+            let rest = inode.bytes.get(from..).unwrap_or_default();
             let count = rest.len().min(buf.len());
             buf[..count].copy_from_slice(&rest[..count]);
-            count
-        })
+            inode.readable(from..from.saturating_add(count))?;
+            Ok(count)
+        })?
     }
 
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
@@ -298,8 +412,10 @@ impl Vfs for SimDisk {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut state = self.state();
         let inode = state.inode(path)?;
-        let found = state.inodes.get(&inode).map(|inode| inode.bytes.clone());
-        found.ok_or_else(|| io::ErrorKind::NotFound.into())
+        let found = state.inodes.get(&inode);
+        let inode = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        inode.readable(0..inode.bytes.len())?;
+        Ok(inode.bytes.clone())
     }
 
     fn write_synced(&self, path: &Path, _: Readers, pieces: &[&[u8]]) -> io::Result<()> {
@@ -392,9 +508,81 @@ mod tests {
         file.sync().unwrap();
         disk.crash(&mut ChaCha8Rng::seed_from_u64(5));
         assert_eq!(disk.read(path).unwrap(), b"whole and new");
-        file.truncate(5).unwrap();
-        disk.crash(&mut ChaCha8Rng::seed_from_u64(6));
-        assert_eq!(disk.read(path).unwrap(), b"whole and new");
+        // A cut that was not synced has come through, or has not.
+        let mut found = BTreeSet::new();
+        for seed in 0..16 {
+            let disk = SimDisk::default();
+            disk.put(path, b"whole and new");
+            disk.open(path).unwrap().truncate(5).unwrap();
+            disk.crash(&mut ChaCha8Rng::seed_from_u64(seed));
+            found.insert(disk.read(path).unwrap());
+        }
+        assert_eq!(found, [b"whole".to_vec(), b"whole and new".to_vec()].into());
+    }
+
+    /// Of what was not synced any sectors are there, also the last without those before; what was synced is there whole.
+    #[test]
+    fn a_crash_keeps_any_of_the_sectors_that_were_not_synced() {
+        let path = Path::new("/home/log");
+        let (old, new) = (vec![1; SECTOR + 7], vec![2; 3 * SECTOR]);
+        let written = [old.clone(), new.clone()].concat();
+        let (mut holes, mut prefixes) = (0, 0);
+        for seed in 0..256 {
+            let disk = SimDisk::default();
+            disk.put(path, &old);
+            disk.open(path).unwrap().append(&new).unwrap();
+            disk.crash(&mut ChaCha8Rng::seed_from_u64(seed));
+            let kept = disk.read(path).unwrap();
+            assert!(kept.starts_with(&old) && kept.len() <= written.len());
+            // Each sector's new bytes but the last one, which may be torn, are all there or not one is.
+            let sectors = kept[..kept.len().max(1) - 1].chunks(SECTOR).enumerate();
+            let there: Vec<bool> = sectors
+                .skip(1)
+                .filter_map(|(n, sector)| {
+                    let new = &sector[if n == 1 { 7.min(sector.len()) } else { 0 }..];
+                    let first = *new.first()?;
+                    assert!(
+                        new.iter()
+                            .all(|byte| *byte == first && [0, 2].contains(byte))
+                    );
+                    Some(first == 2)
+                })
+                .collect();
+            holes += u32::from(there.windows(2).any(|pair| !pair[0] && pair[1]));
+            prefixes += u32::from(there.len() > 1 && there.iter().all(|is_there| *is_there));
+        }
+        assert!(holes > 20 && prefixes > 40, "{holes}, {prefixes}");
+    }
+
+    #[test]
+    fn rot_spoils_one_sector_of_what_is_synced_until_it_is_repaired() {
+        let path = Path::new("/home/log");
+        let whole: Vec<u8> = (0..4 * SECTOR + 9).map(|n| n as u8).collect();
+        for seed in 0..64 {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let disk = SimDisk::default();
+            assert_eq!(disk.rot(Rot::Silent, |_| true, &mut rng), None);
+            disk.put(path, &whole);
+            let file = disk.open(path).unwrap();
+            file.append(b"new").unwrap();
+            let written = disk.read(path).unwrap();
+            let meant = disk.rot(Rot::Silent, |path| path.ends_with("log"), &mut rng);
+            assert_eq!(meant.as_deref(), Some(path));
+            let spoilt = disk.read(path).unwrap();
+            let differ = (0..spoilt.len()).filter(|at| spoilt[*at] != written[*at]);
+            let sectors: BTreeSet<usize> = differ.map(|at| at / SECTOR).collect();
+            assert!(sectors.len() == 1 && spoilt.ends_with(b"new"));
+            file.sync().unwrap();
+            disk.crash(&mut rng);
+            assert_eq!(disk.read(path).unwrap(), spoilt, "it stays");
+            disk.rot(Rot::Unreadable, |_| true, &mut rng).unwrap();
+            let refused = disk.read(path).unwrap_err();
+            assert_eq!(refused.to_string(), UNREADABLE);
+            let at = |n: usize| file.read_at((n * SECTOR) as u64, &mut [0; SECTOR]).is_err();
+            assert_eq!((0..=4).filter(|n| at(*n)).count(), 1);
+            disk.repair();
+            assert_eq!(disk.read(path).unwrap(), written);
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //!
 //! What is real: Malachite's consensus core, [`chain_lite_bft::app`] with proposal parts and signatures, the ledger with its
 //! block log and undecided blocks, mempool, rules and invariants. What is simulated, and why:
-//! * the **disk** ([`disk`]): behind the chain's `Vfs`, so that a crash loses what was not synced and tears what was written;
+//! * the **disk** ([`disk`]): behind the chain's `Vfs`, so that a crash loses what was not synced and tears what was written, and
+//!   so that sectors rot;
 //! * the **network and clock** ([`run`]): an event queue;
 //! * the engine's **journal** ([`journal`]): Malachite's own needs its actors; the entries are the same;
 //! * **value sync**, by which a node catches up. Malachite's sync core chooses among peers in the order of a hash map, weighs them by

@@ -71,7 +71,7 @@ fn main() -> std::process::ExitCode {
     let speed = (args.hours * args.seeds * 3600) as f64 / real / cores;
     let sum = |f: fn(&Report) -> u64| reports.iter().map(f).sum::<u64>();
     println!(
-        "{} of {} runs of {} h held: {} blocks, {} in later rounds, {} transactions, {} deals, {} window PoSts, {} faults found, {} times censored ({} sectors lost to it), {} jumps of a clock by an hour, {} crashes; {real:.1} s, {speed:.0} times real time per core",
+        "{} of {} runs of {} h held: {} blocks, {} in later rounds, {} transactions, {} deals, {} window PoSts, {} faults found, {} times censored ({} sectors lost to it), {} jumps of a clock by an hour, {} rotten disks, {} crashes; {real:.1} s, {speed:.0} times real time per core",
         reports.len(),
         args.seeds,
         args.hours,
@@ -84,6 +84,7 @@ fn main() -> std::process::ExitCode {
         sum(|r| r.censored),
         sum(|r| r.lost_to_censors.len() as u64),
         sum(|r| r.troubles[7] + r.troubles[8]),
+        sum(|r| r.rot_found.iter().sum()),
         sum(|r| r.crashes),
     );
     match failed.is_empty() {

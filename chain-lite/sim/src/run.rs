@@ -6,11 +6,16 @@
 //! One censor among four leaves no provider faulty (`threat-model.md` V4) unless others are away at once: where it made every
 //! block of a window and the provider's post was in the mempool of somebody else meanwhile, the fault is counted
 //! ([`Report::lost_to_censors`]). A post that was never sent is nobody's fault but its provider's.
+//!
+//! A sector of a block log or journal that rots stops its node at the latest when it starts again (`threat-model.md` H3); that it
+//! starts all the same is a failure. Then its operator puts the file back from a copy, or gives it an empty disk. Who lost its
+//! journal does not know what it said, so it follows under another key until the height that it may have voted in is over.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chain_lite::account::Address;
@@ -29,6 +34,7 @@ use chain_lite::params::ChainParams;
 use chain_lite::state::StoreError;
 use chain_lite::store::{MemoryIndex, View};
 use chain_lite::units::{Epoch, EpochCount, TokenAmount};
+use chain_lite::vfs::Vfs as _;
 use ed25519_dalek::SigningKey;
 use malachite_core_consensus::SignedConsensusMsg;
 use malachite_core_types::{NilOrVal, Timeout};
@@ -41,8 +47,8 @@ use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
 use crate::actors::{self, Actors, Manner};
-use crate::disk::SimDisk;
-use crate::node::{Held, Identity, Message, Node, Out};
+use crate::disk::{Rot, SimDisk, UNREADABLE};
+use crate::node::{HOME, Held, Identity, Message, Node, Out};
 use crate::stub::Stub;
 
 /// Milliseconds between blocks: production's epoch.
@@ -56,7 +62,11 @@ const HOUR_MS: i64 = 3_600_000;
 /// How far a clock may always be off.
 const DRIFT_MS: i64 = 3_000;
 /// Kinds of trouble that are counted.
-pub const TROUBLES: usize = 10;
+pub const TROUBLES: usize = 12;
+/// What nodes say of files that rotted, besides damage that they name so: of the first bytes of a log, and of a kept proposal when
+/// its block is decided.
+const NO_LOG: &str = "neither a block log nor an export";
+const NO_BODY: &str = "its body is not here";
 /// How often nodes tell their height.
 const STATUS_MS: u64 = 2_000;
 
@@ -128,8 +138,11 @@ pub struct Report {
     /// Recoveries that did not come to their end: the power failed again, or the disk.
     pub broken_boots: u64,
     /// Kills, power cuts, full disks, failing disks, partitions, times of loss, clocks off by seconds, by an hour ahead, by an hour
-    /// back, such jumps of a machine that is down: what the seed ordered of each.
+    /// back, such jumps of a machine that is down, sectors of a log or journal that rot, and of a kept proposal: what the seed
+    /// ordered of each.
     pub troubles: [u64; TROUBLES],
+    /// Nodes that said of a file that it rotted and were given a copy of their log or journal, an empty disk, a kept proposal.
+    pub rot_found: [u64; 3],
     /// Transactions in blocks.
     pub txs: u64,
     /// Window PoSts accepted.
@@ -245,6 +258,23 @@ struct Machine {
     skew: i64,
     /// Newest height that it called final; it must never know less.
     final_height: u64,
+    /// A log or journal that rotted, and that nobody has missed yet.
+    rotten: Option<PathBuf>,
+    /// Kept proposals that rotted.
+    spoilt: BTreeSet<PathBuf>,
+    /// It lost its journal: until this height is over it has no key to vote with.
+    follows_until: Option<u64>,
+}
+
+impl Machine {
+    /// Who it is now.
+    fn identity(&self) -> Identity {
+        let mut who = self.who.clone();
+        if self.follows_until.is_some() {
+            who.key = SigningKey::from_bytes(&[200 + who.index as u8; 32]);
+        }
+        who
+    }
 }
 
 struct World<'a> {
@@ -332,6 +362,9 @@ impl<'a> World<'a> {
                 due: 0,
                 skew: 0,
                 final_height: 0,
+                rotten: None,
+                spoilt: BTreeSet::new(),
+                follows_until: None,
             })
             .collect();
         let honest = (0..scenario.providers.len())
@@ -363,6 +396,7 @@ impl<'a> World<'a> {
                 crashes: 0,
                 broken_boots: 0,
                 troubles: [0; TROUBLES],
+                rot_found: [0; 3],
                 txs: 0,
                 posts: 0,
                 faults: 0,
@@ -476,8 +510,13 @@ impl<'a> World<'a> {
         }
         machine.boots += 1;
         let boots = machine.boots;
-        match Node::boot(&machine.who, &machine.disk, &machine.index, boots, now) {
+        let who = machine.identity();
+        match Node::boot(&who, &machine.disk, &machine.index, boots, now) {
             Ok(running) => {
+                // Every byte of the log is checked at every start.
+                if let Some(path) = machine.rotten.as_ref().filter(|path| is_log(path)) {
+                    return Err(format!("node {node} starts on a rotten {}", path.display()));
+                }
                 let height = running.ledger().tip().height;
                 if height < machine.final_height {
                     return Err(format!(
@@ -508,10 +547,16 @@ impl<'a> World<'a> {
         machine.node = None;
         machine.boots += 1;
         let mut rng = ChaCha8Rng::seed_from_u64(self.rng.r#gen());
+        let is_cut = machine.disk.is_dead();
         machine.disk.crash(&mut rng);
-        if rng.gen_bool(0.2) {
+        // A log whose last record rots while its index is lost is one that was being written.
+        if rng.gen_bool(0.2) && machine.rotten.is_none() {
             machine.index = MemoryIndex::default();
         }
+        if !is_cut {
+            self.restore(node, why)?;
+        }
+        let machine = &mut self.machines[node];
         if let Some(again) = self.scenario.cut_again.filter(|_| self.report.crashes == 0) {
             machine.disk.cut_at(machine.disk.operations() + again);
         }
@@ -525,6 +570,90 @@ impl<'a> World<'a> {
         };
         self.at(after, Event::Boot { node });
         Ok(())
+    }
+
+    /// A node that does not go on because a file rotted: its operator puts it back, or begins anew. Everything else is over with
+    /// the next start.
+    fn restore(&mut self, node: usize, why: &str) -> Outcome {
+        let is_rot = ["damaged", UNREADABLE, NO_LOG, NO_BODY];
+        if !is_rot.iter().any(|said| why.contains(said)) {
+            return Ok(());
+        }
+        let alone = self.others_are_enough(node);
+        let machine = &mut self.machines[node];
+        if machine.rotten.take().is_some() {
+            let Some(tip) = alone.filter(|_| self.rng.gen_bool(0.5)) else {
+                machine.disk.repair();
+                self.report.rot_found[0] += 1;
+                return Ok(());
+            };
+            (machine.disk, machine.index) = Default::default();
+            machine.final_height = 0;
+            // It may have voted for the block after the newest one.
+            machine.follows_until = Some(tip + 1);
+            self.report.rot_found[1] += 1;
+            return Ok(());
+        }
+        if machine.spoilt.is_empty() {
+            return Err(format!("node {node} complains of a sound disk: {why}"));
+        }
+        self.report.rot_found[2] += 1;
+        match why.contains(NO_BODY) {
+            true => self.replace_body(node),
+            false => {
+                // What cannot be read is not there.
+                let spoilt = machine.spoilt.iter();
+                let there = spoilt.filter(|path| machine.disk.len(path).is_ok());
+                there.for_each(|path| drop(machine.disk.remove(path)));
+            }
+        }
+        Ok(())
+    }
+
+    /// A node has decided a block whose body rotted, and does so again whenever it starts: its operator takes the body from another
+    /// validator; where all others are beyond it, the node follows through this height, which is over.
+    fn replace_body(&mut self, node: usize) {
+        let next = self.machines[node].final_height + 1;
+        let is_over =
+            (0..self.machines.len()).any(|n| n != node && self.machines[n].final_height >= next);
+        let proposals = Path::new(HOME).join("undecided");
+        if !is_over {
+            for other in (0..self.machines.len()).filter(|n| *n != node) {
+                let kept = self.machines[other].disk.list(&proposals);
+                for (name, _) in kept.unwrap_or_default() {
+                    let path = proposals.join(name);
+                    let body = self.machines[other].disk.read_all(&path);
+                    let ours = &self.machines[node].disk;
+                    if !ours.has(&path) && !body.is_empty() {
+                        ours.put(&path, &body);
+                    }
+                }
+            }
+            return;
+        }
+        let machine = &mut self.machines[node];
+        for dir in [proposals, Path::new(HOME).join("journal")] {
+            for (name, _) in machine.disk.list(&dir).unwrap_or_default() {
+                drop(machine.disk.remove(&dir.join(name)));
+            }
+            drop(machine.disk.sync_names(&dir.join("any")));
+        }
+        machine.follows_until = Some(next);
+    }
+
+    /// The newest height, if the next block can be decided without this machine, and without a key that has two.
+    fn others_are_enough(&self, node: usize) -> Option<u64> {
+        let tip = *self.chain.last_key_value()?.0;
+        let mut running = self.machines.iter().filter_map(|m| m.node.as_ref());
+        let newest = running.find(|n| n.ledger().tip().height == tip)?;
+        let set = newest.ledger().validators();
+        let lost: BTreeSet<ValidatorId> = (0..self.machines.len())
+            .map(|n| self.id_of(n))
+            .filter(|id| *id == self.id_of(node) || self.is_twin(id))
+            .collect();
+        let of = |id: &ValidatorId| set.power_of(id).unwrap_or(0);
+        let lost: u64 = lost.iter().map(of).sum();
+        (3 * lost < set.total_power()).then_some(tip)
     }
 
     /// Does what a node wants done.
@@ -589,9 +718,16 @@ impl<'a> World<'a> {
         let tip = machine.node.as_ref().map(|n| n.ledger().tip().height);
         let is_decided = tip.is_some_and(|tip| vote.message.height.0 <= tip);
         match &vote.message.value {
-            NilOrVal::Val(id) if !is_decided && !machine.disk.keeps(&hex::encode(id.0)) => Err(
-                format!("node {node} votes for block {id}, which it does not keep"),
-            ),
+            NilOrVal::Val(id) if !is_decided => {
+                let name = hex::encode(id.0);
+                let is_of = |path: &PathBuf| path.to_string_lossy().ends_with(&name);
+                match machine.disk.keeps(&name) || machine.spoilt.iter().any(is_of) {
+                    true => Ok(()),
+                    false => Err(format!(
+                        "node {node} votes for block {id}, which it does not keep"
+                    )),
+                }
+            }
             _ => Ok(()),
         }
     }
@@ -701,6 +837,15 @@ impl<'a> World<'a> {
         if height > self.seen {
             self.seen = height;
             self.first_seen(&ledger, height)?;
+        }
+        let machine = &mut self.machines[node];
+        if machine.follows_until.is_some_and(|last| last <= height) {
+            // Whatever it said once is of a height that is over.
+            machine.follows_until = None;
+            machine.node = None;
+            machine.boots += 1;
+            machine.disk.restart();
+            self.at(500, Event::Boot { node });
         }
         self.submit(node);
         Ok(())
@@ -906,7 +1051,7 @@ impl<'a> World<'a> {
             return Ok(());
         }
         let node = self.rng.gen_range(0..self.machines.len());
-        let kind = match self.rng.gen_range(0..10) {
+        let kind = match self.rng.gen_range(0..11) {
             0 | 1 if self.machines[node].node.is_some() => {
                 self.die(node, "kill -9")?;
                 // It may come back with another clock than it went with.
@@ -948,6 +1093,7 @@ impl<'a> World<'a> {
                 Some(6)
             }
             8 => Some(self.jump(node)),
+            9 => self.rot(node)?,
             _ => {
                 self.side.fill(0);
                 self.loss = 0.0;
@@ -961,6 +1107,36 @@ impl<'a> World<'a> {
         let after = self.rng.gen_range(10_000..180_000);
         self.at(after, Event::Trouble);
         Ok(())
+    }
+
+    /// A sector goes bad: of what a validator may not lose, on one machine at a time, which is then started again; or of a proposal
+    /// that it keeps, which it must do without. Which kind of trouble that is.
+    fn rot(&mut self, node: usize) -> Outcome<Option<usize>> {
+        let busy = |m: &Machine| m.rotten.is_some() || m.follows_until.is_some();
+        let is_one = !self.machines.iter().any(busy);
+        let machine = &mut self.machines[node];
+        let unreadable = self.rng.gen_bool(0.5);
+        let how = if unreadable {
+            Rot::Unreadable
+        } else {
+            Rot::Silent
+        };
+        // A journal's last entry that reads wrong cannot be told from one that was being written when the power failed, so a
+        // journal rots as most disks have it: with an error.
+        let vital = |path: &Path| is_log(path) || (unreadable && is_journal(path));
+        if is_one
+            && machine.node.is_some()
+            && let Some(path) = machine.disk.rot(how, vital, &mut self.rng)
+        {
+            machine.rotten = Some(path);
+            self.die(node, "kill -9")?;
+            return Ok(Some(10));
+        }
+        let kept = |path: &Path| !is_log(path) && !is_journal(path);
+        let rotten = machine.disk.rot(how, kept, &mut self.rng);
+        let is_any = rotten.is_some();
+        machine.spoilt.extend(rotten);
+        Ok(is_any.then_some(11))
     }
 
     /// A clock is an hour wrong until somebody sets it right; which kind of trouble that is. One at a time: a block may be stamped
@@ -1017,6 +1193,14 @@ impl<'a> World<'a> {
         self.report.trace = self.trace.clone().finalize().into();
         Ok(self.report.clone())
     }
+}
+
+fn is_log(path: &Path) -> bool {
+    path.ends_with("blocks.log")
+}
+
+fn is_journal(path: &Path) -> bool {
+    path.parent().is_some_and(|dir| dir.ends_with("journal"))
 }
 
 /// Checked once for all runs of the process that have as many of each, whose keys are the same: they share what the check found,

@@ -1,5 +1,5 @@
 //! Snapshots on a disk whose power fails: export, the node's own and import are cut at every write, sync and rename, and so is what
-//! comes after; and so is the index, where it is built again from a log or a snapshot.
+//! comes after; and so is the index, where it is built again from a log or a snapshot; and so is a chain's very beginning.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -121,6 +121,34 @@ fn tm_h1_an_export_that_is_cut_anywhere_leaves_the_old_file_or_the_new_one() {
         assert_eq!(disk.read_all(to), new);
     });
     assert!(cuts > 100, "{cuts} cuts: nothing was struck");
+}
+
+/// Whichever sectors of a new log reached the disk, nothing was acknowledged yet, and the node begins again.
+#[test]
+fn tm_h1_a_new_chain_begins_again_wherever_its_beginning_is_cut() {
+    let genesis = chain();
+    let (mut cuts, mut headless) = (0, 0);
+    for seed in 0..64 {
+        for cut in 1..=MOST_CHANGES {
+            let (disk, index) = (SimDisk::default(), MemoryIndex::default());
+            disk.cut_at(cut);
+            let opened = open(&disk, &index, &genesis).is_ok();
+            assert!(opened || disk.is_dead(), "{cut}, {seed}");
+            cuts += u64::from(disk.is_dead());
+            restart(&disk, seed);
+            let log = disk.read_all(&Path::new(HOME).join("blocks.log"));
+            headless += u64::from(log.len() > 512 && log.starts_with(&[0; 64]));
+            let again = open(&disk, &index, &genesis);
+            let again = again.unwrap_or_else(|e| panic!("cut at {cut}, seed {seed}: {e}"));
+            assert_eq!(again.tip().height, 0);
+            grow(&again);
+            drop(again);
+            restart(&disk, seed);
+            let last = open(&disk, &index, &genesis).expect("opens");
+            assert_eq!(last.tip().height, 1);
+        }
+    }
+    assert!(cuts > 100 && headless > 5, "{cuts} cuts, {headless} heads");
 }
 
 /// What an operator does after each restart: start the node if there is a chain, else import again.
