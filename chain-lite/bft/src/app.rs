@@ -382,6 +382,13 @@ impl App {
             }
             Verdict::Invalid(why) => {
                 tracing::warn!(proposer = %init.proposer, height = slot.height, %why, "a proposed block gets no vote");
+                // Where only our clock is against it, two thirds may be for it: the core then binds us to it, or decides it.
+                if let Verdict::Valid(valid) = self.validate(block.clone(), slot, None)?
+                    && kept(ledger.save_undecided(&block))?
+                {
+                    self.remember_announcement(init, announced.signature);
+                    self.remember(*valid);
+                }
                 value(Validity::Invalid)
             }
             Verdict::NotYet { .. } => {

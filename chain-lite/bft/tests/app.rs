@@ -426,6 +426,36 @@ fn tm_v6_forged_garbled_and_uncalled_proposals_get_no_vote() {
     assert_eq!(validity(&mut nodes[judge], &ours.parts), None);
 }
 
+/// A validator whose clock is behind votes for no block that is stamped ahead of it. Two thirds may decide that block all the same,
+/// or bind this validator to it: then its body is here.
+#[test]
+fn tm_h6_what_only_our_clock_is_against_is_here_when_others_decide_it() {
+    let mut nodes = four();
+    let maker = proposer(&nodes, 1, 0);
+    let late = (maker + 1) % 4;
+    let mut block = proposal(&mut nodes, maker, 0);
+    block.header.time_ms = NOW + 6_000;
+    let parts = announced(&nodes, &block, 0, maker);
+    nodes[late].begins(1, 0);
+    let heard = nodes[late].hears(&parts).map(|v| v.validity);
+    assert_eq!(heard, Some(Validity::Invalid));
+    let kept = nodes[late].app.ledger().undecided_block(&block.id());
+    assert_eq!(kept.unwrap().as_ref(), Some(&block));
+    let others: Vec<usize> = (0..4).filter(|n| *n != late).collect();
+    let certificate = decision(&nodes, 1, 0, block.id(), &others);
+    nodes[late].app.decided(&certificate).unwrap();
+    assert_eq!(nodes[late].app.ledger().tip().id, block.id());
+    // What breaks a rule is not kept.
+    let mut nodes = four();
+    block.header.prev_state_root[0] ^= 1;
+    let parts = announced(&nodes, &block, 0, maker);
+    nodes[late].begins(1, 0);
+    let heard = nodes[late].hears(&parts).map(|v| v.validity);
+    assert_eq!(heard, Some(Validity::Invalid));
+    let kept = nodes[late].app.ledger().undecided_block(&block.id());
+    assert_eq!(kept.unwrap(), None);
+}
+
 #[test]
 fn who_was_away_catches_up_from_what_others_serve() {
     let mut nodes = four();
