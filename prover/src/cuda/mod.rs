@@ -11,8 +11,8 @@
 //! (threat P18): memory of consumer cards corrects no errors.
 //!
 //! Without a GPU: kernels take nothing but numbers of eight bytes and use no shared memory, so that the gate compiles the same
-//! text as C++ and runs it thread by thread (`emulated`). What that cannot show is the GPU's own carry instructions;
-//! `examples/cuda` compares everything on a real one.
+//! text as C++ and runs it thread by thread (`emulated`). What that cannot show is the GPU's own carry instructions and its
+//! parallel threads: with the feature, on a machine that has one, the same tests compare a real GPU too, at sizes that fill it.
 
 use std::sync::OnceLock;
 
