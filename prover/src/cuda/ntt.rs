@@ -23,8 +23,8 @@ pub fn quotient(gpu: &Gpu, a: &[Fr], b: &[Fr]) -> Result<Vec<Fr>, GpuError> {
     assert!(n.is_power_of_two() && n > 1 && b.len() == n);
     let queue = gpu.queue()?;
     let domain = Domain::new(&queue, n)?;
+    let u = queue.allocate(size_of_val(a))?;
     let [a, b] = [queue.upload(a)?, queue.upload(b)?];
-    let u = queue.allocate(n * size_of::<Fr>())?;
     domain.multiply(&a, &b, &u)?;
     domain.interpolate(&u, &domain.by_n, &domain.ones)?;
     for side in [&a, &b] {
