@@ -158,6 +158,20 @@ struct State {
     fail_at: Option<(u64, io::ErrorKind)>,
     fail_next: Option<io::ErrorKind>,
     dead: bool,
+    struck: Struck,
+}
+
+/// How often what was ordered of a disk has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Struck {
+    /// Power cuts in the middle of a change.
+    pub cuts: u64,
+    /// Changes for which there was no room.
+    pub full: u64,
+    /// Changes that failed for another reason.
+    pub failed: u64,
+    /// Files of which a power cut left another part than what was synced or what was written.
+    pub torn: u64,
 }
 
 impl State {
@@ -169,14 +183,18 @@ impl State {
         self.operations += 1;
         if self.cut_at == Some(self.operations) {
             self.dead = true;
+            self.struck.cuts += 1;
             return Err(io::Error::other("the power fails"));
         }
         let now = self.operations;
         let due = self.fail_at.take_if(|(at, _)| *at == now);
-        match self.fail_next.take().or(due.map(|(_, kind)| kind)) {
-            Some(kind) => Err(kind.into()),
-            None => Ok(()),
+        let failure = self.fail_next.take().or(due.map(|(_, kind)| kind));
+        match failure {
+            Some(io::ErrorKind::StorageFull) => self.struck.full += 1,
+            Some(_) => self.struck.failed += 1,
+            None => return Ok(()),
         }
+        failure.map_or(Ok(()), |kind| Err(kind.into()))
     }
 
     fn inode(&mut self, path: &Path) -> io::Result<u64> {
@@ -219,6 +237,17 @@ impl SimDisk {
     /// The next change fails with this error.
     pub fn fail_next(&self, kind: io::ErrorKind) {
         self.state().fail_next = Some(kind);
+    }
+
+    /// What has come of all that.
+    pub fn struck(&self) -> Struck {
+        self.state().struck
+    }
+
+    /// Whether a power cut is still to come, and which failure of the next change.
+    pub fn ordered(&self) -> (bool, Option<io::ErrorKind>) {
+        let state = self.state();
+        (state.cut_at.is_some() && !state.dead, state.fail_next)
     }
 
     /// Whether the power failed.
@@ -271,9 +300,13 @@ impl SimDisk {
         state.names = state.durable_names.clone();
         let alive: Vec<u64> = state.names.values().copied().collect();
         state.inodes.retain(|id, _| alive.contains(id));
+        let mut torn = 0;
         for inode in state.inodes.values_mut() {
+            let (synced, written) = (inode.durable.clone(), inode.bytes.clone());
             inode.fall(rng);
+            torn += u64::from(inode.bytes != synced && inode.bytes != written);
         }
+        state.struck.torn += torn;
     }
 
     /// A sector of one of the files that are meant goes bad: which file's; none where nothing is safe yet.

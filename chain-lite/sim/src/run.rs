@@ -47,7 +47,7 @@ use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
 use crate::actors::{self, Actors, Manner};
-use crate::disk::{Rot, SimDisk, UNREADABLE};
+use crate::disk::{Rot, SimDisk, Struck, UNREADABLE};
 use crate::node::{HOME, Held, Identity, Message, Node, Out};
 use crate::stub::Stub;
 
@@ -59,6 +59,8 @@ const START_MS: u64 = 1_700_000_000_000;
 const CALM_MS: u64 = 5 * 60_000;
 /// How far a clock jumps.
 const HOUR_MS: i64 = 3_600_000;
+/// How long a key runs on two machines at the least.
+const LEAST_VISIT_MS: u64 = 5 * 60_000;
 /// How far a clock may always be off.
 const DRIFT_MS: i64 = 3_000;
 /// Kinds of trouble that are counted.
@@ -67,8 +69,21 @@ pub const TROUBLES: usize = 12;
 /// its block is decided.
 const NO_LOG: &str = "neither a block log nor an export";
 const NO_BODY: &str = "its body is not here";
+/// What a node says of a journal with votes under its key that are not its own.
+const NOT_OURS: &str = "does not match the recorded one";
 /// How often nodes tell their height.
 const STATUS_MS: u64 = 2_000;
+
+/// Whether a validator's key runs on two machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Twins {
+    /// On one.
+    Never,
+    /// Somebody starts it on a second one, and stops that when it has contradicted itself.
+    ForAWhile,
+    /// All the time.
+    Always,
+}
 
 /// What a run is made of.
 #[derive(Clone, Debug)]
@@ -84,7 +99,7 @@ pub struct Scenario {
     /// Whether machines, disks and network fail.
     pub faults: bool,
     /// Whether the last validator's key runs on two machines at once.
-    pub twins: bool,
+    pub twins: Twins,
     /// Whether validators change their set now and then, a fifth one comes and goes, and who votes twice is jailed.
     pub governance: bool,
     /// How many validators, the last ones, leave window PoSts and deals of honest providers out of their blocks.
@@ -95,13 +110,13 @@ pub struct Scenario {
     pub forgets: Option<(usize, Epoch)>,
     /// Cuts the power of validator 0 at this operation of its disk.
     pub cut: Option<u64>,
-    /// And again so many operations after it came back.
+    /// And again at this operation of its recovery, counted from 1.
     pub cut_again: Option<u64>,
 }
 
 impl Scenario {
-    /// Four validators, eight providers, two clients; faults and, in every fourth seed, twins; set changes in every fourth, half of
-    /// them with twins. In every second one of the four censors, the one with twins where there are some.
+    /// Four validators, eight providers, two clients; faults. In every fourth seed twins, in most others for a while; set changes in
+    /// every fourth, half of them with twins and half without any. In every second one of the four censors, the one with twins.
     pub fn of_seed(seed: u64, hours: u64) -> Self {
         let mut providers = vec![Manner::Honest; 5];
         providers.extend([Manner::Unlucky, Manner::Unlucky, Manner::Cheat]);
@@ -111,7 +126,11 @@ impl Scenario {
             clients: 2,
             span_ms: hours * 3_600_000,
             faults: true,
-            twins: seed % 4 == 3,
+            twins: match seed % 8 {
+                3 | 7 => Twins::Always,
+                5 => Twins::Never,
+                _ => Twins::ForAWhile,
+            },
             governance: matches!(seed % 8, 5 | 7),
             censors: usize::from(seed % 2 == 1),
             credulous: false,
@@ -137,12 +156,26 @@ pub struct Report {
     pub crashes: u64,
     /// Recoveries that did not come to their end: the power failed again, or the disk.
     pub broken_boots: u64,
-    /// Kills, power cuts, full disks, failing disks, partitions, times of loss, clocks off by seconds, by an hour ahead, by an hour
-    /// back, such jumps of a machine that is down, sectors of a log or journal that rot, and of a kept proposal: what the seed
-    /// ordered of each.
+    /// With [`Scenario::cut`]: changes that the first recovery makes until the next block is final, or until it is cut itself.
+    pub recovery: u64,
+    /// Whether that recovery was cut.
+    pub recovery_cut: bool,
+    /// What came of each: kills; power cuts, full disks and failing disks that struck a change; partitions, times of loss; clocks off
+    /// by seconds, by an hour ahead, by an hour back, such jumps of a machine that is down; sectors of a log or journal that
+    /// rotted, and of a kept proposal.
     pub troubles: [u64; TROUBLES],
     /// Nodes that said of a file that it rotted and were given a copy of their log or journal, an empty disk, a kept proposal.
     pub rot_found: [u64; 3],
+    /// Files that a power cut left torn.
+    pub torn: u64,
+    /// Messages that were lost on their way.
+    pub lost: u64,
+    /// Messages that came twice.
+    pub doubled: u64,
+    /// Messages that came after one that was sent later.
+    pub overtaken: u64,
+    /// Votes that contradict each other, as often as a node saw two.
+    pub evidence: u64,
     /// Transactions in blocks.
     pub txs: u64,
     /// Window PoSts accepted.
@@ -219,6 +252,8 @@ enum Event {
         to: usize,
         boots: u64,
         from: usize,
+        /// When it was sent, as everything is counted.
+        sent: u64,
         message: Box<Message>,
     },
     Timer {
@@ -242,8 +277,60 @@ enum Event {
     SetClock {
         node: usize,
     },
+    /// A second machine of one key comes or goes, if it is time.
+    Twin,
     Trouble,
 }
+
+/// Where the second machine of a key is that has one for a while.
+#[derive(Clone, Copy)]
+enum Visit {
+    ToCome,
+    /// Virtual milliseconds.
+    Since(u64),
+    /// Height at which it was stopped.
+    Over(u64),
+}
+
+/// What breaks.
+#[derive(Clone, Copy)]
+enum Trouble {
+    Kill,
+    /// A machine comes back with another clock than it went with.
+    KillAndJump,
+    Cut,
+    Full,
+    Failing,
+    Partition,
+    Loss,
+    Drift,
+    Jump {
+        ahead: bool,
+    },
+    RotVital,
+    RotKept,
+    /// Network and links are well again.
+    Heal,
+}
+
+/// Each comes as often as it stands here before any comes again, so that an hour, which has 18 troubles at the least, has all.
+const DECK: [Trouble; 15] = [
+    Trouble::Kill,
+    Trouble::Kill,
+    Trouble::KillAndJump,
+    Trouble::Cut,
+    Trouble::Full,
+    Trouble::Failing,
+    Trouble::Partition,
+    Trouble::Partition,
+    Trouble::Loss,
+    Trouble::Drift,
+    Trouble::Jump { ahead: true },
+    Trouble::Jump { ahead: false },
+    Trouble::RotVital,
+    Trouble::RotKept,
+    Trouble::Heal,
+];
 
 struct Machine {
     who: Identity,
@@ -299,6 +386,15 @@ struct World<'a> {
     by_censors: BTreeSet<u64>,
     /// Sectors whose post waited in a mempool that censors have no part in while a censor made a block: provider, number, close.
     kept_out: BTreeSet<(usize, SectorNumber, Epoch)>,
+    /// With [`Scenario::cut`]: the operation of the first disk after which its recovery begins, while it goes on.
+    recovers_from: Option<u64>,
+    /// What breaks next, the last one first.
+    deck: Vec<Trouble>,
+    /// A kept proposal is to rot as soon as there is one.
+    spoil: Option<Rot>,
+    twin: Visit,
+    /// The newest message that came from one node to another.
+    newest: BTreeMap<(usize, usize), u64>,
     trace: Sha256,
     report: Report,
     honest: BTreeSet<usize>,
@@ -334,7 +430,7 @@ impl<'a> World<'a> {
         let spare = scenario
             .governance
             .then(|| SigningKey::from_bytes(&[99; 32]));
-        let twin = scenario.twins.then(|| keys[keys.len() - 1].clone());
+        let twin = (scenario.twins != Twins::Never).then(|| keys[keys.len() - 1].clone());
         let keys: Vec<SigningKey> = keys.into_iter().chain(spare).collect();
         let held = Held::default();
         let machines: Vec<Machine> = keys
@@ -387,6 +483,11 @@ impl<'a> World<'a> {
             seen: 0,
             by_censors: BTreeSet::new(),
             kept_out: BTreeSet::new(),
+            recovers_from: None,
+            deck: Vec::new(),
+            spoil: None,
+            twin: Visit::ToCome,
+            newest: BTreeMap::new(),
             trace: Sha256::new(),
             report: Report {
                 seed,
@@ -395,8 +496,15 @@ impl<'a> World<'a> {
                 trace: [0; 32],
                 crashes: 0,
                 broken_boots: 0,
+                recovery: 0,
+                recovery_cut: false,
                 troubles: [0; TROUBLES],
                 rot_found: [0; 3],
+                torn: 0,
+                lost: 0,
+                doubled: 0,
+                overtaken: 0,
+                evidence: 0,
                 txs: 0,
                 posts: 0,
                 faults: 0,
@@ -422,6 +530,10 @@ impl<'a> World<'a> {
         }
         if self.scenario.faults {
             self.at(10_000, Event::Trouble);
+            if self.scenario.twins == Twins::ForAWhile {
+                let after = self.rng.gen_range(3..20) * 60_000;
+                self.at(after, Event::Twin);
+            }
         }
         let end = self.scenario.span_ms;
         while let Some(Reverse((at, order))) = self.queue.pop() {
@@ -462,9 +574,13 @@ impl<'a> World<'a> {
                 to,
                 boots,
                 from,
+                sent,
                 message,
             } => {
                 let now = self.clock(to);
+                let newest = self.newest.entry((from, to)).or_default();
+                self.report.overtaken += u64::from(sent < *newest);
+                *newest = sent.max(*newest);
                 if let Some(running) = self.running(to, boots) {
                     running.receive(from, *message, now);
                 }
@@ -493,6 +609,10 @@ impl<'a> World<'a> {
                 self.machines[node].skew = 0;
                 Ok(())
             }
+            Event::Twin => {
+                self.visit();
+                Ok(())
+            }
             Event::Trouble => self.trouble(),
         }
     }
@@ -504,8 +624,11 @@ impl<'a> World<'a> {
 
     fn boot(&mut self, node: usize) -> Outcome {
         let now = self.clock(node);
+        let is_away = self.scenario.twins == Twins::ForAWhile
+            && self.is_second(node)
+            && !matches!(self.twin, Visit::Since(_));
         let machine = &mut self.machines[node];
-        if machine.node.is_some() {
+        if machine.node.is_some() || is_away {
             return Ok(());
         }
         machine.boots += 1;
@@ -516,6 +639,10 @@ impl<'a> World<'a> {
                 // Every byte of the log is checked at every start.
                 if let Some(path) = machine.rotten.as_ref().filter(|path| is_log(path)) {
                     return Err(format!("node {node} starts on a rotten {}", path.display()));
+                }
+                if running.failed().is_none() {
+                    // A journal of a height that is over goes unread.
+                    machine.rotten = None;
                 }
                 let height = running.ledger().tip().height;
                 if height < machine.final_height {
@@ -540,6 +667,7 @@ impl<'a> World<'a> {
 
     /// A machine stops; it is started again after a while.
     fn die(&mut self, node: usize, why: &str) -> Outcome {
+        self.call_off(node);
         let machine = &mut self.machines[node];
         if machine.node.is_none() && !machine.disk.is_dead() && self.scenario.cut.is_some() {
             return Err(format!("node {node} does not start: {why}"));
@@ -556,14 +684,21 @@ impl<'a> World<'a> {
         if !is_cut {
             self.restore(node, why)?;
         }
-        let machine = &mut self.machines[node];
-        if let Some(again) = self.scenario.cut_again.filter(|_| self.report.crashes == 0) {
-            machine.disk.cut_at(machine.disk.operations() + again);
+        if let Some(from) = self.recovers_from.take() {
+            self.report.recovery = self.machines[node].disk.operations() - from;
+            self.report.recovery_cut = true;
+        } else if self.scenario.cut.is_some() && self.report.crashes == 0 {
+            let disk = &self.machines[node].disk;
+            let from = disk.operations();
+            self.recovers_from = Some(from);
+            if let Some(again) = self.scenario.cut_again {
+                disk.cut_at(from + again);
+            }
         }
         self.report.crashes += 1;
         self.mark(&[b"die", &node.to_le_bytes()]);
         // One of two machines with one key may refuse its journal at every start.
-        let twin = self.scenario.twins && node + 1 >= self.scenario.validators;
+        let twin = self.scenario.twins != Twins::Never && node + 1 >= self.scenario.validators;
         let after = match self.is_calm() && !twin {
             true => 1_000,
             false => self.rng.gen_range(500..60_000),
@@ -572,9 +707,27 @@ impl<'a> World<'a> {
         Ok(())
     }
 
+    /// What was ordered of a disk and has not come comes again.
+    fn call_off(&mut self, node: usize) {
+        let (cut, failure) = self.machines[node].disk.ordered();
+        self.deck.extend(cut.then_some(Trouble::Cut));
+        self.deck.extend(failure.map(|kind| match kind {
+            io::ErrorKind::StorageFull => Trouble::Full,
+            _ => Trouble::Failing,
+        }));
+    }
+
     /// A node that does not go on because a file rotted: its operator puts it back, or begins anew. Everything else is over with
     /// the next start.
     fn restore(&mut self, node: usize, why: &str) -> Outcome {
+        if let (true, Visit::Over(left)) = (why.contains(NOT_OURS), self.twin) {
+            // Its own journal holds what the other machine said.
+            let next = self.machines[node].final_height.max(left) + 1;
+            if self.is_twin(&self.id_of(node)) {
+                self.follow(node, next);
+            }
+            return Ok(());
+        }
         let is_rot = ["damaged", UNREADABLE, NO_LOG, NO_BODY];
         if !is_rot.iter().any(|said| why.contains(said)) {
             return Ok(());
@@ -587,6 +740,7 @@ impl<'a> World<'a> {
                 self.report.rot_found[0] += 1;
                 return Ok(());
             };
+            count(&mut self.report, machine.disk.struck());
             (machine.disk, machine.index) = Default::default();
             machine.final_height = 0;
             // It may have voted for the block after the newest one.
@@ -631,14 +785,19 @@ impl<'a> World<'a> {
             }
             return;
         }
+        self.follow(node, next);
+    }
+
+    /// A node goes on without its journal, and without a vote until this height is over.
+    fn follow(&mut self, node: usize, until: u64) {
         let machine = &mut self.machines[node];
-        for dir in [proposals, Path::new(HOME).join("journal")] {
+        for dir in ["undecided", "journal"].map(|dir| Path::new(HOME).join(dir)) {
             for (name, _) in machine.disk.list(&dir).unwrap_or_default() {
                 drop(machine.disk.remove(&dir.join(name)));
             }
             drop(machine.disk.sync_names(&dir.join("any")));
         }
-        machine.follows_until = Some(next);
+        machine.follows_until = Some(until);
     }
 
     /// The newest height, if the next block can be decided without this machine, and without a key that has two.
@@ -649,7 +808,7 @@ impl<'a> World<'a> {
         let set = newest.ledger().validators();
         let lost: BTreeSet<ValidatorId> = (0..self.machines.len())
             .map(|n| self.id_of(n))
-            .filter(|id| *id == self.id_of(node) || self.is_twin(id))
+            .filter(|id| *id == self.id_of(node) || self.is_torn(id))
             .collect();
         let of = |id: &ValidatorId| set.power_of(id).unwrap_or(0);
         let lost: u64 = lost.iter().map(of).sum();
@@ -658,6 +817,9 @@ impl<'a> World<'a> {
 
     /// Does what a node wants done.
     fn collect(&mut self, node: usize) -> Outcome {
+        if let Some(how) = self.spoil {
+            self.spoil(node, how);
+        }
         let Some(running) = self.machines[node].node.as_mut() else {
             return Ok(());
         };
@@ -692,6 +854,7 @@ impl<'a> World<'a> {
                     {
                         return Err(format!("{} contradicted itself", a.message.validator));
                     }
+                    self.report.evidence += 1;
                 }
             }
         }
@@ -749,11 +912,18 @@ impl<'a> World<'a> {
     }
 
     fn reaches(&mut self, from: usize, to: usize) -> bool {
-        from != to && self.side[from] == self.side[to] && !self.rng.gen_bool(self.loss)
+        if from == to || self.side[from] != self.side[to] {
+            return false;
+        }
+        let lost = self.rng.gen_bool(self.loss);
+        self.report.lost += u64::from(lost);
+        !lost
     }
 
     fn send(&mut self, from: usize, to: usize, message: Message) {
         let copies = 1 + usize::from(self.loss > 0.0 && self.rng.gen_bool(0.05));
+        self.report.doubled += copies as u64 - 1;
+        let sent = self.order;
         for _ in 0..copies {
             let delay = self.rng.gen_range(5..150)
                 + u64::from(self.rng.gen_bool(0.02)) * self.rng.gen_range(0..2_000);
@@ -765,6 +935,7 @@ impl<'a> World<'a> {
                     to,
                     boots,
                     from,
+                    sent,
                     message,
                 },
             );
@@ -807,6 +978,10 @@ impl<'a> World<'a> {
     fn decided(&mut self, node: usize, height: u64) -> Outcome {
         let machine = &mut self.machines[node];
         machine.final_height = height;
+        if let Some(from) = self.recovers_from.filter(|_| node == 0) {
+            self.recovers_from = None;
+            self.report.recovery = machine.disk.operations() - from;
+        }
         let Some(ledger) = machine.node.as_ref().map(|n| n.ledger().clone()) else {
             return Ok(());
         };
@@ -844,7 +1019,8 @@ impl<'a> World<'a> {
             machine.follows_until = None;
             machine.node = None;
             machine.boots += 1;
-            machine.disk.restart();
+            self.call_off(node);
+            self.machines[node].disk.restart();
             self.at(500, Event::Boot { node });
         }
         self.submit(node);
@@ -935,7 +1111,7 @@ impl<'a> World<'a> {
         let Some((_, newest)) = governance::sets(view)? else {
             return Ok(());
         };
-        let twin = self.scenario.twins.then(|| self.scenario.validators - 1);
+        let twin = self.has_twins().then(|| self.scenario.validators - 1);
         let mut wanted: Vec<usize> = (0..self.keys.len()).collect();
         wanted.shuffle(&mut self.rng);
         // Without it there are always three left, and with it three others are a quorum.
@@ -971,10 +1147,30 @@ impl<'a> World<'a> {
         Ok(())
     }
 
+    /// Whether some key runs on two machines, now or once.
+    fn has_twins(&self) -> bool {
+        self.scenario.twins != Twins::Never
+    }
+
+    /// Whether this is the second machine of a key.
+    fn is_second(&self, machine: usize) -> bool {
+        self.has_twins() && machine + 1 == self.machines.len()
+    }
+
+    /// Whether what this key said on another machine may be in its way.
+    fn is_torn(&self, id: &ValidatorId) -> bool {
+        let stays = match (self.scenario.twins, self.twin) {
+            (Twins::Never, _) | (Twins::ForAWhile, Visit::ToCome) => false,
+            (Twins::Always, _) | (_, Visit::Since(_)) => true,
+            (_, Visit::Over(height)) => self.seen <= height + 1,
+        };
+        stays && self.is_twin(id)
+    }
+
     /// Whether this key runs on two machines.
     fn is_twin(&self, id: &ValidatorId) -> bool {
         let key = self.machines.last().map(|m| m.who.key.verifying_key());
-        self.scenario.twins && key.is_some_and(|key| key.to_bytes() == id.0)
+        self.has_twins() && key.is_some_and(|key| key.to_bytes() == id.0)
     }
 
     fn id_of(&self, machine: usize) -> ValidatorId {
@@ -984,7 +1180,7 @@ impl<'a> World<'a> {
     /// Whether a machine has the key of a validator that censors.
     fn is_censor(&self, machine: usize) -> bool {
         let (last, of_all) = (self.scenario.censors, self.scenario.validators);
-        let twin = self.scenario.twins && machine + 1 == self.machines.len();
+        let twin = self.is_second(machine);
         last > 0 && (((of_all - last.min(of_all))..of_all).contains(&machine) || twin)
     }
 
@@ -1045,63 +1241,20 @@ impl<'a> World<'a> {
         if self.is_calm() {
             self.side.fill(0);
             self.loss = 0.0;
+            self.spoil = None;
             self.machines
                 .iter_mut()
                 .for_each(|machine| machine.skew = 0);
             return Ok(());
         }
-        let node = self.rng.gen_range(0..self.machines.len());
-        let kind = match self.rng.gen_range(0..11) {
-            0 | 1 if self.machines[node].node.is_some() => {
-                self.die(node, "kill -9")?;
-                // It may come back with another clock than it went with.
-                if self.rng.gen_bool(0.3) {
-                    let kind = self.jump(node);
-                    self.report.troubles[kind] += 1;
-                    self.report.troubles[9] += 1;
-                }
-                Some(0)
-            }
-            2 => {
-                // The power fails in the middle of some later write.
-                let later = self.rng.gen_range(1..40);
-                let disk = &self.machines[node].disk;
-                disk.cut_at(disk.operations() + later);
-                Some(1)
-            }
-            3 => {
-                let disk = &self.machines[node].disk;
-                disk.fail_next(io::ErrorKind::StorageFull);
-                Some(2)
-            }
-            4 => {
-                self.machines[node].disk.fail_next(io::ErrorKind::Other);
-                Some(3)
-            }
-            5 | 6 => {
-                for at in 0..self.side.len() {
-                    self.side[at] = self.rng.gen_range(0..2);
-                }
-                Some(4)
-            }
-            7 => {
-                self.loss = self.rng.gen_range(0.0..0.3);
-                Some(5)
-            }
-            8 if self.rng.gen_bool(0.5) => {
-                self.machines[node].skew = self.rng.gen_range(-DRIFT_MS..DRIFT_MS);
-                Some(6)
-            }
-            8 => Some(self.jump(node)),
-            9 => self.rot(node)?,
-            _ => {
-                self.side.fill(0);
-                self.loss = 0.0;
-                None
-            }
-        };
-        if let Some(kind) = kind {
-            self.report.troubles[kind] += 1;
+        if self.deck.is_empty() {
+            self.deck = DECK.to_vec();
+            self.deck.shuffle(&mut self.rng);
+        }
+        if let Some(next) = self.deck.pop()
+            && !self.happens(next)?
+        {
+            self.deck.insert(0, next);
         }
         self.mark(&[b"trouble"]);
         let after = self.rng.gen_range(10_000..180_000);
@@ -1109,46 +1262,150 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// A sector goes bad: of what a validator may not lose, on one machine at a time, which is then started again; or of a proposal
-    /// that it keeps, which it must do without. Which kind of trouble that is.
-    fn rot(&mut self, node: usize) -> Outcome<Option<usize>> {
-        let busy = |m: &Machine| m.rotten.is_some() || m.follows_until.is_some();
-        let is_one = !self.machines.iter().any(busy);
-        let machine = &mut self.machines[node];
-        let unreadable = self.rng.gen_bool(0.5);
-        let how = if unreadable {
-            Rot::Unreadable
-        } else {
-            Rot::Silent
+    /// Whether it could happen now.
+    fn happens(&mut self, what: Trouble) -> Outcome<bool> {
+        let running: Vec<usize> = (0..self.machines.len())
+            .filter(|n| self.machines[*n].node.is_some())
+            .collect();
+        let Some(node) = running.choose(&mut self.rng).copied() else {
+            return Ok(false);
         };
+        let disk = &self.machines[node].disk;
+        let kind = match what {
+            // One at a time.
+            Trouble::Cut | Trouble::Full | Trouble::Failing if disk.ordered() != (false, None) => {
+                return Ok(false);
+            }
+            Trouble::Kill => {
+                self.die(node, "kill -9")?;
+                0
+            }
+            Trouble::KillAndJump => {
+                self.die(node, "kill -9")?;
+                let ahead = self.rng.gen_bool(0.5);
+                self.report.troubles[0] += 1;
+                self.report.troubles[self.jump(node, ahead)] += 1;
+                9
+            }
+            // In the middle of some later write. Disks count what strikes.
+            Trouble::Cut => {
+                disk.cut_at(disk.operations() + self.rng.gen_range(1..40));
+                return Ok(true);
+            }
+            Trouble::Full => {
+                disk.fail_next(io::ErrorKind::StorageFull);
+                return Ok(true);
+            }
+            Trouble::Failing => {
+                disk.fail_next(io::ErrorKind::Other);
+                return Ok(true);
+            }
+            Trouble::Partition => {
+                for side in &mut self.side {
+                    *side = self.rng.gen_range(0..2);
+                }
+                let alone = self.rng.gen_range(0..self.scenario.validators);
+                if self.side.iter().all(|side| *side == self.side[alone]) {
+                    self.side[alone] ^= 1;
+                }
+                4
+            }
+            Trouble::Loss => {
+                self.loss = self.rng.gen_range(0.05..0.3);
+                5
+            }
+            Trouble::Drift => {
+                self.machines[node].skew = self.rng.gen_range(-DRIFT_MS..DRIFT_MS);
+                6
+            }
+            Trouble::Jump { ahead } => self.jump(node, ahead),
+            Trouble::RotVital => return self.rot(node),
+            Trouble::RotKept => {
+                self.spoil = Some(how_to_rot(&mut self.rng));
+                return Ok(true);
+            }
+            Trouble::Heal => {
+                self.side.fill(0);
+                self.loss = 0.0;
+                return Ok(true);
+            }
+        };
+        self.report.troubles[kind] += 1;
+        Ok(true)
+    }
+
+    /// Whether a machine has rotted, or begins anew.
+    fn is_recovering(&self) -> bool {
+        let busy = |m: &Machine| m.rotten.is_some() || m.follows_until.is_some();
+        self.machines.iter().any(busy)
+    }
+
+    /// A sector of what a validator may not lose goes bad, on one machine at a time, which is then started again. Whether one did.
+    fn rot(&mut self, node: usize) -> Outcome<bool> {
+        if self.is_recovering() {
+            return Ok(false);
+        }
+        let how = how_to_rot(&mut self.rng);
         // A journal's last entry that reads wrong cannot be told from one that was being written when the power failed, so a
         // journal rots as most disks have it: with an error.
-        let vital = |path: &Path| is_log(path) || (unreadable && is_journal(path));
-        if is_one
-            && machine.node.is_some()
-            && let Some(path) = machine.disk.rot(how, vital, &mut self.rng)
-        {
-            machine.rotten = Some(path);
-            self.die(node, "kill -9")?;
-            return Ok(Some(10));
+        let vital = |path: &Path| is_log(path) || (how == Rot::Unreadable && is_journal(path));
+        let machine = &mut self.machines[node];
+        machine.rotten = machine.disk.rot(how, vital, &mut self.rng);
+        if machine.rotten.is_none() {
+            return Ok(false);
         }
+        self.report.troubles[10] += 1;
+        self.die(node, "kill -9")?;
+        Ok(true)
+    }
+
+    /// A kept proposal goes bad, which its node must do without.
+    fn spoil(&mut self, node: usize, how: Rot) {
         let kept = |path: &Path| !is_log(path) && !is_journal(path);
-        let rotten = machine.disk.rot(how, kept, &mut self.rng);
-        let is_any = rotten.is_some();
-        machine.spoilt.extend(rotten);
-        Ok(is_any.then_some(11))
+        let machine = &mut self.machines[node];
+        if let Some(path) = machine.disk.rot(how, kept, &mut self.rng) {
+            machine.spoilt.insert(path);
+            self.spoil = None;
+            self.report.troubles[11] += 1;
+        }
+    }
+
+    /// The second machine of a key is started, and stopped when the key has contradicted itself. Not while another machine begins
+    /// anew: then three must be able to go on.
+    fn visit(&mut self) {
+        let node = self.machines.len() - 1;
+        match self.twin {
+            Visit::ToCome if self.is_calm() => return,
+            Visit::ToCome if !self.is_recovering() => {
+                self.twin = Visit::Since(self.now);
+                self.at(0, Event::Boot { node });
+            }
+            Visit::Since(came)
+                if self.is_calm()
+                    || (self.report.evidence > 0 && self.now >= came + LEAST_VISIT_MS) =>
+            {
+                self.twin = Visit::Over(self.seen);
+                self.call_off(node);
+                let machine = &mut self.machines[node];
+                (machine.node, machine.rotten, machine.follows_until) = (None, None, None);
+                machine.boots += 1;
+                machine.disk.restart();
+                return;
+            }
+            _ => {}
+        }
+        self.at(60_000, Event::Twin);
     }
 
     /// A clock is an hour wrong until somebody sets it right; which kind of trouble that is. One at a time: a block may be stamped
     /// [`MAX_TIME_AHEAD_MS`] ahead of who judges it, so a clock that is wrong by more costs its validator's voice,
     /// and no chain can do without a third of those.
-    fn jump(&mut self, node: usize) -> usize {
+    fn jump(&mut self, node: usize, ahead: bool) -> usize {
         for machine in &mut self.machines {
             if machine.skew.abs() > DRIFT_MS {
                 machine.skew = 0;
             }
         }
-        let ahead = self.rng.gen_bool(0.5);
         let (skew, kind) = if ahead { (HOUR_MS, 7) } else { (-HOUR_MS, 8) };
         self.machines[node].skew = skew;
         let after = self.rng.gen_range(10_000..300_000);
@@ -1166,8 +1423,9 @@ impl<'a> World<'a> {
         };
         // A key on two machines is the operator's fault: each may refuse its journal because of what the other said.
         let sound = match self.scenario.twins {
-            true => &self.machines[..self.scenario.validators - 1],
-            false => &self.machines[..],
+            Twins::Always => &self.machines[..self.scenario.validators - 1],
+            Twins::ForAWhile => &self.machines[..self.machines.len() - 1],
+            Twins::Never => &self.machines[..],
         };
         for machine in sound {
             let at = machine.node.as_ref().map(|n| n.ledger().tip().height);
@@ -1188,11 +1446,25 @@ impl<'a> World<'a> {
         if height < least {
             return Err(format!("only {height} blocks, {least} were expected"));
         }
+        for machine in &self.machines {
+            count(&mut self.report, machine.disk.struck());
+        }
         self.report.height = height;
         self.report.root = root;
         self.report.trace = self.trace.clone().finalize().into();
         Ok(self.report.clone())
     }
+}
+
+fn count(report: &mut Report, of: Struck) {
+    report.troubles[1] += of.cuts;
+    report.troubles[2] += of.full;
+    report.troubles[3] += of.failed;
+    report.torn += of.torn;
+}
+
+fn how_to_rot(rng: &mut ChaCha8Rng) -> Rot {
+    *[Rot::Silent, Rot::Unreadable].choose(rng).expect("two")
 }
 
 fn is_log(path: &Path) -> bool {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_sim::actors::Manner;
-use holdfast_sim::run::{Report, Scenario, TROUBLES, run};
+use holdfast_sim::run::{Report, Scenario, TROUBLES, Twins, run};
 
 /// Seeds of the test below: as many as one machine of two cores runs in about five minutes.
 const SEEDS: u64 = 256;
@@ -16,7 +16,7 @@ fn held(seed: u64, scenario: &Scenario) -> Report {
 #[test]
 fn without_faults_every_epoch_has_its_block() {
     let mut scenario = Scenario::of_seed(0, 1);
-    (scenario.faults, scenario.twins) = (false, false);
+    (scenario.faults, scenario.twins) = (false, Twins::Never);
     assert!(!scenario.governance);
     scenario.providers = vec![Manner::Honest; 8];
     let report = held(1, &scenario);
@@ -29,7 +29,7 @@ fn without_faults_every_epoch_has_its_block() {
 #[test]
 fn tm_v4_a_censor_among_four_makes_no_honest_provider_faulty() {
     let mut scenario = Scenario::of_seed(0, 1);
-    (scenario.faults, scenario.twins) = (false, false);
+    (scenario.faults, scenario.twins) = (false, Twins::Never);
     (scenario.providers, scenario.censors) = (vec![Manner::Honest; 8], 1);
     let report = held(2, &scenario);
     let carried = report.posts > 60 && report.deals > 5 && report.lost_to_censors.is_empty();
@@ -49,14 +49,16 @@ fn tm_v4_a_censor_among_four_makes_no_honest_provider_faulty() {
 /// was sent, is the provider's fault, whoever made the blocks.
 #[test]
 fn tm_v4_a_window_of_censors_excuses_no_post_that_was_never_sent() {
-    // Two of four, and troubles: some seed of a few has a window in which they made every block.
+    // Two of four, and troubles: some seed of a few has a window in which they made every block. That is more than a chain promises
+    // to bear, so a run may fail too.
     let with_two = |seed| Scenario {
         censors: 2,
+        twins: Twins::Never,
         ..Scenario::of_seed(8 * seed, 1)
     };
-    let losses = (0..32).map(|seed| (seed, held(seed, &with_two(seed)).lost_to_censors));
+    let losses = (0..32).filter_map(|seed| Some((seed, run(seed, &with_two(seed)).ok()?)));
     let (seed, lost) = losses
-        .filter_map(|(seed, lost)| Some((seed, *lost.first()?)))
+        .filter_map(|(seed, report)| Some((seed, *report.lost_to_censors.first()?)))
         .next()
         .expect("a window of censors in 32 seeds");
     let scenario = Scenario {
@@ -75,7 +77,7 @@ fn tm_v4_a_window_of_censors_excuses_no_post_that_was_never_sent() {
 #[test]
 fn tm_p10_a_proof_of_something_else_is_refused_and_a_verifier_that_takes_it_is_found_out() {
     let mut scenario = Scenario::of_seed(0, 1);
-    (scenario.faults, scenario.twins) = (false, false);
+    (scenario.faults, scenario.twins) = (false, Twins::Never);
     scenario.providers = vec![Manner::Honest, Manner::Honest, Manner::Cheat];
     let report = held(4, &scenario);
     assert!(report.refused > 5 && report.posts > 20, "{report:?}");
@@ -92,8 +94,9 @@ fn tm_v3_the_same_seed_gives_the_same_trace_and_root() {
     assert_ne!(once.trace, held(7, &Scenario::of_seed(7, 1)).trace);
 }
 
-/// Crashes with torn journals and logs, full, failing and rotting disks, partitions, loss, clocks that jump by an hour, a key on two machines,
-/// a validator that censors, a provider that cheats, a client that floods: no fork, nothing lost, all invariants after each block, no
+/// Crashes with torn journals and logs, full, failing and rotting disks, partitions, loss, clocks that jump by an hour: each of them in
+/// each seed; in all but every eighth a key on two machines; a validator that censors, a provider that cheats, a client that
+/// floods: no fork, nothing lost, all invariants after each block, no
 /// honest provider ever faulty, and everybody together again after five calm minutes.
 #[test]
 fn tm_v1_tm_v4_tm_n7_tm_h1_tm_h3_tm_h4_tm_h5_tm_h6_an_hour_of_every_seed_holds() {
@@ -123,14 +126,22 @@ fn tm_v1_tm_v4_tm_n7_tm_h1_tm_h3_tm_h4_tm_h5_tm_h6_an_hour_of_every_seed_holds()
             *sum += more;
         }
     }
-    // A quiet run shows nothing: each kind of trouble came, on average in every second seed, and struck recoveries too; proofs were
-    // censored as often.
+    // A quiet run shows nothing: each kind of trouble came in every seed.
+    for report in &reports {
+        let network = [report.lost, report.doubled, report.overtaken];
+        let kinds = report.troubles.iter().chain(&network);
+        assert!(kinds.chain([&report.torn]).all(|n| *n > 0), "{report:?}");
+        let twins = Scenario::of_seed(report.seed, 1).twins;
+        let contradicted = report.evidence > 0;
+        assert_eq!(contradicted, twins != Twins::Never, "{report:?}");
+    }
+    // Recoveries were struck too, and proofs censored, in one seed or another.
     let (crashes, broken) = (sum(|r| r.crashes), sum(|r| r.broken_boots));
     let (censored, posts) = (sum(|r| r.censored), sum(|r| r.posts));
     let lost = sum(|r| r.lost_to_censors.len() as u64);
     // Rot that was put right by a copy, by an empty disk, and by a peer's proposal.
     let rot = [0, 1, 2].map(|n| reports.iter().map(|r| r.rot_found[n]).sum::<u64>());
-    let enough = crashes > SEEDS && broken > 0 && troubles.iter().all(|n| *n > SEEDS / 4);
+    let enough = crashes > SEEDS && broken > 0;
     let enough = enough && rot[0] > SEEDS / 4 && rot[1] > SEEDS / 8 && rot[2] > 0;
     let told = format!(
         "{crashes} crashes, {broken} broken recoveries, {troubles:?}, {rot:?} rotten disks; {posts} proofs, {censored} times censored, {lost} sectors lost to it"
@@ -155,26 +166,56 @@ fn tm_v1_tm_v12_seeds_with_set_changes_have_some_and_jail_who_votes_twice() {
     );
 }
 
-/// The power of one of four fails at every single write, sync and rename of its first blocks, and once more while it recovers:
-/// it comes back with what it called final, agrees with the others, and the chain never stands.
-#[test]
-fn tm_h1_every_change_of_the_disk_is_cut_once_and_recovery_too() {
+/// The first changes of a validator's disk: its chain's beginning and three blocks.
+const FIRST_CHANGES: u64 = 60;
+/// More changes than most recoveries have until their node's next block is final.
+const RECOVERY_CHANGES: u64 = 24;
+
+/// A quiet network in which the power of one of four fails at this change, and again at that one of its recovery: it comes back with
+/// what it called final, agrees with the others, and the chain never stands.
+fn cut_at(cut: u64, again: u64) -> Report {
     let mut scenario = Scenario::of_seed(0, 1);
-    (scenario.faults, scenario.twins) = (false, false);
+    (scenario.faults, scenario.twins) = (false, Twins::Never);
     (scenario.providers, scenario.clients) = (vec![Manner::Honest], 1);
     // Three blocks of the victim, then time to come back.
     scenario.span_ms = 8 * 60_000;
-    let mut broken = 0;
-    for cut in 1..=60 {
-        scenario.cut = Some(cut);
-        scenario.cut_again = Some(1 + cut % 3);
-        let report = held(cut, &scenario);
-        assert!(
-            report.crashes >= 2 && report.height >= 10,
-            "cut at {cut}: {report:?}"
-        );
-        broken += report.broken_boots;
+    (scenario.cut, scenario.cut_again) = (Some(cut), Some(again));
+    let report = held(cut, &scenario);
+    assert!(
+        report.crashes >= 2 - u64::from(!report.recovery_cut) && report.height >= 10,
+        "cuts at {cut} and {again}: {report:?}"
+    );
+    report
+}
+
+/// The power fails at every single write, sync and rename of the first blocks, and once more at some change of the recovery, each of
+/// which is met.
+#[test]
+fn tm_h1_every_change_of_the_disk_is_cut_once_and_recovery_too() {
+    let mut met = std::collections::BTreeSet::new();
+    for cut in 1..=FIRST_CHANGES {
+        let again = 1 + cut * 5 % RECOVERY_CHANGES;
+        if cut_at(cut, again).recovery_cut {
+            met.insert(again);
+        }
     }
-    // The others start without a change of their disk, and are cut at the first ones they make then.
-    assert!(broken >= 15, "{broken} of 60 recoveries were cut");
+    let told = format!("recoveries were cut at {met:?}");
+    println!("{told}");
+    assert!(met.len() > 16, "{told}");
+}
+
+/// Every change of every recovery until its node's next block is final: more than a thousand runs.
+#[test]
+#[ignore = "minutes; run it when the order of a node's steps on its disk changes"]
+fn tm_h1_every_change_of_every_recovery_is_cut_too() {
+    let mut cuts = 0;
+    for cut in 1..=FIRST_CHANGES {
+        for again in 1.. {
+            if !cut_at(cut, again).recovery_cut {
+                break;
+            }
+            cuts += 1;
+        }
+    }
+    assert!(cuts > 10 * FIRST_CHANGES, "only {cuts} recoveries were cut");
 }
