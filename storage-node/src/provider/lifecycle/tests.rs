@@ -11,6 +11,8 @@ use prover::commitment::CommP;
 
 use super::*;
 
+mod cuts;
+
 const PERIOD: u64 = 120;
 const WINDOW: u64 = 20;
 

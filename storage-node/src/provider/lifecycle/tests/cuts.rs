@@ -1,33 +1,26 @@
 //! The provider's journal on a disk whose power fails: cut at every write, sync, rename and removal, and so is what comes after. Once
 //! by itself, and once as the life of a sector writes it.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
-use chain_lite::account::DealId;
-use chain_lite::units::{Epoch, EpochCount};
 use holdfast_sim::disk::SimDisk;
-use prover::{CommD, CommP, CommR, PaddedPieceSize, PieceInfo, SectorNumber, Ticket};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use storage_node::provider::journal::{Damage, Journal};
-use storage_node::provider::lifecycle::{
-    ChainView, Command, DealOnChain, DealRecord, Event, Lifecycle, Op, Outcome, Rules, SealTimes,
-    Sealing, SectorRecord, SectorState, Settings, Stage,
-};
-use storage_node::provider::pack::PackPolicy;
-use storage_node::provider::worker::{COUNTER, sector_name};
+
+use super::*;
+use crate::provider::journal::{Damage, Journal, JournalError};
+use crate::provider::worker::{COUNTER, sector_name};
 
 const DIR: &str = "/provider/journal";
 /// More changes than the story has.
 const MOST_CHANGES: u64 = 24;
 
 /// A sector's life in its record: each step is written before it is acted on, and the record goes with the sector.
-fn live(disk: &SimDisk, promised: &mut Promised) -> anyhow::Result<()> {
+fn live(disk: &SimDisk, promised: &mut Promised) -> Result<(), JournalError> {
     let journal = Journal::open_on(Arc::new(disk.clone()), Path::new(DIR))?;
     let (records, damage) = journal.load::<u64>()?;
-    anyhow::ensure!(damage == Damage::default(), "damage: {damage:?}");
+    assert_eq!(damage, Damage::default());
     let found: Vec<u64> = records.into_iter().map(|(_, step)| step).collect();
     promised.check(&found);
     if promised.gone {
@@ -81,7 +74,7 @@ impl Promised {
 /// Gives how many cuts struck.
 fn cut_twice<T: Default>(
     changes: u64,
-    story: impl Fn(&SimDisk, &mut T) -> anyhow::Result<()>,
+    story: impl Fn(&SimDisk, &mut T) -> Result<(), JournalError>,
     has_ended: impl Fn(&T) -> bool,
 ) -> u64 {
     let mut cuts = 0;
@@ -137,7 +130,7 @@ impl Chain {
         }
     }
 
-    fn take(&mut self, op: &Op, journal: &Journal) -> anyhow::Result<()> {
+    fn take(&mut self, op: &Op, journal: &Journal) -> Result<(), JournalError> {
         match op {
             Op::Publish(_) => {
                 assert!(self.deal.is_none(), "a deal was published twice");
@@ -171,18 +164,22 @@ impl Chain {
 
 /// One run of the provider, from its start to the end of the sector or to a power cut: the machine's commands are carried out as the
 /// worker does it, in order, a record on the disk before the next command runs.
-fn serve(disk: &SimDisk, chain: &mut Chain) -> anyhow::Result<()> {
+fn serve(disk: &SimDisk, chain: &mut Chain) -> Result<(), JournalError> {
     let journal = Journal::open_on(Arc::new(disk.clone()), Path::new(DIR))?;
     let (counter, found) = journal.load_with::<SectorNumber, SectorRecord>(COUNTER)?;
     let (records, damage) = found;
-    anyhow::ensure!(damage == Damage::default(), "damage: {damage:?}");
+    assert_eq!(damage, Damage::default());
     let records: Vec<SectorRecord> = records.into_iter().map(|(_, record)| record).collect();
     for number in chain.precommits.keys().chain(chain.sectors.keys()) {
         let kept = records.iter().find(|record| record.number == *number);
         let kept = kept.and_then(SectorRecord::replica).map(|r| &r.comm_r);
         assert_eq!(kept, chain.used.get(number), "{number} is on the chain");
     }
-    let deals = if chain.expired { vec![] } else { vec![deal()] };
+    let deals = if chain.expired {
+        vec![]
+    } else {
+        vec![deal(1, 2048, 250, 2_000)]
+    };
     let counter = counter.unwrap_or_default();
     let mut machine = Lifecycle::restore(rules(), settings(), deals, records, counter);
     while !chain.expired || machine.sectors().next().is_some() {
@@ -242,53 +239,6 @@ fn serve(disk: &SimDisk, chain: &mut Chain) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn deal() -> DealRecord {
-    DealRecord {
-        deal: DEAL,
-        piece: PieceInfo {
-            comm_p: CommP([1; 32]),
-            size: PaddedPieceSize::new(2048).expect("a power of two"),
-        },
-        bytes: 2032,
-        blake3_root: [1; 32],
-        client: [9; 32],
-        start: Epoch(250),
-        end: Epoch(2_000),
-        proposal: vec![1],
-    }
-}
-
-fn rules() -> Rules {
-    Rules {
-        post_lookback: EpochCount(3),
-        fault_cutoff: EpochCount(6),
-        ticket_max_age: EpochCount(240),
-        seed_delay: EpochCount(4),
-        precommit_max: EpochCount(200),
-        min_sector_life: EpochCount(240),
-        max_sector_life: EpochCount(100_000),
-    }
-}
-
-fn settings() -> Settings {
-    Settings {
-        pack: PackPolicy {
-            sector_bytes: 2048,
-            max_deals: 4,
-            max_wait: EpochCount(5),
-            seal_lead: EpochCount(100),
-            hopeless: EpochCount(12),
-        },
-        hold_after: EpochCount(20),
-        hold_reserve: EpochCount(40),
-        scrub_lead: EpochCount(20),
-        full_scrub_every: 4,
-        auto_repair: true,
-        backoff: EpochCount(3),
-        max_attempts: 5,
-    }
 }
 
 #[test]
