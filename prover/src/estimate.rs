@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(two.parents_disk, 60_129_542_144);
         assert_eq!(
             two.c2_memory,
-            130_169_893 * 34 + 328 * 32 + 3 * (32 << 27) + PROGRAM
+            130_169_893 * 34 + 328 * 32 + 3 * (32 << 27) + PROGRAM + gpu_memory()
         );
     }
 

@@ -252,7 +252,8 @@ pub fn challenge_memory(size: SectorSize) -> u64 {
 /// group of leaves in each thread.
 pub fn check_memory(size: SectorSize, plan: &Plan) -> u64 {
     let group = NODE_BYTES as u64 * shape::leaves_per_cached_node(size);
-    plan.threads() as u64 * 2 * group + 6 * shape::tree_r_bytes(size) + SLACK_BYTES + PROGRAM_BYTES
+    let fixed = SLACK_BYTES + PROGRAM_BYTES + crate::machine::gpu_memory();
+    plan.threads() as u64 * 2 * group + 6 * shape::tree_r_bytes(size) + fixed
 }
 
 pub(crate) fn require_space(path: &Path, needed: u64, free: u64) -> Result<(), SealError> {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cudarc::driver::sys::CUresult;
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DriverError, LaunchConfig,
     PushKernelArg,
@@ -37,9 +38,12 @@ pub struct Stream<'a> {
 pub type Memory = CudaSlice<u8>;
 
 fn refused(action: &'static str) -> impl Fn(DriverError) -> GpuError {
-    move |error| GpuError::Driver {
-        action,
-        why: error.to_string(),
+    move |error| match error.0 {
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => GpuError::Full,
+        _ => GpuError::Driver {
+            action,
+            why: error.to_string(),
+        },
     }
 }
 
@@ -64,7 +68,12 @@ impl Driver {
                 "libnvrtc, CUDA's run-time compiler, is not found; install it, or name its folder in LD_LIBRARY_PATH".into(),
             ));
         }
-        let context = CudaContext::new(0).map_err(|error| GpuError::Missing(error.to_string()))?;
+        let context = CudaContext::new(0).map_err(|error| match error.0 {
+            CUresult::CUDA_ERROR_NO_DEVICE | CUresult::CUDA_ERROR_INVALID_DEVICE => {
+                GpuError::Missing(error.to_string())
+            }
+            _ => refused("open the GPU")(error),
+        })?;
         let name = context.name().map_err(refused("name the GPU"))?;
         let (major, minor) = context
             .compute_capability()
@@ -159,11 +168,11 @@ impl Stream<'_> {
     }
 
     /// Queues a kernel.
-    pub fn launch(
-        &self,
+    pub fn launch<'b>(
+        &'b self,
         kernel: &'static str,
         threads: usize,
-        args: &[Arg],
+        args: &[Arg<'b>],
     ) -> Result<(), GpuError> {
         use cudarc::driver::DevicePtr;
         if threads == 0 {
@@ -171,9 +180,15 @@ impl Stream<'_> {
             return Ok(());
         }
         let function = self.driver.kernel(kernel)?;
-        let address = |buffer: &Buffer| -> u64 {
+        // Dropped behind the launch: they tell other queues how long the memory is in use.
+        let mut in_use = Vec::with_capacity(args.len());
+        let mut address = |buffer: &'b Buffer| -> u64 {
             match &buffer.place {
-                Place::Cuda(memory) => memory.device_ptr(&self.stream).0,
+                Place::Cuda(memory) => {
+                    let (address, guard) = memory.device_ptr(&self.stream);
+                    in_use.push(guard);
+                    address
+                }
                 #[cfg(test)]
                 Place::Emulated(_) => unreachable!("buffers stay with their GPU"),
             }

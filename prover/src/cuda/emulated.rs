@@ -61,6 +61,11 @@ pub fn gpu() -> &'static Gpu {
     GPU.get_or_init(|| Gpu::on(Backend::Emulated(Emulated::compile())))
 }
 
+/// One of a test's own, to do with what it likes.
+pub fn another() -> Gpu {
+    Gpu::on(Backend::Emulated(Emulated::compile()))
+}
+
 impl Emulated {
     #[allow(unsafe_code, reason = "loads what was compiled a line before")]
     fn compile() -> Emulated {

@@ -7,14 +7,17 @@
 //! The program (`kernels/`) is compiled for the GPU at first use, by NVRTC, in a few seconds: a build needs no CUDA, and a
 //! binary with the feature runs where there is none. `CUDA_VISIBLE_DEVICES=` hides the GPU, as for any CUDA program.
 //!
-//! Wrong results: a proof is verified before it is handed out, and of every batch of hashes one is computed again here
-//! (threat P18): memory of consumer cards corrects no errors.
+//! Wrong results (threat P18; memory of consumer cards corrects no errors): a proof is verified before it is handed out, and of
+//! every batch of hashes some are computed again here. A GPU that was wrong, or whose driver failed, is given up for the rest of
+//! the process ([`fall_back`]): the proof is made again on the CPU, and so is the whole tree whose hashes were wrong
+//! ([`checked`]), because its batches before that one may be wrong too.
 //!
 //! Without a GPU: kernels take nothing but numbers of eight bytes and use no shared memory, so that the gate compiles the same
 //! text as C++ and runs it thread by thread (`emulated`). What that cannot show is the GPU's own carry instructions and its
 //! parallel threads: with the feature, on a machine that has one, the same tests compare a real GPU too, at sizes that fill it.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::instructions;
 
@@ -51,6 +54,10 @@ pub enum GpuError {
         /// Its answer.
         why: String,
     },
+    /// Its memory is full, for now.
+    #[cfg(feature = "cuda")]
+    #[error("the GPU's memory is full")]
+    Full,
     /// What was computed is wrong.
     #[error("the GPU computed a wrong {0}: its memory is damaged or it runs too hot")]
     Wrong(&'static str),
@@ -60,6 +67,10 @@ pub enum GpuError {
 #[derive(Debug)]
 pub struct Gpu {
     backend: Backend,
+    /// Whether it was wrong or failed.
+    given_up: AtomicBool,
+    /// How often it was wrong.
+    wrong: AtomicUsize,
     hashes: poseidon::Shared,
 }
 
@@ -73,6 +84,11 @@ enum Backend {
 
 /// The first GPU, if there is one and kernels may use it. Asked for once: compiles the program then.
 pub fn device() -> Option<&'static Gpu> {
+    found().filter(|gpu| !gpu.given_up.load(Ordering::Relaxed))
+}
+
+/// The same, whether it was given up or not: the sizes of pieces of work do not change in the middle.
+pub fn found() -> Option<&'static Gpu> {
     static FOUND: OnceLock<Option<Gpu>> = OnceLock::new();
     if !instructions::gpu() {
         return None;
@@ -83,7 +99,15 @@ pub fn device() -> Option<&'static Gpu> {
 #[cfg(feature = "cuda")]
 fn find() -> Option<Gpu> {
     let start = std::time::Instant::now();
-    match driver::Driver::start(PROGRAM) {
+    // The crate underneath panics where a library lacks a function.
+    let started = std::panic::catch_unwind(|| driver::Driver::start(PROGRAM));
+    let started = started.unwrap_or_else(|_| {
+        Err(GpuError::Driver {
+            action: "start",
+            why: "a library is older than the program".to_owned(),
+        })
+    });
+    match started {
         Ok(driver) => {
             let seconds = start.elapsed().as_secs_f64();
             tracing::info!(gpu = driver.name(), seconds, "CUDA kernels compiled");
@@ -105,15 +129,39 @@ fn find() -> Option<Gpu> {
     None
 }
 
-/// Says that the CPU does what the GPU did not.
-pub fn fall_back(what: &'static str, error: &GpuError) {
-    tracing::warn!(what, %error, "the CPU does it instead");
+/// Says that the CPU does what the GPU did not, and, unless its memory was full, everything from now on.
+pub fn fall_back(gpu: &Gpu, what: &'static str, error: &GpuError) {
+    #[cfg(feature = "cuda")]
+    if matches!(error, GpuError::Full) {
+        tracing::warn!(what, %error, "the CPU does it instead");
+        return;
+    }
+    if matches!(error, GpuError::Wrong(_)) {
+        gpu.wrong.fetch_add(1, Ordering::Relaxed);
+    }
+    if !gpu.given_up.swap(true, Ordering::Relaxed) {
+        tracing::warn!(what, %error, "the CPU does it instead, and everything from now on");
+    }
+}
+
+/// Builds something out of hashes; once more, on the CPU then, if the GPU was found wrong meanwhile.
+pub fn checked<T>(build: impl Fn() -> T) -> T {
+    checked_on(found(), build)
+}
+
+fn checked_on<T>(gpu: Option<&Gpu>, build: impl Fn() -> T) -> T {
+    let wrong = || gpu.map(|gpu| gpu.wrong.load(Ordering::Relaxed));
+    let before = wrong();
+    let built = build();
+    if wrong() == before { built } else { build() }
 }
 
 impl Gpu {
     fn on(backend: Backend) -> Gpu {
         Gpu {
             backend,
+            given_up: AtomicBool::new(false),
+            wrong: AtomicUsize::new(0),
             hashes: poseidon::Shared::default(),
         }
     }
@@ -312,4 +360,30 @@ fn bytes_of_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
 #[cfg(test)]
 fn all() -> Vec<&'static Gpu> {
     std::iter::once(emulated::gpu()).chain(device()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tm_p18_what_a_wrong_gpu_had_a_hand_in_is_built_again_and_the_gpu_given_up() {
+        let gpu = emulated::another();
+        let built = AtomicUsize::new(0);
+        let build = |error: Option<GpuError>| {
+            checked_on(Some(&gpu), || {
+                let times = built.fetch_add(1, Ordering::Relaxed);
+                if let (0, Some(error)) = (times, &error) {
+                    fall_back(&gpu, "hash", error);
+                }
+            });
+            (
+                built.swap(0, Ordering::Relaxed),
+                gpu.given_up.load(Ordering::Relaxed),
+            )
+        };
+        assert_eq!(build(None), (1, false));
+        assert_eq!(build(Some(GpuError::Wrong("hash"))), (2, true));
+        assert_eq!(build(None), (1, true));
+    }
 }

@@ -47,6 +47,15 @@ pub fn build_tree_c(
     size: SectorSize,
     progress: &dyn Progress,
 ) -> Result<Node, TreeError> {
+    poseidon::checked(|| build_once(layers, trees, size, progress))
+}
+
+fn build_once(
+    layers: &[NodeFile],
+    trees: &[NodeFile],
+    size: SectorSize,
+    progress: &dyn Progress,
+) -> Result<Node, TreeError> {
     // With eleven layers 352 KiB of labels for a CPU.
     let (leaves, together) = (size.base_tree_leaves(), poseidon::together());
     let mut roots = Vec::with_capacity(trees.len());

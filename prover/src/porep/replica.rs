@@ -79,6 +79,15 @@ pub(crate) fn reduce_replica(
     progress: &dyn Progress,
     load: impl Fn(u64, &mut [Node]) -> Result<(), TreeError> + Sync,
 ) -> Result<Node, TreeError> {
+    poseidon::checked(|| reduce_once(trees, size, progress, &load))
+}
+
+fn reduce_once(
+    trees: &[NodeFile],
+    size: SectorSize,
+    progress: &dyn Progress,
+    load: &(impl Fn(u64, &mut [Node]) -> Result<(), TreeError> + Sync),
+) -> Result<Node, TreeError> {
     let leaves = size.base_tree_leaves();
     let group = shape::leaves_per_cached_node(size);
     let chunk = chunk_nodes(size);
@@ -104,7 +113,13 @@ pub(crate) fn reduce_replica(
 
 /// Whole groups of replica leaves per piece of parallel work: eight groups for a CPU, or the whole tree when it is smaller.
 pub(crate) fn chunk_nodes(size: SectorSize) -> u64 {
-    ((poseidon::together() >> 7) * shape::leaves_per_cached_node(size)).min(size.base_tree_leaves())
+    chunk_for(size, poseidon::together())
+}
+
+/// The groups are a power of eight: what they reduce to are nodes of one row of TreeR, and trees of their own.
+fn chunk_for(size: SectorSize, together: u64) -> u64 {
+    let groups = 8u64.pow((together >> 7).ilog2() / 3);
+    (groups * shape::leaves_per_cached_node(size)).min(size.base_tree_leaves())
 }
 
 pub(crate) fn read(node: &Node) -> Option<Integer> {
@@ -128,6 +143,25 @@ pub(crate) fn write(value: &Integer) -> Node {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// For a CPU and for a GPU: chunks and what they reduce to are rows of trees.
+    #[test]
+    fn chunks_reduce_to_one_node_and_trees_to_whole_rows_of_chunks() {
+        let power_of_eight = |n: u64| n.is_power_of_two() && n.ilog2().is_multiple_of(3);
+        for size in SectorSize::ALL {
+            for together in [1 << 10, 1 << 15] {
+                let chunk = chunk_for(size, together);
+                let [row, chunks] = [
+                    chunk / shape::leaves_per_cached_node(size),
+                    size.base_tree_leaves() / chunk,
+                ];
+                assert!(
+                    power_of_eight(row) && power_of_eight(chunks),
+                    "{size} {together}"
+                );
+            }
+        }
+    }
 
     fn node() -> impl Strategy<Value = Node> {
         any::<[u8; 32]>().prop_map(crate::hash::sha256::t254)

@@ -514,7 +514,8 @@ fn tm_h9_a_repair_asks_for_what_it_makes_again() {
     let files = replicated.expect("replicates").dir().record().files.clone();
     let within = |memory| Plan::with_limits(1, memory).expect("one thread starts");
     let (replicating, labelling) = (replicate_memory(size, &within(0)), label_memory(size));
-    assert!(replicating < labelling, "else this shows nothing");
+    let beside = crate::machine::gpu_memory();
+    assert!(replicating < labelling + beside, "else this shows nothing");
     let still_there = || {
         files
             .iter()

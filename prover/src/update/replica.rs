@@ -102,7 +102,8 @@ pub fn memory(size: SectorSize, plan: &Plan) -> u64 {
     let per_thread = NODE_BYTES as u64 * 4 * chunk;
     // Copied when they are hashed further, with the rows above them.
     let chunk_roots = NODE_BYTES as u64 * 3 * (size.nodes() / chunk);
-    plan.threads() as u64 * per_thread + chunk_roots + SLACK_BYTES + PROGRAM_BYTES
+    let fixed = SLACK_BYTES + PROGRAM_BYTES + crate::machine::gpu_memory();
+    plan.threads() as u64 * per_thread + chunk_roots + fixed
 }
 
 /// Roots of TreeR over the two replicas, as [`build`] read and wrote them.

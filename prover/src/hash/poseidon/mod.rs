@@ -97,7 +97,7 @@ pub fn hash_nodes(arity: Arity, nodes: &[Node], out: &mut [Node]) -> Result<(), 
     {
         match cuda::hash_nodes(gpu, arity, nodes, out) {
             Ok(done) => return done,
-            Err(error) => crate::cuda::fall_back("Poseidon", &error),
+            Err(error) => crate::cuda::fall_back(gpu, "Poseidon", &error),
         }
     }
     #[cfg(target_arch = "x86_64")]
@@ -118,10 +118,19 @@ pub fn hash_nodes(arity: Arity, nodes: &[Node], out: &mut [Node]) -> Result<(), 
 #[cfg(feature = "prove")]
 pub(crate) fn together() -> u64 {
     #[cfg(any(test, feature = "cuda"))]
-    if crate::cuda::device().is_some() {
+    if crate::cuda::found().is_some() {
         return cuda::TOGETHER;
     }
     1 << 10
+}
+
+/// Builds something large out of hashes, and if a GPU was found to hash wrongly meanwhile, once more without it.
+#[cfg(feature = "prove")]
+pub(crate) fn checked<T>(build: impl Fn() -> T) -> T {
+    #[cfg(any(test, feature = "cuda"))]
+    return crate::cuda::checked(build);
+    #[cfg(not(any(test, feature = "cuda")))]
+    build()
 }
 
 /// Whether [`hash_nodes`] runs on this machine's vector units instead of the portable schedule.
