@@ -1672,16 +1672,15 @@ async fn tm_y1_who_counts_with_a_holder_is_another_one_where_there_is_one() {
     };
     let now = watched.recorded().await;
     assert_eq!(told(&now, first), BTreeSet::from([first]), "nobody else");
-    let owner_of = |of| {
-        let world = world();
-        let mut records = world.providers.iter().map(|provider| &provider.record);
-        records.find(|record| record.id == of).expect("known").owner
-    };
-    let owner = owner_of(first);
-    let mut all = world();
-    let its = all.providers.iter_mut().find(|p| p.record.id == third);
-    its.expect("known").record.owner = owner;
-    drop(all);
+    {
+        let mut world = world();
+        let at = |id| {
+            let mut all = world.providers.iter();
+            all.position(|p| p.record.id == id).expect("known")
+        };
+        let (first, third) = (at(first), at(third));
+        world.providers[third].record.owner = world.providers[first].record.owner;
+    }
     let now = watched.recorded().await;
     assert_eq!(told(&now, first), BTreeSet::from([third]), "not itself");
     assert_eq!(told(&now, third), BTreeSet::from([first]));
