@@ -95,6 +95,16 @@ pub enum LedgerError {
         /// What differs.
         why: String,
     },
+    /// A block was decided that this node voted for and no longer has.
+    #[error(
+        "block {height} was decided as {id} and its body is not here: the disk has lost what was kept under `undecided`. Move this folder away and follow the chain in a new one (`holdfast chain join`); give that the validator's key only when the chain is past block {height}"
+    )]
+    BodyLost {
+        /// Its height.
+        height: u64,
+        /// Its id.
+        id: BlockId,
+    },
     /// The block is invalid or cannot be executed here.
     #[error(transparent)]
     Block(#[from] BlockError),

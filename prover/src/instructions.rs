@@ -33,7 +33,7 @@ pub(crate) fn ifma() -> bool {
 }
 
 /// Whether work may go to a GPU: nobody said [`portable_only`].
-#[cfg(all(feature = "prove", any(test, feature = "cuda")))]
+#[cfg(feature = "cuda")]
 pub(crate) fn gpu() -> bool {
     !PORTABLE_ONLY.load(Ordering::Relaxed)
 }

@@ -44,7 +44,11 @@ pub fn gpu() -> Option<String> {
 
 /// Bytes of memory that a GPU's driver takes in this process, beside what a stage needs (147 MiB were seen with an H100).
 pub(crate) fn gpu_memory() -> u64 {
-    if gpu().is_some() { 192 << 20 } else { 0 }
+    #[cfg(feature = "cuda")]
+    if crate::cuda::present() {
+        return 192 << 20;
+    }
+    0
 }
 
 /// More memory is needed than the plan allows.

@@ -446,10 +446,6 @@ impl App {
         certificate: &CommitCertificate<ChainContext>,
     ) -> Result<(), LedgerError> {
         let (height, id) = (certificate.height.0, certificate.value_id);
-        let missing = |why: &str| LedgerError::Replay {
-            height,
-            why: format!("block {id} was decided {why}"),
-        };
         // Decided without us: the others are ahead, and our clock is late. The body may have been here already, so that nobody
         // asked us about a synced block.
         let me = self.address();
@@ -472,12 +468,15 @@ impl App {
                 }),
             };
         }
-        let ours = to_certificate(certificate).ok_or_else(|| missing("without a round"))?;
+        let ours = to_certificate(certificate).ok_or_else(|| LedgerError::Replay {
+            height,
+            why: format!("block {id} was decided without a round"),
+        })?;
         let outcome = match self.valid.remove(&(height, id)) {
             Some(valid) => self.parts.ledger.commit(valid, ours)?,
             None => {
                 let block = self.parts.ledger.undecided_block(&id)?;
-                let block = block.ok_or_else(|| missing("and its body is not here"))?;
+                let block = block.ok_or(LedgerError::BodyLost { height, id })?;
                 self.parts.ledger.commit_decided(block, ours)?
             }
         };

@@ -7,6 +7,7 @@ use chain_lite::block::{Block, BlockId};
 use chain_lite::certificate::Certificate;
 use chain_lite::clock::ClockMode;
 use chain_lite::codec;
+use chain_lite::ledger::LedgerError;
 use chain_lite::mempool::Mempool;
 use chain_lite::units::Epoch;
 use chain_lite_bft::app::{App, Ours, Parts, Synced, Timing};
@@ -454,6 +455,30 @@ fn tm_h6_what_only_our_clock_is_against_is_here_when_others_decide_it() {
     assert_eq!(heard, Some(Validity::Invalid));
     let kept = nodes[late].app.ledger().undecided_block(&block.id());
     assert_eq!(kept.unwrap(), None);
+}
+
+/// A vote was for it, so it was kept; a disk that lost it leaves a validator that says so, with the way on.
+#[test]
+fn tm_h6_a_decided_block_that_the_disk_has_lost_is_told_as_that() {
+    let mut nodes = four();
+    one_block(&mut nodes, None);
+    let n = proposer(&nodes, 2, 0);
+    let ours = nodes[n].proposes(2, 0).unwrap();
+    let certificate = decision(&nodes, 2, 0, ours.value.value.0, &[0, 1, 2]);
+    let Node {
+        app, mempool, home, ..
+    } = nodes.remove(n);
+    drop((app, mempool));
+    let kept = std::fs::read_dir(home.path().join("undecided")).unwrap();
+    let removed = kept.map(|file| std::fs::remove_file(file.unwrap().path()).unwrap());
+    assert_eq!(removed.count(), 1);
+    let (mut app, _) = app_in(home.path(), n);
+    let error = app.decided(&certificate).unwrap_err();
+    let LedgerError::BodyLost { height: 2, id } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(id, certificate.value_id);
+    assert!(error.to_string().contains("follow the chain"), "{error}");
 }
 
 #[test]

@@ -47,6 +47,17 @@ fn refused(action: &'static str) -> impl Fn(DriverError) -> GpuError {
     }
 }
 
+/// Whether the driver is there and knows a GPU.
+pub fn present() -> bool {
+    // SAFETY: loads NVIDIA's library, whose initialisers do nothing that matters here.
+    #[allow(unsafe_code, reason = "argued above")]
+    let installed = unsafe { cudarc::driver::sys::is_culib_present() };
+    // The crate underneath panics where a library lacks a function.
+    installed
+        && std::panic::catch_unwind(CudaContext::device_count)
+            .is_ok_and(|count| count.is_ok_and(|count| count > 0))
+}
+
 impl Driver {
     /// Finds the first GPU and compiles the program for it.
     pub fn start(program: &str) -> Result<Driver, GpuError> {

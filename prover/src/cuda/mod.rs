@@ -19,8 +19,6 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::instructions;
-
 #[cfg(feature = "cuda")]
 mod driver;
 #[cfg(test)]
@@ -87,13 +85,26 @@ pub fn device() -> Option<&'static Gpu> {
     found().filter(|gpu| !gpu.given_up.load(Ordering::Relaxed))
 }
 
-/// The same, whether it was given up or not: the sizes of pieces of work do not change in the middle.
+/// The same, whether it was given up or not.
 pub fn found() -> Option<&'static Gpu> {
     static FOUND: OnceLock<Option<Gpu>> = OnceLock::new();
-    if !instructions::gpu() {
+    if !present() {
         return None;
     }
     FOUND.get_or_init(find).as_ref()
+}
+
+/// Whether there is a GPU, without starting it: memory is planned and work is cut by this, which never changes in the middle.
+pub fn present() -> bool {
+    #[cfg(feature = "cuda")]
+    {
+        static PRESENT: OnceLock<bool> = OnceLock::new();
+        crate::instructions::gpu() && *PRESENT.get_or_init(driver::present)
+    }
+    #[cfg(not(feature = "cuda"))]
+    {
+        false
+    }
 }
 
 #[cfg(feature = "cuda")]

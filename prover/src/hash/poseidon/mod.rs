@@ -118,7 +118,7 @@ pub fn hash_nodes(arity: Arity, nodes: &[Node], out: &mut [Node]) -> Result<(), 
 #[cfg(feature = "prove")]
 pub(crate) fn together() -> u64 {
     #[cfg(any(test, feature = "cuda"))]
-    if crate::cuda::found().is_some() {
+    if crate::cuda::present() {
         return cuda::TOGETHER;
     }
     1 << 10
