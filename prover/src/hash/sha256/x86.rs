@@ -12,6 +12,12 @@
 //! The prefix does not depend on any label, so four prefixes are hashed at once ahead of their nodes; of the 19 blocks in
 //! the chain only 7 (3) have a message schedule of their own.
 //!
+//! Without AVX, on purpose: the SHA instructions exist in the old encoding alone, and where the compiler may use AVX it copies
+//! nodes and states through registers of 256 bits between them. CPUs of Intel's that keep both worlds apart pay some hundred
+//! cycles at every change: on a Xeon (Sapphire Rapids or later) labels were seen to take 100 µs and more. On Zen 5 AVX made no
+//! difference alone, and 5 % in four streams. A build for all of such a Xeon's instructions (`-C target-cpu=native`) has
+//! the mixture again.
+//!
 //! Measured (Zen 5, one core): see `benches`. Registers hold the state as the instructions want it: `ABEF` and `CDGH`.
 #![allow(unsafe_code)]
 
@@ -88,9 +94,9 @@ impl Kernel {
 
     /// Every kernel of this CPU, slowest first.
     pub(super) fn available() -> impl Iterator<Item = Self> {
-        // With AVX come instructions of three operands, which save a fifth of the moves. The few CPUs that have SHA-NI
-        // without it use the portable twin, and with it the sha2 crate's SHA-NI.
-        let sha = is_x86_feature_detected!("sha") && is_x86_feature_detected!("avx");
+        let sha = is_x86_feature_detected!("sha")
+            && is_x86_feature_detected!("ssse3")
+            && is_x86_feature_detected!("sse4.1");
         let avx512 =
             sha && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
         let kernels = [
@@ -172,20 +178,20 @@ struct State {
 /// The 64 schedule words of a block with their round constants added.
 type Schedule = [__m128i; 16];
 
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn byte_swap() -> __m128i {
     _mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3)
 }
 
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn words(w: [u32; 4]) -> __m128i {
     let [a, b, c, d] = w.map(u32::cast_signed);
     _mm_set_epi32(d, c, b, a)
 }
 
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn four(table: &[u32; 64], group: usize) -> __m128i {
     words([
@@ -196,7 +202,7 @@ fn four(table: &[u32; 64], group: usize) -> __m128i {
     ])
 }
 
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn initial() -> State {
     let t = _mm_shuffle_epi32(words([IV[0], IV[1], IV[2], IV[3]]), 0xB1);
@@ -208,7 +214,7 @@ fn initial() -> State {
 }
 
 /// 32 bytes as eight big-endian message words.
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn load(node: &Node) -> [__m128i; 2] {
     let at = node.as_ptr().cast::<__m128i>();
@@ -218,7 +224,7 @@ fn load(node: &Node) -> [__m128i; 2] {
 }
 
 /// Truncated digest bytes of a state.
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn store(state: State, node: &mut Node) {
     let t = _mm_shuffle_epi32(state.abef, 0x1B);
@@ -235,7 +241,7 @@ fn store(state: State, node: &mut Node) {
 }
 
 /// Next four schedule words from the last sixteen, oldest first.
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn extend(m: [__m128i; 4]) -> __m128i {
     let x = _mm_sha256msg1_epu32(m[0], m[1]);
@@ -244,14 +250,14 @@ fn extend(m: [__m128i; 4]) -> __m128i {
 }
 
 /// Four rounds.
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn quad(state: &mut State, words: __m128i) {
     state.cdgh = _mm_sha256rnds2_epu32(state.cdgh, state.abef, words);
     state.abef = _mm_sha256rnds2_epu32(state.abef, state.cdgh, _mm_shuffle_epi32(words, 0x0E));
 }
 
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn add(state: State, start: State) -> State {
     State {
@@ -261,7 +267,7 @@ fn add(state: State, start: State) -> State {
 }
 
 /// One block in each of `W` streams, their schedules known.
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn compress_known<const W: usize>(state: &mut [State; W], schedules: &[Schedule; W]) {
     let start = *state;
@@ -274,7 +280,7 @@ fn compress_known<const W: usize>(state: &mut [State; W], schedules: &[Schedule;
 }
 
 /// One block in each of `W` streams, rounds interleaved; keeps the schedules as they are made, if asked to.
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn compress_each<const W: usize>(
     state: &mut [State; W],
@@ -308,7 +314,7 @@ fn compress_each<const W: usize>(
     add_each(state, &start);
 }
 
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn add_each<const W: usize>(state: &mut [State; W], start: &[State; W]) {
     for lane in 0..W {
@@ -320,7 +326,7 @@ fn add_each<const W: usize>(state: &mut [State; W], start: &[State; W]) {
 ///
 /// # Safety
 /// `row` has `2 * W` readable nodes and `out` has `W` writable ones; all are read before the first is written.
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 unsafe fn nodes_ni<const W: usize>(row: *const Node, out: *mut Node) {
     let mut messages = [[_mm_setzero_si128(); 4]; W];
     for (lane, message) in messages.iter_mut().enumerate() {
@@ -352,7 +358,7 @@ const PREFIXES: usize = 4;
 const PREFETCH: usize = 2;
 
 /// One chain of labels per stream. A single chain waits for its own latency; several fill each other's gaps.
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 fn fill_labels_ni<'a, const W: usize, S: BorrowMut<LabelStream<'a>>>(
     streams: &mut [S; W],
     first: usize,
@@ -390,7 +396,7 @@ fn fill_labels_ni<'a, const W: usize, S: BorrowMut<LabelStream<'a>>>(
 
 /// Asks for the cache lines of a later node's parents. Layers of large sectors lie in memory, and without this every label
 /// begins with a wait for its farthest parent.
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn prefetch(previous: Option<&[Node]>, parents: &[u32; DEGREE], layer: &[Node]) {
     let fetch = |nodes: &[Node], parent: u32| {
@@ -410,7 +416,7 @@ fn prefetch(previous: Option<&[Node]>, parents: &[u32; DEGREE], layer: &[Node]) 
 }
 
 /// States after the first block of `node .. node + 4`.
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn hash_prefixes(key: LabelKey<'_>, node: usize) -> [State; PREFIXES] {
     let [a, b] = load(&key.replica_id.0);
@@ -427,7 +433,7 @@ fn hash_prefixes(key: LabelKey<'_>, node: usize) -> [State; PREFIXES] {
 }
 
 /// The 19 blocks after the prefix: `2 * D` parents in `D` distinct blocks, repeated to 36 slots, then slot 36 and padding.
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 #[inline]
 fn absorb<const D: usize, const W: usize>(
     state: &mut [State; W],
