@@ -59,32 +59,15 @@ pub fn present() -> bool {
 }
 
 impl Driver {
-    /// Finds the first GPU and compiles the program for it.
+    /// Takes the first GPU, which is [`present`], and compiles the program for it.
     pub fn start(program: &str) -> Result<Driver, GpuError> {
-        // SAFETY: loads NVIDIA's libraries, whose initialisers do nothing that matters here.
+        // SAFETY: loads NVIDIA's library, whose initialisers do nothing that matters here.
         #[allow(unsafe_code, reason = "argued above")]
-        let [driver, compiler] = unsafe {
-            [
-                cudarc::driver::sys::is_culib_present(),
-                cudarc::nvrtc::sys::is_culib_present(),
-            ]
-        };
-        if !driver {
-            return Err(GpuError::Missing(
-                "the NVIDIA driver is not installed".into(),
-            ));
-        }
+        let compiler = unsafe { cudarc::nvrtc::sys::is_culib_present() };
         if !compiler {
-            return Err(GpuError::Missing(
-                "libnvrtc, CUDA's run-time compiler, is not found; install it, or name its folder in LD_LIBRARY_PATH".into(),
-            ));
+            return Err(GpuError::NoCompiler);
         }
-        let context = CudaContext::new(0).map_err(|error| match error.0 {
-            CUresult::CUDA_ERROR_NO_DEVICE | CUresult::CUDA_ERROR_INVALID_DEVICE => {
-                GpuError::Missing(error.to_string())
-            }
-            _ => refused("open the GPU")(error),
-        })?;
+        let context = CudaContext::new(0).map_err(refused("open the GPU"))?;
         let name = context.name().map_err(refused("name the GPU"))?;
         let (major, minor) = context
             .compute_capability()

@@ -39,10 +39,12 @@ const PROGRAM: &str = concat!(
 /// Why the GPU did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum GpuError {
-    /// There is none, or its libraries are missing.
+    /// Nothing can compile its program.
     #[cfg(feature = "cuda")]
-    #[error("no CUDA device: {0}")]
-    Missing(String),
+    #[error(
+        "libnvrtc, CUDA's run-time compiler, is not found; install it, or name its folder in LD_LIBRARY_PATH"
+    )]
+    NoCompiler,
     /// The driver refused.
     #[cfg(feature = "cuda")]
     #[error("the CUDA driver could not {action}: {why}")]
@@ -123,10 +125,6 @@ fn find() -> Option<Gpu> {
             let seconds = start.elapsed().as_secs_f64();
             tracing::info!(gpu = driver.name(), seconds, "CUDA kernels compiled");
             Some(Gpu::on(Backend::Cuda(driver)))
-        }
-        Err(GpuError::Missing(why)) => {
-            tracing::info!(why, "no CUDA device");
-            None
         }
         Err(error) => {
             tracing::warn!(%error, "the GPU is left alone");
