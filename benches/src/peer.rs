@@ -169,11 +169,13 @@ pub enum Ask {
     },
     /// The peer's verdict on an update.
     VerifyUpdate(UpdateClaim),
-    /// Makes a WindowPoSt key as its tools do, random secrets included, in the place of one that is there. Only before the peer
-    /// has used such a key: it keeps what it used in memory.
-    MakeWindowKeys {
+    /// Makes a WindowPoSt or WinningPoSt key as its tools do, random secrets included, in the place of one that is there. Only
+    /// before the peer has used such a key: it keeps what it used in memory.
+    MakePostKeys {
         /// Bytes of a sector.
         size: u64,
+        /// WinningPoSt's, not WindowPoSt's.
+        winning: bool,
         /// Keeps the key, with its `.vk`, and gives their paths; without, both are removed again.
         keep: bool,
     },
@@ -199,7 +201,7 @@ pub struct Answer {
     /// A verdict.
     #[serde(default)]
     pub valid: Option<bool>,
-    /// Paths of keys, see [`Ask::KeyPaths`] and [`Ask::MakeWindowKeys`].
+    /// Paths of keys, see [`Ask::KeyPaths`] and [`Ask::MakePostKeys`].
     #[serde(default)]
     pub paths: Vec<(PathBuf, PathBuf)>,
     /// Bytes.

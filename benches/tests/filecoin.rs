@@ -419,7 +419,8 @@ fn update_of_one_sector(judged: Judged) {
 fn a_key_that_filecoin_made_proves_here() {
     let mut both = Both::new();
     let (size, circuit) = (both.size, CircuitId::window(both.size));
-    let ask = Ask::MakeWindowKeys {
+    let ask = Ask::MakePostKeys {
+        winning: false,
         size: size.bytes(),
         keep: true,
     };

@@ -512,20 +512,37 @@ fn compare(c: &mut Criterion, size: SectorSize) {
         || mean(|| timed(|| verify::window_post(&verifying, &statement, &proof).expect("true"))),
         || mean(|| judged(&theirs)),
     );
-    // The smallest key of all, whatever the run's size: the peer takes seconds for it and minutes for the others.
-    let small = CircuitId::window(SectorSize::Kib2);
-    let make = || {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let store = ParamStore::open(folder.path()).expect("a folder of keys");
-        timed(|| {
-            plan.run(|| store.load_or_generate(small, &NoProgress))
-                .expect("a key");
-        })
-    };
-    table.stage(c, SectorSize::Kib2, "keys_of_window_post", make, || {
+    // The smallest keys of all, whatever the run's size: the peer takes seconds for them and minutes for the others.
+    for (name, winning, small) in [
+        (
+            "keys_of_window_post",
+            false,
+            CircuitId::window(SectorSize::Kib2),
+        ),
+        (
+            "keys_of_winning_post",
+            true,
+            CircuitId::winning(SectorSize::Kib2),
+        ),
+    ] {
+        let make = || {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let store = ParamStore::open(folder.path()).expect("a folder of keys");
+            timed(|| {
+                plan.run(|| store.load_or_generate(small, &NoProgress))
+                    .expect("a key");
+            })
+        };
         let size = SectorSize::Kib2.bytes();
-        time(Ask::MakeWindowKeys { size, keep: false })
-    });
+        table.stage(c, SectorSize::Kib2, name, make, || {
+            let keep = false;
+            time(Ask::MakePostKeys {
+                size,
+                winning,
+                keep,
+            })
+        });
+    }
     let peer_memory = peer.borrow_mut().memory();
     table.print(peak_memory().unwrap_or(0), peer_memory);
 }

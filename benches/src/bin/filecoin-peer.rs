@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use benches::peer::{Answer, Ask, PostJob, SealClaim, SectorJob, UpdateClaim, UpdateJob};
-use filecoin_proofs::parameters::window_post_public_params;
+use filecoin_proofs::parameters::{window_post_public_params, winning_post_public_params};
 use filecoin_proofs::{
     PaddedBytesAmount, PieceInfo, PoRepConfig, PoStConfig, PoStType, PrivateReplicaInfo,
     PublicReplicaInfo, SealCommitPhase1Output, SealPreCommitOutput, SealPreCommitPhase1Output,
@@ -79,7 +79,11 @@ impl State {
             Ask::Encode(job) => encode(&job),
             Ask::ProveUpdate { job, claim } => prove_update(&job, &claim),
             Ask::VerifyUpdate(claim) => Ok(judge_update(&claim)),
-            Ask::MakeWindowKeys { size, keep } => make_window_keys(size, keep),
+            Ask::MakePostKeys {
+                size,
+                winning,
+                keep,
+            } => make_post_keys(size, winning, keep),
             Ask::Memory => Ok(Answer {
                 memory: peak_memory_bytes()?,
                 ..Answer::default()
@@ -283,8 +287,8 @@ fn update_paths(job: &UpdateJob) -> (PathBuf, PathBuf, PathBuf) {
     )
 }
 
-fn make_window_keys(size: u64, keep: bool) -> Result<Answer> {
-    let config = post_config(size, false)?;
+fn make_post_keys(size: u64, winning: bool, keep: bool) -> Result<Answer> {
+    let config = post_config(size, winning)?;
     let (params, vk) = (
         config.get_cache_params_path::<Tree>()?,
         config.get_cache_verifying_key_path::<Tree>()?,
@@ -296,7 +300,10 @@ fn make_window_keys(size: u64, keep: bool) -> Result<Answer> {
         }
     };
     forget();
-    let public = window_post_public_params::<Tree>(&config)?;
+    let public = match winning {
+        true => winning_post_public_params::<Tree>(&config)?,
+        false => window_post_public_params::<Tree>(&config)?,
+    };
     let begun = Instant::now();
     FallbackPoStCompound::<Tree>::groth_params(Some(&mut rand::rngs::OsRng), &public)?;
     let mut answer = timed(begun);
