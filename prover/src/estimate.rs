@@ -10,10 +10,12 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use rayon::prelude::*;
+
 use crate::hash::poseidon::{self, Arity};
 use crate::hash::sha256;
 use crate::ids::{Node, ReplicaId};
-use crate::machine::{Plan, gpu_memory};
+use crate::machine::{Plan, gpu, gpu_memory};
 use crate::merkle::shape;
 use crate::pages::Nodes;
 use crate::porep::graph::Graph;
@@ -72,7 +74,8 @@ fn density_bytes(counts: &Counts) -> u64 {
     2 * counts.aux as u64
 }
 
-/// What one unit of work costs one core, in nanoseconds.
+/// What one unit of work costs one core, in nanoseconds. Where a GPU hashes for all of them, a column and a tree's node cost what
+/// they take when all of a plan's threads call it, times the threads, so such a figure holds for that plan alone; rows of proofs too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct UnitCosts {
     /// All parents of one node.
@@ -137,24 +140,36 @@ impl UnitCosts {
                 / (nodes * sectors as u64) as f64
         };
         let (label, label_of_four) = (label(1), label(4));
-        let children: Vec<Node> = (0..11 * 4096u32)
+        // As many hashes as trees bring together, which is more where a GPU takes them.
+        let hashes = poseidon::together().max(4096) as usize;
+        let children: Vec<Node> = (0..11 * hashes as u64)
             .map(|i| sha256::t254(sha256::digest(&[&i.to_le_bytes()])))
             .collect();
-        let mut out = vec![[0; NODE_BYTES]; 4096];
+        let mut out = vec![[0; NODE_BYTES]; hashes];
         let tree_d_node = one_thread(&mut || {
             for _ in 0..16 {
-                sha256::nodes(&children[..2 * 4096], black_box(&mut out));
+                sha256::nodes(&children[..2 * hashes], black_box(&mut out));
             }
-        }) / (16.0 * 4096.0);
+        }) / (16 * hashes) as f64;
         let mut poseidon = |arity: Arity| {
-            let children = &children[..arity.len() * 4096];
-            // The first use of an arity computes its constants.
-            poseidon::hash_nodes(arity, &children[..arity.len()], &mut out[..1])
-                .expect("truncated digests are field elements");
-            one_thread(&mut || {
-                poseidon::hash_nodes(arity, children, black_box(&mut out))
+            let hash = |out: &mut [Node]| {
+                poseidon::hash_nodes(arity, &children[..arity.len() * out.len()], black_box(out))
                     .expect("truncated digests are field elements");
-            }) / 4096.0
+            };
+            if gpu().is_none() {
+                // The first use of an arity computes its constants.
+                hash(&mut out[..1]);
+                return one_thread(&mut || hash(&mut out)) / hashes as f64;
+            }
+            // Its first call starts a GPU, which then serves all threads at once.
+            hash(&mut out);
+            let (begun, calls) = (Instant::now(), 4 * plan.threads());
+            plan.run(|| {
+                let all = (0..calls).into_par_iter();
+                all.for_each(|_| hash(&mut vec![[0; NODE_BYTES]; hashes]));
+            });
+            let seconds = begun.elapsed().as_secs_f64();
+            seconds * 1e9 * plan.threads() as f64 / (calls * hashes) as f64
         };
         Self {
             parents,
@@ -206,7 +221,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Counts the hashes and rows of a sector of this size.
+    /// Counts the hashes and rows of a sector of this size. With a GPU only for as many cores as the costs were measured on.
     pub fn of(size: SectorSize, cores: usize, costs: &UnitCosts) -> Self {
         let (nodes, layers) = (size.nodes() as f64, size.layers() as f64);
         let per_core = cores as f64 * 1e9;

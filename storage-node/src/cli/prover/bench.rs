@@ -30,7 +30,7 @@ use crate::cli::output::human_bytes;
 use crate::cli::{Class, CliError, Context};
 use crate::kernels::Kernels;
 
-/// Cores that the table of larger sectors shows, beside this machine's.
+/// Cores that the table of larger sectors shows, beside this machine's, where no GPU works.
 const CORES: [usize; 2] = [8, 32];
 /// Proofs verified to time one.
 const VERIFIED: u32 = 20;
@@ -172,11 +172,17 @@ pub fn bench(args: BenchArgs, plan: &Plan, context: &Context) -> Result<(), CliE
     // C2's is measured by itself, for which what was before it is forgotten.
     let forgotten = stages.proofs.as_ref().and_then(|proofs| proofs.peak_before);
 
+    let kernels = Kernels::chosen();
+    // A GPU is no faster beside more cores, so nothing is said of other numbers of them.
+    let others = match kernels.gpu {
+        Some(_) => &[],
+        None => CORES.as_slice(),
+    };
     let estimates = [SectorSize::Mib512, SectorSize::Gib32]
         .into_iter()
         .flat_map(|size| {
             std::iter::once(plan.threads())
-                .chain(CORES)
+                .chain(others.iter().copied())
                 .map(move |cores| Estimate::of(size, cores, &unit_costs))
         })
         .collect();
@@ -191,7 +197,7 @@ pub fn bench(args: BenchArgs, plan: &Plan, context: &Context) -> Result<(), CliE
             sha_extensions: machine.sha_extensions,
             vector_multiply: machine.vector_multiply,
         },
-        kernels: Kernels::chosen(),
+        kernels,
         unit_costs,
         sector_size: size,
         stages,
