@@ -27,7 +27,7 @@ use crate::block::{
     BLOCK_VERSION, Block, BlockId, Body, FinalBlock, Header, MAX_BLOCK_PROOFS, MAX_BLOCK_TXS,
     MAX_BODY_BYTES, Outcomes,
 };
-use crate::certificate::{CertError, Certificate, ValidatorSet};
+use crate::certificate::{CertError, Certificate, Sig, ValidatorSet};
 use crate::clock::{self, ClockMode};
 use crate::codec;
 use crate::error::StoreError;
@@ -856,7 +856,8 @@ impl Ledger {
             return wrong("time_ms");
         }
         // A block stamped into the past would know the seeds of its own commitments (`beacon.md` §3). One that is taken up from
-        // an earlier round was judged when it was new.
+        // an earlier round was judged when it was new; that it was announced then, by whoever had the turn, is for the engine to
+        // see to, which knows what was signed.
         let clock = self.genesis.genesis().clock;
         let new = block.header.round == slot.round;
         if let (ClockMode::Beacon { epoch_ms }, Some(now), true) = (clock, now_ms, new)
@@ -877,11 +878,12 @@ impl Ledger {
     /// Keeps a proposed block on disk before this validator votes for it; returns once it survives a power cut.
     ///
     /// For blocks of the next heights, judged or not: one whose parent is not final here yet is judged when it is. Read back by
-    /// [`Ledger::undecided`] also after a restart; gone once its height is decided. Bounds: [`crate::undecided`].
-    pub fn save_undecided(&self, block: &Block) -> Result<(), LedgerError> {
+    /// [`Ledger::undecided`] also after a restart; gone once its height is decided. Bounds: [`crate::undecided`]. `announced` is the
+    /// signature of the header's proposer under its announcement, where the engine has one ([`Ledger::announcement`]).
+    pub fn save_undecided(&self, block: &Block, announced: Option<Sig>) -> Result<(), LedgerError> {
         let tip = self.tip().height;
         let dir = self.home.join("undecided");
-        let saved = self.lock_undecided().save(block, tip);
+        let saved = self.lock_undecided().save(block, announced, tip);
         match saved.map_err(home_error("writing to", &dir))? {
             Saved::Kept => Ok(()),
             Saved::OutOfReach | Saved::TooLarge => Err(LedgerError::NotKept {
@@ -903,7 +905,16 @@ impl Ledger {
     pub fn undecided_block(&self, id: &BlockId) -> Result<Option<Block>, LedgerError> {
         let dir = self.home.join("undecided");
         let found = self.lock_undecided().by_id(id);
-        found.map_err(home_error("reading", &dir))
+        let found = found.map_err(home_error("reading", &dir))?;
+        Ok(found.map(|(block, _)| block))
+    }
+
+    /// The signature that a kept block was saved with: by it an engine shows that the block was announced in its header's round.
+    pub fn announcement(&self, id: &BlockId) -> Result<Option<Sig>, LedgerError> {
+        let dir = self.home.join("undecided");
+        let found = self.lock_undecided().by_id(id);
+        let found = found.map_err(home_error("reading", &dir))?;
+        Ok(found.and_then(|(_, announced)| announced))
     }
 
     fn lock_undecided(&self) -> MutexGuard<'_, Undecided> {
@@ -2394,11 +2405,11 @@ pub(crate) mod tests {
         let (first, slot) = proposed(&ledger, 0, vec![transfer(chain, 0, 0, 1)]);
         let (second, _) = proposed(&ledger, 1, vec![]);
         for block in [&first, &second] {
-            ledger.save_undecided(block.block()).unwrap();
+            ledger.save_undecided(block.block(), None).unwrap();
         }
         let mut ahead = first.block().clone();
         ahead.header.height = 2;
-        ledger.save_undecided(&ahead).unwrap();
+        ledger.save_undecided(&ahead, None).unwrap();
         drop(ledger);
         let ledger = open(home.path(), &genesis).unwrap();
         assert_eq!(ledger.undecided(1, 0).unwrap(), [first.block().clone()]);
@@ -2422,7 +2433,7 @@ pub(crate) mod tests {
         assert_eq!(ledger.undecided_block(&second.id()).unwrap(), None);
         assert_eq!(ledger.undecided(2, 0).unwrap(), [ahead]);
         assert!(matches!(
-            ledger.save_undecided(second.block()),
+            ledger.save_undecided(second.block(), None),
             Err(LedgerError::NotKept {
                 height: 1,
                 round: 1,

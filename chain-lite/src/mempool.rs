@@ -513,26 +513,34 @@ impl Pool {
         self.remove(&sender, nonce);
         self.arrivals += 1;
         new.arrival = self.arrivals;
-        self.bytes += len;
-        self.ids.insert(new.tx.id(), (sender, nonce));
-        let queue = self.senders.entry(sender).or_default();
-        queue.next = next;
-        queue.bytes += len;
-        queue.owed += new.owed;
-        if new.in_lane() {
-            queue.lane_bytes += len;
-            self.lane_bytes += len;
-        }
-        queue.by_nonce.insert(nonce, new);
+        self.put(next, new);
         Ok(())
     }
 
-    /// Evicts until `new` fits its part of the pool, or says that it offers too little. `freed` ordinary bytes of its sender's go anyway.
+    /// Evicts until `new` fits its part of the pool, or says that it offers too little and leaves all as it was: what is refused pays
+    /// no fee, and must not cost others their place. `freed` ordinary bytes of its sender's go anyway.
     fn make_room(&mut self, new: &Waiting, freed: u64, next: u64) -> Result<(), SubmitError> {
+        let mut evicted = Vec::new();
+        let made = self.evict_for(new, freed, next, &mut evicted);
+        if made.is_err() {
+            for (next, waiting) in evicted {
+                self.put(next, waiting);
+            }
+        }
+        made
+    }
+
+    fn evict_for(
+        &mut self,
+        new: &Waiting,
+        freed: u64,
+        next: u64,
+        evicted: &mut Vec<(u64, Waiting)>,
+    ) -> Result<(), SubmitError> {
         let (sender, len) = (new.tx.tx().sender, new.tx.len_bytes());
         if new.in_lane() {
             while self.lane_bytes + len > LANE_BYTES {
-                self.evict_in_lane(&sender, len)?;
+                evicted.extend(self.evict_in_lane(&sender, len)?);
             }
             return Ok(());
         }
@@ -540,13 +548,18 @@ impl Pool {
             // Whether it could run once what its sender has in front of it did.
             let (nonce, queue) = (new.tx.tx().nonce, self.senders.get(&sender));
             let before = queue.map_or(0, |q| q.by_nonce.range(next..nonce).count() as u64);
-            self.evict_below((nonce - next == before, new.class, new.offer), &sender)?;
+            let worth = (nonce - next == before, new.class, new.offer);
+            evicted.extend(self.evict_below(worth, &sender)?);
         }
         Ok(())
     }
 
     /// Drops the last lane transaction of the sender with most bytes there, if the newcomer's sender has fewer.
-    fn evict_in_lane(&mut self, newcomer: &Address, len: u64) -> Result<(), SubmitError> {
+    fn evict_in_lane(
+        &mut self,
+        newcomer: &Address,
+        len: u64,
+    ) -> Result<Option<(u64, Waiting)>, SubmitError> {
         let ours = self.senders.get(newcomer).map_or(0, |q| q.lane_bytes) + len;
         let others = self.senders.iter().filter(|(s, _)| *s != newcomer);
         let most = others.max_by_key(|(s, q)| (q.lane_bytes, **s));
@@ -556,8 +569,7 @@ impl Pool {
         let mut lane = queue.by_nonce.iter().filter(|(_, w)| w.in_lane());
         let last = lane.next_back().map(|(nonce, _)| (*sender, *nonce));
         let (sender, nonce) = last.ok_or(SubmitError::Full)?;
-        self.remove(&sender, nonce);
-        Ok(())
+        Ok(self.remove(&sender, nonce))
     }
 
     /// Drops the last ordinary transaction of the sender whose last one is worth least, if that is less than `worth`.
@@ -565,7 +577,7 @@ impl Pool {
         &mut self,
         worth: (bool, Class, u128),
         newcomer: &Address,
-    ) -> Result<(), SubmitError> {
+    ) -> Result<Option<(u64, Waiting)>, SubmitError> {
         let others = self.senders.iter().filter(|(s, _)| *s != newcomer);
         let lasts = others.filter_map(|(s, q)| {
             let mut rest = q.by_nonce.iter().filter(|(_, w)| !w.in_lane());
@@ -577,15 +589,31 @@ impl Pool {
         if least >= worth {
             return Err(SubmitError::Full);
         }
-        self.remove(&sender, nonce);
-        Ok(())
+        Ok(self.remove(&sender, nonce))
     }
 
-    fn remove(&mut self, sender: &Address, nonce: u64) {
-        let Some(queue) = self.senders.get_mut(sender) else {
-            return;
-        };
-        if let Some(old) = queue.by_nonce.remove(&nonce) {
+    /// Adds what fits; its sender's next nonce on the chain is `next`.
+    fn put(&mut self, next: u64, new: Waiting) {
+        let (sender, nonce, len) = (new.tx.tx().sender, new.tx.tx().nonce, new.tx.len_bytes());
+        self.bytes += len;
+        self.ids.insert(new.tx.id(), (sender, nonce));
+        let queue = self.senders.entry(sender).or_default();
+        queue.next = next;
+        queue.bytes += len;
+        queue.owed += new.owed;
+        if new.in_lane() {
+            queue.lane_bytes += len;
+            self.lane_bytes += len;
+        }
+        queue.by_nonce.insert(nonce, new);
+    }
+
+    /// Takes one out, with its sender's next nonce, as [`Pool::put`] adds it.
+    fn remove(&mut self, sender: &Address, nonce: u64) -> Option<(u64, Waiting)> {
+        let queue = self.senders.get_mut(sender)?;
+        let next = queue.next;
+        let old = queue.by_nonce.remove(&nonce);
+        if let Some(old) = &old {
             queue.bytes -= old.tx.len_bytes();
             queue.owed -= old.owed;
             self.bytes -= old.tx.len_bytes();
@@ -598,6 +626,7 @@ impl Pool {
         if queue.by_nonce.is_empty() {
             self.senders.remove(sender);
         }
+        Some((next, old?))
     }
 }
 
@@ -917,6 +946,27 @@ mod tests {
             (of(4), 0),
             "the better offer is in the next block"
         );
+    }
+
+    /// Better than the worst, worse than the rest, and larger than the worst together: it is refused, and they stay.
+    #[test]
+    fn tm_v8_what_is_refused_has_pushed_nobody_out() {
+        let pool = Mempool::new(CHAIN);
+        for n in 10..13 {
+            insert(&pool, tx(n, 0, 1, 1), false, 1).unwrap();
+        }
+        fill(&pool, 0, u128::MAX);
+        let before = pool.bytes();
+        let waiting = pool.pool().ids.len();
+        let large = insert(&pool, tx(3, 0, 1_000, 64), false, 1_000);
+        assert!(matches!(large, Err(SubmitError::Full)));
+        assert_eq!((pool.bytes(), pool.pool().ids.len()), (before, waiting));
+        for n in 10..13 {
+            assert!(pool.pool().senders.contains_key(&of(n)));
+        }
+        // A smaller one of the same offer takes the place of one of them.
+        insert(&pool, tx(3, 0, 1_000, 1), false, 1_000).unwrap();
+        assert_eq!((pool.bytes(), pool.pool().ids.len()), (before, waiting));
     }
 
     #[test]

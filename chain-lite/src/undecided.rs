@@ -6,8 +6,12 @@
 //!
 //! ```text
 //! undecided/<height, 20 digits>-<round of the header, 10 digits>-<block id, hex>
-//! file = "HFUNDC01" ‖ SHA-256 of the rest ‖ borsh(Block)
+//! file = "HFUNDC02" ‖ SHA-256 of the rest ‖ borsh(Block, Option<signature>)
 //! ```
+//! The signature is the header's proposer's under its announcement of the block. An engine with rounds needs it when a later round
+//! takes the block up ([`crate::ledger::Ledger::announcement`]); it has to survive with the block, or a validator that is bound to it
+//! could never propose it again.
+//!
 //! Bounds: [`MAX_BLOCKS`] files and [`MAX_BYTES`] in all, [`MAX_AHEAD`] heights above the tip. When they are full, blocks of
 //! later heights go first (whoever sent them sends them again), then the earliest rounds of the same height.
 //! Cost: one fsync of the file and one of the folder a block; in memory the names only.
@@ -21,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::block::{Block, BlockId, MAX_BODY_BYTES};
+use crate::certificate::Sig;
 use crate::codec;
 use crate::merkle::digest;
 use crate::vfs::{Readers, Vfs};
@@ -31,7 +36,7 @@ pub const MAX_BLOCKS: usize = 256;
 pub const MAX_BYTES: u64 = 512 << 20;
 /// Furthest height above the tip whose blocks are kept.
 pub const MAX_AHEAD: u64 = 16;
-const MAGIC: &[u8; 8] = b"HFUNDC01";
+const MAGIC: &[u8; 8] = b"HFUNDC02";
 const HEAD: usize = 8 + 32;
 /// Largest file: a body, its header and lengths.
 const MAX_FILE: u64 = (MAX_BODY_BYTES + HEAD + 4096) as u64;
@@ -73,10 +78,16 @@ impl Undecided {
         Ok(found)
     }
 
-    /// Keeps a block; returns once it survives a power cut. `tip` is the newest final height.
+    /// Keeps a block, and the signature under which its proposer announced it; returns once it survives a power cut. `tip` is the
+    /// newest final height. A block that is here already stays as it is.
     ///
     /// An error of the disk leaves what was there before; the caller must then not vote for the block.
-    pub(crate) fn save(&mut self, block: &Block, tip: u64) -> io::Result<Saved> {
+    pub(crate) fn save(
+        &mut self,
+        block: &Block,
+        announced: Option<Sig>,
+        tip: u64,
+    ) -> io::Result<Saved> {
         let name = (block.header.height, block.header.round, block.id());
         if name.0 <= tip || name.0 - tip > MAX_AHEAD {
             return Ok(Saved::OutOfReach);
@@ -84,7 +95,7 @@ impl Undecided {
         if self.files.contains_key(&name) {
             return Ok(Saved::Kept);
         }
-        let [magic, check, body] = seal(block);
+        let [magic, check, body] = seal(block, announced);
         let len = (HEAD + body.len()) as u64;
         if len > MAX_FILE {
             return Ok(Saved::TooLarge);
@@ -131,13 +142,13 @@ impl Undecided {
         let names: Vec<Name> = self.files.range(names).map(|(name, _)| *name).collect();
         let mut blocks = Vec::with_capacity(names.len());
         for name in names {
-            blocks.extend(self.read(&name)?);
+            blocks.extend(self.read(&name)?.map(|(block, _)| block));
         }
         Ok(blocks)
     }
 
-    /// The block with this id.
-    pub(crate) fn by_id(&mut self, id: &BlockId) -> io::Result<Option<Block>> {
+    /// The block with this id, and the signature under which it was announced.
+    pub(crate) fn by_id(&mut self, id: &BlockId) -> io::Result<Option<(Block, Option<Sig>)>> {
         match self.files.keys().find(|name| name.2 == *id).copied() {
             Some(name) => self.read(&name),
             None => Ok(None),
@@ -155,17 +166,18 @@ impl Undecided {
         }
     }
 
-    fn read(&mut self, name: &Name) -> io::Result<Option<Block>> {
+    fn read(&mut self, name: &Name) -> io::Result<Option<(Block, Option<Sig>)>> {
         let bytes = self.vfs.read(&self.dir.join(spell(name)))?;
-        let block = unseal(&bytes).filter(|b| (b.header.height, b.header.round, b.id()) == *name);
-        if block.is_none() {
+        let kept =
+            unseal(&bytes).filter(|(b, _)| (b.header.height, b.header.round, b.id()) == *name);
+        if kept.is_none() {
             tracing::warn!(
                 height = name.0,
                 "a kept proposal is damaged and was removed"
             );
             self.remove(name)?;
         }
-        Ok(block)
+        Ok(kept)
     }
 
     fn remove(&mut self, name: &Name) -> io::Result<()> {
@@ -187,7 +199,7 @@ pub(crate) enum Saved {
     TooLarge,
 }
 
-fn unseal(bytes: &[u8]) -> Option<Block> {
+fn unseal(bytes: &[u8]) -> Option<(Block, Option<Sig>)> {
     let (magic, rest) = bytes.split_at_checked(MAGIC.len())?;
     let (check, body) = rest.split_at_checked(32)?;
     if magic != MAGIC || digest(&[body]) != *check {
@@ -198,8 +210,12 @@ fn unseal(bytes: &[u8]) -> Option<Block> {
 
 /// Any bytes as a kept file, and as its name: refused, or written as they were read. Body of the fuzz target.
 pub fn fuzz_undecided(bytes: &[u8]) {
-    if let Some(block) = unseal(bytes) {
-        assert_eq!(seal(&block).concat(), bytes, "one encoding per block");
+    if let Some((block, announced)) = unseal(bytes) {
+        assert_eq!(
+            seal(&block, announced).concat(),
+            bytes,
+            "one encoding per block"
+        );
     }
     if let Some((name, text)) = std::str::from_utf8(bytes)
         .ok()
@@ -210,8 +226,8 @@ pub fn fuzz_undecided(bytes: &[u8]) {
 }
 
 /// The pieces of a kept file.
-fn seal(block: &Block) -> [Vec<u8>; 3] {
-    let body = codec::encode(block);
+fn seal(block: &Block, announced: Option<Sig>) -> [Vec<u8>; 3] {
+    let body = codec::encode(&(block, announced));
     [MAGIC.to_vec(), digest(&[&body]).to_vec(), body]
 }
 
@@ -264,16 +280,24 @@ mod tests {
             block(6, 0, 1),
         );
         for b in [&a, &b, &c, &later, &a] {
-            assert_eq!(kept.save(b, 4).unwrap(), Saved::Kept);
+            assert_eq!(kept.save(b, None, 4).unwrap(), Saved::Kept);
         }
-        assert_eq!(kept.save(&block(4, 0, 1), 4).unwrap(), Saved::OutOfReach);
+        assert_eq!(
+            kept.save(&block(4, 0, 1), None, 4).unwrap(),
+            Saved::OutOfReach
+        );
+        // With its proposer's signature, which it keeps.
+        let d = block(5, 2, 1);
+        assert_eq!(kept.save(&d, Some(Sig([9; 64])), 4).unwrap(), Saved::Kept);
         let far = block(5 + MAX_AHEAD, 0, 1);
-        assert_eq!(kept.save(&far, 4).unwrap(), Saved::OutOfReach);
+        assert_eq!(kept.save(&far, None, 4).unwrap(), Saved::OutOfReach);
         let mut kept = open(&dir, 4).unwrap();
         let both = kept.of_round(5, 0).unwrap();
         assert!(both.len() == 2 && both.contains(&a) && both.contains(&b));
         assert_eq!(kept.of_round(5, 1).unwrap(), vec![c.clone()]);
-        assert_eq!(kept.by_id(&c.id()).unwrap(), Some(c));
+        let word = Some(Sig([9; 64]));
+        assert_eq!(kept.by_id(&d.id()).unwrap(), Some((d, word)));
+        assert_eq!(kept.by_id(&c.id()).unwrap(), Some((c, None)));
         kept.decided(5);
         assert_eq!(kept.by_id(&a.id()).unwrap(), None);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
@@ -288,7 +312,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let good = block(5, 0, 1);
         let mut kept = open(home.path(), 4).unwrap();
-        kept.save(&good, 4).unwrap();
+        kept.save(&good, None, 4).unwrap();
         let path = fs::read_dir(home.path())
             .unwrap()
             .next()
@@ -302,7 +326,7 @@ mod tests {
             fs::write(&part, &whole[..len]).unwrap();
             let mut kept = open(home.path(), 4).unwrap();
             assert!(!part.exists());
-            assert_eq!(kept.by_id(&good.id()).unwrap().as_ref(), Some(&good));
+            assert_eq!(kept.by_id(&good.id()).unwrap(), Some((good.clone(), None)));
         }
         let mut damaged: Vec<Vec<u8>> = (0..whole.len()).map(|n| whole[..n].to_vec()).collect();
         damaged.extend((0..whole.len()).map(|n| {
@@ -315,15 +339,19 @@ mod tests {
             let mut kept = open(home.path(), 4).unwrap();
             assert_eq!(kept.by_id(&good.id()).unwrap(), None);
             assert!(!path.exists());
-            assert_eq!(kept.save(&good, 4).unwrap(), Saved::Kept, "fetched again");
+            assert_eq!(
+                kept.save(&good, None, 4).unwrap(),
+                Saved::Kept,
+                "fetched again"
+            );
         }
     }
 
     #[test]
     fn tm_h3_kept_files_have_one_form_and_any_bytes_are_judged_calmly() {
         let good = block(5, 7, 1);
-        let whole = seal(&good).concat();
-        assert_eq!(unseal(&whole), Some(good.clone()));
+        let whole = seal(&good, None).concat();
+        assert_eq!(unseal(&whole), Some((good.clone(), None)));
         fuzz_undecided(&whole);
         let name = spell(&(5, 7, good.id()));
         assert_eq!(parse(&name), Some((5, 7, good.id())));
@@ -358,16 +386,16 @@ mod tests {
         kept = open(&kept.dir, 4).unwrap();
         assert_eq!(kept.files.len(), MAX_BLOCKS);
         let late = block(9, 0, 1);
-        assert_eq!(kept.save(&late, 4).unwrap(), Saved::OutOfReach);
+        assert_eq!(kept.save(&late, None, 4).unwrap(), Saved::OutOfReach);
         let now = block(5, 0, 1);
-        assert_eq!(kept.save(&now, 4).unwrap(), Saved::Kept);
+        assert_eq!(kept.save(&now, None, 4).unwrap(), Saved::Kept);
         assert_eq!(kept.files.len(), MAX_BLOCKS);
         assert_eq!(
             kept.files.keys().filter(|n| n.0 == 8).count(),
             84,
             "one of 85"
         );
-        assert_eq!(kept.by_id(&now.id()).unwrap(), Some(now));
+        assert_eq!(kept.by_id(&now.id()).unwrap(), Some((now, None)));
         // Of one height the earliest round gives way, so that a long stalemate never refuses the newest proposal.
         let next = block(6, 1, 1);
         for name in kept.files.keys().copied().collect::<Vec<_>>() {
@@ -383,7 +411,7 @@ mod tests {
             kept.files.insert(name, 1);
             kept.bytes += 1;
         }
-        assert_eq!(kept.save(&next, 4).unwrap(), Saved::Kept);
+        assert_eq!(kept.save(&next, None, 4).unwrap(), Saved::Kept);
         assert!(kept.files.len() == MAX_BLOCKS && kept.by_id(&next.id()).unwrap().is_some());
     }
 }

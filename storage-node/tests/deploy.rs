@@ -221,10 +221,15 @@ fn every_file_that_the_readme_uses_was_made() {
         match words[0].as_str() {
             "cat" => uses.extend(words[1..].iter().map(|name| plain(name))),
             "scp" => {
-                let (_, from) = words[1..].split_last().expect("a place to copy to");
+                let (to, from) = words[1..].split_last().expect("a place to copy to");
                 uses.extend(from.iter().map(|name| plain(name)));
-                let last = |name: &String| name.rsplit('/').next().map(str::to_owned);
-                made.extend(from.iter().filter_map(last));
+                let (_, folder) = to.split_once(':').expect("another host");
+                assert!(
+                    made.contains(folder.trim_end_matches('/')),
+                    "{to} is not made"
+                );
+                let copy = |name: &String| Some(format!("{folder}{}", name.rsplit('/').next()?));
+                made.extend(from.iter().filter_map(copy));
             }
             "mkdir" => made.extend(words[1..].iter().cloned()),
             _ => {}
@@ -272,6 +277,23 @@ fn unit(name: &str) -> BTreeMap<String, String> {
     let set = lines.filter_map(|line| line.split_once('='));
     set.map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
+}
+
+/// Who follows the README with systemd makes keys where the unit looks for them.
+#[test]
+fn the_readmes_shell_has_the_units_user_and_folders() {
+    let unit = unit("holdfast-validator.service");
+    let readme = text("README.md");
+    let shell = commands(&code(&readme).0.join("\n"));
+    let mut shells = shell
+        .iter()
+        .filter(|c| c.words.last().is_some_and(|w| w == "bash"));
+    let words = &shells.next().expect("a shell for the unit's user").words;
+    assert_eq!(words[..4], ["sudo", "-u", &unit["User"], "env"]);
+    let settings = words[4..].join(" ");
+    assert_eq!(folders_of(&settings), folders_of(&unit["Environment"]));
+    let home = format!("HOME=/var/lib/{}", unit["StateDirectory"]);
+    assert!(words.contains(&home), "`cd` goes to the unit's home");
 }
 
 /// Words of a unit's command.

@@ -260,7 +260,7 @@ impl App {
                 None => return Ok(None),
             },
         };
-        let Some(announced) = self.announce(valid.block(), round) else {
+        let Some(announced) = self.announce(valid.block(), round)? else {
             return Ok(None);
         };
         let value = LocallyProposedValue::new(height, Round::new(round), Value(valid.id()));
@@ -302,7 +302,8 @@ impl App {
             MAX_BLOCK_PROOFS,
         )?;
         let valid = ledger.build(slot, epoch, now_ms, beacons, txs)?;
-        Ok(kept(ledger.save_undecided(valid.block()))?.then_some(valid))
+        // Our own announcement can be signed again at any time.
+        Ok(kept(ledger.save_undecided(valid.block(), None))?.then_some(valid))
     }
 
     /// Epoch and beacon entries of a block made now.
@@ -327,11 +328,14 @@ impl App {
         let (front, at, verifier) = (self.parts.ledger.front(), self.at, self.verifier);
         let heard = &mut self.heard;
         let wanted = |init: &Init, sig: &Signature| {
-            let turn = heard.entry((init.height.0, init.round)).or_default();
-            let room = turn.contains(&init.block) || turn.len() < HEARD_PER_TURN;
+            let turn = (init.height.0, init.round);
+            let room = heard
+                .get(&turn)
+                .is_none_or(|t| t.contains(&init.block) || t.len() < HEARD_PER_TURN);
             let wanted = room && is_wanted(&front, at, &verifier, init, sig);
+            // Only then is anything remembered: strangers may announce any height and round.
             if wanted {
-                turn.insert(init.block);
+                heard.entry(turn).or_default().insert(init.block);
             }
             wanted
         };
@@ -363,6 +367,16 @@ impl App {
             tracing::warn!(proposer = %init.proposer, height = slot.height, "a proposer's bytes are not the block it announced");
             return value(Validity::Invalid);
         };
+        // A new block is its announcer's own, and judged by our clock. One of an earlier round is not, so its own proposer's word is
+        // wanted that it was announced then.
+        let (original, first) = announced.original(&block);
+        let first =
+            first.filter(|first| self.verifier.parts(&original, first, &original.proposer.0));
+        let Some(first) = first else {
+            tracing::warn!(proposer = %init.proposer, height = slot.height, "a block of an earlier round that its proposer did not announce");
+            return value(Validity::Invalid);
+        };
+        let first = Some(Sig(first.0));
         let ledger = &self.parts.ledger;
         // What we made was saved before it was announced. A block in our name that is not here is somebody else's, and kept it
         // would stand in the place of our own when our turn comes.
@@ -373,7 +387,7 @@ impl App {
         }
         match self.validate(block.clone(), slot, Some(now_ms))? {
             Verdict::Valid(valid) => {
-                if !kept(ledger.save_undecided(&block))? {
+                if !kept(ledger.save_undecided(&block, first))? {
                     return Ok(None);
                 }
                 self.remember_announcement(init, announced.signature);
@@ -384,7 +398,7 @@ impl App {
                 tracing::warn!(proposer = %init.proposer, height = slot.height, %why, "a proposed block gets no vote");
                 // Where only our clock is against it, two thirds may be for it: the core then binds us to it, or decides it.
                 if let Verdict::Valid(valid) = self.validate(block.clone(), slot, None)?
-                    && kept(ledger.save_undecided(&block))?
+                    && kept(ledger.save_undecided(&block, first))?
                 {
                     self.remember_announcement(init, announced.signature);
                     self.remember(*valid);
@@ -392,7 +406,7 @@ impl App {
                 value(Validity::Invalid)
             }
             Verdict::NotYet { .. } => {
-                if kept(ledger.save_undecided(&block))? {
+                if kept(ledger.save_undecided(&block, first))? {
                     self.remember_announcement(init, announced.signature);
                 }
                 Ok(None)
@@ -417,7 +431,7 @@ impl App {
             .as_u32()
             .filter(|r| front.validators.proposer(height.0, *r) == self.address().0);
         let announced = match ours {
-            Some(round) => self.announce(&block, round),
+            Some(round) => self.announce(&block, round)?,
             None => self
                 .announced
                 .get(&(height.0, id))
@@ -430,14 +444,32 @@ impl App {
         Ok(announced.as_ref().map(cut).unwrap_or_default())
     }
 
-    fn announce(&self, block: &Block, round: u32) -> Option<Announced> {
-        let (init, bytes) = Announced::init(block, round, self.address())?;
-        let signature = self.parts.signer.parts(&init);
-        Some(Announced {
+    /// In our name, for our turn; `None` if nobody would take it: too large, or of an earlier round without its proposer's word.
+    fn announce(&self, block: &Block, round: u32) -> Result<Option<Announced>, LedgerError> {
+        let Parts { ledger, signer, .. } = &self.parts;
+        let Some((mut init, bytes)) = Announced::init(block, round, self.address()) else {
+            return Ok(None);
+        };
+        if block.header.round < round {
+            init.first = match Announced::init(block, block.header.round, self.address()) {
+                Some((own, _)) if block.header.proposer == self.address().0 => {
+                    Some(signer.parts(&own))
+                }
+                _ => ledger
+                    .announcement(&init.block)?
+                    .map(|sig| Signature(sig.0)),
+            };
+            if init.first.is_none() {
+                tracing::warn!(height = block.header.height, id = %init.block, "a block of an earlier round is here without its proposer's announcement, and cannot be proposed again");
+                return Ok(None);
+            }
+        }
+        let signature = signer.parts(&init);
+        Ok(Some(Announced {
             init,
             signature,
             bytes,
-        })
+        }))
     }
 
     /// A block is decided: it is final and durable when this returns. Doing it again changes nothing (trap 11).
@@ -620,7 +652,7 @@ impl App {
         let id = block.id();
         match self.validate(block.clone(), slot, None)? {
             Verdict::Valid(valid) => {
-                if !kept(self.parts.ledger.save_undecided(&block))? {
+                if !kept(self.parts.ledger.save_undecided(&block, None))? {
                     return Ok(Synced::NotNow);
                 }
                 self.synced = height.0;

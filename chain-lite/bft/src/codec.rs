@@ -388,8 +388,12 @@ mod tests {
             block: BLOCK,
             bytes: 6,
             digest: [1; 32],
+            first: None,
         };
         let signature = signer(1).parts(&init);
+        come_back(Part::Init { init, signature });
+        let first = Some(signature);
+        let init = Init { first, ..init };
         come_back(Part::Init { init, signature });
         let bytes = vec![1, 2, 3];
         come_back(Part::Data { last: false, bytes });

@@ -4,13 +4,16 @@
 //! together and hands the block to the ledger. Spec: `consensus.md` §4, traps 7–9.
 //!
 //! ```text
-//! part 0      Init: height, round, proposer, block id, length, SHA-256 of the bytes; signed by that round's proposer
+//! part 0      Init: height, round, proposer, block id, length, SHA-256 of the bytes, and for a block of an earlier round the
+//!             signature of its own proposer; signed by that round's proposer
 //! part 1…     Data: up to 64 KiB of borsh(Block), the last one says so
 //! ```
 //! The signature stands in the *first* part, where it costs an attacker something: bytes are kept only behind the
 //! announcement of a validator whose turn it is ([`EARLY_BYTES`] excepted, for parts that overtook it). The digest tells whose
 //! fault a broken block is: bytes that do not fit are the publisher's, and only the stream dies; bytes that fit are the
-//! proposer's own words. A proposer that takes up an earlier round's block announces it again under its own name and round.
+//! proposer's own words. A proposer that takes up an earlier round's block announces it again under its own name and round, and shows
+//! the signature under which that round's proposer announced it: or else whoever has a turn could say that a block is an old one,
+//! and stamp it with a time at which its own randomness was not known (`threat-model.md` V5, P7).
 //!
 //! Memory: per publisher at most [`MAX_STREAMS`] streams and [`MAX_PUBLISHER_BYTES`]; in all [`MAX_TOTAL_BYTES`] and
 //! [`MAX_PUBLISHERS`]. Nothing is allocated for bytes that did not arrive. Crash: nothing is kept; the proposer streams again.
@@ -62,6 +65,8 @@ pub struct Init {
     pub bytes: u32,
     /// SHA-256 of borsh(Block).
     pub digest: [u8; 32],
+    /// Of a block whose header names an earlier round: that round's proposer's signature, over what it announced then.
+    pub first: Option<Signature>,
 }
 
 /// One part of a proposed block.
@@ -117,8 +122,24 @@ impl Announced {
             block: block.id(),
             bytes: u32::try_from(bytes.len()).ok()?,
             digest: Sha256::digest(&bytes).into(),
+            first: None,
         };
         Some((init, bytes))
+    }
+
+    /// What the block's own proposer announced, in the header's round: this announcement, or for a block that is taken up the
+    /// one that `first` is the signature of.
+    pub fn original(&self, block: &Block) -> (Init, Option<Signature>) {
+        if block.header.round == self.init.round {
+            return (self.init, Some(self.signature));
+        }
+        let original = Init {
+            round: block.header.round,
+            proposer: Address(block.header.proposer),
+            first: None,
+            ..self.init
+        };
+        (original, self.init.first)
     }
 
     /// The block, if the proposer told the truth about it.
@@ -414,6 +435,7 @@ mod tests {
             block: BlockId([2; 32]),
             bytes: len as u32,
             digest: Sha256::digest(&bytes).into(),
+            first: None,
         };
         let signature = Signature([7; 64]);
         Announced {

@@ -11,12 +11,12 @@ use chain_lite::ledger::LedgerError;
 use chain_lite::mempool::Mempool;
 use chain_lite::units::Epoch;
 use chain_lite_bft::app::{App, Ours, Parts, Synced, Timing};
-use chain_lite_bft::context::{ChainContext, Height, Proposal, Value, Vote};
+use chain_lite_bft::context::{ChainContext, Height, Proposal, Signature, Value, Vote};
 use chain_lite_bft::malachite_core_consensus::ProposedValue;
 use chain_lite_bft::malachite_core_types::{
     CommitCertificate, NilOrVal, Round, Validity, VoteType,
 };
-use chain_lite_bft::parts::{Announced, PART_BYTES, Part, cut};
+use chain_lite_bft::parts::{Announced, Init, PART_BYTES, Part, cut};
 use chain_lite_bft::signing::ChainSigner;
 
 mod common;
@@ -294,8 +294,20 @@ fn a_block_is_streamed_again_by_the_next_proposer_and_by_anybody_who_heard_it() 
 
 /// An announcement of `block` for `round`, signed by validator `by`.
 fn announced(nodes: &[Node], block: &Block, round: u32, by: usize) -> Vec<Part> {
+    announced_after(nodes, block, round, by, None)
+}
+
+/// The same with what is said to be the word of the block's own proposer.
+fn announced_after(
+    nodes: &[Node],
+    block: &Block,
+    round: u32,
+    by: usize,
+    first: Option<Signature>,
+) -> Vec<Part> {
     let signer = ChainSigner::new(nodes[0].app.ledger().chain_id(), validator_key(by));
     let (init, bytes) = Announced::init(block, round, signer.address()).unwrap();
+    let init = Init { first, ..init };
     let signature = signer.parts(&init);
     cut(&Announced {
         init,
@@ -350,12 +362,117 @@ fn tm_v1_a_block_in_our_name_that_we_did_not_make_is_not_ours() {
     );
     forged.header.round = 1;
     let parts = announced(&nodes, &forged, round, by);
-    assert_eq!(nodes[victim].hears(&parts), None);
+    assert_eq!(
+        nodes[victim].hears(&parts).map(|v| v.validity),
+        Some(Validity::Invalid)
+    );
     nodes[victim].begins(1, 1);
     assert!(
         nodes[victim].proposes(1, 1).is_some(),
         "its turn is its own"
     );
+}
+
+/// Whoever has a turn after a long silence says that it takes up an earlier round's block, stamped with the time of that silence: a
+/// commitment in it would have its challenges known to all. Only what that round's proposer did announce is taken up; a validator
+/// keeps its word with the block, through a restart too.
+#[test]
+fn tm_v5_tm_p7_only_what_its_proposer_announced_is_a_block_of_an_earlier_round() {
+    let mut nodes = four();
+    let maker = proposer(&nodes, 1, 0);
+    let round = (1..9).find(|r| proposer(&nodes, 1, *r) != maker).unwrap();
+    let second = proposer(&nodes, 1, round);
+    let judge = (0..4).find(|n| ![maker, second].contains(n)).unwrap();
+    let chain = nodes[0].app.ledger().chain_id();
+    // Of the maker, whom nobody has heard in round 0: another time, so another block.
+    let mut forged = proposal(&mut nodes, maker, 0);
+    forged.header.time_ms += 1;
+    let word = |by: usize, round: u32, block: &Block| {
+        let signer = ChainSigner::new(chain, validator_key(by));
+        let (init, _) = Announced::init(block, round, signer.address()).unwrap();
+        signer.parts(&init)
+    };
+    let mut other = forged.clone();
+    other.header.time_ms += 1;
+    for first in [
+        None,
+        Some(Signature([7; 64])),
+        Some(word(second, 0, &forged)),
+        Some(word(second, round, &forged)),
+        Some(word(maker, 0, &other)),
+        Some(word(maker, 1, &forged)),
+    ] {
+        // A stranger to all that was before: who heard two blocks of one turn hears no third.
+        let mut judge = Node::new(judge);
+        let parts = announced_after(&nodes, &forged, round, second, first);
+        let heard = judge.hears(&parts).unwrap();
+        assert_eq!(heard.validity, Validity::Invalid, "{first:?}");
+        assert_eq!(judge.app.ledger().undecided(1, 0).unwrap(), []);
+    }
+    // What the maker did say: taken up by who heard it, after a restart, and by who heard it from that one.
+    let ours = nodes[maker].proposes(1, 0).unwrap();
+    let id = ours.value.value.0;
+    nodes[second].hears(&ours.parts).unwrap();
+    let Node {
+        app, mempool, home, ..
+    } = &mut nodes[second];
+    let elsewhere = tempfile::tempdir().unwrap();
+    (*app, *mempool) = app_in(elsewhere.path(), second);
+    (*app, *mempool) = app_in(home.path(), second);
+    let again = nodes[second]
+        .app
+        .restream(Height(1), Round::new(round), id)
+        .unwrap();
+    let heard = nodes[judge].hears(&again).unwrap();
+    assert_eq!((heard.value.0, heard.validity), (id, Validity::Valid));
+    let third = (round + 1..20)
+        .find(|r| proposer(&nodes, 1, *r) == judge)
+        .unwrap();
+    let once_more = nodes[judge]
+        .app
+        .restream(Height(1), Round::new(third), id)
+        .unwrap();
+    let mut last = Node::new(6 - maker - second - judge);
+    last.begins(1, third);
+    let heard = last.hears(&once_more).unwrap();
+    assert_eq!((heard.value.0, heard.validity), (id, Validity::Valid));
+    // The maker itself signs its own word again.
+    let own = (1..20).find(|r| proposer(&nodes, 1, *r) == maker).unwrap();
+    let own_again = nodes[maker]
+        .app
+        .restream(Height(1), Round::new(own), id)
+        .unwrap();
+    let mut last = Node::new(6 - maker - second - judge);
+    last.begins(1, own);
+    let heard = last.hears(&own_again).unwrap();
+    assert_eq!((heard.value.0, heard.validity), (id, Validity::Valid));
+}
+
+/// Announcements that nobody wants leave nothing behind: no memory, and no belief that the round's proposer has spoken.
+#[test]
+fn tm_n3_tm_v6_strangers_announcements_are_forgotten() {
+    let mut nodes = four();
+    let maker = proposer(&nodes, 1, 0);
+    let judge = (maker + 1) % 4;
+    let block = proposal(&mut nodes, maker, 0);
+    let genuine = announced(&nodes, &block, 0, maker);
+    let Part::Init { init, signature } = genuine[0] else {
+        panic!("the first part announces")
+    };
+    for n in 0..10_000u32 {
+        let mut init = init;
+        match n % 4 {
+            0 => init.height = Height(u64::MAX - u64::from(n)),
+            1 => init.round = n,
+            2 => init.block.0[..4].copy_from_slice(&n.to_be_bytes()),
+            _ => init.proposer = nodes[judge].app.address(),
+        }
+        let stranger = [Part::Init { init, signature }];
+        assert_eq!(nodes[judge].hears(&stranger), None);
+    }
+    assert!(!nodes[judge].app.is_proposed());
+    assert!(nodes[judge].hears(&genuine).is_some());
+    assert!(nodes[judge].app.is_proposed());
 }
 
 #[test]
