@@ -4,8 +4,7 @@
 //!
 //! [`check`] reads every leaf, so it is for tests (after every block), for `audit` at the end of a replay, and for an
 //! operator who wants to know; the cheap form of I1 runs in every block ([`crate::state::Network::supply_holds`]). What
-//! needs history is checked where there is one: I9, I11 and I14 by the state-machine test over events and blocks, I13 by
-//! replay.
+//! needs history is checked where there is one: I9, I11 and I14 by [`crate::history`], I13 by replay. (I3 is the types'.)
 //! Cost: time and memory in proportion to the state.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,7 +131,7 @@ fn load<K: Ord, V: BorshDeserialize>(
 
 /// Every rule that one state can break, and what breaks it. Empty is good.
 pub fn check(state: &dyn KvRead) -> Result<Vec<Violation>, StoreError> {
-    let mut report = Report(Vec::new());
+    let mut report = Report::default();
     keys(state, &mut report)?;
     let snapshot = Snapshot::read(state)?;
     snapshot.supply(&mut report);
@@ -175,16 +174,34 @@ pub fn indexes(state: &dyn KvRead) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreEr
     Snapshot::read(state)?.indexes(state)
 }
 
-struct Report(Vec<Violation>);
+#[derive(Default)]
+pub(crate) struct Report(Vec<Violation>);
+
+impl From<Report> for Vec<Violation> {
+    fn from(report: Report) -> Self {
+        report.0
+    }
+}
 
 impl Report {
-    fn expect(&mut self, holds: bool, rule: &'static str, what: impl FnOnce() -> String) {
+    pub(crate) fn expect(
+        &mut self,
+        holds: bool,
+        rule: &'static str,
+        what: impl FnOnce() -> String,
+    ) {
         if !holds {
             self.0.push(Violation { rule, what: what() });
         }
     }
 
-    fn equal(&mut self, rule: &'static str, what: impl fmt::Display, kept: u128, found: u128) {
+    pub(crate) fn equal(
+        &mut self,
+        rule: &'static str,
+        what: impl fmt::Display,
+        kept: u128,
+        found: u128,
+    ) {
         self.expect(kept == found, rule, || {
             format!("{what}: kept {kept}, recomputed {found}")
         });

@@ -9,7 +9,7 @@
 //!    [`lit`], [`governance`];
 //! 4. one block: [`execute::apply`] runs the epoch's due work, then the transactions; [`events`] say what happened, and
 //!    [`moment`]s what it followed from;
-//! 5. checks and reads: [`invariants`], [`query`];
+//! 5. checks and reads: [`invariants`], [`history`], [`query`];
 //! 6. around it, on what the crate `holdfast-light` defines for clients too: [`block`], [`certificate`], [`genesis`],
 //!    [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`], [`undecided`], [`vfs`], [`ledger`], [`snapshot`],
 //!    [`mempool`], [`engine`], [`light`], [`audit`], [`explain`], [`possession`], [`bundle`].
@@ -43,6 +43,7 @@ pub mod slash;
 pub mod events;
 pub mod execute;
 pub mod explain;
+pub mod history;
 pub mod invariants;
 pub mod moment;
 pub mod query;

@@ -16,12 +16,14 @@
 //!   and keeps the block, the core decides it. Not simulated are therefore the sync core's own choices: batches, retries, scores;
 //! * **Groth16** ([`stub`]): a keyed digest of the statement; it says no to everything else.
 //!
-//! Read it in this order: [`disk`], [`stub`], [`journal`], [`node`] one validator, [`actors`] providers and clients, [`run`].
+//! Read it in this order: [`disk`], [`stub`], [`journal`], [`node`] one validator, [`actors`] providers and clients, [`replay`] the
+//! auditor, [`run`].
 #![forbid(unsafe_code)]
 
 pub mod actors;
 pub mod disk;
 pub mod journal;
 pub mod node;
+pub mod replay;
 pub mod run;
 pub mod stub;

@@ -1,8 +1,8 @@
 //! One run: an event queue, a network that loses, delays, reorders, duplicates and parts, machines that die, and the checks.
 //!
 //! After every block, on every node: no two nodes have different blocks or states at one height, and nothing that a node called
-//! final is missing after its crash; once per block, every invariant of the whole state, no honest provider found faulty, and a time
-//! that no single clock has moved. At the end, after a calm spell: everybody is at the same tip, and the chain has not stood still.
+//! final is missing after its crash; once per block, every invariant of the whole state and of what led to it (I1 to I14 of
+//! `chain.md` §16, [`crate::replay`]), no honest provider found faulty, and a time that no single clock has moved. At the end, after a calm spell: everybody is at the same tip, and the chain has not stood still.
 //! One censor among four leaves no provider faulty (`threat-model.md` V4) unless others are away at once: where it made every
 //! block of a window and the provider's post was in the mempool of somebody else meanwhile, the fault is counted
 //! ([`Report::lost_to_censors`]). A post that was never sent is nobody's fault but its provider's.
@@ -27,11 +27,12 @@ use chain_lite::events::{Event as ChainEvent, FaultReason};
 use chain_lite::genesis::{CheckedGenesis, CircuitKey, GENESIS_VERSION, Genesis, NetworkKind};
 use chain_lite::governance::{self, JailReason};
 use chain_lite::invariants;
-use chain_lite::ledger::MAX_TIME_AHEAD_MS;
+use chain_lite::ledger::{CommittedBlock, Ledger, MAX_TIME_AHEAD_MS};
 use chain_lite::mempool::Mempool;
 use chain_lite::message::{CheckedTx, Message as Msg, Tx};
 use chain_lite::params::ChainParams;
-use chain_lite::state::StoreError;
+use chain_lite::query;
+use chain_lite::state::{KvRead, StoreError};
 use chain_lite::store::{MemoryIndex, View};
 use chain_lite::units::{Epoch, EpochCount, TokenAmount};
 use chain_lite::vfs::Vfs as _;
@@ -49,6 +50,7 @@ use sha2::{Digest, Sha256};
 use crate::actors::{self, Actors, Manner};
 use crate::disk::{Rot, SimDisk, Struck, UNREADABLE};
 use crate::node::{HOME, Held, Identity, Message, Node, Out};
+use crate::replay::Replay;
 use crate::stub::Stub;
 
 /// Milliseconds between blocks: production's epoch.
@@ -381,6 +383,8 @@ struct World<'a> {
     /// Keys that may be in the set: those of genesis and a spare one.
     keys: Vec<SigningKey>,
     chain: BTreeMap<u64, (BlockId, [u8; 32])>,
+    /// Everything up to `seen`, applied again.
+    replay: Replay,
     seen: u64,
     /// Heights whose block a censor proposed.
     by_censors: BTreeSet<u64>,
@@ -463,6 +467,7 @@ impl<'a> World<'a> {
                 follows_until: None,
             })
             .collect();
+        let replay = Replay::new(&genesis, machines[0].who.verifier.clone());
         let honest = (0..scenario.providers.len())
             .filter(|p| scenario.providers[*p] == Manner::Honest)
             .collect();
@@ -480,6 +485,7 @@ impl<'a> World<'a> {
             sent: BTreeSet::new(),
             keys,
             chain: BTreeMap::new(),
+            replay,
             seen: 0,
             by_censors: BTreeSet::new(),
             kept_out: BTreeSet::new(),
@@ -1010,7 +1016,6 @@ impl<'a> World<'a> {
             return self.die(node, "the power fails");
         }
         if height > self.seen {
-            self.seen = height;
             self.first_seen(&ledger, height)?;
         }
         let machine = &mut self.machines[node];
@@ -1028,13 +1033,56 @@ impl<'a> World<'a> {
     }
 
     /// Once per block: invariants, what happened in it, and what everybody does next.
-    fn first_seen(&mut self, ledger: &chain_lite::ledger::Ledger, height: u64) -> Outcome {
+    fn first_seen(&mut self, ledger: &Ledger, height: u64) -> Outcome {
         let view = ledger.view();
-        let broken = invariants::check(&view).map_err(text)?;
-        if let Some(first) = broken.first() {
-            return Err(format!("after block {height}: {first}"));
+        // A node may die between its commit and its word of it: then the next block that somebody tells of is the second one.
+        while self.seen < height {
+            self.seen += 1;
+            let block = ledger.committed(self.seen).map_err(text)?;
+            let after = |why: String| format!("after block {}: {why}", block.block.header.height);
+            self.replayed(&block, &view).map_err(after)?;
+            // Of the newest block it is a node's own state that is checked, indexes included.
+            let state: &dyn KvRead = match self.seen == height {
+                true => &view,
+                false => self.replay.state(),
+            };
+            let broken = invariants::check(state).map_err(text)?;
+            broken
+                .first()
+                .map_or(Ok(()), |first| Err(after(text(first))))?;
+            self.happened(&block)?;
         }
-        let block = ledger.committed(height).map_err(text)?;
+        if self.scenario.governance && self.rng.gen_bool(0.15) {
+            self.govern(&view).map_err(text)?;
+        }
+        self.actors.act(&view, &mut self.rng).map_err(text)
+    }
+
+    /// The block applied again, and what that shows.
+    fn replayed(&mut self, block: &CommittedBlock, view: &View) -> Outcome {
+        let header = &block.block.header;
+        let known = query::totals(self.replay.state()).map_err(text)?.beacon_tip;
+        let mut beacons = Vec::new();
+        for epoch in (known.0 + 1..=header.epoch.0).map(Epoch) {
+            // A newer state still has the values of the last few blocks.
+            let value = query::beacon(view, epoch).map_err(text)?;
+            beacons.extend(value.map(|value| (epoch, value)));
+        }
+        let mut txs = Vec::new();
+        for signed in &block.block.body.txs {
+            // Who sent it checked it already; validators report of themselves.
+            let mut sent = self.actors.pending().filter(|tx| tx.signed() == signed);
+            txs.push(match sent.next() {
+                Some(known) => known.clone(),
+                None => signed.clone().check(&header.chain_id).map_err(text)?,
+            });
+        }
+        self.replay.block(block, beacons, &txs)
+    }
+
+    /// What happened in a block is counted, and nothing of it is what nobody may see.
+    fn happened(&mut self, block: &CommittedBlock) -> Outcome {
+        let height = block.block.header.height;
         self.report.txs += block.block.body.txs.len() as u64;
         self.report.later_rounds += u64::from(block.block.header.round > 0);
         // What clocks may be off by, and a proposal ahead of them: one clock that is an hour ahead moves no chain.
@@ -1100,10 +1148,7 @@ impl<'a> World<'a> {
                 _ => {}
             }
         }
-        if self.scenario.governance && self.rng.gen_bool(0.15) {
-            self.govern(&view).map_err(text)?;
-        }
-        self.actors.act(&view, &mut self.rng).map_err(text)
+        Ok(())
     }
 
     /// The validators agree on another set: any three of the sound machines or more, with or without the key that has two.

@@ -138,6 +138,14 @@ impl<'a> Overlay<'a> {
         }
     }
 
+    /// An overlay with what a block has written.
+    pub fn with(base: &'a dyn KvRead, writes: WriteSet) -> Self {
+        Self {
+            writes,
+            ..Self::new(base)
+        }
+    }
+
     /// Writes a value.
     pub fn put<T: BorshSerialize + ?Sized>(&mut self, key: Vec<u8>, value: &T) {
         self.write(key, Some(codec::encode(value)));

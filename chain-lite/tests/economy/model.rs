@@ -1,9 +1,8 @@
 //! Random parties, random messages, all invariants after every block.
 //!
-//! The world checks I1–I8, I12 and the indexes after each block and that `apply` is a function; here come the rules that
-//! need history: I9 (one fault episode costs at most its sector's pledge), I11 (active means proven at the last close),
-//! I14 (nobody's message lowers another's unlocked funds), debt secured by what is locked (`threat-model.md` P20), I13
-//! (replay) and quiescence (V13): when everybody has gone, nothing is locked.
+//! The world checks I1–I8, I10, I12 and the indexes after each block and that `apply` is a function; here come the rules that
+//! need history: I9, I11 and I14 (`chain_lite::history`), debt secured by what is locked (`threat-model.md` P20), I13 (replay)
+//! and quiescence (V13): when everybody has gone, nothing is locked.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +10,13 @@ use chain_lite::account::{Address, ChannelId, DealId, NetKey, ProviderId};
 use chain_lite::deal::DealStatus;
 use chain_lite::events::Event;
 use chain_lite::execute::ProofVerifier;
+use chain_lite::history::{self, History};
+use chain_lite::invariants::Violation;
 use chain_lite::message::{CheckedTx, Message};
 use chain_lite::params::{ChainParams, VerificationMode};
 use chain_lite::query::{self, SectorStatus};
 use chain_lite::sector::dispute::{self, PostId, StoredPost};
-use chain_lite::state::KvRead;
-use chain_lite::units::{Epoch, EpochCount, StoragePower, TokenAmount};
+use chain_lite::units::{EpochCount, StoragePower, TokenAmount};
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 use prover::{SectorNumber, SectorSize};
@@ -55,10 +55,7 @@ struct Model {
     providers: Vec<(ProviderId, usize, bool)>,
     deals: Vec<DealId>,
     next_sector: u64,
-    seen: usize,
-    last_proven: BTreeMap<(ProviderId, SectorNumber), Epoch>,
-    pledge: BTreeMap<(ProviderId, SectorNumber), u128>,
-    episode: BTreeMap<(ProviderId, SectorNumber), u128>,
+    history: History,
     accepted: u64,
     fees: bool,
     optimistic: bool,
@@ -105,10 +102,7 @@ impl Model {
             providers,
             deals: Vec::new(),
             next_sector: 0,
-            seen: 0,
-            last_proven: BTreeMap::new(),
-            pledge: BTreeMap::new(),
-            episode: BTreeMap::new(),
+            history: History::default(),
             accepted: 0,
             fees,
             optimistic,
@@ -404,7 +398,6 @@ impl Model {
                     return Ok(());
                 }
                 let tx = self.world.tx(&from, 0, vec![msg]);
-                self.nobody_else_loses(&tx)?;
                 self.block(vec![tx])
             }
         }
@@ -464,14 +457,16 @@ impl Model {
     }
 
     fn block(&mut self, txs: Vec<CheckedTx>) -> Result<(), TestCaseError> {
+        let (state, ctx) = (&self.world.state, self.world.next_ctx());
+        none(history::others_lose(state, &ctx, &txs, &Stub).expect("it continues the chain"))?;
         self.accepted += self
             .world
             .block(txs)
             .iter()
             .filter(|receipt| receipt.succeeded())
             .count() as u64;
-        self.follow_events()?;
-        self.active_means_proven()?;
+        let broken = self.history.block(&self.world.events, &self.world.state);
+        none(broken.expect("memory"))?;
         for &(id, _, _) in self.providers.iter().filter(|_| self.is_secured()) {
             let view = self.world.provider(id);
             prop_assert!(
@@ -488,149 +483,6 @@ impl Model {
     /// of the fault that it uncovers (`chain.md` §10 promises solvency in eager mode).
     fn is_secured(&self) -> bool {
         !self.fees && !self.optimistic
-    }
-
-    /// I9, and what I11 needs.
-    fn follow_events(&mut self) -> Result<(), TestCaseError> {
-        let new: Vec<(Epoch, Event)> = self.world.history[self.seen..].to_vec();
-        self.seen = self.world.history.len();
-        for (epoch, event) in new {
-            match event {
-                Event::SectorProven {
-                    provider,
-                    sector,
-                    pledge,
-                    ..
-                } => {
-                    self.pledge.insert((provider, sector), pledge.0);
-                }
-                Event::PostAccepted {
-                    provider, proven, ..
-                } => {
-                    for number in proven {
-                        self.last_proven.insert((provider, number), epoch);
-                        self.episode.remove(&(provider, number));
-                    }
-                }
-                Event::FaultFee {
-                    provider,
-                    sector,
-                    amount,
-                }
-                | Event::SectorTerminated {
-                    provider,
-                    sector,
-                    fee: amount,
-                    ..
-                } => {
-                    let spent = self.episode.entry((provider, sector)).or_default();
-                    *spent += amount.0;
-                    let pledge = self.pledge[&(provider, sector)];
-                    prop_assert!(
-                        *spent <= pledge || self.optimistic,
-                        "I9: sector {}/{} cost {} of {}",
-                        provider,
-                        sector,
-                        spent,
-                        pledge
-                    );
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// I11.
-    fn active_means_proven(&self) -> Result<(), TestCaseError> {
-        let (period, window) = (EpochCount(120), EpochCount(20));
-        for &(id, _, _) in &self.providers {
-            for deadline in self.world.deadlines(id) {
-                let mut closed = deadline.window.close.before(period);
-                if closed > self.world.epoch {
-                    closed = closed.before(period);
-                }
-                for slot in deadline
-                    .partitions
-                    .iter()
-                    .flat_map(|partition| &partition.sectors)
-                {
-                    if slot.state == chain_lite::sector::SectorState::Active {
-                        let proven = self
-                            .last_proven
-                            .get(&(id, slot.number))
-                            .copied()
-                            .unwrap_or_default();
-                        prop_assert!(
-                            proven >= closed.before(window),
-                            "I11: sector {}/{} was proven at {}",
-                            id,
-                            slot.number,
-                            proven
-                        );
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// I14: the block with the transaction leaves everybody else at least what the block without it does.
-    fn nobody_else_loses(&self, tx: &CheckedTx) -> Result<(), TestCaseError> {
-        let without = self.after(&[]);
-        let with = self.after(std::slice::from_ref(tx));
-        let mut parties = vec![tx.tx().sender];
-        for msg in &tx.tx().msgs {
-            if let Some(id) = msg.acts_for() {
-                parties.push(self.world.provider(id).owner);
-            }
-            if let Message::Dispute { post, .. } = msg {
-                parties.push(self.world.provider(post.provider).owner);
-            }
-            if let Message::PublishDeals { proposals, .. } = msg {
-                parties.extend(proposals.iter().map(|signed| signed.proposal.client));
-            }
-        }
-        for (&address, before) in &without {
-            let after = &with[&address];
-            if !parties.contains(&address) {
-                let kept = before
-                    .iter()
-                    .zip(after)
-                    .all(|(before, after)| after >= before);
-                prop_assert!(
-                    kept,
-                    "I14: {:?} costs {} {:?} -> {:?}",
-                    tx.tx().msgs,
-                    address,
-                    before,
-                    after
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// Everybody's unlocked money after the next block: free, escrow, and what their provider could take out.
-    fn after(&self, txs: &[CheckedTx]) -> BTreeMap<Address, [u128; 3]> {
-        let mut state = self.world.state.clone();
-        state.commit(&self.world.try_block(txs).writes);
-        let state: &dyn KvRead = &state;
-        let mut funds = BTreeMap::new();
-        for key in self.clients.iter().chain(&self.owners) {
-            let address = address(key);
-            let free = query::account(state, &address).expect("memory").free.0;
-            let escrow = query::market(state, &address).expect("memory").available.0;
-            let own = self
-                .providers
-                .iter()
-                .filter_map(|&(id, _, _)| query::provider(state, id).expect("memory"));
-            let own = own
-                .filter(|view| view.owner == address)
-                .map(|view| view.available.0 + view.claimable.0 + view.vesting.0);
-            funds.insert(address, [free, escrow, own.sum()]);
-        }
-        funds
     }
 
     /// Everybody goes away; in the end nothing is locked, nothing is owed, and the log tells the same story again.
@@ -669,6 +521,11 @@ impl Model {
     fn replayed(&self) -> chain_lite::state::MemoryState {
         self.world.replay(&self.accounts)
     }
+}
+
+fn none(broken: Vec<Violation>) -> Result<(), TestCaseError> {
+    prop_assert!(broken.is_empty(), "{broken:?}");
+    Ok(())
 }
 
 proptest! {
