@@ -3,7 +3,8 @@
 //! A file is an inode with bytes that a reader sees and bytes that would survive a power cut; a name is an entry that a reader
 //! sees and one that would survive. [`SimDisk::crash`] keeps what survives, and of what was not synced any of its sectors of
 //! [`SECTOR`] bytes: a disk writes them in the order it likes, so a file may have its new length and its last sector, and zeros
-//! before that. [`SimDisk::rot`] spoils a sector that was safe ([`Rot`]); [`SimDisk::repair`] is the operator's copy.
+//! before that. Names are the same: of what was made, renamed and removed in a folder since its last sync, a crash keeps the first
+//! few changes, as a journal does, or any of them; each of them whole or not at all. [`SimDisk::rot`] spoils a sector that was safe ([`Rot`]); [`SimDisk::repair`] is the operator's copy.
 //! Every change counts as one operation ([`SimDisk::operations`]): a test cuts the power at any of them ([`SimDisk::cut_at`]),
 //! after which nothing works until the crash is taken.
 
@@ -147,11 +148,53 @@ impl Inode {
     }
 }
 
+/// A change of names that no sync of its folder has followed yet.
+#[derive(Clone, Debug)]
+enum Naming {
+    Made {
+        path: PathBuf,
+        inode: u64,
+    },
+    Moved {
+        from: PathBuf,
+        to: PathBuf,
+        inode: u64,
+    },
+    Gone(PathBuf),
+}
+
+impl Naming {
+    /// Whether it is of a file in this folder.
+    fn is_in(&self, dir: Option<&Path>) -> bool {
+        let inside = |path: &Path| path.parent() == dir;
+        match self {
+            Self::Made { path, .. } | Self::Gone(path) => inside(path),
+            Self::Moved { from, to, .. } => inside(from) || inside(to),
+        }
+    }
+
+    fn apply(self, names: &mut BTreeMap<PathBuf, u64>) {
+        match self {
+            Self::Made { path, inode } => drop(names.insert(path, inode)),
+            Self::Moved { from, to, inode } => {
+                // Something else may have the old name by now.
+                if names.get(&from) == Some(&inode) {
+                    names.remove(&from);
+                }
+                names.insert(to, inode);
+            }
+            Self::Gone(path) => drop(names.remove(&path)),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     inodes: BTreeMap<u64, Inode>,
     names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
+    /// How the first became of the second, but for what syncs made durable.
+    unsynced: Vec<Naming>,
     next: u64,
     operations: u64,
     cut_at: Option<u64>,
@@ -172,6 +215,8 @@ pub struct Struck {
     pub failed: u64,
     /// Files of which a power cut left another part than what was synced or what was written.
     pub torn: u64,
+    /// Names that were made, changed or removed, not synced, and that a power cut kept so.
+    pub names: u64,
 }
 
 impl State {
@@ -204,9 +249,44 @@ impl State {
 
     fn create(&mut self, path: &Path) -> u64 {
         self.next += 1;
-        self.inodes.insert(self.next, Inode::default());
-        self.names.insert(path.to_owned(), self.next);
-        self.next
+        let (path, inode) = (path.to_owned(), self.next);
+        self.inodes.insert(inode, Inode::default());
+        self.named(Naming::Made { path, inode });
+        inode
+    }
+
+    /// A change that readers see at once.
+    fn named(&mut self, change: Naming) {
+        change.clone().apply(&mut self.names);
+        self.unsynced.push(change);
+    }
+
+    /// The names in the folder of `path` are durable.
+    fn sync_names(&mut self, path: &Path) {
+        let dir = path.parent();
+        self.durable_names.retain(|path, _| path.parent() != dir);
+        let now = self.names.iter().filter(|(path, _)| path.parent() == dir);
+        self.durable_names
+            .extend(now.map(|(path, inode)| (path.clone(), *inode)));
+        self.unsynced.retain(|change| !change.is_in(dir));
+    }
+
+    /// What a power cut leaves of the names.
+    fn fall(&mut self, rng: &mut impl Rng) {
+        let unsynced = std::mem::take(&mut self.unsynced);
+        let in_order = rng.gen_bool(0.5);
+        let first = rng.gen_range(0..=unsynced.len());
+        for (at, change) in unsynced.into_iter().enumerate() {
+            let kept = match in_order {
+                true => at < first,
+                false => rng.gen_bool(0.5),
+            };
+            if kept {
+                change.apply(&mut self.durable_names);
+            }
+            self.struck.names += u64::from(kept);
+        }
+        self.names = self.durable_names.clone();
     }
 }
 
@@ -269,7 +349,7 @@ impl SimDisk {
     pub fn put(&self, path: &Path, bytes: &[u8]) {
         let mut state = self.state();
         let id = state.create(path);
-        state.durable_names.insert(path.to_owned(), id);
+        state.sync_names(path);
         state.inodes.insert(id, Inode::synced(bytes.to_vec()));
     }
 
@@ -297,7 +377,7 @@ impl SimDisk {
     pub fn crash(&self, rng: &mut impl Rng) {
         self.restart();
         let mut state = self.state();
-        state.names = state.durable_names.clone();
+        state.fall(rng);
         let alive: Vec<u64> = state.names.values().copied().collect();
         state.inodes.retain(|id, _| alive.contains(id));
         let mut torn = 0;
@@ -406,7 +486,8 @@ impl Vfs for SimDisk {
             Err(_) => {
                 state.step()?;
                 let inode = state.create(path);
-                state.durable_names.insert(path.to_owned(), inode);
+                // As the operating system's do: by a sync of the folder.
+                state.sync_names(path);
                 inode
             }
         };
@@ -458,15 +539,18 @@ impl Vfs for SimDisk {
         if done.is_err() {
             bytes.truncate(bytes.len() / 2);
         }
-        let id = state.create(path);
-        let inode = match done.is_ok() {
-            true => Inode::synced(bytes),
-            false => Inode {
-                bytes,
-                ..Inode::default()
-            },
+        // A file that is there is emptied: whatever name survives, its old bytes may not.
+        let id = match state.inode(path) {
+            Ok(id) => id,
+            Err(_) => state.create(path),
         };
-        state.inodes.insert(id, inode);
+        if let Some(inode) = state.inodes.get_mut(&id) {
+            inode.truncate(0);
+            inode.bytes = bytes;
+            if done.is_ok() {
+                inode.sync();
+            }
+        }
         done
     }
 
@@ -474,34 +558,23 @@ impl Vfs for SimDisk {
         let mut state = self.state();
         state.step()?;
         let inode = state.inode(from)?;
-        state.names.remove(from);
-        state.names.insert(to.to_owned(), inode);
+        let (from, to) = (from.to_owned(), to.to_owned());
+        state.named(Naming::Moved { from, to, inode });
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.step()?;
-        state
-            .names
-            .remove(path)
-            .map(drop)
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        state.inode(path)?;
+        state.named(Naming::Gone(path.to_owned()));
+        Ok(())
     }
 
     fn sync_names(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.step()?;
-        let dir = path.parent().map(Path::to_owned);
-        let inside = |path: &Path| path.parent().map(Path::to_owned) == dir;
-        state.durable_names.retain(|path, _| !inside(path));
-        let now: Vec<_> = state
-            .names
-            .iter()
-            .filter(|(path, _)| inside(path))
-            .map(|(p, i)| (p.clone(), *i))
-            .collect();
-        state.durable_names.extend(now);
+        state.sync_names(path);
         Ok(())
     }
 }
@@ -618,20 +691,88 @@ mod tests {
         }
     }
 
+    /// Names under which a file is found after a power cut, over many seeds.
+    fn left(make: impl Fn(&SimDisk)) -> BTreeSet<Vec<(String, Vec<u8>)>> {
+        let after = |seed| {
+            let disk = SimDisk::default();
+            make(&disk);
+            disk.crash(&mut ChaCha8Rng::seed_from_u64(seed));
+            let dir = Path::new("/d");
+            let names = disk.list(dir).unwrap().into_iter();
+            let read = |(name, _): (String, u64)| {
+                let bytes = disk.read(&dir.join(&name)).unwrap();
+                (name, bytes)
+            };
+            names.map(read).collect()
+        };
+        (0..64).map(after).collect()
+    }
+
+    fn named(names: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
+        let owned = |(name, bytes): &(&str, &str)| (name.to_string(), bytes.as_bytes().to_vec());
+        names.iter().map(owned).collect()
+    }
+
     #[test]
-    fn a_name_lasts_from_the_sync_of_its_folder_on() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let disk = SimDisk::default();
+    fn a_name_lasts_from_the_sync_of_its_folder_on_and_before_it_perhaps() {
         let (part, whole) = (Path::new("/d/a.part"), Path::new("/d/a"));
-        disk.write_synced(part, Readers::Umask, &[b"x"]).unwrap();
-        disk.rename(part, whole).unwrap();
-        disk.crash(&mut rng);
-        assert!(disk.read(whole).is_err() && disk.read(part).is_err());
-        disk.write_synced(part, Readers::Umask, &[b"x"]).unwrap();
-        disk.rename(part, whole).unwrap();
-        disk.sync_names(whole).unwrap();
-        disk.crash(&mut rng);
-        assert_eq!(disk.read(whole).unwrap(), b"x");
+        let write = |disk: &SimDisk| {
+            disk.write_synced(part, Readers::Umask, &[b"new"]).unwrap();
+            disk.rename(part, whole).unwrap();
+        };
+        // Neither, one of the two, never both: a rename is whole.
+        let found = left(write);
+        let all = [&[][..], &[("a.part", "new")], &[("a", "new")]].map(named);
+        assert_eq!(found, all.into());
+        let found = left(|disk| {
+            write(disk);
+            disk.sync_names(whole).unwrap();
+        });
+        assert_eq!(found, [named(&[("a", "new")])].into());
+        // In the place of an old one: there is always one or the other.
+        let found = left(|disk| {
+            disk.put(whole, b"old");
+            write(disk);
+        });
+        let both = [("a", "old"), ("a.part", "new")];
+        let all = [&both[..], &both[..1], &[("a", "new")]].map(named);
+        assert_eq!(found, all.into());
+        // Removed, or back again.
+        let found = left(|disk| {
+            disk.put(whole, b"old");
+            disk.remove(whole).unwrap();
+        });
+        assert_eq!(found, [&[][..], &[("a", "old")]].map(named).into());
+        // A sync of another folder changes nothing of this one, and two changes come in any order.
+        let found = left(|disk| {
+            for name in ["/d/a", "/d/b"].map(Path::new) {
+                disk.write_synced(name, Readers::Umask, &[b"x"]).unwrap();
+            }
+            disk.sync_names(Path::new("/e/c")).unwrap();
+        });
+        let both = [("a", "x"), ("b", "x")];
+        let all = [&[][..], &both[..1], &both[1..], &both].map(named);
+        assert_eq!(found, all.into());
+    }
+
+    /// Writing over a file that is there empties it first: no crash brings its old bytes back under a promise.
+    #[test]
+    fn a_file_that_is_written_anew_is_the_old_one_torn_or_the_new_one() {
+        let path = Path::new("/d/a");
+        let found = left(|disk| {
+            disk.put(path, b"old");
+            disk.cut_at(disk.operations() + 1);
+            disk.write_synced(path, Readers::Umask, &[b"newer"])
+                .unwrap_err();
+        });
+        assert!(found.contains(&named(&[("a", "old")])));
+        assert!(found.contains(&named(&[("a", "ne")])), "{found:?}");
+        let found = left(|disk| {
+            disk.put(path, b"old");
+            disk.write_synced(path, Readers::Umask, &[b"newer"])
+                .unwrap();
+        });
+        assert_eq!(found, [named(&[("a", "newer")])].into());
     }
 
     #[test]

@@ -95,12 +95,13 @@ fn main() -> std::process::ExitCode {
 
 fn line(r: &Report) -> String {
     format!(
-        "seed {}: {} blocks, {} crashes, troubles {:?}, {} files torn, {} votes twice, {} transactions, {} window PoSts, {} faults ({} for a censor), root {}, trace {}",
+        "seed {}: {} blocks, {} crashes, troubles {:?}, {} files torn, {} unsynced names kept, {} votes twice, {} transactions, {} window PoSts, {} faults ({} for a censor), root {}, trace {}",
         r.seed,
         r.height,
         r.crashes,
         r.troubles,
         r.torn,
+        r.names,
         r.evidence,
         r.txs,
         r.posts,

@@ -170,6 +170,8 @@ pub struct Report {
     pub rot_found: [u64; 3],
     /// Files that a power cut left torn.
     pub torn: u64,
+    /// Changes of names that were not synced, and that a power cut kept.
+    pub names: u64,
     /// Messages that were lost on their way.
     pub lost: u64,
     /// Messages that came twice.
@@ -507,6 +509,7 @@ impl<'a> World<'a> {
                 troubles: [0; TROUBLES],
                 rot_found: [0; 3],
                 torn: 0,
+                names: 0,
                 lost: 0,
                 doubled: 0,
                 overtaken: 0,
@@ -1506,6 +1509,7 @@ fn count(report: &mut Report, of: Struck) {
     report.troubles[2] += of.full;
     report.troubles[3] += of.failed;
     report.torn += of.torn;
+    report.names += of.names;
 }
 
 fn how_to_rot(rng: &mut ChaCha8Rng) -> Rot {

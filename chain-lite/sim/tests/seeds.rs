@@ -130,7 +130,8 @@ fn tm_v1_tm_v4_tm_n7_tm_h1_tm_h3_tm_h4_tm_h5_tm_h6_an_hour_of_every_seed_holds()
     for report in &reports {
         let network = [report.lost, report.doubled, report.overtaken];
         let kinds = report.troubles.iter().chain(&network);
-        assert!(kinds.chain([&report.torn]).all(|n| *n > 0), "{report:?}");
+        let left = [&report.torn, &report.names];
+        assert!(kinds.chain(left).all(|n| *n > 0), "{report:?}");
         let twins = Scenario::of_seed(report.seed, 1).twins;
         let contradicted = report.evidence > 0;
         assert_eq!(contradicted, twins != Twins::Never, "{report:?}");
