@@ -522,7 +522,8 @@ impl Provider {
             sector: SectorNumber(number),
             comm_r: CommR(comm_r.into()),
             comm_d,
-            ticket_epoch: now,
+            // The newest whose beacon is known: while no rounds come that is an older one.
+            ticket_epoch: now.min(query::totals(state)?.beacon_tip),
             expiration: least.max(end).after(EpochCount(60)),
             deals,
         }))

@@ -22,6 +22,7 @@
 
 pub mod actors;
 pub mod disk;
+pub mod epochs;
 pub mod journal;
 pub mod node;
 pub mod replay;

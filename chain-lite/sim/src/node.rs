@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chain_lite::account::ChainId;
-use chain_lite::beacon::{BeaconSource, DevnetSigner, Entry};
+use chain_lite::beacon::DevnetSigner;
 use chain_lite::execute::ProofVerifier;
 use chain_lite::genesis::CheckedGenesis;
 use chain_lite::ledger::Ledger;
@@ -35,6 +35,7 @@ use malachite_signing::VerifierExt as _;
 use sha2::{Digest, Sha256};
 
 use crate::disk::SimDisk;
+use crate::epochs::{Relays, Rounds};
 use crate::journal::Journal;
 
 /// Where every simulated node keeps its files.
@@ -77,25 +78,10 @@ pub enum Out {
     Timer(Timeout, Duration),
     /// A block is final and durable here.
     Decided(u64),
+    /// A block was proposed whose stamp is further in the past than any may be.
+    Backdated,
     /// Votes that contradict each other were seen.
     Evidence(SignedVote<ChainContext>, SignedVote<ChainContext>),
-}
-
-/// The beacon's rounds, each signed once for all nodes and runs of the process: they have one key, and signing is what costs.
-struct Rounds(DevnetSigner);
-
-impl BeaconSource for Rounds {
-    fn round(&mut self, _: chain_lite::units::Epoch, round: u64) -> Option<Entry> {
-        static SIGNED: Mutex<BTreeMap<([u8; 96], u64), Entry>> = Mutex::new(BTreeMap::new());
-        let mut signed = SIGNED.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (self.0.public_key(), round);
-        Some(
-            signed
-                .entry(key)
-                .or_insert_with(|| self.0.sign(round))
-                .clone(),
-        )
-    }
 }
 
 /// Signatures that held, of all nodes of a run: each is verified by the first node that it reaches, for all of them. They are
@@ -139,6 +125,10 @@ pub struct Identity {
     pub verifier: Arc<dyn ProofVerifier>,
     /// Gives beacon rounds.
     pub beacon: DevnetSigner,
+    /// Where they come from under the beacon's clock; without, every round is there at once.
+    pub relays: Option<Relays>,
+    /// Whether it stamps its blocks as far into the past as their parents allow.
+    pub backdates: bool,
     /// What nodes of this run need not verify again.
     pub held: Held,
     /// Whether it puts before the chain what others do twice, as a running node does.
@@ -155,6 +145,7 @@ struct Host {
     chain: ChainId,
     held: Held,
     reports: bool,
+    backdates: bool,
     journal: Option<Journal>,
     timeouts: LinearTimeouts,
     recovering: bool,
@@ -164,6 +155,8 @@ struct Host {
     inbox: VecDeque<Input<ChainContext>>,
     timers: Vec<Timeout>,
     out: Vec<Out>,
+    /// The turn for which no block could be made yet.
+    asked: Option<(Height, Round)>,
     finalized: bool,
     failed: Option<String>,
 }
@@ -203,7 +196,11 @@ impl Node {
             ledger,
             mempool: mempool.clone(),
             signer: signer.clone(),
-            beacon: Box::new(Rounds(who.beacon.clone())),
+            beacon: Box::new(Rounds::new(
+                who.beacon.clone(),
+                who.index,
+                who.relays.clone(),
+            )),
             timing: Timing::default(),
         });
         let (height, first) = app.next();
@@ -230,6 +227,7 @@ impl Node {
             chain,
             held: who.held.clone(),
             reports: who.reports,
+            backdates: who.backdates,
             journal: None,
             timeouts: first.timeouts,
             recovering: false,
@@ -239,6 +237,7 @@ impl Node {
             inbox: VecDeque::new(),
             timers: Vec::new(),
             out: Vec::new(),
+            asked: None,
             finalized: true,
             failed: None,
         };
@@ -272,6 +271,27 @@ impl Node {
         self.host.app.is_catching_up()
     }
 
+    /// Whether its clock says that it could make the next block.
+    pub fn is_due(&mut self, now_ms: u64) -> bool {
+        self.host.app.is_due(now_ms)
+    }
+
+    /// Whether it is its turn, and it could make no block so far.
+    pub fn is_asked(&self) -> bool {
+        self.host.asked.is_some()
+    }
+
+    /// Makes the block that it was asked for, if that is possible by now.
+    pub fn ask_again(&mut self, now_ms: u64) {
+        self.host.now_ms = now_ms;
+        if let Some((height, round)) = self.host.asked
+            && self.host.app.is_due(now_ms)
+        {
+            self.host.propose(height, round);
+            self.drain();
+        }
+    }
+
     /// Final blocks from `first` on, as a peer would serve them.
     pub fn decided_values(
         &self,
@@ -300,6 +320,7 @@ impl Node {
         let (height, params) = self.host.app.next();
         self.host.now_ms = now_ms;
         self.host.finalized = false;
+        self.host.asked = None;
         self.host.timers.clear();
         self.host.timeouts = params.timeouts;
         let opened = Journal::open(&self.host.disk, Path::new(HOME), height.0);
@@ -373,6 +394,9 @@ impl Node {
         self.host.now_ms = now_ms;
         if let Some(at) = self.host.timers.iter().position(|t| same(t, &timeout)) {
             let timeout = self.host.timers.swap_remove(at);
+            if timeout.kind == TimeoutKind::Propose {
+                self.host.asked = None;
+            }
             self.handle(Input::TimeoutElapsed(timeout));
         }
     }
@@ -506,6 +530,7 @@ impl Host {
             }
             Effect::StartRound(height, round, _, _, r) => {
                 self.flush();
+                self.asked = None;
                 let held = self.app.started_round(height, round, self.now_ms);
                 for value in self.durable("beginning a round", held).unwrap_or_default() {
                     self.inbox
@@ -579,7 +604,7 @@ impl Host {
                         self.out.push(Out::Evidence(a.clone(), b.clone()));
                     }
                 }
-                self.finalized = true;
+                (self.finalized, self.asked) = (true, None);
                 r.resume_with(())
             }
             Effect::CertVerifiedSyncValue(value, proposer, r) => {
@@ -664,11 +689,29 @@ impl Host {
     }
 
     fn propose(&mut self, height: Height, round: Round) {
-        let made = self.app.get_value(height, round, self.now_ms);
-        if let Some(ours) = self.durable("making a block", made).flatten() {
+        let stamp_ms = self.stamp_ms();
+        let made = self.app.get_value(height, round, stamp_ms);
+        let made = self.durable("making a block", made).flatten();
+        self.asked = made.is_none().then_some((height, round));
+        if let Some(ours) = made {
             self.inbox.push_back(Input::Propose(ours.value));
             self.stream(ours.parts);
+            let epoch_ms = self.app.ledger().genesis().genesis().clock.epoch_ms();
+            if self.backdates && stamp_ms + epoch_ms / 2 < self.now_ms {
+                self.out.push(Out::Backdated);
+            }
         }
+    }
+
+    /// What its block says of the time. Who backdates chooses the oldest epoch that may follow the parent, late enough in it to go on
+    /// without the round: after an outage it knows the randomness of all that it commits to there.
+    fn stamp_ms(&self) -> u64 {
+        let ledger = self.app.ledger();
+        let genesis = ledger.genesis();
+        let begins = genesis.beacons().time_ms_of(ledger.tip().epoch.next());
+        let oldest = begins.map(|at| at + genesis.genesis().clock.epoch_ms() / 4 * 3);
+        let oldest = oldest.filter(|_| self.backdates);
+        oldest.map_or(self.now_ms, |at| at.min(self.now_ms))
     }
 
     fn synced(&mut self, value: ValueResponse<ChainContext>, proposer: Address) {

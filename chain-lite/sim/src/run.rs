@@ -10,6 +10,9 @@
 //! A sector of a block log or journal that rots stops its node at the latest when it starts again (`threat-model.md` H3); that it
 //! starts all the same is a failure. Then its operator puts the file back from a copy, or gives it an empty disk. Who lost its
 //! journal does not know what it said, so it follows under another key until the height that it may have voted in is over.
+//!
+//! Where epochs follow the beacon's clock ([`Scenario::follows_beacon`]), rounds come from relays that may all be away, and
+//! [`crate::epochs`] checks what is said of stamps and dark epochs; else epochs are heights, and a clock only stamps.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -22,7 +25,7 @@ use chain_lite::account::Address;
 use chain_lite::beacon::{BeaconParams, DevnetSigner};
 use chain_lite::block::BlockId;
 use chain_lite::certificate::{Validator, ValidatorId};
-use chain_lite::clock::ClockMode;
+use chain_lite::clock::{self, ClockMode, Tick};
 use chain_lite::events::{Event as ChainEvent, FaultReason};
 use chain_lite::genesis::{CheckedGenesis, CircuitKey, GENESIS_VERSION, Genesis, NetworkKind};
 use chain_lite::governance::{self, JailReason};
@@ -36,6 +39,7 @@ use chain_lite::state::{KvRead, StoreError};
 use chain_lite::store::{MemoryIndex, View};
 use chain_lite::units::{Epoch, EpochCount, TokenAmount};
 use chain_lite::vfs::Vfs as _;
+use chain_lite_bft::parts::Part;
 use ed25519_dalek::SigningKey;
 use malachite_core_consensus::SignedConsensusMsg;
 use malachite_core_types::{NilOrVal, Timeout};
@@ -49,6 +53,7 @@ use sha2::{Digest, Sha256};
 
 use crate::actors::{self, Actors, Manner};
 use crate::disk::{Rot, SimDisk, Struck, UNREADABLE};
+use crate::epochs::{self, Epochs, Relays};
 use crate::node::{HOME, Held, Identity, Message, Node, Out};
 use crate::replay::Replay;
 use crate::stub::Stub;
@@ -63,6 +68,9 @@ const CALM_MS: u64 = 5 * 60_000;
 const HOUR_MS: i64 = 3_600_000;
 /// How long a key runs on two machines at the least.
 const LEAST_VISIT_MS: u64 = 5 * 60_000;
+/// How long a validator waits at most for its clock beyond an epoch, and between two looks at it (`chain_lite_bft::net`).
+const CLOCK_BEHIND_MS: u64 = 60_000;
+const LOOK_MS: u64 = 200;
 /// How far a clock may always be off.
 const DRIFT_MS: i64 = 3_000;
 /// Kinds of trouble that are counted.
@@ -114,14 +122,27 @@ pub struct Scenario {
     pub cut: Option<u64>,
     /// And again at this operation of its recovery, counted from 1.
     pub cut_again: Option<u64>,
+    /// Whether epochs follow the beacon's clock, as on public networks; else every block has an epoch, and every round is there.
+    pub follows_beacon: bool,
+    /// Between these virtual milliseconds no relay answers, besides what breaks.
+    pub no_rounds: Option<(u64, u64)>,
+    /// How long before their time rounds are out, which a run must notice.
+    pub early_ms: u64,
+    /// How many validators, the last ones, stamp their blocks into the past where they can.
+    pub backdaters: usize,
+    /// How far the clocks of the first validators are off all the time, in milliseconds.
+    pub clocks: Vec<i64>,
 }
 
 impl Scenario {
     /// Four validators, eight providers, two clients; faults. In every fourth seed twins, in most others for a while; set changes in
     /// every fourth, half of them with twins and half without any. In every second one of the four censors, the one with twins.
+    /// In every fourth, 10, 11, 13 and 15 of 16, epochs follow the beacon's clock, relays are away now and then, and who censors
+    /// also backdates.
     pub fn of_seed(seed: u64, hours: u64) -> Self {
         let mut providers = vec![Manner::Honest; 5];
         providers.extend([Manner::Unlucky, Manner::Unlucky, Manner::Cheat]);
+        let follows_beacon = matches!(seed % 16, 10 | 11 | 13 | 15);
         Self {
             validators: 4,
             providers,
@@ -139,6 +160,11 @@ impl Scenario {
             forgets: None,
             cut: None,
             cut_again: None,
+            follows_beacon,
+            no_rounds: None,
+            early_ms: 0,
+            backdaters: usize::from(follows_beacon && seed % 2 == 1),
+            clocks: Vec::new(),
         }
     }
 }
@@ -201,6 +227,14 @@ pub struct Report {
     pub changes: u64,
     /// Validators that were jailed, one of them as often as it was.
     pub jailed: u64,
+    /// Under the beacon's clock: times at which all relays went away, blocks that were proposed meanwhile, and dark epochs.
+    pub outages: u64,
+    /// See [`Report::outages`].
+    pub without_rounds: u64,
+    /// See [`Report::outages`].
+    pub dark: u64,
+    /// Proposals that were stamped more than half an epoch into the past: nobody may vote for them.
+    pub backdated: u64,
 }
 
 /// A promise that did not hold.
@@ -284,6 +318,16 @@ enum Event {
     /// A second machine of one key comes or goes, if it is time.
     Twin,
     Trouble,
+    /// A proposer that could make no block yet looks at its clock again.
+    Ask {
+        node: usize,
+        boots: u64,
+    },
+    /// All relays go away for so many milliseconds, or are back if it is time.
+    NoRounds {
+        span_ms: u64,
+    },
+    Rounds,
 }
 
 /// Where the second machine of a key is that has one for a while.
@@ -313,11 +357,14 @@ enum Trouble {
     },
     RotVital,
     RotKept,
+    /// Only under the beacon's clock.
+    NoRounds,
     /// Network and links are well again.
     Heal,
 }
 
-/// Each comes as often as it stands here before any comes again, so that an hour, which has 18 troubles at the least, has all.
+/// Each comes as often as it stands here before any comes again, so that an hour, which has 18 troubles at the least, has all. Under
+/// the beacon's clock [`Trouble::NoRounds`] is one more.
 const DECK: [Trouble; 15] = [
     Trouble::Kill,
     Trouble::Kill,
@@ -355,6 +402,10 @@ struct Machine {
     spoilt: BTreeSet<PathBuf>,
     /// It lost its journal: until this height is over it has no key to vote with.
     follows_until: Option<u64>,
+    /// Under the beacon's clock: since when it waits for the next height, and whether it is to look at its clock again.
+    waits_since: Option<u64>,
+    looks: bool,
+    asks: bool,
 }
 
 impl Machine {
@@ -404,6 +455,8 @@ struct World<'a> {
     trace: Sha256,
     report: Report,
     honest: BTreeSet<usize>,
+    /// Under the beacon's clock: where rounds come from, until when they do not, and what epochs were like.
+    beacon: Option<(Relays, u64, Epochs)>,
 }
 
 type Outcome<T = ()> = Result<T, String>;
@@ -421,7 +474,18 @@ impl<'a> World<'a> {
             .collect();
         let beacon = DevnetSigner::from_seed(&[9; 32]);
         let people = actors::keys(scenario.providers.len() + scenario.clients);
-        let genesis = checked(&keys, &people, &beacon);
+        let genesis = checked(&keys, &people, &beacon, scenario.follows_beacon);
+        let lookback = genesis.genesis().params.post_lookback;
+        let oldest_ms = EPOCH_MS / 2 + DRIFT_MS.unsigned_abs();
+        let followed = scenario.follows_beacon.then(|| {
+            let schedule = genesis.beacons();
+            let relays = Relays::new(schedule.clone(), scenario.early_ms);
+            (
+                relays,
+                0,
+                Epochs::new(schedule.clone(), lookback, oldest_ms),
+            )
+        });
         let chain = genesis.chain_id();
         let mut actors = Actors::new(
             chain,
@@ -454,6 +518,10 @@ impl<'a> World<'a> {
                         false => stub,
                     }),
                     beacon: beacon.clone(),
+                    relays: followed.as_ref().map(|(relays, _, _)| relays.clone()),
+                    // A second machine of the last one's key stands behind it, and a spare validator.
+                    backdates: scenario.backdaters > 0
+                        && index + scenario.backdaters >= scenario.validators,
                     held: held.clone(),
                     reports: scenario.governance,
                 },
@@ -464,6 +532,9 @@ impl<'a> World<'a> {
                 due: 0,
                 skew: 0,
                 final_height: 0,
+                waits_since: None,
+                looks: false,
+                asks: false,
                 rotten: None,
                 spoilt: BTreeSet::new(),
                 follows_until: None,
@@ -524,8 +595,13 @@ impl<'a> World<'a> {
                 later_rounds: 0,
                 changes: 0,
                 jailed: 0,
+                outages: 0,
+                without_rounds: 0,
+                dark: 0,
+                backdated: 0,
             },
             honest,
+            beacon: followed,
         }
     }
 
@@ -544,12 +620,19 @@ impl<'a> World<'a> {
                 self.at(after, Event::Twin);
             }
         }
+        if let Some((from, until)) = self.scenario.no_rounds {
+            let span_ms = until.saturating_sub(from);
+            self.at(from, Event::NoRounds { span_ms });
+        }
         let end = self.scenario.span_ms;
         while let Some(Reverse((at, order))) = self.queue.pop() {
             if at > end {
                 break;
             }
             self.now = at;
+            if let Some((relays, _, _)) = &self.beacon {
+                relays.is_now(START_MS + at);
+            }
             if let Some(event) = self.events.remove(&order) {
                 self.happen(event)?;
             }
@@ -564,7 +647,8 @@ impl<'a> World<'a> {
     }
 
     fn clock(&self, node: usize) -> u64 {
-        (START_MS + self.now).saturating_add_signed(self.machines[node].skew)
+        let always = self.scenario.clocks.get(node).copied().unwrap_or(0);
+        (START_MS + self.now).saturating_add_signed(self.machines[node].skew + always)
     }
 
     fn is_calm(&self) -> bool {
@@ -623,6 +707,29 @@ impl<'a> World<'a> {
                 Ok(())
             }
             Event::Trouble => self.trouble(),
+            Event::Ask { node, boots } => {
+                let now = self.clock(node);
+                if let Some(running) = self.running(node, boots) {
+                    running.ask_again(now);
+                    self.machines[node].asks = false;
+                }
+                self.collect(node)
+            }
+            Event::NoRounds { span_ms } => {
+                if let Some((relays, until, _)) = &mut self.beacon {
+                    relays.go(true);
+                    *until = self.now + span_ms;
+                    self.report.outages += 1;
+                    self.at(span_ms, Event::Rounds);
+                }
+                Ok(())
+            }
+            Event::Rounds => {
+                if let Some((relays, until, _)) = &self.beacon {
+                    relays.go(*until > self.now);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -662,6 +769,7 @@ impl<'a> World<'a> {
                 }
                 machine.node = Some(running);
                 machine.due = self.now + EPOCH_MS;
+                (machine.waits_since, machine.looks, machine.asks) = (None, false, false);
             }
             // The power may fail again while it starts, or the disk say no.
             Err(error) => {
@@ -842,6 +950,12 @@ impl<'a> World<'a> {
             match out {
                 Out::Broadcast(message) => {
                     self.may_be_said(node, &message)?;
+                    if let (Some((relays, _, epochs)), Message::Part { part, .. }) =
+                        (&mut self.beacon, &message)
+                        && let Part::Init { init, .. } = part
+                    {
+                        epochs.proposed(init.block, START_MS + self.now, relays.are_away());
+                    }
                     self.broadcast(node, message);
                 }
                 Out::Timer(timeout, after) => {
@@ -857,6 +971,7 @@ impl<'a> World<'a> {
                     );
                 }
                 Out::Decided(height) => self.decided(node, height)?,
+                Out::Backdated => self.report.backdated += 1,
                 Out::Evidence(a, b) => {
                     if !self.is_twin(&a.message.validator.0)
                         || a.message.validator != b.message.validator
@@ -867,7 +982,9 @@ impl<'a> World<'a> {
                 }
             }
         }
-        if waits {
+        if self.beacon.is_some() {
+            self.look(node, boots, waits);
+        } else if waits {
             let after = match self.machines[node]
                 .node
                 .as_ref()
@@ -879,6 +996,43 @@ impl<'a> World<'a> {
             self.at(after, Event::Pace { node, boots });
         }
         Ok(())
+    }
+
+    /// Under the beacon's clock a validator looks at its own again and again, whether the next height or its block is due.
+    fn look(&mut self, node: usize, boots: u64, waits: bool) {
+        let now = self.now;
+        let machine = &mut self.machines[node];
+        machine.waits_since = match waits {
+            true => machine.waits_since.or(Some(now)),
+            false => None,
+        };
+        let asked = machine.node.as_ref().is_some_and(Node::is_asked);
+        let (looks, asks) = (waits && !machine.looks, asked && !machine.asks);
+        machine.looks |= waits;
+        machine.asks |= asked;
+        if looks {
+            self.at(0, Event::Pace { node, boots });
+        }
+        if asks {
+            self.at(LOOK_MS, Event::Ask { node, boots });
+        }
+    }
+
+    /// Until when its clock, or the beacon, says that the next height may not begin, for a while at least. As `chain_lite_bft::net`
+    /// has it: who catches up waits for nothing, and whose clock seems to be behind for no longer than a minute and an epoch.
+    fn has_to_wait(&mut self, node: usize, clock: u64) -> Option<u64> {
+        let machine = &mut self.machines[node];
+        let (running, since) = (machine.node.as_mut()?, machine.waits_since?);
+        let long = self.now >= since + EPOCH_MS + CLOCK_BEHIND_MS;
+        if long || running.is_catching_up() || running.is_due(clock) {
+            return None;
+        }
+        let schedule = machine.who.genesis.beacons();
+        let parent = running.ledger().tip().epoch;
+        match clock::beacon_tick(schedule, parent, clock) {
+            Tick::Wait(ms) => Some(ms.min(5 * LOOK_MS)),
+            Tick::Due(_) | Tick::Held(_) => Some(LOOK_MS),
+        }
     }
 
     /// A vote for a block binds its validator: if the power fails now, the body must be there.
@@ -907,6 +1061,13 @@ impl<'a> World<'a> {
     /// The next height begins when its block is due.
     fn pace(&mut self, node: usize, boots: u64) -> Outcome {
         let (now, clock) = (self.now, self.clock(node));
+        if self.beacon.is_some() && self.machines[node].boots == boots {
+            if let Some(after) = self.has_to_wait(node, clock) {
+                self.at(after, Event::Pace { node, boots });
+                return Ok(());
+            }
+            self.machines[node].looks = false;
+        }
         let machine = &mut self.machines[node];
         let Some(running) = machine
             .node
@@ -915,7 +1076,7 @@ impl<'a> World<'a> {
         else {
             return Ok(());
         };
-        machine.due = now + EPOCH_MS;
+        (machine.due, machine.waits_since) = (now + EPOCH_MS, None);
         running.begin_height(clock);
         self.collect(node)
     }
@@ -1018,6 +1179,7 @@ impl<'a> World<'a> {
             // The power failed in something that does not matter, such as clearing away what is decided.
             return self.die(node, "the power fails");
         }
+        self.follow_epochs(&ledger, height)?;
         if height > self.seen {
             self.first_seen(&ledger, height)?;
         }
@@ -1032,6 +1194,29 @@ impl<'a> World<'a> {
             self.at(500, Event::Boot { node });
         }
         self.submit(node);
+        Ok(())
+    }
+
+    /// Under the beacon's clock: once per block, what its stamp and its epoch say.
+    fn follow_epochs(&mut self, ledger: &chain_lite::ledger::Ledger, height: u64) -> Outcome {
+        let Some((_, _, epochs)) = &mut self.beacon else {
+            return Ok(());
+        };
+        if height <= epochs.height() {
+            return Ok(());
+        }
+        for next in epochs.height() + 1..=height {
+            epochs.block(&ledger.committed(next).map_err(text)?)?;
+        }
+        let net = query::totals(&ledger.view()).map_err(text)?;
+        let counted = (epochs.tips(), epochs.dark());
+        let known = ((net.epoch, net.beacon_tip), net.dark);
+        if counted != known {
+            return Err(format!(
+                "after block {height} the state has {known:?} (epoch, beacon, dark), and its blocks say {counted:?}"
+            ));
+        }
+        (self.report.dark, self.report.without_rounds) = (epochs.dark(), epochs.without_rounds());
         Ok(())
     }
 
@@ -1236,10 +1421,21 @@ impl<'a> World<'a> {
     /// mempool. That takes more than the censor: the next turn is that of the next round and of the next height alike, so while
     /// others are silent one validator makes several blocks in a row.
     fn is_censored_out(&self, height: u64, sector: (usize, SectorNumber, Epoch)) -> bool {
-        let params = &self.machines[0].who.genesis.genesis().params;
-        // A logical clock: epochs are heights.
-        let mut window = height.saturating_sub(params.window().0)..height;
-        self.kept_out.contains(&sector) && window.all(|h| self.by_censors.contains(&h))
+        let span = self.machines[0].who.genesis.genesis().params.window();
+        let made = |from: u64| (from..height).all(|h| self.by_censors.contains(&h));
+        match &self.beacon {
+            // A logical clock: epochs are heights.
+            None => self.kept_out.contains(&sector) && made(height.saturating_sub(span.0)),
+            // It was open for its lit epochs, and may have closed later than the provider saw when it sent the post.
+            Some((_, _, epochs)) => {
+                let first = epochs.window_before(height, span);
+                first.is_some_and(|(from, open)| {
+                    let closes = |close| (sector.0, sector.1, close);
+                    let mut posts = self.kept_out.range(closes(open.next())..=closes(sector.2));
+                    posts.next().is_some() && made(from)
+                })
+            }
+        }
     }
 
     /// A censor made a block: what honest providers sent in time, and others would have taken up.
@@ -1297,6 +1493,8 @@ impl<'a> World<'a> {
         }
         if self.deck.is_empty() {
             self.deck = DECK.to_vec();
+            let more = self.scenario.follows_beacon.then_some(Trouble::NoRounds);
+            self.deck.extend(more);
             self.deck.shuffle(&mut self.rng);
         }
         if let Some(next) = self.deck.pop()
@@ -1370,6 +1568,13 @@ impl<'a> World<'a> {
             Trouble::RotVital => return self.rot(node),
             Trouble::RotKept => {
                 self.spoil = Some(how_to_rot(&mut self.rng));
+                return Ok(true);
+            }
+            Trouble::NoRounds => {
+                let calm = self.scenario.span_ms.saturating_sub(CALM_MS);
+                let span_ms = self.rng.gen_range(2..8) * 60_000;
+                let span_ms = span_ms.min(calm.saturating_sub(self.now));
+                self.at(0, Event::NoRounds { span_ms });
                 return Ok(true);
             }
             Trouble::Heal => {
@@ -1485,6 +1690,15 @@ impl<'a> World<'a> {
                 ));
             }
         }
+        if let Some((_, _, epochs)) = &self.beacon {
+            let (epoch, beacon_tip) = epochs.tips();
+            let behind = (self.scenario.span_ms / EPOCH_MS + 1).saturating_sub(epoch.0);
+            if behind > 2 || epoch.since(beacon_tip).0 > 1 {
+                return Err(format!(
+                    "after the calm the newest block is of epoch {epoch}, {behind} behind, and the newest beacon of {beacon_tip}"
+                ));
+            }
+        }
         let calm_blocks = CALM_MS / EPOCH_MS;
         let least = if self.scenario.faults {
             calm_blocks / 2
@@ -1530,11 +1744,22 @@ fn checked(
     validators: &[SigningKey],
     people: &[SigningKey],
     beacon: &DevnetSigner,
+    follows_beacon: bool,
 ) -> CheckedGenesis {
-    static CHECKED: Mutex<BTreeMap<(usize, usize), CheckedGenesis>> = Mutex::new(BTreeMap::new());
+    static CHECKED: Mutex<BTreeMap<(usize, usize, bool), CheckedGenesis>> =
+        Mutex::new(BTreeMap::new());
     let mut all = CHECKED.lock().unwrap_or_else(PoisonError::into_inner);
-    let one = all.entry((validators.len(), people.len()));
-    let make = || genesis(validators, people, beacon).check();
+    let one = all.entry((validators.len(), people.len(), follows_beacon));
+    let make = || {
+        let mut genesis = genesis(validators, people, beacon);
+        if follows_beacon {
+            // Epoch 1 begins with the run.
+            let first_s = (START_MS / 1000) as i64;
+            genesis.clock = ClockMode::Beacon { epoch_ms: EPOCH_MS };
+            genesis.beacons = vec![epochs::network(beacon, EPOCH_MS, first_s)];
+        }
+        genesis.check()
+    };
     one.or_insert_with(|| make().expect("a sound genesis"))
         .clone()
 }

@@ -136,6 +136,19 @@ fn tm_v1_tm_v4_tm_n7_tm_h1_tm_h3_tm_h4_tm_h5_tm_h6_an_hour_of_every_seed_holds()
         let contradicted = report.evidence > 0;
         assert_eq!(contradicted, twins != Twins::Never, "{report:?}");
     }
+    // The beacon's clock had its own trouble, and backdaters had their chances.
+    for report in &reports {
+        let follows = Scenario::of_seed(report.seed, 1).follows_beacon;
+        assert_eq!(report.outages > 0, follows, "{report:?}");
+    }
+    let (dark, without) = (sum(|r| r.dark), sum(|r| r.without_rounds));
+    let backdated = sum(|r| r.backdated);
+    let told = format!(
+        "{dark} dark epochs, {without} blocks without rounds, {backdated} proposals backdated"
+    );
+    println!("{told}");
+    let enough = dark > 5 * SEEDS && without > SEEDS && backdated > 0;
+    assert!(enough, "{told}");
     // Recoveries were struck too, and proofs censored, in one seed or another.
     let (crashes, broken) = (sum(|r| r.crashes), sum(|r| r.broken_boots));
     let (censored, posts) = (sum(|r| r.censored), sum(|r| r.posts));
