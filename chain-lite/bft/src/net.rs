@@ -11,13 +11,14 @@
 //! Memory: [`crate::app`]'s, Malachite's queues ([`QUEUED_HEIGHTS`] heights), libp2p's buffers; about 50 MB in all.
 //! Crash: votes and proposals are in `consensus.wal`, flushed before they are published; bodies in `undecided/`; decided
 //! blocks in the block log. Failure: an error of disk or ledger stops the engine, [`EngineHandle::status`] says why; it signs
-//! nothing more until the node is restarted.
+//! nothing more until the node is restarted. So does a journal with votes that do not follow from the rest of it, as after its key
+//! ran on two machines; such a one is refused at every start, so the error says how to go on without it.
 //!
 //! Peers are named in full, with `/p2p/<peer id>`: without it Malachite rejects and dials a peer for ever (trap 2), so
 //! [`start`] refuses such an address. They are dialled again whenever they are away (trap 3), so the order of starting does
 //! not matter. Metrics of several engines in one process are told apart by the validator's key (trap 14).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -30,6 +31,7 @@ use malachite_app_channel::app::config::{
     ConsensusConfig, NodeConfig, P2pConfig, ValuePayload, ValueSyncConfig,
 };
 use malachite_app_channel::app::engine::host::{Next, SyncedValueOutcome};
+use malachite_app_channel::app::engine::util::events::{Event, RxEvent};
 use malachite_app_channel::app::net::{Multiaddr, PeerId};
 use malachite_app_channel::app::streaming::{StreamContent, StreamId, StreamMessage};
 use malachite_app_channel::app::types::Keypair;
@@ -43,6 +45,7 @@ use malachite_core_types::{Round, SigningScheme as _};
 use malachite_signing::Signer as _;
 use malachite_sync::RawDecidedValue;
 use sha2::{Digest, Sha256};
+use tokio::sync::broadcast::error::TryRecvError;
 
 use crate::app::{App, Parts, Synced};
 use crate::codec::{Codec, MAX_PART_BYTES, MAX_RESPONSE_BYTES, MAX_VOTES_BYTES};
@@ -227,8 +230,8 @@ pub fn start(config: Config, parts: Parts, secret: &[u8; 32]) -> Result<EngineHa
         let wal = config.home.join("consensus.wal");
         let work = move || {
             let _guard = control.guard();
-            let built = runtime.block_on(build(engine, &app, signer, keypair, wal));
-            run(runtime, built, app, &control, told);
+            let built = runtime.block_on(build(engine, &app, signer, keypair, wal.clone()));
+            run(runtime, built, app, &control, told, wal);
         };
         std::thread::Builder::new()
             .name("bft-engine".into())
@@ -279,6 +282,7 @@ fn run(
     app: App,
     control: &Control,
     told: SyncSender<Result<(), StartError>>,
+    wal: PathBuf,
 ) {
     let (mut channels, actors) = match built {
         Ok(built) => built,
@@ -286,6 +290,11 @@ fn run(
             drop(told.send(Err(error)));
             return;
         }
+    };
+    // Before the first height begins, which is when the journal is read.
+    let mut journal = Journal {
+        path: wal,
+        events: channels.events.subscribe(),
     };
     let mut driver = Driver {
         app,
@@ -320,7 +329,13 @@ fn run(
         }
         let wait = driver.patience();
         let next = async { tokio::time::timeout(wait, channels.consensus.recv()).await };
-        let done = match runtime.block_on(next) {
+        let next = runtime.block_on(next);
+        // Malachite's actors stop without another word to us when the journal is refused.
+        if let Some(why) = journal.refusal(driver.app.next().0) {
+            tracing::error!(%why, "the chain stops");
+            break EngineStatus::Failed { why };
+        }
+        let done = match next {
             Ok(Some(message)) => driver.answer(message),
             Ok(None) => {
                 let why = "Malachite's actors ended; the log says why".into();
@@ -340,6 +355,56 @@ fn run(
     actors.actor.stop(Some("the node stops".into()));
     runtime.shutdown_timeout(WIND_DOWN);
     control.ended(status);
+}
+
+/// What Malachite says of its journal.
+struct Journal {
+    path: PathBuf,
+    events: RxEvent<ChainContext>,
+}
+
+impl Journal {
+    /// Why the engine cannot go on from its journal, if it said so; `next` is the height that it is at.
+    fn refusal(&mut self, next: Height) -> Option<String> {
+        loop {
+            match self.events.try_recv() {
+                Ok(Event::WalReplayError(error)) => {
+                    return Some(refused(&self.path, next, &error));
+                }
+                Ok(Event::WalCorrupted(error)) => {
+                    let what = format!("is damaged: {error}");
+                    return Some(follow_past(&self.path, next, &what));
+                }
+                // What is lost is older than what comes, and a refusal is the last that comes.
+                Ok(_) | Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+fn refused(
+    path: &Path,
+    next: Height,
+    error: &malachite_core_consensus::Error<ChainContext>,
+) -> String {
+    use malachite_core_consensus::Error::ReplayDivergence;
+    let what = match error {
+        ReplayDivergence(kind, height, round) => format!(
+            "has a {kind} of block {height}, round {round}, that does not follow from the rest of it; most likely this validator's key ran on two machines, or an old copy of its folder was started"
+        ),
+        other => format!("cannot be applied: {other}"),
+    };
+    follow_past(path, next, &what)
+}
+
+/// What is wrong with the journal, and what its operator does. To vote again at this height without knowing what was voted may be
+/// a double vote, so the node follows until it is over; a key that is no validator's makes Malachite begin the journal anew.
+fn follow_past(path: &Path, height: Height, what: &str) -> String {
+    format!(
+        "the journal of its votes, {}, {what}. Nothing was signed. Make sure that no other machine has the key, and do not delete the journal while the key is here: it could vote twice. Move the key (validator.key) away and start the node: it makes a new key, follows, and begins the journal anew. When it has block {height}, stop it, put the key back, and start it",
+        path.display()
+    )
 }
 
 /// Names of streams that no restart and no second streaming repeats (trap 8).

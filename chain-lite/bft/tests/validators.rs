@@ -16,13 +16,21 @@ use std::time::{Duration, Instant};
 use chain_lite::account::Address;
 use chain_lite::audit;
 use chain_lite::beacon::{BeaconSource, Entry};
+use chain_lite::block::BlockId;
 use chain_lite::certificate::Certificate;
 use chain_lite::engine::EngineStatus;
 use chain_lite::mempool::Mempool;
 use chain_lite::units::Epoch;
 use chain_lite_bft::app::{Parts, Timing};
+use chain_lite_bft::codec::Codec;
+use chain_lite_bft::context::{Height, Vote};
 use chain_lite_bft::net::{self, Config};
 use chain_lite_bft::signing::ChainSigner;
+use ed25519_dalek::SigningKey;
+use malachite_app_channel::app::wal::Log;
+use malachite_codec::Codec as _;
+use malachite_core_consensus::SignedConsensusMsg;
+use malachite_core_types::{NilOrVal, Round, VoteType};
 
 mod common;
 use common::{beacon, open, transfer, user, validator_key};
@@ -161,6 +169,81 @@ fn addresses_that_would_fail_later_are_refused_at_the_start() {
         (engine.status(), ledger.tip().height),
         (EngineStatus::Stopped, 0)
     );
+}
+
+/// A journal in which this validator votes for a block, and then in the same round for none, because it never heard of one: as when
+/// its key ran on another machine too.
+fn torn_journal(path: &Path, signer: &ChainSigner) {
+    let vote = Vote {
+        kind: VoteType::Prevote,
+        height: Height(1),
+        round: Round::new(0),
+        value: NilOrVal::Val(BlockId([7; 32])),
+        validator: signer.address(),
+    };
+    let vote = SignedConsensusMsg::Vote(signer.vote(vote).expect("has a round"));
+    let vote = Codec.encode(&vote).expect("encodes");
+    // Malachite's own form: a vote, and the timeout of round 0's proposal.
+    let vote = [&[1][..], &(vote.len() as u64).to_be_bytes(), &vote].concat();
+    let timeout = [&[2, 1][..], &0i64.to_be_bytes()].concat();
+    let mut log = Log::open(path).expect("opens");
+    log.reset(1).expect("writes");
+    for entry in [vote, timeout] {
+        log.append(entry).expect("writes");
+    }
+    log.flush().expect("writes");
+}
+
+/// Its own journal is refused at every start; the error names the file and the way out, and that way is open.
+#[test]
+fn tm_v1_a_journal_with_what_another_machine_said_is_refused_and_the_error_says_how_to_go_on() {
+    let home = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(open(home.path()));
+    let start = |key: SigningKey| {
+        let config = Config {
+            listen: "/ip4/127.0.0.1/tcp/0".into(),
+            peers: vec![],
+            home: home.path().to_owned(),
+            connections_per_ip: 5,
+        };
+        let parts = Parts {
+            mempool: Arc::new(Mempool::new(ledger.chain_id())),
+            signer: ChainSigner::new(ledger.chain_id(), key.clone()),
+            beacon: Box::new(beacon()),
+            timing: Timing::default(),
+            ledger: Arc::clone(&ledger),
+        };
+        net::start(config, parts, &key.to_bytes()).expect("starts")
+    };
+    let wal = home.path().join("consensus.wal");
+    torn_journal(&wal, &ChainSigner::new(ledger.chain_id(), validator_key(0)));
+    for _ in 0..2 {
+        let engine = start(validator_key(0));
+        let until = Instant::now() + PATIENCE;
+        while engine.status() == EngineStatus::Running {
+            assert!(Instant::now() < until, "it runs on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let EngineStatus::Failed { why } = engine.status() else {
+            panic!("stopped without a word: {:?}", engine.status());
+        };
+        let file = wal.display().to_string();
+        for part in [
+            &file,
+            "prevote of block 1, round 0",
+            "ran on two machines",
+            "Move the key (validator.key) away",
+            "When it has block 1,",
+        ] {
+            assert!(why.contains(part), "{part:?} is not in: {why}");
+        }
+    }
+    // As it says: under another key it follows, and what the journal held is gone.
+    let engine = start(user(9));
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(engine.status(), EngineStatus::Running);
+    engine.stop();
+    assert!(Log::open(&wal).expect("opens").is_empty());
 }
 
 /// What a validator said of a block.
