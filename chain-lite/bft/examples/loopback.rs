@@ -1,10 +1,14 @@
 //! Measures four validators on loopback: block times, bytes and transactions per second.
 //!
-//! `cargo run --release -p chain-lite-bft --features net --example loopback -- [blocks] [transactions per block] [transfers|deals] [deals each]`
+//! `cargo run --release -p chain-lite-bft --features net --example loopback -- [blocks] [transactions per block] [transfers|ready|deals] [deals each]`
 //!
 //! All four run in this process, each with its own ledger, runtime and sockets; no pacing (an epoch of 1 ms), blocks synced to disk.
-//! A transaction is a signed transfer of about 190 bytes, 5,600 of them make a block of 1 MiB; or a provider's `PublishDeals` of
-//! one (or so many) proposals, each signed by its client: about 500 bytes with one.
+//! A transaction is a signed transfer of about 190 bytes; or a provider's `PublishDeals` of one (or so many) proposals, each signed
+//! by its client: about 500 bytes with one.
+//!
+//! A proposer takes what waits in its own pool, up to so many transactions. Where transfers are signed and checked meanwhile, it
+//! may not be full again at its next turn; `ready` ones were before, so every block is full: `-- 20 5600 ready` measures blocks of
+//! 1 MiB. The least block is printed beside the mean, so that one sees it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +18,7 @@ use chain_lite::account::{Address, Blake3Root, NetKey, ProviderId};
 use chain_lite::certificate::Certificate;
 use chain_lite::clock::ClockMode;
 use chain_lite::events::{Event, EventRecord};
-use chain_lite::message::{DealGroup, DealProposal, MAX_PROPOSALS, Message};
+use chain_lite::message::{CheckedTx, DealGroup, DealProposal, MAX_PROPOSALS, Message};
 use chain_lite::query;
 use chain_lite::units::{EpochCount, TokenAmount};
 use prover::PaddedPieceSize;
@@ -31,6 +35,8 @@ use four::{Validator, address, signed, start_four};
 const SENDERS: usize = 8;
 /// The client of all deals: its number among the users.
 const CLIENT: usize = 4 * SENDERS;
+/// The first blocks pay for connections and empty pools; they are not counted.
+const FIRST: u64 = 10;
 /// Money of each sender, enough for its deals' collateral.
 const RICH: TokenAmount = TokenAmount::from_tokens(1_000_000);
 
@@ -38,6 +44,8 @@ const RICH: TokenAmount = TokenAmount::from_tokens(1_000_000);
 #[derive(Clone, Copy)]
 enum Load {
     Transfers,
+    /// Transfers that were signed and checked before.
+    Ready,
     /// Proposals in each transaction.
     Deals(usize),
 }
@@ -51,8 +59,9 @@ fn main() {
     let (blocks, per_block) = (number(200), number(20));
     let load = match args.next().as_deref() {
         None | Some("transfers") => Load::Transfers,
+        Some("ready") => Load::Ready,
         Some("deals") => Load::Deals(args.next().map_or(1, |a| a.parse().expect("a number"))),
-        Some(other) => panic!("transfers or deals, not {other}"),
+        Some(other) => panic!("transfers, ready or deals, not {other}"),
     };
     let mut genesis = genesis();
     genesis.clock = ClockMode::Logical { epoch_ms: 1 };
@@ -66,16 +75,24 @@ fn main() {
         );
         register(&validators);
     }
+    let ready = match load {
+        Load::Ready => prepare(&validators, (blocks + FIRST) as usize, per_block as usize),
+        Load::Transfers | Load::Deals(_) => Vec::new(),
+    };
     let heard = validators[0].ledger.subscribe();
     let (mut times, mut txs, mut bytes, mut rounds) = (Vec::new(), 0, 0, 0);
+    let mut least = usize::MAX;
     let mut heights = Vec::new();
     std::thread::scope(|scope| {
         for (n, validator) in validators.iter().enumerate() {
             let stop = &stop;
-            scope.spawn(move || feed(n, validator, per_block as usize, load, stop));
+            let ready = &ready;
+            scope.spawn(move || match load {
+                Load::Ready => feed_ready(validator, per_block as usize, &ready[n], stop),
+                _ => feed(n, validator, per_block as usize, load, stop),
+            });
         }
-        // The first blocks pay for connections; they are not counted.
-        for _ in 0..10 {
+        for _ in 0..FIRST {
             heard
                 .recv_timeout(Duration::from_secs(120))
                 .expect("blocks come");
@@ -89,7 +106,8 @@ fn main() {
             times.push(before.elapsed());
             before = Instant::now();
             txs += block.block.body.txs.len();
-            bytes += chain_lite::codec::encode(&block.block).len();
+            let size = chain_lite::codec::encode(&block.block).len();
+            (bytes, least) = (bytes + size, least.min(size));
             let Certificate::Ed25519V1 { round, .. } = block.certificate;
             rounds += round;
             heights.push(block.block.header.height);
@@ -100,7 +118,7 @@ fn main() {
         let at =
             |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
         println!(
-            "{blocks} blocks in {seconds:.2} s: median {:.1} ms, p90 {:.1} ms, max {:.1} ms; {:.0} bytes a block, {:.0} transactions a second; {rounds} rounds lost",
+            "{blocks} blocks in {seconds:.2} s: median {:.1} ms, p90 {:.1} ms, max {:.1} ms; {:.0} bytes a block, {least} the least; {:.0} transactions a second; {rounds} rounds lost",
             at(0.5),
             at(0.9),
             at(1.0),
@@ -201,12 +219,49 @@ fn deals(
     }
 }
 
+/// Transfers for so many blocks of a chain whose validators take turns, and for two turns of each beyond: each validator's, in the
+/// order in which they are submitted.
+fn prepare(validators: &[Validator], blocks: usize, per_block: usize) -> Vec<Vec<CheckedTx>> {
+    let each = (blocks / validators.len() + 2) * per_block;
+    let make = |n: usize| {
+        let chain = validators[n].ledger.chain_id();
+        let transfer = |i: usize| {
+            let from = n * SENDERS + i % SENDERS;
+            let tx = transfer_to(chain, from, (i / SENDERS) as u64, n * SENDERS);
+            tx.check(&chain).expect("well made")
+        };
+        (0..each).map(transfer).collect()
+    };
+    let make = &make;
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..validators.len())
+            .map(|n| scope.spawn(move || make(n)))
+            .collect();
+        let made = running.into_iter().map(|thread| thread.join());
+        made.map(|of_one| of_one.expect("signs")).collect()
+    })
+}
+
+/// As [`feed`], with what is ready; nothing more when that is at its end.
+fn feed_ready(validator: &Validator, want: usize, ready: &[CheckedTx], stop: &AtomicBool) {
+    let mut rest = ready.iter();
+    while !stop.load(Ordering::Relaxed) {
+        let missing = want.saturating_sub(validator.mempool.len());
+        let (view, tip) = (validator.ledger.view(), validator.ledger.tip().height);
+        for tx in rest.by_ref().take(missing) {
+            let taken = validator.mempool.submit_checked(tx, tip, &view);
+            taken.expect("the pool has room for it");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Keeps `want` transactions waiting in a validator's pool.
 fn feed(n: usize, validator: &Validator, want: usize, load: Load, stop: &AtomicBool) {
     let chain = validator.ledger.chain_id();
     let mine = n * SENDERS..(n + 1) * SENDERS;
     let (mut nonces, owned) = match load {
-        Load::Transfers => ([0u64; SENDERS], BTreeMap::new()),
+        Load::Transfers | Load::Ready => ([0u64; SENDERS], BTreeMap::new()),
         // The first one registered it.
         Load::Deals(_) => ([1; SENDERS], owned(validator)),
     };
@@ -216,7 +271,7 @@ fn feed(n: usize, validator: &Validator, want: usize, load: Load, stop: &AtomicB
             let (k, view) = (i % SENDERS, validator.ledger.view());
             let from = mine.start + k;
             let tx = match load {
-                Load::Transfers => transfer_to(chain, from, nonces[k], mine.start),
+                Load::Transfers | Load::Ready => transfer_to(chain, from, nonces[k], mine.start),
                 Load::Deals(each) => {
                     let provider = owned[&address(from)];
                     let deals = deals(validator, provider, from, nonces[k], each);
