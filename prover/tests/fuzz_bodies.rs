@@ -43,6 +43,8 @@ proptest! {
         fuzz::proof_bytes(&bytes);
         fuzz::verifying_key(&bytes);
         fuzz::circuit_name(&bytes);
+        fuzz::proving_key(&bytes);
+        fuzz::key_record(&bytes);
         fuzz::front_door_without_keys(&bytes);
     }
 
@@ -114,5 +116,34 @@ proptest! {
         bytes.extend(&proof);
         fuzz::front_door(&keys, &bytes);
         fuzz::front_door(&keys, &damage(&bytes, 160 + at % 192, kind, byte));
+    }
+}
+
+#[test]
+fn the_sound_key_files_read() {
+    fuzz::sound_key_files_read();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    /// One byte of a sound `.params` file or of a record changed, and either cut.
+    #[test]
+    fn tm_p17_tm_s3_damaged_key_files(at: usize, kind: u8, byte: u8, cut: bool) {
+        for (sound, body) in [
+            (fuzz::small_params(), fuzz::proving_key as fn(&[u8])),
+            (&fuzz::fitting_record()[..], fuzz::key_record as fn(&[u8])),
+        ] {
+            body(sound);
+            body(&damage(sound, at, kind, byte));
+            if cut {
+                body(&sound[..at % sound.len()]);
+            }
+        }
+    }
+
+    /// A byte of a record that stays text, so that more of them are read as JSON.
+    #[test]
+    fn tm_p17_damaged_key_records(at: usize, kind: u8, byte in prop::sample::select(b"0123456789abf\"{},:-.eE ".to_vec())) {
+        fuzz::key_record(&damage(&fuzz::fitting_record(), at, kind, byte));
     }
 }

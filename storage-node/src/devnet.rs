@@ -749,7 +749,7 @@ pub fn check_validators(count: u16) -> Result<(), DevnetError> {
     Ok(())
 }
 
-fn check(config: &DevnetConfig) -> Result<(), DevnetError> {
+pub(crate) fn check(config: &DevnetConfig) -> Result<(), DevnetError> {
     let bad = |text: String| Err(DevnetError::Config(text));
     if config.providers == 0 || config.providers > MAX_PROVIDERS {
         return bad(format!(

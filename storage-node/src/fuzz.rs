@@ -4,7 +4,17 @@
 //! them with libFuzzer; the bounded tests below and those beside each decoder call the same functions (threat P17).
 //! What the lower crates decode has its bodies there.
 
+use borsh::{BorshDeserialize, BorshSerialize};
+use chain_lite::codec;
+use chain_lite::datacap::DataCap;
+use chain_lite::message::SignedProposal;
+use chain_lite::params::ChainParams;
+use chain_lite::units::Epoch;
+use prover::SectorNumber;
 use prover::verify::VerifyingKeys;
+use retrieval::wire::MAX_PROPOSAL_BYTES;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 pub use crate::chain::gossip::fuzz_stream as fuzz_gossip_stream;
 pub use crate::chain::proven::fuzz_trust;
@@ -16,13 +26,18 @@ pub use crate::object::ack::fuzz_verify as fuzz_ack;
 pub use crate::object::manifest::fuzz_decode as fuzz_manifest;
 pub use crate::provider::ask::fuzz_ask;
 pub use crate::provider::journal::fuzz_record as fuzz_journal_record;
+pub use crate::provider::slot::fuzz_words as fuzz_slot_words;
 pub use crate::relay::client::fuzz_answer as fuzz_relay_answer;
 #[cfg(feature = "bft")]
 pub use crate::validator::{fuzz_card, fuzz_network};
 
+use crate::chain;
 use crate::cli::prover::file::ProofFile;
+use crate::devnet::{self, DevnetConfig, Endpoints};
 use crate::provider::control::ControlFile;
 use crate::provider::enrol::ProviderSettings;
+use crate::provider::lifecycle::{DealRecord, SectorRecord};
+use crate::provider::status::ProviderStatus;
 
 /// Any bytes as a proof file: refused, or a value that is the same after being written and read; its verification is calm.
 pub fn fuzz_proof_file(bytes: &[u8]) {
@@ -64,6 +79,72 @@ pub fn fuzz_settings(bytes: &[u8]) {
     }
 }
 
+/// Any bytes as the files by which a devnet is found and started again: refused, or the same after being written and read; and
+/// whether they can be used is told calmly.
+pub fn fuzz_devnet_files(bytes: &[u8]) {
+    json::<Endpoints>(bytes);
+    if let Some(config) = json::<DevnetConfig>(bytes) {
+        let _ = devnet::check(&config);
+    }
+}
+
+/// Any bytes as each answer that a node gives, and each question that it is asked, over JSON-RPC: refused, or the same after being
+/// written and read.
+pub fn fuzz_rpc(bytes: &[u8]) {
+    json::<chain::Head>(bytes);
+    json::<chain::ChainInfo>(bytes);
+    json::<ChainParams>(bytes);
+    json::<chain::AccountView>(bytes);
+    json::<DataCap>(bytes);
+    json::<chain::Page<chain::ProviderView>>(bytes);
+    json::<chain::Page<chain::DealView>>(bytes);
+    json::<chain::Page<chain::SectorView>>(bytes);
+    json::<Vec<chain::PartitionView>>(bytes);
+    json::<Option<chain::ProviderPicture>>(bytes);
+    json::<Vec<chain::LeaseView>>(bytes);
+    json::<Vec<chain::ValidatorView>>(bytes);
+    json::<chain::NetworkView>(bytes);
+    json::<Vec<Epoch>>(bytes);
+    json::<chain::QuoteView>(bytes);
+    json::<chain::Submitted>(bytes);
+    json::<chain::TxStatus>(bytes);
+    json::<chain::BlockEvents>(bytes);
+    json::<chain::DealsOf>(bytes);
+    json::<chain::PictureQuery>(bytes);
+    json::<ProviderStatus>(bytes);
+}
+
+/// Any bytes as what a provider keeps of deals and sectors: refused, or the same after being written and read; and as the proposal
+/// that a client sends with a piece: refused, or its one encoding, whose signature is judged calmly.
+pub fn fuzz_provider_records(bytes: &[u8]) {
+    stored::<SectorRecord>(bytes);
+    stored::<DealRecord>(bytes);
+    stored::<SectorNumber>(bytes);
+    if let Ok(signed) = codec::decode::<SignedProposal>(bytes, MAX_PROPOSAL_BYTES) {
+        assert_eq!(codec::encode(&signed), bytes, "two encodings of one value");
+        let _ = signed.signature_holds();
+    }
+}
+
+/// What bytes say as JSON; the same once it is written and read again.
+fn json<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let value: T = serde_json::from_slice(bytes).ok()?;
+    let written = serde_json::to_vec(&value).expect("plain fields serialise");
+    let again: T = serde_json::from_slice(&written).expect("just written");
+    let again = serde_json::to_vec(&again).expect("plain fields serialise");
+    assert!(again == written, "JSON changes it");
+    Some(value)
+}
+
+/// The same of bytes on a disk.
+fn stored<T: BorshSerialize + BorshDeserialize>(bytes: &[u8]) {
+    if let Ok(value) = T::try_from_slice(bytes) {
+        let written = borsh::to_vec(&value).expect("in memory");
+        let again = T::try_from_slice(&written).expect("just written");
+        assert!(borsh::to_vec(&again).expect("in memory") == written);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use chain_lite::account::ChainId;
@@ -76,7 +157,7 @@ mod tests {
     use crate::client::journal::Done;
     use crate::object::manifest::ObjectId;
 
-    const BODIES: [fn(&[u8]); 13] = [
+    const BODIES: [fn(&[u8]); 17] = [
         fuzz_gossip_stream,
         fuzz_key_text,
         fuzz_ack,
@@ -90,6 +171,10 @@ mod tests {
         fuzz_records,
         fuzz_relay_answer,
         fuzz_governance_lines,
+        fuzz_devnet_files,
+        fuzz_rpc,
+        fuzz_provider_records,
+        fuzz_slot_words,
     ];
 
     fn proof_file() -> Vec<u8> {
@@ -99,6 +184,35 @@ mod tests {
             "sectors": [{ "number": 3, "comm_r": zeros }, { "number": 9, "comm_r": zeros }], "proof": "00ff",
         });
         text.to_string().into_bytes()
+    }
+
+    fn slot_words() -> Vec<u8> {
+        format!("{} 4711\n", ChainId([5; 32])).into_bytes()
+    }
+
+    /// As a devnet of two validators writes it.
+    fn endpoints() -> Vec<u8> {
+        let id = "03".repeat(32);
+        let text = serde_json::json!({
+            "pid": 7, "chain_url": "ws://127.0.0.1:80", "config": DevnetConfig::default(),
+            "providers": [{ "index": 0, "id": 1000, "quic": "x@127.0.0.1:81", "home": "/h", "running": true }],
+            "fellows": [{ "number": 2, "pid": null, "id": id, "chain_url": "ws://127.0.0.1:82", "home": "/v" }],
+            "kernels": null,
+        });
+        text.to_string().into_bytes()
+    }
+
+    /// Answers and questions of JSON-RPC.
+    fn rpc() -> [Vec<u8>; 5] {
+        let deal = "02".repeat(32);
+        let texts = [
+            serde_json::json!({ "status": "pending" }),
+            serde_json::json!({ "provider": 1000 }),
+            serde_json::json!([{ "provider": 1000, "left_ms": 9, "before": 12 }]),
+            serde_json::json!({ "deals": [deal], "sectors": [3] }),
+            serde_json::json!(ChainParams::devnet()),
+        ];
+        texts.map(|text| text.to_string().into_bytes())
     }
 
     fn relay_round() -> Vec<u8> {
@@ -149,6 +263,15 @@ mod tests {
         assert_eq!(file.circuit().to_string(), "window-2KiB");
         let control = br#"{"pid": 7, "addr": "127.0.0.1:80", "token": "t"}"#;
         assert!(serde_json::from_slice::<ControlFile>(control).is_ok());
+        assert!(json::<Endpoints>(&endpoints()).is_some());
+        let config = serde_json::to_vec(&DevnetConfig::default()).expect("plain fields serialise");
+        assert!(json::<DevnetConfig>(&config).is_some());
+        let [status, of, leases, query, params] = rpc();
+        assert!(json::<chain::TxStatus>(&status).is_some());
+        assert!(json::<chain::DealsOf>(&of).is_some());
+        assert!(json::<Vec<chain::LeaseView>>(&leases).is_some());
+        assert!(json::<chain::PictureQuery>(&query).is_some());
+        assert!(json::<ChainParams>(&params).is_some());
     }
 
     proptest! {
@@ -163,7 +286,8 @@ mod tests {
         #[test]
         fn tm_p17_every_body_holds_on_damaged_json(at: prop::sample::Index, with: u8, cut: bool) {
             let control = br#"{"pid": 7, "addr": "127.0.0.1:80", "token": "t"}"#.to_vec();
-            for sound in [proof_file(), control, relay_round(), governance_lines()] {
+            let texts = [proof_file(), control, relay_round(), governance_lines(), endpoints(), slot_words()];
+            for sound in texts.into_iter().chain(rpc()) {
                 let mut bytes = sound;
                 let at = at.index(bytes.len());
                 if cut {

@@ -99,7 +99,7 @@ struct Case {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-struct Book {
+pub(crate) struct Book {
     version: u16,
     /// The first block whose posts were not judged.
     next: u64,

@@ -293,6 +293,250 @@ const FUZZ: [&str; 5] = [
     "storage-node",
 ];
 
+/// Files that decode bytes or texts, and the fuzz targets that reach their decoders, as `folder/target`. A file that begins to decode
+/// something is named here with a target, or in [`NO_TARGET`] with a reason.
+const DECODERS: [(&str, &[&str]); 57] = [
+    ("prover/src/ids.rs", &["prover/names", "prover/stored"]),
+    ("prover/src/spec.rs", &["prover/names", "prover/stored"]),
+    ("prover/src/piece/cid.rs", &["prover/cid"]),
+    ("prover/src/piece/inclusion.rs", &["prover/leaf_proof"]),
+    ("prover/src/piece/size.rs", &["prover/stored"]),
+    ("prover/src/sector_dir/record.rs", &["prover/sector_record"]),
+    ("prover/src/snark/groth16.rs", &["prover/verifying_key"]),
+    (
+        "prover/src/snark/keys.rs",
+        &["prover/proving_key", "prover/key_record"],
+    ),
+    ("prover/src/snark/lanes/mod.rs", &["prover/proof_bytes"]),
+    ("prover/src/snark/mod.rs", &["prover/circuit_name"]),
+    ("prover/src/vectors/mod.rs", &["prover/vector_file"]),
+    ("chain-lite/bft/src/app.rs", &["chain-lite/final_block"]),
+    ("chain-lite/bft/src/codec.rs", &["chain-lite/bft/messages"]),
+    (
+        "chain-lite/bft/src/context.rs",
+        &["chain-lite/bft/messages"],
+    ),
+    ("chain-lite/bft/src/parts.rs", &["chain-lite/bft/parts"]),
+    (
+        "chain-lite/light/src/certificate.rs",
+        &["chain-lite/follow"],
+    ),
+    (
+        "chain-lite/light/src/codec.rs",
+        &["chain-lite/follow", "chain-lite/signed_tx"],
+    ),
+    ("chain-lite/light/src/follow.rs", &["chain-lite/follow"]),
+    ("chain-lite/light/src/name.rs", &["storage-node/rpc"]),
+    ("chain-lite/src/account.rs", &["storage-node/rpc"]),
+    ("chain-lite/src/audit.rs", &["chain-lite/proof_document"]),
+    ("chain-lite/src/beacon.rs", &["chain-lite/beacon_points"]),
+    ("chain-lite/src/block.rs", &["chain-lite/final_block"]),
+    ("chain-lite/src/bundle.rs", &["chain-lite/light_bundles"]),
+    ("chain-lite/src/genesis.rs", &["chain-lite/genesis"]),
+    ("chain-lite/src/light.rs", &["chain-lite/light_bundles"]),
+    ("chain-lite/src/log.rs", &["chain-lite/chain_file"]),
+    ("chain-lite/src/message.rs", &["chain-lite/signed_tx"]),
+    ("chain-lite/src/snapshot.rs", &["chain-lite/snapshot"]),
+    ("chain-lite/src/undecided.rs", &["chain-lite/undecided"]),
+    ("chain-lite/src/units.rs", &["storage-node/rpc"]),
+    ("retrieval/src/peer.rs", &["retrieval/names"]),
+    ("retrieval/src/range.rs", &["retrieval/ranges"]),
+    ("retrieval/src/resume.rs", &["retrieval/bitmap"]),
+    ("retrieval/src/voucher.rs", &["retrieval/voucher"]),
+    (
+        "retrieval/src/wire.rs",
+        &["retrieval/frame", "retrieval/requests", "retrieval/names"],
+    ),
+    (
+        "storage-node/src/chain/mod.rs",
+        &["storage-node/rpc", "chain-lite/light_bundles"],
+    ),
+    (
+        "storage-node/src/chain/proven.rs",
+        &["storage-node/trust", "chain-lite/light_bundles"],
+    ),
+    (
+        "storage-node/src/cli/audit.rs",
+        &["chain-lite/proof_document"],
+    ),
+    (
+        "storage-node/src/cli/governance.rs",
+        &["storage-node/governance_lines"],
+    ),
+    (
+        "storage-node/src/cli/prover/file.rs",
+        &["storage-node/proof_file"],
+    ),
+    (
+        "storage-node/src/client/get.rs",
+        &["storage-node/records", "storage-node/name"],
+    ),
+    (
+        "storage-node/src/client/possession.rs",
+        &["storage-node/records", "prover/leaf_proof"],
+    ),
+    (
+        "storage-node/src/client/record.rs",
+        &["storage-node/records"],
+    ),
+    ("storage-node/src/devnet.rs", &["storage-node/devnet_files"]),
+    ("storage-node/src/identity.rs", &["storage-node/key_text"]),
+    ("storage-node/src/object/ack.rs", &["storage-node/ack"]),
+    (
+        "storage-node/src/object/manifest.rs",
+        &["storage-node/manifest"],
+    ),
+    ("storage-node/src/provider/ask.rs", &["storage-node/ask"]),
+    (
+        "storage-node/src/provider/control.rs",
+        &["storage-node/control_file", "storage-node/rpc"],
+    ),
+    (
+        "storage-node/src/provider/enrol.rs",
+        &["storage-node/settings"],
+    ),
+    (
+        "storage-node/src/provider/intake.rs",
+        &["storage-node/provider_records"],
+    ),
+    (
+        "storage-node/src/provider/journal.rs",
+        &[
+            "storage-node/journal_record",
+            "storage-node/provider_records",
+        ],
+    ),
+    (
+        "storage-node/src/provider/slot.rs",
+        &["storage-node/slot_words"],
+    ),
+    (
+        "storage-node/src/provider/worker.rs",
+        &["storage-node/provider_records"],
+    ),
+    (
+        "storage-node/src/relay/client.rs",
+        &["storage-node/relay_answer"],
+    ),
+    (
+        "storage-node/src/validator.rs",
+        &["storage-node/network", "storage-node/card"],
+    ),
+];
+
+/// Files whose decoders no fuzz target reaches, by reason.
+const NO_TARGET: [(&str, &[&str]); 4] = [
+    (
+        "read at the command line, from whoever runs it",
+        &[
+            "storage-node/src/chain/gossip/mod.rs",
+            "storage-node/src/cli/args.rs",
+            "storage-node/src/cli/channel.rs",
+            "storage-node/src/cli/explain.rs",
+            "storage-node/src/cli/snapshot.rs",
+            "chain-lite/src/sector/dispute.rs",
+        ],
+    ),
+    (
+        "keys and leaves of the state, written by this program: in an index that is made again from the log when a digest is wrong (H2), or proven against a root",
+        &[
+            "chain-lite/src/state/key.rs",
+            "chain-lite/src/state/mod.rs",
+            "chain-lite/src/store.rs",
+            "chain-lite/src/tree.rs",
+            "storage-node/src/client/bundle.rs",
+        ],
+    ),
+    (
+        "points of a key that was hashed and checked; twins are compared on every kind of bad encoding",
+        &[
+            "prover/src/snark/kernel/ifma.rs",
+            "prover/src/snark/kernel/mod.rs",
+            "prover/src/snark/kernel/portable.rs",
+        ],
+    ),
+    (
+        "the simulator's own records, and a client's provider in tests",
+        &[
+            "chain-lite/sim/src/journal.rs",
+            "chain-lite/sim/src/run.rs",
+            "storage-node/src/client/fake.rs",
+        ],
+    ),
+];
+
+/// Whether code outside of tests reads a value from bytes or from a text.
+fn decodes(text: &str) -> bool {
+    let code = code_of(text);
+    let end = ["mod tests {", "mod test {"]
+        .iter()
+        .filter_map(|head| code.find(head))
+        .min()
+        .unwrap_or(code.len());
+    let reads = |line: &str| {
+        let calls = [
+            "serde_json::from_",
+            "borsh::from_slice",
+            "try_from_slice(",
+            "codec::decode",
+        ];
+        let makes = ["fn deserialize_reader", "FromStr for "];
+        let named = ["fn decode", "fn parse", "fn from_bytes", "fn read"];
+        let takes = ["&[u8]", "bytes: Bytes", "(words: &str)"];
+        let has = |words: &[&str]| words.iter().any(|word| line.contains(word));
+        has(&calls) || has(&makes) || has(&named) && has(&takes)
+    };
+    code[..end].lines().any(reads)
+}
+
+#[test]
+fn every_decoder_has_a_fuzz_target_or_a_reason() {
+    let aside = [
+        "target",
+        "tests",
+        "fuzz",
+        "fuzz_targets",
+        "examples",
+        "benches",
+    ];
+    let found: BTreeSet<String> = sources()
+        .into_iter()
+        .filter_map(|(path, text)| {
+            let path = path.strip_prefix(root()).expect("below the root");
+            let mut parts = path.components().map(|part| part.as_os_str());
+            let name = path.file_name()?.to_str()?;
+            let is_test = parts.any(|part| aside.iter().any(|aside| part == *aside))
+                || name == "tests.rs"
+                || name == "fuzz.rs"
+                || name.ends_with("_tests.rs");
+            (!is_test && decodes(&text)).then(|| path.display().to_string())
+        })
+        .collect();
+    let reasons = NO_TARGET.iter().flat_map(|(_, files)| files.iter());
+    let mut listed = BTreeSet::new();
+    for file in DECODERS.iter().map(|(file, _)| file).chain(reasons) {
+        assert!(listed.insert((*file).to_owned()), "{file} is listed twice");
+    }
+    let unlisted: Vec<_> = found.difference(&listed).collect();
+    let nothing: Vec<_> = listed.difference(&found).collect();
+    assert!(
+        unlisted.is_empty(),
+        "these files decode something and name no fuzz target: {unlisted:#?}"
+    );
+    assert!(
+        nothing.is_empty(),
+        "these files are listed and decode nothing: {nothing:#?}"
+    );
+    for (file, targets) in DECODERS {
+        for target in targets {
+            let (folder, name) = target.rsplit_once('/').expect("folder/target");
+            assert!(FUZZ.contains(&folder), "{file}: {folder}");
+            let at = format!("{folder}/fuzz/fuzz_targets/{name}.rs");
+            assert!(root().join(&at).is_file(), "{file}: there is no {at}");
+        }
+    }
+}
+
 /// The body of a fuzz target: `crate::…::module::name`.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Body {

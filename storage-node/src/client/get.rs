@@ -562,7 +562,7 @@ struct PartFile {
 
 /// Which bytes a part file is for.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-struct MarkOf {
+pub(super) struct MarkOf {
     object: [u8; 32],
     start: u64,
     end: u64,

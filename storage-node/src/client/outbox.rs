@@ -44,7 +44,7 @@ use crate::rpc::reads;
 const VERSION: u16 = 3;
 
 #[derive(BorshSerialize, BorshDeserialize)]
-struct Record {
+pub(super) struct Record {
     version: u16,
     /// The oldest first.
     groups: Vec<Group>,

@@ -28,7 +28,7 @@ use crate::config::Home;
 const VERSION: u16 = 1;
 
 #[derive(BorshSerialize, BorshDeserialize)]
-struct Record {
+pub(super) struct Record {
     version: u16,
     vouchers: Vec<SignedVoucher>,
 }

@@ -114,7 +114,8 @@ impl RecordFile {
     }
 }
 
-/// Any bytes as the value of each record of a put: refused, or written back as those very bytes. Body of the fuzz target.
+/// Any bytes as the value of each record that a client or a watcher keeps: refused, or written back as those very bytes. Body of the
+/// fuzz target.
 pub fn fuzz_records(bytes: &[u8]) {
     fn same<T: BorshDeserialize + BorshSerialize>(bytes: &[u8]) {
         if let Ok(value) = borsh::from_slice::<T>(bytes) {
@@ -125,6 +126,15 @@ pub fn fuzz_records(bytes: &[u8]) {
     same::<SegmentRecord>(bytes);
     same::<Done>(bytes);
     same::<SignedTx>(bytes);
+    same::<([u8; 32], Vec<u8>)>(bytes);
+    same::<super::promise::Record>(bytes);
+    same::<super::outbox::Record>(bytes);
+    same::<(super::get::MarkOf, u64)>(bytes);
+    same::<crate::watch::Book>(bytes);
+    // A map may come out of order; what was read is written the same ever after.
+    if let Ok(known) = borsh::from_slice::<(u16, super::possession::Ledger)>(bytes) {
+        same::<(u16, super::possession::Ledger)>(&borsh::to_vec(&known).expect("in memory"));
+    }
 }
 
 #[cfg(test)]

@@ -234,17 +234,34 @@ fn read_holder(path: &Path) -> Holder {
     let mut words = String::new();
     let read =
         File::open(path).and_then(|file| file.take(MAX_WORDS_BYTES).read_to_string(&mut words));
-    let parsed = read.ok().and_then(|_| {
-        // A torn write has no line end yet.
-        let (chain, pid) = words.strip_suffix('\n')?.split_once(' ')?;
-        let mut id = [0u8; 32];
-        hex::decode_to_slice(chain, &mut id).ok()?;
-        Some(Holder::Known {
-            chain: ChainId(id),
-            pid: pid.parse().ok()?,
-        })
-    });
-    parsed.unwrap_or(Holder::Unknown)
+    match read {
+        Ok(_) => parse_words(&words).unwrap_or(Holder::Unknown),
+        Err(_) => Holder::Unknown,
+    }
+}
+
+fn parse_words(words: &str) -> Option<Holder> {
+    // A torn write has no line end yet.
+    let (chain, pid) = words.strip_suffix('\n')?.split_once(' ')?;
+    let mut id = [0u8; 32];
+    hex::decode_to_slice(chain, &mut id).ok()?;
+    Some(Holder::Known {
+        chain: ChainId(id),
+        pid: pid.parse().ok()?,
+    })
+}
+
+/// Any bytes as the words in the slot's file, which any process of this machine may write: nobody, or a holder whose words read the
+/// same. Body of the fuzz target.
+pub fn fuzz_words(bytes: &[u8]) {
+    let Some(holder) = std::str::from_utf8(bytes).ok().and_then(parse_words) else {
+        return;
+    };
+    let Holder::Known { chain, pid } = holder else {
+        panic!("words that say nothing name nobody");
+    };
+    assert_eq!(parse_words(&format!("{chain} {pid}\n")), Some(holder));
+    assert!(holder.is_of(chain) && holder.to_string().len() < 80);
 }
 
 #[cfg(test)]

@@ -1,0 +1,4 @@
+//! Feeds libFuzzer's bytes to [`storage_node::fuzz::fuzz_slot_words`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| storage_node::fuzz::fuzz_slot_words(bytes));
