@@ -181,8 +181,25 @@ fn state(status: &Value) -> Option<&str> {
     status["sectors"][0]["state"].as_str()
 }
 
+/// The disk fails to keep the next record of the provider's sector, because nobody can sync `/dev/null`: the process ends and says
+/// why and what to do. The next one goes on.
+#[cfg(target_os = "linux")]
+fn lose_a_record(own: &mut Running, home: &Path) {
+    let record = home.join("provider/journal/sectors/sector-0.tmp");
+    wait("no write is under way", || {
+        std::os::unix::fs::symlink("/dev/null", &record).ok()
+    });
+    let ended = wait("it ends", || own.child.try_wait().expect("a child"));
+    let said = own.said();
+    assert_eq!(ended.code(), Some(7), "{said}");
+    for word in ["sector-0.tmp", "start the provider again", "goes on"] {
+        assert!(said.contains(word), "no {word:?} in {said}");
+    }
+    *own = Running::start(home);
+}
+
 #[test]
-fn tm_h1_a_provider_process_joins_seals_through_kills_posts_recovers_pays_out_and_stops() {
+fn tm_h1_tm_h5_a_provider_process_joins_seals_through_kills_posts_recovers_pays_out_and_stops() {
     let dir = tempfile::tempdir().expect("a folder");
     let (net_home, own_home) = (dir.path().join("net"), dir.path().join("own"));
     let mut net = Network::up(&net_home);
@@ -215,6 +232,8 @@ fn tm_h1_a_provider_process_joins_seals_through_kills_posts_recovers_pays_out_an
                 own.kill();
                 own_killed = Some(comm_r(&status).expect("the replica stands"));
                 own = Running::start(&own_home);
+                #[cfg(target_os = "linux")]
+                lose_a_record(&mut own, &own_home);
             }
         }
         if net_killed.is_none() {

@@ -297,6 +297,11 @@ impl Store {
         self.inner.journal.failure()
     }
 
+    /// Takes no piece until the next start, because the provider ends. What is here is served on.
+    pub(super) fn close(&self, reason: &str) {
+        self.inner.journal.close(reason);
+    }
+
     /// Where the bytes of a piece are, if they are here.
     pub fn path_of(&self, root: &[u8; 32]) -> PathBuf {
         data_path(&self.inner.dir, root)

@@ -58,7 +58,7 @@ pub enum JournalError {
     #[error("the journal takes no more records: {0}")]
     Poisoned(String),
     /// The folder cannot be listed or read.
-    #[error("cannot read the journal in {path}: {source}", path = .path.display())]
+    #[error("cannot read the journal in {path}: {source}; check the disk and the folder's permissions, then start the provider again", path = .path.display())]
     Read {
         /// The folder or record.
         path: PathBuf,
@@ -85,6 +85,11 @@ impl JournalError {
             Self::Write { source, .. } | Self::Sync { source, .. } => is_disk_full(source),
             _ => false,
         }
+    }
+
+    /// True if nothing was lost and the same write succeeds once there is room.
+    pub fn passes_with_space(&self) -> bool {
+        matches!(self, Self::Write { source, .. } if is_disk_full(source))
     }
 }
 
@@ -240,6 +245,12 @@ impl Journal {
         self.failed.get().map(String::as_str)
     }
 
+    /// Takes no more records from now on, because another part of the provider cannot go on.
+    pub(super) fn close(&self, reason: &str) {
+        // A journal that is closed keeps its first reason.
+        let _ = self.failed.set(reason.to_owned());
+    }
+
     fn is_open(&self) -> Result<(), JournalError> {
         match self.failure() {
             Some(reason) => Err(JournalError::Poisoned(reason.to_owned())),
@@ -250,8 +261,7 @@ impl Journal {
     /// Closes the journal if the error is a failed sync.
     pub(super) fn close_on_sync(&self, error: &JournalError) {
         if matches!(error, JournalError::Sync { .. }) {
-            // A journal that is closed keeps its first reason.
-            let _ = self.failed.set(error.to_string());
+            self.close(&error.to_string());
         }
     }
 

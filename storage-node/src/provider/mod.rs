@@ -368,7 +368,7 @@ pub async fn start(config: ProviderConfig) -> Result<ProviderHandle, ProviderErr
         backlog: Arc::clone(&backlog),
         status: status.clone(),
     };
-    let worker = Worker::new(Parts {
+    let parts = Parts {
         provider,
         chain,
         sender,
@@ -380,21 +380,19 @@ pub async fn start(config: ProviderConfig) -> Result<ProviderHandle, ProviderErr
         backlog,
         outbox,
         inbox,
-    });
-    let done = tokio::spawn({
-        let stop = stop.clone();
-        async move {
-            let keeping = tokio::spawn(keeper.run(serving.clone()));
-            let result = worker.run(stop).await;
-            serving.cancel();
-            service.join().await;
-            // What it had sent is in the pool or on chain; it holds nothing.
-            keeping.abort();
-            endpoint.close().await;
-            control.stop().await;
-            drop(lock);
-            Ok(result?)
-        }
+    };
+    let worker = Worker::new(parts, stop.clone());
+    let done = tokio::spawn(async move {
+        let keeping = tokio::spawn(keeper.run(serving.clone()));
+        let result = worker.run().await;
+        serving.cancel();
+        service.join().await;
+        // What it had sent is in the pool or on chain; it holds nothing.
+        keeping.abort();
+        endpoint.close().await;
+        control.stop().await;
+        drop(lock);
+        Ok(result?)
     });
     tracing::info!(%provider, quic = %quic.addr, "provider runs");
     Ok(ProviderHandle {

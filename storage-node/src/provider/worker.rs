@@ -10,6 +10,11 @@
 //!
 //! Crash: the machine is rebuilt from the journal, the sectors' folders and the chain. A lease that is not renewed runs out
 //! by itself within [`LEASE`].
+//!
+//! A record that cannot be written: the machine has decided, and acting on what is not on disk would break promises. Want of room
+//! passes, so the worker waits for it (H4). Anything else ends it, and with it the process: after a failed sync nobody knows what
+//! the disk holds, and only the next start, which reads it back, can go on (H5); whoever watches over the process starts it
+//! (`deploy/holdfast-provider.service`). A piece that cannot be kept only closes the store, because nothing was promised yet.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -58,7 +63,9 @@ pub const COUNTER: &str = "next-sector";
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// The journal can no longer be trusted.
-    #[error(transparent)]
+    #[error(
+        "the provider ends, because it could not write down what it decided: {0}. What it promised is on disk, and the next start goes on from there; a window that closes before that is a fault"
+    )]
     Journal(#[from] JournalError),
     /// The chain changed under us, or forgot us.
     #[error("{0}")]
@@ -66,6 +73,13 @@ pub enum WorkerError {
     /// A thread that wrote a record ended abnormally.
     #[error("the writing of a record ended abnormally: {0}; please report this")]
     Task(String),
+}
+
+impl WorkerError {
+    /// Whether it only waited for room when it was asked to stop: what was not written was not acted on.
+    fn is_wait_cut_short(&self, stop: &CancellationToken) -> bool {
+        stop.is_cancelled() && matches!(self, Self::Journal(error) if error.passes_with_space())
+    }
 }
 
 /// What reaches the worker from outside.
@@ -141,11 +155,13 @@ pub struct Worker {
     /// Which epoch is held back; read by the lease task.
     lease: watch::Sender<Option<Epoch>>,
     jobs: Vec<JoinHandle<()>>,
+    /// Asks it to stop.
+    stop: CancellationToken,
 }
 
 impl Worker {
-    /// A worker that has seen nothing yet.
-    pub fn new(parts: Parts) -> Self {
+    /// A worker that has seen nothing yet, and works until `stop`.
+    pub fn new(parts: Parts, stop: CancellationToken) -> Self {
         let (lease, _) = watch::channel(None);
         Self {
             parts,
@@ -155,11 +171,13 @@ impl Worker {
             queueing: None,
             lease,
             jobs: Vec::new(),
+            stop,
         }
     }
 
-    /// Works until `stop`, then lets running jobs end at their next durable stage.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), WorkerError> {
+    /// Works until it is asked to stop, then lets running jobs end at their next durable stage.
+    pub async fn run(mut self) -> Result<(), WorkerError> {
+        let stop = self.stop.clone();
         let leases = tokio::spawn(keep_lease(
             self.parts.chain.clone(),
             self.parts.provider,
@@ -179,12 +197,25 @@ impl Worker {
                     self.look(head).await
                 }
             };
-            if let Err(error) = step {
-                break Err(error);
+            match step {
+                Ok(()) => {}
+                Err(error) if error.is_wait_cut_short(&stop) => break Ok(()),
+                Err(error) => break Err(error),
             }
         };
+        if let Err(error) = &result {
+            self.tell_why_it_ends(error);
+        }
         self.wind_down(leases).await;
         result
+    }
+
+    /// Jobs at hand may take hours to end: until then whoever looks reads why, and nothing more is promised.
+    fn tell_why_it_ends(&self, error: &WorkerError) {
+        let text = error.to_string();
+        self.parts.store.close(&text);
+        self.parts.status.close(&text);
+        self.note(text);
     }
 
     async fn wind_down(mut self, leases: JoinHandle<()>) {
@@ -370,23 +401,15 @@ impl Worker {
             .update(|status| status.holds_clock = before.is_some());
     }
 
-    /// Writes a record, and waits while the disk is full: going on without it would break promises.
     async fn save<T>(&self, name: String, value: T) -> Result<(), WorkerError>
     where
         T: borsh::BorshSerialize + Send + Sync + 'static,
     {
-        let value = Arc::new(value);
-        loop {
-            match put(&self.parts.journal, name.clone(), &value).await {
-                Err(WorkerError::Journal(error))
-                    if error.is_disk_full() && !matches!(error, JournalError::Sync { .. }) =>
-                {
-                    self.note(format!("{error}; waiting for space"));
-                    tokio::time::sleep(DISK_RETRY).await;
-                }
-                ended => return ended,
-            }
-        }
+        let (journal, stop) = (&self.parts.journal, &self.stop);
+        save(journal, name, value, DISK_RETRY, stop, |text| {
+            self.note(text)
+        })
+        .await
     }
 
     async fn discard(&self, number: SectorNumber) {
@@ -776,6 +799,39 @@ where
     }
 }
 
+/// Writes a record, and waits while the disk is full, until `stop`: going on without it would break promises.
+async fn save<T>(
+    journal: &Arc<Journal>,
+    name: String,
+    value: T,
+    retry: Duration,
+    stop: &CancellationToken,
+    mut tell: impl FnMut(String),
+) -> Result<(), WorkerError>
+where
+    T: borsh::BorshSerialize + Send + Sync + 'static,
+{
+    let value = Arc::new(value);
+    let mut is_told = false;
+    loop {
+        match put(journal, name.clone(), &value).await {
+            Err(WorkerError::Journal(error)) if error.passes_with_space() => {
+                // Once: a note at every try would push all others out.
+                if !std::mem::replace(&mut is_told, true) {
+                    tell(format!(
+                        "{error}; nothing goes on until there is room, and windows that close before that are faults"
+                    ));
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return Err(error.into()),
+                    () = tokio::time::sleep(retry) => {}
+                }
+            }
+            ended => return ended,
+        }
+    }
+}
+
 /// Removes a record; waits for the disk.
 async fn remove(journal: &Arc<Journal>, name: String) -> Result<(), String> {
     let journal = Arc::clone(journal);
@@ -945,6 +1001,7 @@ mod tests {
     use ::prover::sector_dir::disk::DiskError;
     use chain_lite::log::Disk;
     use chain_lite::vfs::{OsVfs, Readers, Vfs};
+    use holdfast_sim::disk::SimDisk;
 
     /// On a runtime of one thread: while a deal waits for the disk or a lock, everything else goes on.
     #[tokio::test]
@@ -1044,6 +1101,56 @@ mod tests {
         assert_eq!(shown.closed.as_deref(), store.failure());
         assert!(!status.close("a later reason"), "the first one stays");
         assert_eq!(status.get().closed.as_deref(), store.failure());
+    }
+
+    /// A record that finds no room is written when there is some, is told of once, and does not hold up who stops the provider.
+    #[tokio::test]
+    async fn tm_h4_a_record_waits_for_room_and_the_waiting_ends_with_the_provider() {
+        let full = io::ErrorKind::StorageFull;
+        let disk = SimDisk::default();
+        let opened = Journal::open_on(Arc::new(disk.clone()), Path::new("/journal"));
+        let journal = Arc::new(opened.expect("opens"));
+        let stop = CancellationToken::new();
+        let mut told = Vec::new();
+        let short = Duration::from_millis(1);
+        disk.fail_next(full);
+        let saved = save(
+            &journal,
+            sector_name(SectorNumber(1)),
+            7u64,
+            short,
+            &stop,
+            |text| {
+                // The second try finds none either.
+                disk.fail_next(full);
+                told.push(text);
+            },
+        );
+        saved.await.expect("there is room at the third try");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("/journal/sector-1") && told[0].contains("free space"));
+        assert_eq!(journal.load::<u64>().expect("reads").0[0].1, 7);
+
+        disk.fail_next(full);
+        let long = Duration::from_secs(3600);
+        let saved = save(
+            &journal,
+            sector_name(SectorNumber(1)),
+            8u64,
+            long,
+            &stop,
+            |_| {
+                stop.cancel();
+            },
+        );
+        let error = saved.await.expect_err("asked to stop");
+        assert!(error.is_wait_cut_short(&stop), "{error}");
+        assert_eq!(
+            journal.load::<u64>().expect("reads").0[0].1,
+            7,
+            "the old one"
+        );
+        assert_eq!(journal.failure(), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The provider's journal on a disk whose power fails: cut at every write, sync, rename and removal, and so is what comes after. Once
 //! by itself, and once as the life of a sector writes it.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::provider::journal::{Damage, Journal, JournalError};
-use crate::provider::worker::{COUNTER, sector_name};
+use crate::provider::worker::{COUNTER, WorkerError, sector_name};
 
 const DIR: &str = "/provider/journal";
 /// More changes than the story has.
@@ -162,6 +163,20 @@ impl Chain {
     }
 }
 
+/// As the worker does it: want of room is waited for, and anything else ends the run.
+fn save<T: borsh::BorshSerialize>(
+    journal: &Journal,
+    name: &str,
+    value: &T,
+) -> Result<(), JournalError> {
+    loop {
+        match journal.put(name, value) {
+            Err(error) if error.passes_with_space() => {}
+            ended => return ended,
+        }
+    }
+}
+
 /// One run of the provider, from its start to the end of the sector or to a power cut: the machine's commands are carried out as the
 /// worker does it, in order, a record on the disk before the next command runs.
 fn serve(disk: &SimDisk, chain: &mut Chain) -> Result<(), JournalError> {
@@ -198,9 +213,9 @@ fn serve(disk: &SimDisk, chain: &mut Chain) -> Result<(), JournalError> {
             for command in machine.handle(Epoch(chain.now), event) {
                 match command {
                     Command::SaveSector(record) => {
-                        journal.put(&sector_name(record.number), &record)?;
+                        save(&journal, &sector_name(record.number), &record)?;
                     }
-                    Command::SaveCounter(next) => journal.put(COUNTER, &next)?,
+                    Command::SaveCounter(next) => save(&journal, COUNTER, &next)?,
                     Command::ForgetSector(number) => journal.remove(&sector_name(number))?,
                     Command::AskSlot => events.push_back(Event::SlotGranted),
                     Command::DrawTicket(number, ticket_epoch) => {
@@ -251,4 +266,49 @@ fn tm_h1_a_sectors_life_is_one_sector_wherever_its_records_are_cut() {
     let is_one = |chain: &Chain| chain.expired && chain.used.len() == 1;
     let cuts = cut_twice(all, serve, is_one);
     assert!(cuts > 2 * all, "{cuts} cuts: nothing was struck");
+}
+
+/// Each change that a sector's life makes in its journal fails once, for want of room or because the disk is broken. Want of room in
+/// a file passes by itself; whatever else fails ends the run with what failed and what to do, and the next run goes on with the same
+/// sector, whether the power failed in between or not.
+#[test]
+fn tm_h4_tm_h5_a_sectors_life_goes_on_as_one_sector_after_a_record_that_failed() {
+    let disk = SimDisk::default();
+    serve(&disk, &mut Chain::default()).expect("nothing fails");
+    let all = disk.operations();
+    let kinds = [
+        io::ErrorKind::StorageFull,
+        io::ErrorKind::Other,
+        io::ErrorKind::PermissionDenied,
+    ];
+    for (kind, power_fails) in kinds
+        .iter()
+        .flat_map(|kind| [(*kind, false), (*kind, true)])
+    {
+        let (mut ended, mut went_on) = (0, 0);
+        for at in 1..=all {
+            let what = format!("{kind:?}, power: {power_fails}, at {at}");
+            let (disk, mut chain) = (SimDisk::default(), Chain::default());
+            disk.fail_at(at, kind);
+            match serve(&disk, &mut chain) {
+                Ok(()) => went_on += 1,
+                Err(error) => {
+                    ended += 1;
+                    let said = WorkerError::from(error).to_string();
+                    for word in [DIR, "start", "goes on", "fault"] {
+                        assert!(said.contains(word), "{what}: no {word:?} in {said}");
+                    }
+                    match power_fails {
+                        true => disk.crash(&mut ChaCha8Rng::seed_from_u64(at)),
+                        false => disk.restart(),
+                    }
+                    serve(&disk, &mut chain).expect(&what);
+                }
+            }
+            assert!(chain.expired && chain.used.len() == 1, "{what}");
+        }
+        let waits = kind == io::ErrorKind::StorageFull;
+        assert!(ended > 4, "{kind:?}: {ended} of {all} ended it");
+        assert!(went_on > 0 || !waits, "{kind:?}: it waits for room");
+    }
 }
