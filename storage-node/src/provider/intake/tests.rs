@@ -812,6 +812,11 @@ impl CutBed {
 
     /// The same bytes, for this deal.
     fn take_in_as(&self, store: &Store, record: &DealRecord) -> Result<Vec<u8>, Refusal> {
+        self.receive(store, record)?.keep()
+    }
+
+    /// All bytes for this deal, and nothing promised yet.
+    fn receive(&self, store: &Store, record: &DealRecord) -> Result<FileSink, Refusal> {
         let held = store.inner.reserve(record).expect("within the quota");
         let sink = FileSink::create(Arc::clone(&store.inner), record.clone(), held);
         let mut sink = sink.map_err(|error| full_or_failed(&error))?;
@@ -819,7 +824,7 @@ impl CutBed {
             sink.write(part)?;
         }
         sink.write_outboard(&self.pairs)?;
-        sink.keep()
+        Ok(sink)
     }
 
     /// Another client's deal over the same bytes.
@@ -998,6 +1003,69 @@ fn tm_h4_tm_h5_a_failed_change_of_a_receipt_leaves_nothing_and_takes_nothing_awa
         assert_eq!(closed, if is_full { 2 } else { 5 }, "{reason:?}");
         assert!(passed >= 6, "only {passed} failures pass");
         assert_eq!(stayed, usize::from(!is_shared), "{reason:?}");
+    }
+}
+
+/// Two receipts of one root are open at once, all bytes of both are there, and a change of what follows fails. Neither takes away
+/// what the other was acknowledged for, and neither relies on what the other lost.
+#[test]
+fn tm_h4_tm_h5_two_receipts_of_one_root_at_once_do_not_undo_each_other() {
+    let mut fall = falls();
+    let reasons = [io::ErrorKind::StorageFull, io::ErrorKind::Other];
+    for (reason, power_fails) in reasons.iter().flat_map(|r| [(*r, false), (*r, true)]) {
+        let (mut only_first, mut only_second, mut neither) = (0, 0, 0);
+        for at in 1.. {
+            let what = format!("{reason:?}, power: {power_fails}, at {at}");
+            let bed = CutBed::new();
+            let (store, _, _, told) = bed.open().expect("an empty disk");
+            let deals = [bed.record.clone(), bed.other_deal()];
+            let sinks = deals
+                .each_ref()
+                .map(|deal| bed.receive(&store, deal).expect("room for both"));
+            let due = bed.disk.operations() + at;
+            bed.disk.fail_at(due, reason);
+            let is_kept = sinks.each_ref().map(|sink| sink.keep().is_ok());
+            let has_failed = bed.disk.operations() >= due;
+            drop(sinks);
+            match is_kept {
+                [true, true] => {}
+                [true, false] => only_first += 1,
+                [false, true] => only_second += 1,
+                [false, false] => neither += 1,
+            }
+            assert_eq!(has_failed, is_kept != [true, true], "{what}");
+            let kept = || deals.iter().zip(is_kept).filter(|(_, kept)| *kept);
+            assert_eq!(
+                told.lock().expect("no panic").len(),
+                kept().count(),
+                "{what}"
+            );
+            let promised: u128 = kept().map(|(deal, _)| collateral_of(deal)).sum();
+            assert_eq!(store.promised_collateral().0, promised, "{what}");
+            let piece = PieceRef::Root(PieceRoot(bed.record.blake3_root));
+            assert_eq!(store.have(&piece).is_some(), promised > 0, "{what}");
+            let incoming = CutBed::dir().join("pieces/incoming");
+            let half = bed.files().into_keys().find(|at| at.starts_with(&incoming));
+            assert_eq!(half, None, "{what}");
+            let is_open = store.failure().is_none();
+            for (deal, _) in deals.iter().zip(is_kept).filter(|(_, kept)| !kept) {
+                assert_eq!(bed.take_in_as(&store, deal).is_ok(), is_open, "{what}");
+            }
+            drop(store);
+            fall(&bed.disk, power_fails);
+            let (_, there) = bed.assert_whole(&what);
+            for (deal, was_kept) in deals.iter().zip(is_kept) {
+                let is_there = there.contains(&deal.deal);
+                let may_be_back = !is_open && power_fails && is_there;
+                assert!(is_there == (was_kept || is_open) || may_be_back, "{what}");
+            }
+            if !has_failed {
+                break;
+            }
+        }
+        assert!(only_first > 0 && neither > 0, "{reason:?}");
+        // The first that fails closes the store unless it was for want of room in a file, or before anything was to be durable.
+        assert!(only_second > 0, "{reason:?}");
     }
 }
 
