@@ -716,6 +716,7 @@ mod tests {
                 segment,
                 shard,
                 bytes,
+                drawn: None,
             },
             byte,
         )
@@ -728,6 +729,7 @@ mod tests {
             part: 0,
             parts: 1,
             bytes,
+            drawn: None,
         };
         piece(label, byte)
     }

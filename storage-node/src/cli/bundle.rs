@@ -6,11 +6,15 @@
 //! `bundle` believes no node: what it collected is verified by the function that `verify` uses before the file gets its name.
 //! Exit codes: 6 when something does not hold, after the checks before it were printed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use chain_lite::account::{Address, ChainId};
+use chain_lite::account::{Address, ChainId, DealId};
 use chain_lite::audit::FileAudit;
 use chain_lite::bundle::{Anchor, Believed, Bundle, BundleError, Check, MAX_BUNDLE_BYTES, Refused};
+use chain_lite::deal::Deal;
+use chain_lite::possession::beacon_of;
+use chain_lite::units::Epoch;
 use serde::Serialize;
 
 use super::account::connect_chain;
@@ -21,6 +25,8 @@ use crate::chain::ChainClient;
 use crate::client::bundle::{CollectError, TRIES, collect, deals, samples};
 use crate::client::journal::replace;
 use crate::client::live::Quic;
+use crate::object::manifest::{FileTag, Label};
+use crate::object::placement::{Group, group_seed, is_in_order, put_seed};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Make {
@@ -343,6 +349,7 @@ fn object_checks(
             }
         ),
     ));
+    checks.push(check("placement", placement(bundle, believed)));
     checks.push(check(
         "readable",
         match audit.readable() {
@@ -351,6 +358,129 @@ fn object_checks(
         },
     ));
     (checks, None)
+}
+
+/// Whether the segments' holders are those that a beacon drew (threat Y1). A client that chose them by itself harms its own object
+/// alone, and one that replaced a holder has a reason, so this is said and refuses nothing.
+fn placement(bundle: &Bundle, believed: &Believed) -> String {
+    let beacons = beacons(bundle, believed);
+    let draws = Draws::of(&believed.deals);
+    let (mut in_order, mut others, mut unshown) = (0, 0, 0);
+    for (group, holders) in &draws.segments {
+        match beacons.get(&group.drawn) {
+            None => unshown += 1,
+            Some(beacon) => {
+                let seed = put_seed(beacon, &group.file_tag.0);
+                let seed = group_seed(&seed, Group::Segment(group.segment));
+                match is_in_order(&seed, holders) {
+                    true => in_order += 1,
+                    false => others += 1,
+                }
+            }
+        }
+    }
+    let epochs: BTreeSet<Epoch> = draws.segments.keys().map(|group| group.drawn).collect();
+    let epochs: Vec<String> = epochs.iter().map(Epoch::to_string).collect();
+    if draws.segments.is_empty() {
+        return format!(
+            "{} segments do not say which beacon drew their holders",
+            draws.unnamed
+        );
+    }
+    let mut says = format!(
+        "the holders of {in_order} of {} segments stand in the order that the beacon of epoch {} draws",
+        draws.segments.len() + draws.unnamed,
+        epochs.join(", ")
+    );
+    for (count, why) in [
+        (others, "do not: a holder was replaced, or the client chose"),
+        (unshown, "name an epoch whose beacon is not shown"),
+        (draws.unnamed, "lack a deal or do not say which beacon drew"),
+    ] {
+        if count > 0 {
+            says.push_str(&format!("; {count} {why}"));
+        }
+    }
+    says
+}
+
+/// The values that the bundle's beacon rounds give, as placement uses them. Each was verified with the bundle.
+fn beacons(bundle: &Bundle, believed: &Believed) -> BTreeMap<Epoch, [u8; 32]> {
+    let mut values = BTreeMap::new();
+    for shown in &bundle.beacons {
+        let block = bundle
+            .blocks
+            .iter()
+            .find(|block| block.header.height == shown.height);
+        let carried = block.map(|block| {
+            let schedule = believed.genesis.beacons();
+            schedule.epochs_of(block.header.epoch, &shown.entries)
+        });
+        for (epoch, value) in carried.and_then(Result::ok).unwrap_or_default() {
+            values.insert(epoch, beacon_of(&value, epoch));
+        }
+    }
+    values
+}
+
+/// A segment whose deals name one draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Segment {
+    file_tag: FileTag,
+    segment: u64,
+    drawn: Epoch,
+}
+
+/// Whom the deals say that beacons drew.
+#[derive(Debug, Default)]
+struct Draws {
+    /// Of each segment that is here whole: the first holder of each shard, in order.
+    segments: BTreeMap<Segment, Vec<u64>>,
+    /// Segments that lack a shard's deal, or whose first deals name no epoch or several.
+    unnamed: usize,
+}
+
+impl Draws {
+    fn of(deals: &[(DealId, Deal)]) -> Self {
+        let mut first: BTreeMap<(FileTag, u64), BTreeMap<u8, (&Deal, Option<Epoch>)>> =
+            BTreeMap::new();
+        for (_, deal) in deals {
+            if let Ok(Label::Data {
+                file_tag,
+                segment,
+                shard,
+                drawn,
+                ..
+            }) = deal.proposal.label.parse()
+            {
+                let shards = first.entry((file_tag, segment)).or_default();
+                let known = shards.entry(shard).or_insert((deal, drawn));
+                // What came later is a repair.
+                if deal.published < known.0.published {
+                    *known = (deal, drawn);
+                }
+            }
+        }
+        let mut draws = Self::default();
+        for ((file_tag, segment), shards) in first {
+            let epochs: BTreeSet<Option<Epoch>> = shards.values().map(|(_, of)| *of).collect();
+            let n = shards.values().map(|(deal, _)| deal.proposal.group.n).max();
+            let is_whole = shards.keys().copied().eq(0..n.unwrap_or(0));
+            match (is_whole, epochs.len(), epochs.first()) {
+                (true, 1, Some(Some(drawn))) => {
+                    let group = Segment {
+                        file_tag,
+                        segment,
+                        drawn: *drawn,
+                    };
+                    let holders = shards.values().map(|(deal, _)| deal.proposal.provider.0);
+                    draws.segments.insert(group, holders.collect());
+                }
+                _ => draws.unnamed += 1,
+            }
+        }
+        draws
+    }
 }
 
 fn text(report: &Report<'_>) -> String {

@@ -65,6 +65,7 @@ fn text(health: &Health) -> String {
     let mut text = format!(
         "object  {}\nstate   {state}\nshards  at least {} of {} seen in each of {} segments, {} needed, {} owed; manifest {} copies\n\
          holders at least {} of {} that share no owner and no network\n\
+         drawn   by the beacon of {}\n\
          next    window closes at epoch {}; paid until epoch {}; it is epoch {} now\n\
          money   locked {}  paid {}  refunded {} tokens\n\n{:<10} {:>5} {:>9}  {:<10} {:>8} {:>7} {:>9} {:>9}\n",
         health.object,
@@ -76,6 +77,7 @@ fn text(health: &Health) -> String {
         health.manifest_copies,
         health.independent,
         health.n,
+        drawn(&health.drawn),
         epoch(health.next_deadline),
         epoch(health.expires),
         health.now,
@@ -99,6 +101,15 @@ fn text(health: &Health) -> String {
         health.evidence_limit.0
     ));
     text
+}
+
+/// Of which epochs' beacons the holders are draws.
+fn drawn(epochs: &std::collections::BTreeSet<chain_lite::units::Epoch>) -> String {
+    let all: Vec<String> = epochs.iter().map(|epoch| epoch.to_string()).collect();
+    match all.is_empty() {
+        true => "an epoch that its deals do not name".to_owned(),
+        false => format!("epoch {}", all.join(", ")),
+    }
 }
 
 fn row(piece: &PieceHealth) -> String {

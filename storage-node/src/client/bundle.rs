@@ -7,7 +7,8 @@
 //! 2. read-back samples: each open deal's provider is asked for the leaves that the newest epoch's beacon names;
 //! 3. one state with proofs, after the samples, so that their beacon is in an older block;
 //! 4. proofs: a sector's PoRep in the block of its activation, a partition's window PoSt in its last window;
-//! 5. light blocks from the anchor to all of these, with the ones in between that the steps need.
+//! 5. the beacons that drew the holders, by the deals' own words, where the node still has their blocks;
+//! 6. light blocks from the anchor to all of these, with the ones in between that the steps need.
 //!
 //! Cost: two calls a deal, one block read an epoch of the windows, one leaf proof (1.2 KB) a key. Memory: the bundle, [`MAX_KEPT_BYTES`] of
 //! blocks, and the epoch of each block read. A state that moves on meanwhile is asked for again, [`TRIES`] times. A beacon value is looked for
@@ -46,11 +47,14 @@ use super::catalog::{Held, by_id};
 use super::live::record;
 use super::{Network, possession};
 use crate::chain::{ChainClient, ChainError};
+use crate::object::manifest::Label;
 
 /// How often a state that moved on is asked for again.
 pub const TRIES: usize = 5;
 /// Wait between them.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(300);
+/// Most epochs of draws that are looked for: a put has one, and a repair may have another.
+const MAX_DRAWS: usize = 16;
 
 /// Why there is no bundle.
 #[derive(Debug, thiserror::Error)]
@@ -164,10 +168,28 @@ pub async fn collect(
     let newest = last.header.height;
     let sampled: BTreeSet<Epoch> = samples.iter().map(|sample| sample.epoch).collect();
     epochs.extend(sampled.iter().map(|epoch| (*epoch, newest)));
+    let drew = drew(deals);
+    let needed: BTreeSet<Epoch> = epochs.keys().copied().collect();
+    for epoch in &drew {
+        epochs.entry(*epoch).or_insert(newest);
+    }
     let mut beacons = Vec::new();
     for (epoch, until) in epochs {
         // One that may have been a challenge, and is not on chain by then, was none. A block that carries many epochs' is shown once.
-        let shown = reader.beacon(epoch, until).await?;
+        let shown = match reader.beacon(epoch, until).await {
+            Ok(shown) if needed.contains(&epoch) => shown,
+            // What only says who was drawn is shown if it can be: not from before what is trusted, nor from a node that has no block
+            // of then any more.
+            Ok(shown) => {
+                let first = anchor.checkpoint.map_or(0, |(height, _)| height);
+                shown.filter(|shown| shown.height >= first)
+            }
+            Err(error) if !needed.contains(&epoch) => {
+                tracing::warn!(%epoch, %error, "the beacon that drew the holders is not shown");
+                None
+            }
+            Err(error) => return Err(error),
+        };
         if shown.is_none() && sampled.contains(&epoch) {
             return Err(CollectError::Moving(format!(
                 "the beacon value of epoch {epoch} is later than the state shown"
@@ -200,6 +222,16 @@ pub async fn collect(
         windows,
         samples,
     })
+}
+
+/// Epochs whose beacons drew the holders, as the deals' labels say: the clients' words, of epochs before the deal.
+fn drew(deals: &[(DealId, Deal)]) -> BTreeSet<Epoch> {
+    let named = deals.iter().filter_map(|(_, deal)| {
+        let label: Label = deal.proposal.label.parse().ok()?;
+        label.drawn().filter(|epoch| *epoch <= deal.published)
+    });
+    let all: BTreeSet<Epoch> = named.collect();
+    all.into_iter().take(MAX_DRAWS).collect()
 }
 
 /// Light blocks of these heights and the last, each reachable from the one before.

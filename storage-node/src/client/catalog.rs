@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use chain_lite::account::{Address, DealId, ProviderId};
 use chain_lite::deal::{Deal, DealStatus};
+use chain_lite::units::Epoch;
 
 use super::journal::replace;
 use super::{Chain, Client, ClientError, Network, ProviderRecord, piece_key};
@@ -63,6 +64,14 @@ impl Entry {
     pub fn deals(&self) -> impl Iterator<Item = &Held> {
         let manifest = self.manifest.values().flatten();
         manifest.chain(self.data.values().flatten())
+    }
+
+    /// Epochs whose beacons drew the holders, as its deals say; none for what an earlier version stored.
+    pub fn drawn(&self) -> BTreeSet<Epoch> {
+        let labels = self
+            .deals()
+            .map(|held| held.deal.proposal.label.parse::<Label>());
+        labels.filter_map(|label| label.ok()?.drawn()).collect()
     }
 
     /// Providers with an open deal.

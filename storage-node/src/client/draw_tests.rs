@@ -247,11 +247,13 @@ async fn tm_y1_the_holders_of_a_put_are_the_draw_of_the_chains_beacon_one_per_ow
     // Who holds what, by the chain's deals alone: shards in order, copies of a manifest part in none.
     let mut shards: BTreeMap<Group, BTreeMap<u8, ProviderId>> = BTreeMap::new();
     let mut copies: BTreeMap<Group, BTreeSet<ProviderId>> = BTreeMap::new();
-    let mut tags = BTreeSet::new();
+    let (mut tags, mut named) = (BTreeSet::new(), BTreeSet::new());
     let deals = Chain::deals(&chain, &address(CLIENT)).await;
     for (_, deal) in deals.expect("proven") {
         let provider = deal.proposal.provider;
-        let is_new = match deal.proposal.label.parse().expect("our label") {
+        let label: Label = deal.proposal.label.parse().expect("our label");
+        named.insert(label.drawn().expect("it names its draw"));
+        let is_new = match label {
             Label::Data {
                 file_tag,
                 segment,
@@ -294,6 +296,7 @@ async fn tm_y1_the_holders_of_a_put_are_the_draw_of_the_chains_beacon_one_per_ow
         }
     }
     assert_eq!(drew.len(), 1, "epochs {first} to {last} draw it: {drew:?}");
+    assert_eq!(named, BTreeSet::from([Epoch(drew[0])]), "the labels say so");
     let other = Chain::beacon(&chain, Epoch(drew[0] - 1)).await;
     assert!(!is_draw(&other.expect("kept")), "any beacon draws it");
 

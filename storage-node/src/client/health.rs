@@ -96,6 +96,8 @@ pub struct Health {
     pub object: ObjectId,
     /// What links its deals.
     pub file_tag: FileTag,
+    /// Epochs whose beacons drew the holders, as the deals say: the put's, and those of repairs from elsewhere.
+    pub drawn: BTreeSet<Epoch>,
     /// The newest block's epoch: ages are counted from it.
     pub now: Epoch,
     /// Evidence that is older counts no more; a sector's counts until its window closes.
@@ -270,6 +272,7 @@ impl Seen<'_> {
         Health {
             object: entry.object,
             file_tag: entry.file_tag,
+            drawn: entry.drawn(),
             now: self.picture.now,
             evidence_limit: self.picture.period,
             state: if owed < k || manifest_owed == 0 {

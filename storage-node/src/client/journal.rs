@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use borsh::{BorshDeserialize, BorshSerialize};
 use chain_lite::account::{Address, ChainId, DealId};
 use chain_lite::message::SignedProposal;
-use chain_lite::units::{EpochCount, TokenAmount};
+use chain_lite::units::{Epoch, EpochCount, TokenAmount};
 use chain_lite::vfs::{OsVfs, Vfs};
 use prover::CommP;
 
@@ -280,11 +280,13 @@ impl Journal {
         home.client_dir().join("puts")
     }
 
-    /// Starts a journal: afterwards the put can be resumed. `verified`: its deals are verified ones.
+    /// Starts a journal: afterwards the put can be resumed. `drawn`: the epoch whose beacon seeds its placement; `verified`: its deals
+    /// are verified ones.
     pub fn create(
         home: &Home,
         file_tag: FileTag,
         head: &Head,
+        drawn: Epoch,
         verified: bool,
     ) -> Result<Self, ClientError> {
         let journal = Self::at(home, file_tag);
@@ -292,6 +294,7 @@ impl Journal {
         if verified {
             journal.file("verified").write(&VERSION)?;
         }
+        journal.file("drawn").write(&drawn)?;
         journal.file("head").write(head)?;
         journal.settle()?;
         Ok(journal)
@@ -354,6 +357,11 @@ impl Journal {
     /// Whether the put's deals are verified ones.
     pub fn verified(&self) -> Result<bool, ClientError> {
         Ok(self.file("verified").read::<u16>()?.is_some())
+    }
+
+    /// The epoch whose beacon seeds the placement; a put that an earlier version began did not write it down.
+    pub fn drawn(&self) -> Result<Option<Epoch>, ClientError> {
+        self.file("drawn").read()
     }
 
     /// Where shards are staged.
@@ -487,8 +495,10 @@ mod tests {
     fn a_journal_comes_back_and_unfinished_folders_are_ignored() {
         let dir = tempfile::tempdir().expect("a folder");
         let home = Home::new(dir.path());
-        let journal = Journal::create(&home, FileTag([1; 16]), &head(), false).expect("creates");
+        let journal =
+            Journal::create(&home, FileTag([1; 16]), &head(), Epoch(7), false).expect("creates");
         assert!(journal.done().expect("reads").is_none());
+        assert_eq!(journal.drawn().expect("reads"), Some(Epoch(7)));
         std::fs::create_dir(Journal::root(&home).join("00".repeat(16))).expect("an empty folder");
         std::fs::create_dir(Journal::root(&home).join("unrelated")).expect("a foreign folder");
         let all = Journal::all(&home).expect("lists");
@@ -507,7 +517,8 @@ mod tests {
     fn damage_is_named_never_guessed_around() {
         let dir = tempfile::tempdir().expect("a folder");
         let home = Home::new(dir.path());
-        let journal = Journal::create(&home, FileTag([1; 16]), &head(), false).expect("creates");
+        let journal =
+            Journal::create(&home, FileTag([1; 16]), &head(), Epoch(7), false).expect("creates");
         let path = journal.dir().join("head");
         let good = std::fs::read(&path).expect("reads");
         for at in [0, good.len() / 2, good.len() - 1] {

@@ -21,6 +21,7 @@
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use chain_lite::units::Epoch;
 use rand::{CryptoRng, RngCore};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -495,8 +496,9 @@ pub fn segment_root(k: u8, shard_len: u64, shards: &[([u8; 32], [u8; 32])]) -> [
     hash.finalize().into()
 }
 
-/// What a deal's public label says: `data/<file tag>/<segment>/<shard>/<bytes>` or
-/// `manifest/<object id>/<file tag>/<part>/<parts>/<bytes>`; `bytes` is the piece's length before padding.
+/// What a deal's public label says: `data/<file tag>/<segment>/<shard>/<bytes>/<drawn>` or
+/// `manifest/<object id>/<file tag>/<part>/<parts>/<bytes>/<drawn>`; `bytes` is the piece's length before padding, `drawn` the epoch
+/// whose beacon drew the put's holders ([`super::placement`]). Labels of earlier versions end before it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Label {
     /// A shard of an object's segment.
@@ -509,6 +511,8 @@ pub enum Label {
         shard: u8,
         /// Shard bytes.
         bytes: u64,
+        /// Epoch of the draw.
+        drawn: Option<Epoch>,
     },
     /// A part of an object's sealed manifest.
     Manifest {
@@ -522,7 +526,18 @@ pub enum Label {
         parts: u32,
         /// Part bytes.
         bytes: u64,
+        /// Epoch of the draw.
+        drawn: Option<Epoch>,
     },
+}
+
+impl Label {
+    /// The epoch whose beacon drew the holders of this put.
+    pub fn drawn(&self) -> Option<Epoch> {
+        match self {
+            Self::Data { drawn, .. } | Self::Manifest { drawn, .. } => *drawn,
+        }
+    }
 }
 
 impl std::fmt::Display for Label {
@@ -533,14 +548,20 @@ impl std::fmt::Display for Label {
                 segment,
                 shard,
                 bytes,
-            } => write!(f, "data/{file_tag}/{segment}/{shard}/{bytes}"),
+                drawn: _,
+            } => write!(f, "data/{file_tag}/{segment}/{shard}/{bytes}")?,
             Self::Manifest {
                 object,
                 file_tag,
                 part,
                 parts,
                 bytes,
-            } => write!(f, "manifest/{object}/{file_tag}/{part}/{parts}/{bytes}"),
+                drawn: _,
+            } => write!(f, "manifest/{object}/{file_tag}/{part}/{parts}/{bytes}")?,
+        }
+        match self.drawn() {
+            Some(epoch) => write!(f, "/{epoch}"),
+            None => Ok(()),
         }
     }
 }
@@ -551,19 +572,35 @@ impl std::str::FromStr for Label {
     /// Reads a label; foreign ones (other software, other versions) are an error to skip.
     fn from_str(text: &str) -> Result<Self, ()> {
         let fields: Vec<&str> = text.split('/').take(8).collect();
+        let epoch = |drawn: &[&str]| -> Result<Option<Epoch>, ()> {
+            let drawn = drawn.first().map(|drawn| drawn.parse().map(Epoch));
+            drawn.transpose().map_err(drop)
+        };
         let label = match fields[..] {
-            ["data", file_tag, segment, shard, bytes] => Self::Data {
-                file_tag: file_tag.parse().map_err(drop)?,
-                segment: segment.parse().map_err(drop)?,
-                shard: shard.parse().map_err(drop)?,
-                bytes: bytes.parse().map_err(drop)?,
-            },
-            ["manifest", object, file_tag, part, parts, bytes] => Self::Manifest {
+            ["data", file_tag, segment, shard, bytes, ref drawn @ ..] if drawn.len() <= 1 => {
+                Self::Data {
+                    file_tag: file_tag.parse().map_err(drop)?,
+                    segment: segment.parse().map_err(drop)?,
+                    shard: shard.parse().map_err(drop)?,
+                    bytes: bytes.parse().map_err(drop)?,
+                    drawn: epoch(drawn)?,
+                }
+            }
+            [
+                "manifest",
+                object,
+                file_tag,
+                part,
+                parts,
+                bytes,
+                ref drawn @ ..,
+            ] if drawn.len() <= 1 => Self::Manifest {
                 object: object.parse().map_err(drop)?,
                 file_tag: file_tag.parse().map_err(drop)?,
                 part: part.parse().map_err(drop)?,
                 parts: parts.parse().map_err(drop)?,
                 bytes: bytes.parse().map_err(drop)?,
+                drawn: epoch(drawn)?,
             },
             _ => return Err(()),
         };
@@ -736,6 +773,15 @@ mod tests {
                 segment: 12,
                 shard: 254,
                 bytes: 99,
+                drawn: Some(Epoch(41)),
+            },
+            // As earlier versions wrote them.
+            Label::Data {
+                file_tag: FileTag([1; 16]),
+                segment: 0,
+                shard: 0,
+                bytes: 99,
+                drawn: None,
             },
             Label::Manifest {
                 object: ObjectId([0xfe; 32]),
@@ -743,17 +789,32 @@ mod tests {
                 part: 0,
                 parts: 3,
                 bytes: 2032,
+                drawn: None,
+            },
+            Label::Manifest {
+                object: ObjectId([0xfe; 32]),
+                file_tag: FileTag([1; 16]),
+                part: u32::MAX,
+                parts: u32::MAX,
+                bytes: u64::MAX,
+                drawn: Some(Epoch(u64::MAX)),
             },
         ] {
             let text = label.to_string();
             assert!(text.len() <= 256, "the chain's limit on labels");
             assert_eq!(text.parse(), Ok(label));
         }
+        let old = "data/01010101010101010101010101010101/12/254/99";
+        let old: Label = old.parse().expect("of an earlier version");
+        assert_eq!(old.drawn(), None);
         for foreign in [
             "",
             "manifest",
             "data/00/1/2/3",
             "data/01010101010101010101010101010101/+1/2/3",
+            "data/01010101010101010101010101010101/1/2/3/04",
+            "data/01010101010101010101010101010101/1/2/3/4/5",
+            "data/01010101010101010101010101010101/1/2/3/",
         ] {
             assert!(foreign.parse::<Label>().is_err(), "{foreign}");
         }

@@ -8,6 +8,9 @@
 //! those, providers with fewer remembered failures come first, then the order drawn from the seed: neither side picks. The
 //! seed is a beacon output and the file tag, so a Sybil operator cannot grind its way to more than its share.
 //!
+//! The labels of a put's deals name the epoch whose beacon drew its holders ([`super::manifest::Label`]), so that whoever audits it can
+//! draw again: [`put_seed`], [`group_seed`], [`is_in_order`].
+//!
 //! Owners and addresses change after a put. [`clumps`] says which holders have come together since: health counts such a clump as
 //! one, and a repair stays out of it.
 
@@ -125,6 +128,43 @@ fn can_take(candidate: &Candidate, need: &Need) -> bool {
         && candidate.free_bytes >= need.piece_size
         && candidate.max_piece >= need.piece_size
         && candidate.price <= need.max_price
+}
+
+/// Seed of all draws of a put: a beacon's output, known to nobody before its epoch, and the tag that links the put's deals.
+pub fn put_seed(beacon: &[u8; 32], file_tag: &[u8; 16]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"holdfast/placement-seed/v1");
+    hash.update(beacon);
+    hash.update(file_tag);
+    hash.finalize().into()
+}
+
+/// A group of pieces that no two of one operator may hold. Each has a draw of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// The shards of a segment.
+    Segment(u64),
+    /// The copies of a part of the manifest.
+    ManifestPart(u64),
+}
+
+/// Seed of one group's draw.
+pub fn group_seed(put_seed: &[u8; 32], group: Group) -> [u8; 32] {
+    let (kind, index) = match group {
+        Group::Segment(index) => (0u8, index),
+        Group::ManifestPart(index) => (1, index),
+    };
+    let mut hash = Sha256::new();
+    hash.update(put_seed);
+    hash.update([kind]);
+    hash.update(index.to_be_bytes());
+    hash.finalize().into()
+}
+
+/// Whether these providers, shard by shard, stand in the order that the seed draws. So do the holders of a group all of whose first
+/// choices took their shards; who else was able to take one, and was drawn before them or after, only the client knew.
+pub fn is_in_order(seed: &[u8; 32], holders: &[u64]) -> bool {
+    holders.is_sorted_by_key(|provider| draw(seed, *provider))
 }
 
 fn draw(seed: &[u8; 32], provider: u64) -> [u8; 32] {
@@ -301,6 +341,27 @@ mod tests {
         ];
         let error = place(&near, &need(1), &[0; 32], &none(), &taken).expect_err("all are near");
         assert_eq!((error.found, error.crowded), (0, 3));
+    }
+
+    #[test]
+    fn tm_y1_what_is_drawn_stands_in_order_and_hardly_anything_else_does() {
+        let all: Vec<_> = (0..6).map(|i| candidate(i, i as u8, "127.0.0.1")).collect();
+        let mut others = 0;
+        for segment in 0..100 {
+            let seed = group_seed(&[7; 32], Group::Segment(segment));
+            let drawn = place(&all, &need(6), &seed, &none(), &[]).expect("six owners");
+            assert!(is_in_order(&seed, &drawn));
+            let swapped = [&drawn[1..2], &drawn[..1], &drawn[2..]].concat();
+            assert!(!is_in_order(&seed, &swapped));
+            for other in [
+                group_seed(&[7; 32], Group::ManifestPart(segment)),
+                group_seed(&[8; 32], Group::Segment(segment)),
+            ] {
+                others += u32::from(is_in_order(&other, &drawn));
+            }
+        }
+        // One of 6! by chance.
+        assert!(others <= 3, "{others} of 200");
     }
 
     #[test]

@@ -37,7 +37,6 @@ use chain_lite::message::{DealProposal, Message};
 use chain_lite::units::{Epoch, EpochCount, StoragePower, TokenAmount};
 use rand::Rng;
 use rand::rngs::OsRng;
-use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
@@ -54,6 +53,7 @@ use crate::object::erasure::Scheme;
 use crate::object::manifest::{
     FileTag, MAX_NAME_BYTES, Manifest, ObjectId, SealedManifest, Shard, encoded_len,
 };
+use crate::object::placement::put_seed;
 
 /// Segments that are pushed, published or read back while the next one is coded.
 const SEGMENTS_IN_FLIGHT: usize = 6;
@@ -322,19 +322,14 @@ async fn begin<C: Chain, N: Network>(
         plan.scheme,
         plan.segment_len,
         survey.duration,
-        Sha256::new()
-            .chain_update(b"holdfast/placement-seed/v1")
-            .chain_update(beacon)
-            .chain_update(tag)
-            .finalize()
-            .into(),
+        put_seed(&beacon, &tag),
         NoncePrefix::generate(&mut OsRng),
         client
             .wallet
             .manifest_key()
             .wrap(&key, &file_tag, &mut OsRng),
     );
-    let journal = Journal::create(&client.home, file_tag, &head, request.verified)?;
+    let journal = Journal::create(&client.home, file_tag, &head, now.epoch, request.verified)?;
     Ok((journal, head))
 }
 
@@ -383,6 +378,8 @@ struct Run<C, N> {
     observer: Observer,
     /// Whether its deals are verified ones.
     verified: bool,
+    /// The epoch whose beacon seeds the placement, if it is known.
+    drawn: Option<Epoch>,
 }
 
 impl<C: Chain, N: Network> Run<C, N> {
@@ -401,6 +398,7 @@ impl<C: Chain, N: Network> Run<C, N> {
             plain_len: head.stamp.len,
             segment_len: head.segment_len,
         };
+        let drawn = journal.drawn()?;
         Ok(Self {
             client,
             outbox,
@@ -412,6 +410,7 @@ impl<C: Chain, N: Network> Run<C, N> {
             observer,
             head,
             verified,
+            drawn,
         })
     }
 

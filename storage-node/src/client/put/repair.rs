@@ -32,6 +32,7 @@ use crate::client::outbox::Outbox;
 use crate::client::{Chain, Client, ClientError, Network, ProviderRecord, Units, piece_key};
 use crate::object::erasure::Coder;
 use crate::object::manifest::{Manifest, ObjectId};
+use crate::object::placement::put_seed;
 
 /// One shard with a new home.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -158,7 +159,7 @@ async fn journal_of<C: Chain, N: Network>(
     duration: EpochCount,
 ) -> Result<(Journal, Head), ClientError> {
     let now = client.chain.now().await?;
-    let seed = client.chain.beacon(now.epoch).await?;
+    let beacon = client.chain.beacon(now.epoch).await?;
     let stamp = Stamp {
         len: manifest.plain_len,
         mtime_s: 0,
@@ -175,14 +176,14 @@ async fn journal_of<C: Chain, N: Network>(
         manifest.scheme,
         manifest.segment_len,
         duration,
-        seed,
+        put_seed(&beacon, &manifest.file_tag.0),
         manifest.nonce_prefix,
         manifest.key.clone(),
     );
     let journal = Journal::at(&client.home, manifest.file_tag);
     if journal.head()?.is_none() {
         return Ok((
-            Journal::create(&client.home, manifest.file_tag, &head, false)?,
+            Journal::create(&client.home, manifest.file_tag, &head, now.epoch, false)?,
             head,
         ));
     }

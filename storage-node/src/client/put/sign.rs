@@ -15,6 +15,7 @@ use crate::client::encode::{PlainMark, StagedShard, padded_size};
 use crate::client::journal::{Attempt, Part, SegmentRecord, ShardRecord};
 use crate::client::{Chain, ClientError, Network, ProviderRecord, ask, futures_all};
 use crate::object::manifest::{Label, segment_root};
+use crate::object::placement::{Group, group_seed};
 
 /// Slack on the least collateral, so that a grown supply does not make the proposal invalid: 1/8.
 const COLLATERAL_SLACK: u128 = 8;
@@ -84,16 +85,11 @@ impl<C: Chain, N: Network> Run<C, N> {
     }
 
     pub(super) fn part_seed(&self, part: Part) -> [u8; 32] {
-        let (kind, index) = match part {
-            Part::Data(index) => (0u8, index),
-            Part::Manifest(index) => (1, index),
+        let group = match part {
+            Part::Data(index) => Group::Segment(index),
+            Part::Manifest(index) => Group::ManifestPart(index),
         };
-        Sha256::new()
-            .chain_update(self.head.placement_seed)
-            .chain_update([kind])
-            .chain_update(index.to_be_bytes())
-            .finalize()
-            .into()
+        group_seed(&self.head.placement_seed, group)
     }
 
     /// The first epoch of a group: the largest lead of its providers from now on, with a deadline's slack.
@@ -178,13 +174,14 @@ impl<C: Chain, N: Network> Run<C, N> {
     }
 
     fn label(&self, part: Part, shard: usize, bytes: u64) -> Result<Label, ClientError> {
-        let file_tag = self.journal.file_tag();
+        let (file_tag, drawn) = (self.journal.file_tag(), self.drawn);
         Ok(match part {
             Part::Data(segment) => Label::Data {
                 file_tag,
                 segment,
                 shard: shard as u8,
                 bytes,
+                drawn,
             },
             Part::Manifest(part) => {
                 let (object, sealed) = self.sealed_manifest()?;
@@ -194,6 +191,7 @@ impl<C: Chain, N: Network> Run<C, N> {
                     part: part as u32,
                     parts: (sealed.len() as u64).div_ceil(self.part_payload()) as u32,
                     bytes,
+                    drawn,
                 }
             }
         })
