@@ -109,7 +109,7 @@ fn datacap_comes_from_the_root_through_notaries() {
 }
 
 #[test]
-pub fn a_verified_deal_takes_its_size_and_gives_it_back_only_if_never_activated() {
+fn a_verified_deal_takes_its_size_and_gives_it_back_only_if_never_activated() {
     let mut p = parties();
     let refused = p.publish(1_024, true).expect_err("no DataCap yet");
     assert!(
@@ -151,7 +151,7 @@ pub fn a_verified_deal_takes_its_size_and_gives_it_back_only_if_never_activated(
 
 /// Ten times the power for the verified byte-epochs, and the deposit and the pledge to match.
 #[test]
-pub fn verified_bytes_count_tenfold_for_their_time() {
+fn verified_bytes_count_tenfold_for_their_time() {
     let mut p = parties();
     p.world.must(&p.root, allow(&p.notary, 4_096));
     p.world.must(&p.notary, grant(address(&p.client), 4_096));

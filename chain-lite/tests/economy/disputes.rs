@@ -158,7 +158,7 @@ fn a_proof_that_activates_is_verified_at_once() {
 /// Three of four validators look away. The fourth verifies what each block stored, and the wrong proof is gone, its sector
 /// faulty from that deadline on, the provider charged, before the window closes.
 #[test]
-pub fn tm_p21_one_honest_validator_removes_a_wrong_proof_in_its_window() {
+fn tm_p21_one_honest_validator_removes_a_wrong_proof_in_its_window() {
     let (mut world, owner, id, validators) = optimistic();
     let honest = &validators[3];
     let post = wrong_post(&mut world, id);

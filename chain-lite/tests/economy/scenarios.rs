@@ -14,7 +14,7 @@ use crate::world::{TOKEN, World, address, key};
 
 /// `chain.md` §20: a file of 3-of-5 pieces; provider 4 stops after activation.
 #[test]
-pub fn worked_scenario_of_the_spec() {
+fn worked_scenario_of_the_spec() {
     let client = key(1);
     let owners: Vec<SigningKey> = (10..15).map(key).collect();
     let mut accounts = vec![(address(&client), 10_000_000 * TOKEN)];
@@ -133,7 +133,7 @@ pub fn worked_scenario_of_the_spec() {
 
 /// A provider dies before its deal ends: the client gets the unpaid rest and half the collateral, the other half burns.
 #[test]
-pub fn a_deal_broken_by_fault_timeout() {
+fn a_deal_broken_by_fault_timeout() {
     let (client, owner) = (key(1), key(10));
     let accounts = [
         (address(&client), 1_000 * TOKEN),
@@ -174,7 +174,7 @@ pub fn a_deal_broken_by_fault_timeout() {
 /// crate: emission of each epoch by the table-free definition at these small values, shares by power, fees from events'
 /// absence or presence.
 #[test]
-pub fn three_providers_with_hand_computed_balances() {
+fn three_providers_with_hand_computed_balances() {
     let owners = [key(10), key(11), key(12)];
     let accounts: Vec<_> = owners
         .iter()
@@ -320,7 +320,7 @@ pub fn three_providers_with_hand_computed_balances() {
 
 /// Expiration: at the first close after it the pledge is free in full, the number is spent, rewards stay.
 #[test]
-pub fn a_sector_expires_and_its_pledge_is_free() {
+fn a_sector_expires_and_its_pledge_is_free() {
     let owner = key(10);
     let mut world = World::new(
         ChainParams::devnet(),
@@ -370,7 +370,7 @@ pub fn a_sector_expires_and_its_pledge_is_free() {
 /// A pre-commitment that is never proven: deposit burnt, deals free for another sector, number spent. Trying again for
 /// better challenges costs twenty days of the sector's reward each time.
 #[test]
-pub fn tm_p7_an_unproven_precommitment_costs_its_deposit() {
+fn tm_p7_an_unproven_precommitment_costs_its_deposit() {
     let (client, owner) = (key(1), key(10));
     let accounts = [
         (address(&client), 1_000 * TOKEN),
@@ -405,7 +405,7 @@ pub fn tm_p7_an_unproven_precommitment_costs_its_deposit() {
 
 /// Skipping is declaring: the rest of the partition is proven, the skipped sector faces its first, free close.
 #[test]
-pub fn a_skipped_sector_and_its_neighbour() {
+fn a_skipped_sector_and_its_neighbour() {
     let owner = key(10);
     let mut world = World::new(
         ChainParams::devnet(),
@@ -434,7 +434,7 @@ pub fn a_skipped_sector_and_its_neighbour() {
 
 /// Every view of a busy world reads back from its JSON, and pages join to the whole.
 #[test]
-pub fn views_survive_json_and_pages_join() {
+fn views_survive_json_and_pages_join() {
     fn survives<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(
         view: &T,
     ) {
@@ -523,7 +523,7 @@ pub fn views_survive_json_and_pages_join() {
 
 /// What an auditor counts: of a segment (k = 2) distinct pieces, of a manifest (k = 1) distinct holders of the one piece.
 #[test]
-pub fn a_files_audit_counts_holders_of_copies_and_distinct_pieces() {
+fn a_files_audit_counts_holders_of_copies_and_distinct_pieces() {
     let (client, stranger) = (key(1), key(2));
     let owners: Vec<SigningKey> = (10..14).map(key).collect();
     let mut accounts = vec![

@@ -39,7 +39,7 @@ fn market_with(others: &[&SigningKey]) -> (World, SigningKey, SigningKey, Provid
 
 /// One replica, many claims: a CommR lives once, a number is used once for ever.
 #[test]
-pub fn tm_p3_a_replica_and_a_number_count_once() {
+fn tm_p3_a_replica_and_a_number_count_once() {
     let other_owner = key(11);
     let (mut world, _, owner, id) = market_with(&[&other_owner]);
     let other = world.register(&other_owner, 10_000_000 * TOKEN);
@@ -97,7 +97,7 @@ pub fn tm_p3_a_replica_and_a_number_count_once() {
 
 /// One valid proof, each bound field changed: refused every time.
 #[test]
-pub fn tm_p10_a_proof_proves_its_own_statement_only() {
+fn tm_p10_a_proof_proves_its_own_statement_only() {
     let (mut world, _, owner, id) = market();
     world.must(&owner, world.precommit_msg(id, 0, vec![]));
     world.run_to(world.epoch.after(EpochCount(4)));
@@ -176,7 +176,7 @@ pub fn tm_p10_a_proof_proves_its_own_statement_only() {
 
 /// Other bytes that verify for the same statement change nothing: what counts is the statement.
 #[test]
-pub fn tm_p11_a_second_form_of_an_accepted_proof_changes_nothing() {
+fn tm_p11_a_second_form_of_an_accepted_proof_changes_nothing() {
     let (mut world, _, owner, id) = market();
     world.must(&owner, world.precommit_msg(id, 0, vec![]));
     world.run_to(world.epoch.after(EpochCount(4)));
@@ -200,7 +200,7 @@ pub fn tm_p11_a_second_form_of_an_accepted_proof_changes_nothing() {
 
 /// Two deals in one sector: the chain computes CommD itself, and any other arrangement of the pieces is refused.
 #[test]
-pub fn tm_p16_comm_d_is_that_of_the_listed_deals() {
+fn tm_p16_comm_d_is_that_of_the_listed_deals() {
     let (mut world, client, owner, id) = market();
     let mut deal = |size: u64| {
         let proposal = world.proposal(&client, id, size);
@@ -499,7 +499,7 @@ fn tm_c1_escrow_is_spent_once() {
 
 /// The same proposal twice, after its end, on another chain, to another provider; and every field is in its id.
 #[test]
-pub fn tm_c2_a_proposal_counts_once() {
+fn tm_c2_a_proposal_counts_once() {
     let (mut world, client, owner, id) = market();
     let signed = world.proposal(&client, id, 128).sign(&client);
     world
@@ -551,7 +551,7 @@ pub fn tm_c2_a_proposal_counts_once() {
 
 /// A shard that was offered to two providers, and to one of them twice: one of the three proposals is charged, never two.
 #[test]
-pub fn tm_c2_one_nonce_of_a_client_is_charged_once_whoever_publishes() {
+fn tm_c2_one_nonce_of_a_client_is_charged_once_whoever_publishes() {
     let (other_owner, stranger) = (key(77), key(78));
     let (mut world, client, owner, id) = market_with(&[&other_owner, &stranger]);
     let other = world.register(&other_owner, 1_000_000 * TOKEN);
@@ -705,7 +705,7 @@ fn tm_c3_signatures_are_verified_strictly() {
 
 /// The same blocks on other threads, from a state built in another order: the same receipts, events and bytes.
 #[test]
-pub fn tm_v3_blocks_give_the_same_bytes_everywhere() {
+fn tm_v3_blocks_give_the_same_bytes_everywhere() {
     let (mut world, client, owner, id) = market();
     let genesis = [(address(&owner), RICH), (address(&client), RICH)];
     for number in 0..4 {
@@ -727,7 +727,7 @@ pub fn tm_v3_blocks_give_the_same_bytes_everywhere() {
 
 /// Every deal comes to an end and nothing stays locked, whatever its provider does.
 #[test]
-pub fn tm_v13_no_money_is_stranded() {
+fn tm_v13_no_money_is_stranded() {
     let (mut world, client, owner, id) = market();
     let mut deals = Vec::new();
     for (number, end) in [(0u64, 300), (1, 700), (2, 2_000)] {
