@@ -118,6 +118,15 @@ async fn read(client: &Arc<LiveClient>, id: &str, to: &Path) -> Result<Vec<u8>, 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tm_h1_a_killed_put_is_charged_once_and_its_key_alone_reads_it_with_m_providers_stopped() {
+    a_killed_put(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tm_h1_a_killed_put_is_charged_once_in_closed_credit_too() {
+    a_killed_put(true).await;
+}
+
+async fn a_killed_put(closed_credit: bool) {
     let dir = tempfile::tempdir().expect("a folder");
     let home = Home::new(dir.path().join("net"));
     let config = Config::resolve(None, None, |name| std::env::var_os(name)).expect("a platform");
@@ -125,6 +134,7 @@ async fn tm_h1_a_killed_put_is_charged_once_and_its_key_alone_reads_it_with_m_pr
         providers: 4,
         sector_size: SectorSize::Kib2,
         epoch_ms: 100,
+        closed_credit,
         ..DevnetConfig::default()
     };
     let mut devnet = Devnet::start(&home, settings, &config.params_dir, Arc::new(NoProgress))
@@ -167,22 +177,24 @@ async fn tm_h1_a_killed_put_is_charged_once_and_its_key_alone_reads_it_with_m_pr
         "nothing was charged for asking again"
     );
 
-    // A put comes between a killed transfer and its next try: it does not take the transfer's nonce, and each is paid once.
-    let other = dir.path().join("other");
-    std::fs::write(&other, b"another file").expect("writes");
-    let (to, amount) = (Address([9; 32]), TokenAmount::from_tokens(3));
-    let chain = elsewhere.chain.node().chain_id();
-    tokio::task::block_in_place(|| killed_transfer(&chain, &url, &here, to, "3"));
-    let output = put(&here, &url, &other).output().expect("starts");
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{errors}");
-    let output = transfer(&here, &url, to, "3").output().expect("starts");
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{errors}");
-    let moved: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(moved["resumed"], true, "{moved}");
-    let paid = elsewhere.chain.node().account(&to).await.expect("answers");
-    assert_eq!(paid.free, amount);
+    if !closed_credit {
+        // A put comes between a killed transfer and its next try: it does not take the transfer's nonce, and each is paid once.
+        let other = dir.path().join("other");
+        std::fs::write(&other, b"another file").expect("writes");
+        let (to, amount) = (Address([9; 32]), TokenAmount::from_tokens(3));
+        let chain = elsewhere.chain.node().chain_id();
+        tokio::task::block_in_place(|| killed_transfer(&chain, &url, &here, to, "3"));
+        let output = put(&here, &url, &other).output().expect("starts");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{errors}");
+        let output = transfer(&here, &url, to, "3").output().expect("starts");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{errors}");
+        let moved: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(moved["resumed"], true, "{moved}");
+        let paid = elsewhere.chain.node().account(&to).await.expect("answers");
+        assert_eq!(paid.free, amount);
+    }
 
     // A home with nothing but the key: the chain and any k providers give everything back.
     for index in [0, 2] {
