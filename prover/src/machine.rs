@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub struct Machine {
     /// Threads that run at the same time.
     pub cores: usize,
-    /// Bytes that may still be used without swapping, within the limit of this process's control group.
+    /// Bytes that may still be used without swapping, within the limits of this process's control group and of those around it.
     pub available_memory: u64,
     /// Whether the CPU hashes SHA-256 in hardware.
     pub sha_extensions: bool,
@@ -170,20 +170,31 @@ pub fn forget_peak_memory() -> bool {
     fs::write("/proc/self/clear_refs", "5").is_ok()
 }
 
-/// The smaller of what the kernel calls available and what the control group leaves. Unknown counts as unlimited: then
+/// The smaller of what the kernel calls available and what the control groups leave. Unknown counts as unlimited: then
 /// the operating system is the judge, as for any program.
 fn available_memory() -> u64 {
     let system = fs::read_to_string("/proc/meminfo")
         .ok()
         .and_then(|text| meminfo_available(&text));
-    let group = |file: &str| fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok();
-    let left = match (group("memory.max"), group("memory.current")) {
-        (Some(limit), Some(used)) => {
-            group_left(&limit, &used, &group("memory.stat").unwrap_or_default())
-        }
-        _ => None,
-    };
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let left = groups_left(&groups, |file| {
+        fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).ok()
+    });
     system.unwrap_or(u64::MAX).min(left.unwrap_or(u64::MAX))
+}
+
+/// What is left in this process's control group and in every group around it, the smallest of them; `None` if none has a limit.
+/// `groups` is `/proc/self/cgroup`; `read` gives a file of the hierarchy by its path from the root. The root counts
+/// whatever the text says: in a container it is the container's own group, and the text may name it by the host's path.
+fn groups_left(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+    let own = Path::new(own.unwrap_or_default());
+    let left = |group: &Path| {
+        let file = |name: &str| read(&group.join(name));
+        let (limit, used) = (file("memory.max")?, file("memory.current")?);
+        group_left(&limit, &used, &file("memory.stat").unwrap_or_default())
+    };
+    own.ancestors().filter_map(left).min()
 }
 
 /// What a control group leaves, by the contents of its `memory.max`, `memory.current` and `memory.stat`; `None` without a limit.
@@ -242,6 +253,57 @@ mod tests {
         }
         assert_eq!(group_left("max\n", "90\n", stat), None);
         assert_eq!(group_left("100\n", "\n", stat), None);
+    }
+
+    /// As systemd's `MemoryMax=` makes it: the limit lies in a group below the root, which has none.
+    #[test]
+    fn tm_h9_the_smallest_control_group_around_the_process_counts() {
+        let left = |groups: &str, files: &[(&str, &str)]| {
+            groups_left(groups, |path| {
+                let named = |(name, _): &&(&str, &str)| Path::new(name) == path;
+                let (_, text) = files.iter().find(named)?;
+                Some((*text).to_owned())
+            })
+        };
+        let files = [
+            ("memory.max", "max\n"),
+            ("memory.current", "700\n"),
+            ("system.slice/memory.max", "900\n"),
+            ("system.slice/memory.current", "300\n"),
+            ("system.slice/holdfast.service/memory.max", "500\n"),
+            ("system.slice/holdfast.service/memory.current", "200\n"),
+            (
+                "system.slice/holdfast.service/memory.stat",
+                "inactive_file 50\n",
+            ),
+            ("system.slice/other.service/memory.max", "1\n"),
+            ("system.slice/other.service/memory.current", "1\n"),
+        ];
+        let own = "0::/system.slice/holdfast.service\n";
+        assert_eq!(left(own, &files), Some(350), "its own");
+        let beside = "3:cpu:/\n0::/system.slice/holdfast.service\n1:name=systemd:/a\n";
+        assert_eq!(
+            left(beside, &files),
+            Some(350),
+            "older hierarchies beside it"
+        );
+        let mut tight = files;
+        tight[2].1 = "400\n";
+        assert_eq!(left(own, &tight), Some(100), "the one around it is smaller");
+        assert_eq!(left("0::/system.slice\n", &files), Some(600));
+        assert_eq!(left("0::/\n", &files), None);
+        // The root, where there is no group of that name, or none is named.
+        tight[0].1 = "1000\n";
+        for text in [
+            "0::/\n",
+            "",
+            "0::/docker/1a2b\n",
+            "0::/../other\n",
+            "4:memory:/x\n",
+        ] {
+            assert_eq!(left(text, &tight), Some(300), "{text:?}");
+        }
+        assert_eq!(left(own, &[]), None);
     }
 
     #[test]
