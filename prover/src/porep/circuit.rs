@@ -258,10 +258,9 @@ mod tests {
         }
     }
 
-    /// Some seconds, and nothing that the smaller shapes lack: `cargo test -p prover -- --ignored`.
+    /// The whole of the largest circuit that is not a named command's: some seconds.
     #[test]
-    #[ignore = "some seconds; run by `cargo test -p prover -- --ignored`"]
-    fn rows_are_filecoins_at_512_mib_full() {
+    fn rows_are_filecoins_at_512_mib() {
         assert_circuit("porep-512mib", |cs| {
             PorepCircuit::blank(SectorSize::Mib512).synthesize(cs)
         });
