@@ -22,7 +22,7 @@ mod check;
 mod label;
 mod pipeline;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unseal;
 
 use std::path::{Path, PathBuf};

@@ -10,7 +10,7 @@
 //! sealed            the replica                             size of the sector
 //! p_aux             CommC ‖ CommRLast                        64 B
 //! sc-02-data-*.dat  layers, TreeD, TreeC, TreeR             as Filecoin names them
-//! *.tmp             work that does not count; swept when the folder is opened
+//! *.tmp             work that does not count; swept once the folder is locked
 //! ```
 //!
 //! Crash: a file is written as `*.tmp`, synced, renamed, its folder synced, and only then listed in the next record, which
@@ -95,7 +95,8 @@ pub struct SectorDir {
 }
 
 impl SectorDir {
-    /// Locks the folder, creating it when needed, and makes sure that it holds no sector yet.
+    /// Locks the folder, creating it when needed, makes sure that it holds no sector yet, and sweeps what a run left that was
+    /// killed before its first record: it counts for nothing, and room is measured next.
     pub(crate) fn claim(disk: Arc<dyn Disk>, path: &Path) -> Result<Claim, SectorDirError> {
         disk.make_dir(path)
             .map_err(DiskError::at("creating", path))?;
@@ -104,6 +105,10 @@ impl SectorDir {
         if names.iter().any(|name| name == RECORD) {
             return Err(SectorDirError::Occupied(path.to_owned()));
         }
+        // Only what we name so: the folder may be one where the caller keeps other files.
+        for name in names.iter().filter(|name| is_begun(name)) {
+            remove(disk.as_ref(), &path.join(name))?;
+        }
         Ok(Claim {
             path: path.to_owned(),
             disk,
@@ -111,19 +116,35 @@ impl SectorDir {
         })
     }
 
+    /// Removes what a run that was killed while it packed left in a folder without a record, for callers that measure room for
+    /// several sectors before the first is begun. A folder that holds a sector, or is not there, is left as it is.
+    pub fn sweep_unbegun(disk: Arc<dyn Disk>, path: &Path) -> Result<(), SectorDirError> {
+        match disk.list(path) {
+            Ok(names) if names.iter().any(|name| is_begun(name)) => {}
+            _ => return Ok(()),
+        }
+        match Self::claim(disk, path) {
+            Ok(_) | Err(SectorDirError::Occupied(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Locks the folder, reads the record and sweeps unfinished work. File contents are checked by [`SectorDir::check`].
     pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, SectorDirError> {
-        let names = match disk.list(path) {
-            Ok(names) => names,
+        let list = || match disk.list(path) {
+            Ok(names) => Ok(names),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(SectorDirError::Empty(path.to_owned()));
+                Err(SectorDirError::Empty(path.to_owned()))
             }
-            Err(error) => return Err(DiskError::at("listing", path)(error).into()),
+            Err(error) => Err(DiskError::at("listing", path)(error).into()),
         };
-        if !names.iter().any(|name| name == RECORD) {
+        // No lock is made in a folder that is none of ours.
+        if !list()?.iter().any(|name| name == RECORD) {
             return Err(SectorDirError::Empty(path.to_owned()));
         }
         let lock = lock(path)?;
+        // Whoever had the folder until now has changed it since.
+        let names = list()?;
         let record = read_record(disk.as_ref(), path)?;
         let dir = Self {
             path: path.to_owned(),
@@ -293,13 +314,7 @@ impl SectorDir {
             record.files.retain(|entry| !files.contains(&entry.file))
         })?;
         for file in files {
-            let path = self.path_of(file);
-            match self.disk.remove(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(DiskError::at("removing", &path)(error).into());
-                }
-                _ => {}
-            }
+            remove(self.disk(), &self.path_of(file))?;
         }
         self.disk
             .sync_dir(&self.path)
@@ -329,17 +344,11 @@ impl SectorDir {
             .iter()
             .map(|entry| entry.file.name(trees))
             .collect();
-        let ours = |name: &str| {
-            name.starts_with("sc-02-data-") || ["unsealed", "sealed", "p_aux"].contains(&name)
-        };
         for name in names
             .iter()
-            .filter(|n| n.ends_with(TEMPORARY) || ours(n) && !listed.contains(n))
+            .filter(|n| n.ends_with(TEMPORARY) || is_ours(n) && !listed.contains(n))
         {
-            let path = self.path.join(name);
-            self.disk
-                .remove(&path)
-                .map_err(DiskError::at("removing", &path))?;
+            remove(self.disk.as_ref(), &self.path.join(name))?;
         }
         Ok(())
     }
@@ -395,12 +404,23 @@ impl Claim {
         })
     }
 
-    /// Bytes free on the file system of this folder.
-    pub(crate) fn free_bytes(&self) -> Result<u64, SectorDirError> {
-        Ok(self
+    /// Bytes free on the file system of this folder, those that the first file frees by taking the place of another among them: one
+    /// that a run killed just before its first record left.
+    pub(crate) fn free_bytes(
+        &self,
+        first: SectorFile,
+        size: SectorSize,
+    ) -> Result<u64, SectorDirError> {
+        let free = self
             .disk
             .free_bytes(&self.path)
-            .map_err(DiskError::at("measuring free space of", &self.path))?)
+            .map_err(DiskError::at("measuring free space of", &self.path))?;
+        let path = self.path.join(first.name(size.shape().base_trees));
+        let replaced = match NodeFile::open(self.disk.as_ref(), &path) {
+            Ok(file) => file.byte_len()?,
+            Err(_) => 0,
+        };
+        Ok(free.saturating_add(replaced))
     }
 }
 
@@ -453,6 +473,27 @@ fn lock(path: &Path) -> Result<File, SectorDirError> {
         Err(std::fs::TryLockError::Error(error)) => {
             Err(DiskError::at("locking", &at)(error).into())
         }
+    }
+}
+
+/// Whether a sector's file has this name.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("sc-02-data-") || ["unsealed", "sealed", "p_aux"].contains(&name)
+}
+
+/// Whether a sector's file or record has this name while it is written.
+fn is_begun(name: &str) -> bool {
+    let finished = name.strip_suffix(TEMPORARY);
+    finished.is_some_and(|name| is_ours(name) || name == RECORD)
+}
+
+/// Removes a file, if it is still there.
+fn remove(disk: &dyn Disk, path: &Path) -> Result<(), DiskError> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(DiskError::at("removing", path)(error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -123,7 +123,8 @@ pub fn create_on(
     let layout = layout::plan(&pieces, seal.size)?;
     let comm_d = layout.comm_d;
     let claim = SectorDir::claim(disk, path)?;
-    require_space(path, disk_bytes(seal.size), claim.free_bytes()?)?;
+    let free = claim.free_bytes(SectorFile::Unsealed, seal.size)?;
+    require_space(path, disk_bytes(seal.size), free)?;
 
     let file = claim.begin(SectorFile::Unsealed, seal.size)?;
     write_data(&layout, sources, &file)?;

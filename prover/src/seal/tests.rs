@@ -395,9 +395,16 @@ fn tm_h5_a_failed_sync_ends_the_stage() {
     assert!(failed > 20, "every sync fails once, not {failed}");
 }
 
-/// Says that so many bytes are free, whatever is written.
+/// A real disk that says how much room there is.
 #[derive(Debug)]
-struct SmallDisk(u64);
+pub(crate) enum SmallDisk {
+    /// So many bytes are free, whatever is written.
+    Free(u64),
+    /// A folder may hold so many bytes.
+    Holds(u64),
+    /// Its first list of a folder still names a file that is then gone.
+    Stale(std::sync::atomic::AtomicBool, std::path::PathBuf),
+}
 
 impl Disk for SmallDisk {
     fn make_dir(&self, dir: &Path) -> std::io::Result<()> {
@@ -419,11 +426,77 @@ impl Disk for SmallDisk {
         RealDisk.sync_dir(dir)
     }
     fn list(&self, dir: &Path) -> std::io::Result<Vec<String>> {
-        RealDisk.list(dir)
+        let names = RealDisk.list(dir);
+        if let Self::Stale(is_told, path) = self
+            && !is_told.swap(true, std::sync::atomic::Ordering::Relaxed)
+        {
+            RealDisk.remove(path)?;
+        }
+        names
     }
-    fn free_bytes(&self, _dir: &Path) -> std::io::Result<u64> {
-        Ok(self.0)
+    fn free_bytes(&self, dir: &Path) -> std::io::Result<u64> {
+        let bytes = |name: String| Ok(std::fs::metadata(dir.join(name))?.len());
+        match self {
+            Self::Free(bytes) => Ok(*bytes),
+            Self::Holds(most) => {
+                let names = RealDisk.list(dir)?.into_iter();
+                let used = names.map(bytes).sum::<std::io::Result<u64>>()?;
+                Ok(most.saturating_sub(used))
+            }
+            Self::Stale(..) => RealDisk.free_bytes(dir),
+        }
     }
+}
+
+/// A run that is killed while it packs leaves up to a sector's bytes; the same command is not refused for want of them. Neither is
+/// it when the kill came between the data and the first record.
+#[test]
+fn tm_h4_what_a_killed_run_left_is_not_in_the_way_of_the_next() {
+    let (size, dir) = (SectorSize::Kib32, tempfile::tempdir().expect("a folder"));
+    let (path, seal) = (dir.path().join("s"), RegisteredSeal::v1_1(size));
+    let disk = || Arc::new(SmallDisk::Holds(disk_bytes(size)));
+    for leftover in [
+        "unsealed.tmp",
+        "sc-02-data-tree-d.dat.tmp",
+        "record.tmp",
+        "unsealed",
+    ] {
+        std::fs::create_dir_all(&path).expect("a folder");
+        std::fs::write(path.join(leftover), vec![0; 20 << 10]).expect("writable");
+        let packed = pack(disk(), &path, seal, &[127]);
+        drop(packed.unwrap_or_else(|error| panic!("{leftover}: {error}")));
+        std::fs::remove_dir_all(&path).expect("removable");
+    }
+
+    // What else lies in the folder is the user's, and a sector is nobody's leftover.
+    std::fs::create_dir_all(&path).expect("a folder");
+    for name in ["mine", "mine.tmp", "unsealed.tmp"] {
+        std::fs::write(path.join(name), name).expect("writable");
+    }
+    SectorDir::sweep_unbegun(disk(), &path).expect("sweeps");
+    SectorDir::sweep_unbegun(disk(), &dir.path().join("missing")).expect("nothing to do");
+    let there = |name: &str| path.join(name).exists();
+    assert!(there("mine") && there("mine.tmp") && !there("unsealed.tmp"));
+    for name in ["mine", "mine.tmp"] {
+        std::fs::remove_file(path.join(name)).expect("removable");
+    }
+    drop(pack(disk(), &path, seal, &[127]).expect("packs"));
+    std::fs::write(path.join("sealed.tmp"), "half").expect("writable");
+    SectorDir::sweep_unbegun(disk(), &path).expect("leaves a sector alone");
+    assert!(there("record") && there("sealed.tmp"));
+}
+
+/// What another process finishes between the look at a folder and its lock is no error.
+#[test]
+fn a_folder_is_listed_once_it_is_locked() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("s");
+    drop(pack(Arc::new(RealDisk), &path, kib2(), &[127]).expect("packs"));
+    let begun = path.join("sc-02-data-layer-1.dat.tmp");
+    std::fs::write(&begun, "half").expect("writable");
+    let stale = SmallDisk::Stale(false.into(), begun);
+    let opened = SectorDir::open(Arc::new(stale), &path);
+    assert!(opened.is_ok(), "{opened:?}");
 }
 
 /// Sectors that fit one by one and not together are refused together, before one of them is begun; labelled together, only as
@@ -432,9 +505,20 @@ impl Disk for SmallDisk {
 fn tm_h4_sectors_that_do_not_fit_together_are_refused_before_work_starts() {
     let (size, dir) = (SectorSize::Kib2, tempfile::tempdir().expect("a folder"));
     let (each, three) = (disk_bytes(size), Path::new("not/there/yet"));
-    assert!(require_disk(&SmallDisk(3 * each), &dir.path().join(three), 3 * each).is_ok());
-    let error = require_disk(&SmallDisk(3 * each - 1), &dir.path().join(three), 3 * each)
-        .expect_err("one byte short");
+    assert!(
+        require_disk(
+            &SmallDisk::Free(3 * each),
+            &dir.path().join(three),
+            3 * each
+        )
+        .is_ok()
+    );
+    let error = require_disk(
+        &SmallDisk::Free(3 * each - 1),
+        &dir.path().join(three),
+        3 * each,
+    )
+    .expect_err("one byte short");
     let said = error.to_string();
     let mib = format!("sealing needs {} MiB in ", (3 * each).div_ceil(1 << 20));
     assert!(said.starts_with(&mib), "{said}");
@@ -444,7 +528,7 @@ fn tm_h4_sectors_that_do_not_fit_together_are_refused_before_work_starts() {
 
     // Packed, each still writes everything but its data; replicated, nothing but records.
     let left = each - size.bytes();
-    let disk = Arc::new(SmallDisk(each.max(2 * left)));
+    let disk = Arc::new(SmallDisk::Free(each.max(2 * left)));
     let sectors: Vec<Packed> = ["a", "b", "c"]
         .map(|name| pack(disk.clone(), &dir.path().join(name), kib2(), &[127]).expect("alone"))
         .into();
@@ -469,7 +553,7 @@ fn tm_h4_sectors_that_do_not_fit_together_are_refused_before_work_starts() {
 fn too_small_a_disk_or_memory_is_refused_before_work_starts() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let path = dir.path().join("s");
-    let small = Arc::new(SmallDisk(disk_bytes(SectorSize::Kib2) - 1));
+    let small = Arc::new(SmallDisk::Free(disk_bytes(SectorSize::Kib2) - 1));
     let error = pack(small, &path, kib2(), &[127]).expect_err("one byte short");
     assert!(matches!(error, SealError::DiskSpace { .. }), "{error}");
     let written = std::fs::read_dir(&path).expect("claimed").count();

@@ -140,7 +140,8 @@ fn pack(
     let size = record.seal.size;
     let layout = layout::plan(&record.pieces, size)?;
     let claim = SectorDir::claim(disk, path)?;
-    require_space(path, disk_bytes(size), claim.free_bytes()?)?;
+    let free = claim.free_bytes(SectorFile::TreeD, size)?;
+    require_space(path, disk_bytes(size), free)?;
     let file = claim.begin(SectorFile::TreeD, size)?;
     write_data(&layout, sources, &file)?;
     progress.start("TreeD", size.nodes());
