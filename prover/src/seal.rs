@@ -16,11 +16,13 @@
 //! ([`challenge_memory`]), the circuit's need while proving; each is asked of the [`Plan`] before the step starts. Disk: [`disk_bytes`], asked before the first byte is written.
 //! Crash: every layer, TreeC, and every stage is durable by itself; what is left half-way is redone, with the same CommR,
 //! because everything follows from the request. A damaged file is named, never used: [`resume`] compares hashes, each tree
-//! root is compared with what it must be, and the openings of C1 are verified before anything is proven.
+//! root is compared with what it must be, and the openings of C1 are verified before anything is proven. [`repair`] makes it
+//! again in its place.
 
 mod check;
 mod label;
 mod pipeline;
+mod repair;
 #[cfg(test)]
 pub(crate) mod tests;
 mod unseal;
@@ -33,8 +35,9 @@ pub use label::{further_memory, label_all};
 pub(crate) use pipeline::write_data;
 pub use pipeline::{
     AnyStage, Challenged, Labeled, Packed, Replicated, SealRequest, Sealed, create, create_on,
-    repair, resume, resume_in, resume_on,
+    resume, resume_in, resume_on,
 };
+pub use repair::repair;
 pub use unseal::unseal_range;
 pub(crate) use unseal::{require_range, tree_d_root, unpad_range};
 

@@ -67,12 +67,22 @@ pub enum SectorDirError {
     },
     /// A finished file is not as it was recorded.
     #[error(
-        "{path} is damaged ({what}); restore it, or delete the folder and seal the sector anew"
+        "{path} is damaged ({what}); run `holdfast prover repair` on its folder, or restore it"
     )]
     Damaged {
         /// The file.
         path: PathBuf,
         /// Missing, length, or contents.
+        what: String,
+    },
+    /// A damaged file that no repair can make again.
+    #[error(
+        "{path} is damaged and cannot be made again ({what}); restore it, or delete the folder and seal the sector anew"
+    )]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
         what: String,
     },
 }
@@ -296,6 +306,39 @@ impl SectorDir {
         write_record(self.disk.as_ref(), &self.path, &record)?;
         self.record = record;
         Ok(())
+    }
+
+    /// Makes a file durable in the place of a damaged one. It must be the one that was recorded: the record stays as it is.
+    pub(crate) fn put_back(&self, file: SectorFile, open: &NodeFile) -> Result<(), SectorDirError> {
+        let path = self.path_of(file);
+        open.sync()?;
+        let bytes = open.byte_len()?;
+        let sha256 = digest(open, &NoProgress)?;
+        let made = FileEntry {
+            file,
+            bytes,
+            sha256,
+        };
+        if self.record.entry(file) != Some(&made) {
+            return Err(SectorDirError::Lost {
+                path,
+                what: "made again it differs from what was recorded, so other files were damaged when they were recorded"
+                    .to_owned(),
+            });
+        }
+        self.disk
+            .rename(open.path(), &path)
+            .map_err(DiskError::at("renaming", &path))?;
+        Ok(self
+            .disk
+            .sync_dir(&self.path)
+            .map_err(DiskError::at("syncing", &self.path))?)
+    }
+
+    /// Removes what was begun and is not going to be finished.
+    pub(crate) fn sweep_begun(&self) -> Result<(), SectorDirError> {
+        let names = self.disk.list(&self.path);
+        self.sweep(&names.map_err(DiskError::at("listing", &self.path))?)
     }
 
     /// Forgets files that are no longer needed, first in the record, then on disk.

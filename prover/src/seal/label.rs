@@ -311,7 +311,10 @@ impl Filling {
 }
 
 /// TreeD over the unsealed file; its root must be CommD.
-fn write_tree_d(dir: &SectorDir, progress: &dyn Progress) -> Result<NodeFile, SealError> {
+pub(super) fn write_tree_d(
+    dir: &SectorDir,
+    progress: &dyn Progress,
+) -> Result<NodeFile, SealError> {
     let size = dir.size();
     let data = dir.read(SectorFile::Unsealed)?;
     let tree = dir.begin(SectorFile::TreeD)?;

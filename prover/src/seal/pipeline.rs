@@ -4,9 +4,7 @@ use std::io::{BufWriter, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{
-    SealError, challenge_memory, disk_bytes, label_memory, replicate_memory, require_space,
-};
+use super::{SealError, challenge_memory, disk_bytes, disk_left, replicate_memory, require_space};
 use crate::commitment::{CommC, CommD, CommR, CommRLast};
 use crate::estimate::proving_memory;
 use crate::ids::{Node, ProverId, ReplicaId, SectorNumber, Seed, Ticket};
@@ -188,57 +186,18 @@ pub fn resume_in(
 }
 
 /// Refuses a challenged sector whose openings need more memory than allowed.
-fn require_openings(dir: &SectorDir, plan: &Plan) -> Result<(), SealError> {
+pub(super) fn require_openings(dir: &SectorDir, plan: &Plan) -> Result<(), SealError> {
     if matches!(dir.record().stage, Stage::Challenged(..)) {
         plan.require("opening challenges", challenge_memory(dir.size()))?;
     }
     Ok(())
 }
 
-/// Drops damaged files that can be computed again and steps back to the last stage that is still whole. What is redone
-/// gives the same CommR. Fails, naming the file, when the data itself is damaged. An update has a repair of its own, which needs
-/// the sector that it was made over: [`crate::update::sector::repair`].
-///
-/// Memory: what the steps back to the replica will need is asked of the plan before a file is given up.
-pub fn repair(path: &Path, plan: &Plan, progress: &dyn Progress) -> Result<AnyStage, SealError> {
-    let mut dir = SectorDir::open(Arc::new(RealDisk), path)?;
-    if dir.record().stage.is_update() {
-        return Err(SealError::Updated(path.to_owned()));
-    }
-    let bad = plan.run(|| dir.damaged(progress))?;
-    if bad.is_empty() {
-        require_openings(&dir, plan)?;
-        return stage_of(dir, plan, progress);
-    }
-    // Everything else is computed from the data; without it the pieces have to be fetched again.
-    dir.check(SectorFile::Unsealed)?;
-    let layers = dir.size().layers() as u32;
-    let whole = |file: SectorFile| dir.has(file) && !bad.contains(&file);
-    let sound_layers = (1..=layers)
-        .take_while(|&layer| whole(SectorFile::Layer(layer)))
-        .count() as u32;
-    let tree_d = whole(SectorFile::TreeD);
-    let keep = move |file: SectorFile| match file {
-        SectorFile::Unsealed => true,
-        SectorFile::TreeD => tree_d,
-        SectorFile::Layer(layer) => layer <= sound_layers,
-        _ => false,
-    };
-    let stage = if tree_d && sound_layers == layers {
-        Stage::Labeled
-    } else {
-        Stage::Packed
-    };
-    if matches!(stage, Stage::Packed) {
-        plan.require("labelling", label_memory(dir.size()))?;
-    }
-    plan.require("replicating", replicate_memory(dir.size(), plan))?;
-    dir.commit(Vec::new(), |record| record.stage = stage)?;
-    dir.discard(|file| !keep(file))?;
-    stage_of(dir, plan, progress)
-}
-
-fn stage_of(dir: SectorDir, plan: &Plan, progress: &dyn Progress) -> Result<AnyStage, SealError> {
+pub(super) fn stage_of(
+    dir: SectorDir,
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> Result<AnyStage, SealError> {
     Ok(match dir.record().stage.clone() {
         Stage::Packed => AnyStage::Packed(Packed { dir }),
         Stage::Labeled => AnyStage::Labeled(Labeled { dir }),
@@ -383,7 +342,7 @@ fn write_replica(
     Ok(roots)
 }
 
-fn begin_trees(
+pub(super) fn begin_trees(
     dir: &SectorDir,
     kind: fn(u32) -> SectorFile,
 ) -> Result<Vec<NodeFile>, SectorDirError> {
@@ -392,7 +351,10 @@ fn begin_trees(
         .collect()
 }
 
-fn numbered(kind: fn(u32) -> SectorFile, files: Vec<NodeFile>) -> Vec<(SectorFile, NodeFile)> {
+pub(super) fn numbered(
+    kind: fn(u32) -> SectorFile,
+    files: Vec<NodeFile>,
+) -> Vec<(SectorFile, NodeFile)> {
     (0..).map(kind).zip(files).collect()
 }
 

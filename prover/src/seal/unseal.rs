@@ -69,8 +69,8 @@ pub(crate) fn require_range(size: SectorSize, range: &Range<u64>) -> Result<(), 
     })
 }
 
-/// The last layer's labels of a sector.
-fn last_layer(record: &Record, plan: &Plan, progress: &dyn Progress) -> (Nodes, Nodes) {
+/// The last layer's labels of a sector, and as much room as they take.
+pub(super) fn last_layer(record: &Record, plan: &Plan, progress: &dyn Progress) -> (Nodes, Nodes) {
     let size = record.seal.size;
     let nodes = size.nodes() as usize;
     let room = plan.memory().saturating_sub(label_memory(size));

@@ -40,7 +40,7 @@ use crate::seal::{
 };
 use crate::sector_dir::disk::{Disk, NodeFile, RealDisk};
 use crate::sector_dir::record::{Record, Roots, SectorFile, Stage};
-use crate::sector_dir::{ReplicaFiles, SectorDir, read_record};
+use crate::sector_dir::{ReplicaFiles, SectorDir, SectorDirError, read_record};
 use crate::snark::CircuitId;
 use crate::snark::keys::ProvingKey;
 use crate::spec::{NODE_BYTES, SectorSize, UpdateShape};
@@ -249,8 +249,11 @@ pub fn repair(
     };
     let damaged = plan.run(|| dir.damaged(progress))?;
     if damaged.contains(&SectorFile::TreeD) {
-        // Its name and what is wrong with it.
-        dir.check(SectorFile::TreeD)?;
+        let lost = SectorDirError::Lost {
+            path: dir.path_of(SectorFile::TreeD),
+            what: "it holds the data".to_owned(),
+        };
+        return Err(lost.into());
     }
     let made = match made {
         Some((roots, proof)) if damaged.is_empty() => {

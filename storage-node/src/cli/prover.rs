@@ -200,9 +200,11 @@ fn seal_error(error: SealError) -> CliError {
     };
     let class = match &error {
         SealError::Dir(SectorDirError::Occupied(_) | SectorDirError::Empty(_)) => Class::Input,
-        SealError::Dir(SectorDirError::Record { .. } | SectorDirError::Damaged { .. }) => {
-            Class::BadData
-        }
+        SealError::Dir(
+            SectorDirError::Record { .. }
+            | SectorDirError::Damaged { .. }
+            | SectorDirError::Lost { .. },
+        ) => Class::BadData,
         // A file that ends too early is damage, whatever the machine does.
         SealError::Dir(SectorDirError::Disk(disk)) | SealError::Tree(TreeError::Disk(disk))
             if disk.source.kind() == std::io::ErrorKind::UnexpectedEof =>

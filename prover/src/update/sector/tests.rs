@@ -405,7 +405,7 @@ fn tm_h3_a_damaged_update_is_repaired_to_the_same_comm_r() {
     assert!(matches!(error, SealError::NotUpdated(_)), "{error}");
     flip(&path.join("sc-02-data-tree-d.dat"), 9);
     let error = repair(&old).expect_err("the data itself");
-    let SealError::Dir(SectorDirError::Damaged { .. }) = error else {
+    let SealError::Dir(SectorDirError::Lost { .. }) = error else {
         panic!("{error}");
     };
     let record = read_record(&RealDisk, &path).expect("readable");
