@@ -13,7 +13,8 @@
 //! | Sealed | [`Challenged::prove`], C2 | vanilla proofs | the proof |
 //!
 //! Memory: two layers while labelling ([`label_memory`]), fixed buffers while replicating, the openings in C1
-//! ([`challenge_memory`]), the circuit's need while proving; each is asked of the [`Plan`] before the step starts. Disk: [`disk_bytes`], asked before the first byte is written.
+//! ([`challenge_memory`]), the circuit's need while proving; each is asked of the [`Plan`] before the step starts. Disk: [`disk_bytes`], asked before the first byte is
+//! written, and [`disk_left`] again before PC1 and PC2, which may be a later run's; the parents' list is kept beside it only where there is room for both.
 //! Crash: every layer, TreeC, and every stage is durable by itself; what is left half-way is redone, with the same CommR,
 //! because everything follows from the request. A damaged file is named, never used: [`resume`] compares hashes, each tree
 //! root is compared with what it must be, and the openings of C1 are verified before anything is proven. [`repair`] makes it
@@ -201,16 +202,17 @@ pub fn disk_bytes(size: SectorSize) -> u64 {
         + SLACK_BYTES
 }
 
-/// Bytes that the folder of a sector with this record still takes until it is sealed.
+/// Bytes that the folder of a sector with this record still takes until it is sealed, or its update proven.
 pub fn disk_left(record: &Record) -> u64 {
-    match record.stage {
-        Stage::Packed | Stage::Labeled => {
-            let finished: u64 = record.files.iter().map(|entry| entry.bytes).sum();
-            disk_bytes(record.seal.size).saturating_sub(finished)
-        }
+    let size = record.seal.size;
+    let whole = match record.stage {
+        Stage::Packed | Stage::Labeled => disk_bytes(size),
+        Stage::Encoding(_) => crate::update::sector::disk_bytes(size),
         // Records alone are written.
-        _ => 0,
-    }
+        _ => return 0,
+    };
+    let finished: u64 = record.files.iter().map(|entry| entry.bytes).sum();
+    whole.saturating_sub(finished)
 }
 
 /// Refuses sectors that together do not fit on the disk of `folder`, before any of them is begun. The folder may be missing yet.

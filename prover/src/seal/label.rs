@@ -8,7 +8,8 @@
 //! Crash: each layer is durable before the one after it is complete; a resumed run goes on behind the last durable layer.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -97,6 +98,26 @@ fn admit(
     Ok(())
 }
 
+/// Whether the parents' list is there, lies on another disk, or fits beside the bytes that sectors like this one will still write.
+/// It saves time and costs only that, so the sectors go first.
+fn has_room(cache: &Path, graph: &Graph, dir: &SectorDir, left: u64) -> bool {
+    let device = |path: &Path| {
+        let there = path.ancestors().find(|path| path.exists());
+        Some(there?.metadata().ok()?.dev())
+    };
+    let beside = device(cache) == device(dir.path()) && !ParentLists::are_kept(graph, Some(cache));
+    let needed = left.saturating_add(ParentTable::bytes(graph));
+    let has_room = !beside || dir.free_bytes().is_ok_and(|free| free >= needed);
+    if !has_room {
+        tracing::warn!(
+            folder = %cache.display(),
+            needed_mib = needed.div_ceil(1 << 20),
+            "the parents' list is not kept: the sectors need the disk's room"
+        );
+    }
+    has_room
+}
+
 fn finished_layers(dir: &SectorDir) -> u32 {
     (1..=dir.size().layers() as u32)
         .take_while(|&layer| dir.has(SectorFile::Layer(layer)))
@@ -129,7 +150,11 @@ fn label_cohort(
         .saturating_sub(label_memory(size) + (round as u64 - 1) * further);
     let graph = Graph::new(size, &seal.porep_id(), seal.api_version());
     let layers = size.layers() as u32;
-    let cache = plan.parent_cache(ParentTable::bytes(&graph));
+    let left = cohort.iter().map(|(_, dir)| disk_left(dir.record()));
+    let left = left.fold(0, u64::saturating_add);
+    let cache = plan
+        .parent_cache(ParentTable::bytes(&graph))
+        .filter(|cache| has_room(cache, &graph, &cohort[0].1, left));
     plan.run(|| {
         // Written to their file beside the labels, when they had to be made.
         let parents = (finished < layers)

@@ -273,6 +273,11 @@ impl Labeled {
     ) -> Result<Replicated, SealError> {
         let size = self.dir.size();
         plan.require("replicating", replicate_memory(size, plan))?;
+        require_space(
+            self.dir.path(),
+            disk_left(self.dir.record()),
+            self.dir.free_bytes()?,
+        )?;
         // A TreeC that is there already is not counted: time left is reckoned from what this run does.
         let tree_c = match self.dir.has(SectorFile::TreeC(0)) {
             true => 0,

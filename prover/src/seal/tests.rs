@@ -549,6 +549,57 @@ fn tm_h4_sectors_that_do_not_fit_together_are_refused_before_work_starts() {
     assert_eq!(disk_left(done.dir().record()), 0);
 }
 
+/// PC2 may be a later run's, on a disk that was filled meanwhile: it asks again before it writes.
+#[test]
+fn tm_h4_pc2_of_a_resumed_sector_asks_for_its_room() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("s");
+    let packed = pack(Arc::new(RealDisk), &path, kib2(), &[127]).expect("packs");
+    let labeled = packed.label(&plan(), &NoProgress).expect("labels");
+    let left = disk_left(labeled.dir().record());
+    drop(labeled);
+    for (free, is_enough) in [(left - 1, false), (left, true)] {
+        let stage = resume_on(Arc::new(SmallDisk::Free(free)), &path, &plan(), &NoProgress);
+        let AnyStage::Labeled(labeled) = stage.expect("goes on") else {
+            panic!("it was labelled");
+        };
+        match labeled.replicate(&plan(), &NoProgress) {
+            Ok(_) => assert!(is_enough),
+            Err(error) => {
+                assert!(matches!(error, SealError::DiskSpace { .. }), "{error}");
+                assert!(!is_enough && !path.join("sc-02-data-tree-c.dat.tmp").exists());
+            }
+        }
+    }
+}
+
+/// The parents' list is for later sectors: where it and this one do not fit together, this one goes on without it.
+#[test]
+fn tm_h4_the_parents_list_does_not_take_the_sectors_room() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let seal = RegisteredSeal::v1_1(SectorSize::Mib8);
+    let list = 56 * seal.size.nodes();
+    let left = disk_bytes(seal.size) - seal.size.bytes();
+    for (free, is_kept) in [(left + list - 1, false), (left + list, true)] {
+        let (path, kept) = (
+            dir.path().join(free.to_string()),
+            dir.path().join("parents"),
+        );
+        let _ = std::fs::remove_dir_all(&kept);
+        drop(pack(Arc::new(RealDisk), &path, seal, &[127]).expect("packs"));
+        let disk = Arc::new(SmallDisk::Free(free));
+        let AnyStage::Packed(packed) =
+            resume_on(disk, &path, &plan(), &NoProgress).expect("goes on")
+        else {
+            panic!("it was packed");
+        };
+        let plan = plan().with_parent_cache(&kept, u64::MAX);
+        drop(packed.label(&plan, &NoProgress).expect("labels"));
+        let files = std::fs::read_dir(&kept).map_or(0, |list| list.count());
+        assert_eq!(files > 0, is_kept, "{free} bytes free");
+    }
+}
+
 #[test]
 fn too_small_a_disk_or_memory_is_refused_before_work_starts() {
     let dir = tempfile::tempdir().expect("temporary folder");

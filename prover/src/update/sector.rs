@@ -12,7 +12,7 @@
 //!
 //! Cost: TreeR is hashed twice, once of the old replica's bytes as they are encoded, since what is encoded over a damaged one could
 //! never be proved or decoded, and once for the new one. No labels, which are most of what sealing takes.
-//! Memory: [`super::replica::memory`]; proving, the circuit's need. Disk: [`disk_bytes`], asked before the first byte is written.
+//! Memory: [`super::replica::memory`]; proving, the circuit's need. Disk: [`disk_bytes`], asked before the first byte is written, and the rest before encoding.
 //! Crash: as in [`crate::seal`]: a step counts once the record says so, and [`resume`] goes on from there. Damage: [`repair`] makes
 //! everything but TreeD again, while the old sector is kept.
 
@@ -36,7 +36,8 @@ use crate::piece::layout;
 use crate::porep::replica::{chunk_nodes, comm_r};
 use crate::progress::{NoProgress, Progress};
 use crate::seal::{
-    SLACK_BYTES, SealError, require_range, require_space, tree_d_root, unpad_range, write_data,
+    SLACK_BYTES, SealError, disk_left, require_range, require_space, tree_d_root, unpad_range,
+    write_data,
 };
 use crate::sector_dir::disk::{Disk, NodeFile, RealDisk};
 use crate::sector_dir::record::{Record, Roots, SectorFile, Stage};
@@ -169,6 +170,7 @@ fn encode(
 ) -> Result<Updated, SealError> {
     let size = dir.size();
     plan.require("updating", replica::memory(size, plan))?;
+    require_space(dir.path(), disk_left(dir.record()), dir.free_bytes()?)?;
     let files = old_replica(dir.disk(), old, size, comm_r_old)?;
     let factors = factors(&dir, comm_r_old)?;
     let tree_d = dir.read(SectorFile::TreeD)?;
@@ -265,10 +267,11 @@ pub fn repair(
     plan.require("updating", replica::memory(dir.size(), plan))?;
     // Nothing is given up before the right sector was named.
     old_replica(dir.disk(), old, dir.size(), comm_r_old)?;
-    dir.commit(Vec::new(), |record| {
-        record.stage = Stage::Encoding(comm_r_old);
-        record.files.retain(|entry| entry.file == SectorFile::TreeD);
-    })?;
+    let mut record = dir.record().clone();
+    record.stage = Stage::Encoding(comm_r_old);
+    record.files.retain(|entry| entry.file == SectorFile::TreeD);
+    require_space(dir.path(), disk_left(&record), dir.free_bytes()?)?;
+    dir.commit(Vec::new(), |begun| *begun = record)?;
     let mut updated = encode(dir, old, comm_r_old, plan, progress)?;
     match made {
         Some((roots, Some(proof))) if roots == updated.roots => updated.record_proof(proof)?,

@@ -8,6 +8,7 @@ use super::*;
 use crate::ids::{ProverId, SectorNumber, Ticket};
 use crate::piece::commp::commp_of;
 use crate::progress::NoProgress;
+use crate::seal::tests::SmallDisk;
 use crate::seal::{self, CheckDepth, SealRequest, replica_check, unseal_range};
 use crate::sector_dir::SectorDirError;
 use crate::sector_dir::crash::{Accident, CrashDisk, Loss};
@@ -367,6 +368,46 @@ fn tm_h1_tm_h4_tm_h5_an_accident_at_any_step_of_an_update_changes_nothing() {
     // The first cut of each pair strikes, and so does a good part of the second ones.
     assert!(cut > 4 * steps, "{cut} cuts of {steps} steps");
     assert!(full > steps / 2 && unsynced > 10, "{full} {unsynced}");
+}
+
+/// What a kill while packing left is not in the way of the same command.
+#[test]
+fn tm_h4_what_a_killed_update_left_is_not_in_the_way_of_the_next() {
+    let size = SectorSize::Kib2;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    replicated(&old(&folder), size, &[]);
+    std::fs::create_dir_all(new(&folder)).expect("a folder");
+    let leftover = new(&folder).join("sc-02-data-tree-d.dat.tmp");
+    std::fs::write(leftover, vec![0; 3000]).expect("writable");
+    // Records need a little, too.
+    let disk: Arc<dyn Disk> = Arc::new(SmallDisk::Holds(disk_bytes(size) + 2000));
+    finish(&disk, &new(&folder), &old(&folder)).expect("there is room");
+}
+
+/// Encoding may be a later run's, on a disk that was filled meanwhile: it asks again before it writes.
+#[test]
+fn tm_h4_a_resumed_encoding_asks_for_its_room() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (new, old) = (new(&folder), old(&folder));
+    replicated(&old, SectorSize::Kib2, &[]);
+    flip(&old.join("sealed"), 777);
+    let error = update(&folder, &[]).expect_err("damaged");
+    assert!(matches!(error, SealError::OtherReplica { .. }), "{error}");
+    flip(&old.join("sealed"), 777);
+    let record = read_record(&RealDisk, &new).expect("packed");
+    assert!(matches!(record.stage, Stage::Encoding(_)));
+    let left = disk_left(&record);
+    assert!(left > SectorSize::Kib2.bytes(), "the replica alone");
+    for (free, is_enough) in [(left - 1, false), (left, true)] {
+        let disk = Arc::new(SmallDisk::Free(free));
+        match resume_on(disk, &new, &old, &plan(), &NoProgress) {
+            Ok(_) => assert!(is_enough),
+            Err(error) => {
+                assert!(matches!(error, SealError::DiskSpace { .. }), "{error}");
+                assert!(!is_enough && !new.join("sealed.tmp").exists());
+            }
+        }
+    }
 }
 
 /// Any file but TreeD is made again, with the same CommR, and a proof that was recorded stays; damage to TreeD, and another
