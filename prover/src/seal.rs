@@ -36,7 +36,7 @@ pub use label::{further_memory, label_all};
 pub(crate) use pipeline::write_data;
 pub use pipeline::{
     AnyStage, Challenged, Labeled, Packed, Replicated, SealRequest, Sealed, create, create_on,
-    resume, resume_in, resume_on,
+    create_watched, resume, resume_in, resume_on,
 };
 pub use repair::repair;
 pub use unseal::unseal_range;

@@ -292,7 +292,13 @@ impl SectorDir {
     ) -> Result<(), SectorDirError> {
         let mut record = self.record.clone();
         for (file, open) in &files {
-            let entry = finish(self.disk.as_ref(), *file, open, &self.path_of(*file))?;
+            let entry = finish(
+                self.disk.as_ref(),
+                *file,
+                open,
+                &self.path_of(*file),
+                &NoProgress,
+            )?;
             record.files.retain(|old| old.file != *file);
             record.files.push(entry);
         }
@@ -415,17 +421,18 @@ impl Claim {
         Ok(NodeFile::create(self.disk.as_ref(), &temporary(&path))?)
     }
 
-    /// Makes the first file durable and writes the first record.
+    /// Makes the first file durable and writes the first record. Progress is the file's bytes, which are hashed.
     pub(crate) fn commit(
         self,
         mut record: Record,
         file: SectorFile,
         open: &NodeFile,
+        progress: &dyn Progress,
     ) -> Result<SectorDir, SectorDirError> {
         let path = self
             .path
             .join(file.name(record.seal.size.shape().base_trees));
-        record.files = vec![finish(self.disk.as_ref(), file, open, &path)?];
+        record.files = vec![finish(self.disk.as_ref(), file, open, &path, progress)?];
         self.disk
             .sync_dir(&self.path)
             .map_err(DiskError::at("syncing", &self.path))?;
@@ -552,12 +559,13 @@ fn finish(
     file: SectorFile,
     open: &NodeFile,
     path: &Path,
+    progress: &dyn Progress,
 ) -> Result<FileEntry, DiskError> {
     open.sync()?;
     let entry = FileEntry {
         file,
         bytes: open.byte_len()?,
-        sha256: digest(open, &NoProgress)?,
+        sha256: digest(open, progress)?,
     };
     disk.rename(open.path(), path)
         .map_err(DiskError::at("renaming", path))?;

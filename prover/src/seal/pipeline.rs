@@ -15,7 +15,7 @@ use crate::piece::PieceInfo;
 use crate::piece::layout::{self, Layout, LayoutError};
 use crate::porep::proof::{self, Sources, Statement, VanillaProof};
 use crate::porep::{column, replica, replica_id};
-use crate::progress::Progress;
+use crate::progress::{NoProgress, Progress};
 use crate::sector_dir::disk::{Appender, Disk, DiskError, NodeFile, RealDisk};
 use crate::sector_dir::record::{Record, Roots, SectorFile, Stage};
 use crate::sector_dir::{SectorDir, SectorDirError};
@@ -98,15 +98,26 @@ pub fn create(
     request: SealRequest,
     sources: &mut [&mut dyn Read],
 ) -> Result<Packed, SealError> {
-    create_on(Arc::new(RealDisk), path, request, sources)
+    create_watched(path, request, sources, &NoProgress)
 }
 
-/// [`create`] on a disk of the caller's choice.
+/// [`create`], whose progress is the stage "packing": bytes written, and bytes hashed for the record.
+pub fn create_watched(
+    path: &Path,
+    request: SealRequest,
+    sources: &mut [&mut dyn Read],
+    progress: &dyn Progress,
+) -> Result<Packed, SealError> {
+    create_on(Arc::new(RealDisk), path, request, sources, progress)
+}
+
+/// [`create_watched`] on a disk of the caller's choice.
 pub fn create_on(
     disk: Arc<dyn Disk>,
     path: &Path,
     request: SealRequest,
     sources: &mut [&mut dyn Read],
+    progress: &dyn Progress,
 ) -> Result<Packed, SealError> {
     let SealRequest {
         seal,
@@ -125,7 +136,8 @@ pub fn create_on(
     require_space(path, disk_bytes(seal.size), free)?;
 
     let file = claim.begin(SectorFile::Unsealed, seal.size)?;
-    write_data(&layout, sources, &file)?;
+    progress.start("packing", 2 * seal.size.bytes());
+    write_data(&layout, sources, &file, progress)?;
 
     let replica_id = replica_id(&prover, sector, &ticket, &comm_d, &seal.porep_id());
     let stage = Stage::Packed;
@@ -140,18 +152,20 @@ pub fn create_on(
         stage,
         files: Vec::new(),
     };
-    Ok(Packed {
-        dir: claim.commit(record, SectorFile::Unsealed, &file)?,
-    })
+    let dir = claim.commit(record, SectorFile::Unsealed, &file, progress)?;
+    progress.finish();
+    Ok(Packed { dir })
 }
 
-/// Writes the padded pieces at their places to the first nodes of a file, zeros elsewhere.
+/// Writes the padded pieces at their places to the first nodes of a file, zeros elsewhere. Progress is a sector's bytes.
 pub(crate) fn write_data(
     layout: &Layout,
     sources: &mut [&mut dyn Read],
     file: &NodeFile,
+    progress: &dyn Progress,
 ) -> Result<(), SealError> {
-    let mut out = BufWriter::with_capacity(1 << 20, Appender::new(file));
+    let appender = Appender::new(file, progress);
+    let mut out = BufWriter::with_capacity(1 << 20, appender);
     layout::write_sector(layout, sources.iter_mut(), &mut out).map_err(|error| match error {
         LayoutError::Write(source) => DiskError::at("writing", file.path())(source).into(),
         other => SealError::from(other),

@@ -59,7 +59,8 @@ fn pack(
         .iter_mut()
         .map(|r| r as &mut dyn std::io::Read)
         .collect();
-    create_on(disk, dir, request(seal, &pieces), &mut sources)
+    let request = request(seal, &pieces);
+    create_on(disk, dir, request, &mut sources, &NoProgress)
 }
 
 fn replicate(dir: &Path, seal: RegisteredSeal, lengths: &[usize]) -> Replicated {
@@ -624,7 +625,19 @@ fn progress_is_told_of_every_step() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let (path, heard) = (dir.path().join("s"), Listener::default());
     let resumed = || resume(&path, &plan(), &heard).expect("goes on");
-    let packed = pack(Arc::new(RealDisk), &path, kib2(), &[2032]).expect("packs");
+    let data = piece_bytes(1, 1016);
+    let request = request(kib2(), std::slice::from_ref(&data));
+    let packed = create_watched(&path, request, &mut [&mut data.as_slice()], &heard);
+    let packed = packed.expect("packs");
+    let told = heard.take();
+    let [packing] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!((packing.stage, packing.total), ("packing", 2 * 2048));
+    assert!(
+        packing.finished && packing.done == packing.total,
+        "{packing:?}"
+    );
     let labeled = packed.label(&plan(), &heard).expect("labels");
     let stages = heard.take_whole();
     assert_eq!(stages.last(), Some(&"PC1: labels and TreeD"), "{stages:?}");
@@ -821,31 +834,214 @@ fn tm_h3_damage_to_any_file_is_named_before_use_and_repaired() {
                 .expect("our names are ASCII");
             assert!(error.to_string().contains(name), "{error}");
 
-            if name == "unsealed" {
-                assert!(
-                    repair(&path, &plan(), &NoProgress)
-                        .expect_err("the data is gone")
-                        .to_string()
-                        .contains("unsealed")
-                );
-                std::fs::remove_dir_all(&path).expect("removable");
-                replicate(
-                    &path,
-                    RegisteredSeal::v1_1(SectorSize::Kib32),
-                    &[16256, 16256],
-                );
-                continue;
-            }
-            let redone = match repair(&path, &plan(), &NoProgress).expect("computed again") {
-                AnyStage::Packed(packed) => packed
-                    .label(&plan(), &NoProgress)
-                    .and_then(|labeled| labeled.replicate(&plan(), &NoProgress)),
-                AnyStage::Labeled(labeled) => labeled.replicate(&plan(), &NoProgress),
-                other => panic!("a damaged {name} leaves work to do, not {}", other.name()),
+            let AnyStage::Replicated(again) =
+                repair(&path, &plan(), &NoProgress).expect("made again")
+            else {
+                panic!("a damaged {name} costs no stage");
             };
-            assert_eq!(redone.expect("replicates").comm_r(), comm_r);
+            assert_eq!(again.comm_r(), comm_r);
+            drop(again);
+            let whole = resume(&path, &plan(), &NoProgress);
+            assert!(matches!(whole, Ok(AnyStage::Replicated(_))), "{name}");
         }
     }
+}
+
+/// Sees at the start of every step of a repair that nothing is given up before its replacement is there.
+struct AllThere(Vec<std::path::PathBuf>);
+
+impl crate::progress::Progress for AllThere {
+    fn start(&self, stage: &'static str, _total: u64) {
+        let missing = self.0.iter().find(|path| !path.exists());
+        assert_eq!(missing, None, "at {stage}");
+    }
+    fn advance(&self, _n: u64) {}
+    fn finish(&self) {}
+}
+
+/// What becomes of a damaged file of a sealed sector.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    MadeAgain,
+    Forgotten,
+    Lost,
+}
+
+/// Whatever of a sealed sector is damaged: it stays sealed, with its seed and proof, the record of what is left is what it was, and what
+/// is made again is what it was. What nothing needs is forgotten; what cannot be made again is named, and nothing is touched.
+#[test]
+fn tm_h3_a_repaired_sector_keeps_its_stage_seed_and_proof() {
+    use Fate::*;
+    use SectorFile::*;
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let size = SectorSize::Kib32;
+    let path = dir.path().join("s");
+    let seal = |trim: Option<bool>| {
+        let _ = std::fs::remove_dir_all(&path);
+        let replicated = replicate(&path, RegisteredSeal::v1_1(size), &[16256, 127]);
+        let challenged = replicated.challenge(SEED, &plan(), &NoProgress);
+        let sealed = challenged.expect("opens").record_proof(vec![7; 192]);
+        let sealed = sealed.expect("records");
+        match trim {
+            None => sealed,
+            Some(keep_unsealed) => sealed.trim(keep_unsealed).expect("trims"),
+        }
+    };
+    let whole = None;
+    let with_data = Some(true);
+    let bare = Some(false);
+    let cases: &[(Option<bool>, &[SectorFile], Fate)] = &[
+        (whole, &[Layer(1)], Forgotten),
+        (
+            whole,
+            &[Layer(1), Layer(2), TreeC(0), TreeC(7), TreeD],
+            Forgotten,
+        ),
+        (whole, &[Sealed], MadeAgain),
+        (whole, &[TreeR(3), PAux], MadeAgain),
+        (whole, &[Sealed, TreeR(0)], MadeAgain),
+        (whole, &[Unsealed], MadeAgain),
+        (whole, &[Unsealed, Sealed], MadeAgain),
+        // The last layer is computed, or the data decoded.
+        (whole, &[Sealed, Layer(2)], MadeAgain),
+        (whole, &[Unsealed, TreeD], MadeAgain),
+        (whole, &[Unsealed, TreeD, Layer(2)], Forgotten),
+        (whole, &[Unsealed, TreeD, Sealed], Lost),
+        (with_data, &[Sealed, TreeR(1)], MadeAgain),
+        (with_data, &[Unsealed], Forgotten),
+        (with_data, &[Unsealed, Sealed], Lost),
+        (bare, &[TreeR(0), TreeR(7), PAux], MadeAgain),
+        (bare, &[Sealed], Lost),
+    ];
+    for (trim, bad, fate) in cases {
+        let what = format!("{trim:?} {bad:?}");
+        let sealed = seal(*trim);
+        let (record, comm_r) = (sealed.dir().record().clone(), sealed.comm_r());
+        let trees = size.shape().base_trees;
+        let at = |file: SectorFile| path.join(file.name(trees));
+        let contents = || {
+            let read = |entry: &crate::sector_dir::record::FileEntry| {
+                (entry.file, std::fs::read(at(entry.file)).expect("there"))
+            };
+            record.files.iter().map(read).collect::<Vec<_>>()
+        };
+        let before = contents();
+        drop(sealed);
+        bad.iter().for_each(|file| flip(&at(*file), 7));
+        let damaged = contents();
+        let unneeded = |file: SectorFile| matches!(file, Layer(_) | TreeC(_) | TreeD);
+        let forgotten =
+            |file: SectorFile| bad.contains(&file) && (*fate == Forgotten || unneeded(file));
+        // Those that are forgotten may go at once.
+        let stay = record.files.iter().map(|entry| entry.file);
+        let stay = AllThere(stay.filter(|file| !forgotten(*file)).map(at).collect());
+        let repaired = repair(&path, &plan(), &stay);
+        if *fate == Lost {
+            let error = repaired.expect_err(&what);
+            let SealError::Dir(SectorDirError::Lost { path: named, .. }) = &error else {
+                panic!("{what}: {error}");
+            };
+            assert!(
+                bad.iter().any(|file| at(*file) == *named),
+                "{what}: {error}"
+            );
+            assert!(
+                error.to_string().contains("seal the sector anew"),
+                "{error}"
+            );
+            assert!(contents() == damaged, "{what}: something was touched");
+            continue;
+        }
+        let AnyStage::Sealed(repaired) = repaired.expect(&what) else {
+            panic!("{what}: it was sealed");
+        };
+        assert_eq!(repaired.comm_r(), comm_r, "{what}");
+        assert_eq!((repaired.seed(), repaired.proof()), (SEED, &[7; 192][..]));
+        let kept = repaired.dir().record().files.clone();
+        for (entry, (file, bytes)) in record.files.iter().zip(&before) {
+            let is_forgotten = forgotten(*file);
+            assert_eq!(kept.contains(entry), !is_forgotten, "{what}: {file:?}");
+            let now = std::fs::read(at(*file)).ok();
+            assert!(
+                now.as_ref() == (!is_forgotten).then_some(bytes),
+                "{what}: {file:?}"
+            );
+        }
+        drop(repaired);
+        let names = RealDisk.list(&path).expect("there");
+        assert!(
+            !names.iter().any(|name| name.ends_with(".tmp")),
+            "{names:?}"
+        );
+        assert!(resume(&path, &plan(), &NoProgress).is_ok(), "{what}");
+    }
+}
+
+/// A sector on its way goes on from the stage it had, whatever is damaged: nothing but the damaged files is made again.
+#[test]
+fn tm_h3_a_repaired_sector_goes_on_from_its_stage() {
+    use SectorFile::*;
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("s");
+    let heard = Listener::default();
+    let packed = pack(Arc::new(RealDisk), &path, kib2(), &[2032]).expect("packs");
+    let labeled = packed.label(&plan(), &NoProgress).expect("labels");
+    let repaired = |bad: &[SectorFile], steps: &[&str]| {
+        bad.iter()
+            .for_each(|file| flip(&path.join(file.name(1)), 7));
+        let stage = repair(&path, &plan(), &heard).expect("made again");
+        let told = heard.take_whole();
+        let told: Vec<_> = told
+            .iter()
+            .filter(|step| step.ends_with("made again"))
+            .collect();
+        assert!(told.iter().copied().eq(steps), "{bad:?}: {told:?}");
+        stage
+    };
+    drop(labeled);
+    let stage = repaired(&[Layer(1)], &["layers made again"]);
+    let AnyStage::Labeled(labeled) = stage else {
+        panic!("{}", stage.name());
+    };
+    let replicated = labeled.replicate(&plan(), &NoProgress).expect("replicates");
+    let challenged = replicated.challenge(SEED, &plan(), &NoProgress);
+    drop(challenged.expect("opens"));
+    let all = [
+        Layer(1),
+        Layer(2),
+        Unsealed,
+        TreeD,
+        TreeC(0),
+        TreeR(0),
+        PAux,
+    ];
+    let steps = [
+        "layers made again",
+        "data made again",
+        "TreeD made again",
+        "TreeC made again",
+        "TreeR made again",
+    ];
+    let stage = repaired(&all, &steps);
+    let AnyStage::Challenged(challenged) = stage else {
+        panic!("{}", stage.name());
+    };
+    assert_eq!(challenged.vanilla().seed, SEED);
+    drop(challenged);
+
+    // Files that were recorded as they are, and that the others do not make: nothing takes their place.
+    let mut dir = SectorDir::open(Arc::new(RealDisk), &path).expect("opens");
+    let first = dir.begin(Layer(1)).expect("begins");
+    first.write(0, &[[1; 32]; 64]).expect("writes");
+    dir.commit(vec![(Layer(1), first)], |_| ())
+        .expect("records");
+    drop(dir);
+    flip(&path.join(Layer(2).name(1)), 7);
+    let error = repair(&path, &plan(), &NoProgress).expect_err("another layer");
+    assert!(
+        matches!(error, SealError::Dir(SectorDirError::Lost { .. })),
+        "{error}"
+    );
 }
 
 /// Whole files in the wrong place, each well-formed and of the right length: layers exchanged, and layers, replica, TreeR and

@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::ids::Node;
+use crate::progress::Progress;
 use crate::spec::NODE_BYTES;
 
 /// A file system as sealing sees it.
@@ -249,16 +250,21 @@ impl NodeFile {
     }
 }
 
-/// Writes a file from front to back, for code that speaks [`io::Write`].
+/// Writes a file from front to back, for code that speaks [`io::Write`]. Progress is bytes.
 pub(crate) struct Appender<'a> {
     file: &'a NodeFile,
     offset: u64,
+    progress: &'a dyn Progress,
 }
 
 impl<'a> Appender<'a> {
     /// Starts at byte 0.
-    pub(crate) fn new(file: &'a NodeFile) -> Self {
-        Self { file, offset: 0 }
+    pub(crate) fn new(file: &'a NodeFile, progress: &'a dyn Progress) -> Self {
+        Self {
+            file,
+            offset: 0,
+            progress,
+        }
     }
 }
 
@@ -266,6 +272,7 @@ impl io::Write for Appender<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.file.write_all_at(bytes, self.offset)?;
         self.offset += bytes.len() as u64;
+        self.progress.advance(bytes.len() as u64);
         Ok(bytes.len())
     }
 

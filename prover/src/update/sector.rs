@@ -144,7 +144,9 @@ fn pack(
     let free = claim.free_bytes(SectorFile::TreeD, size)?;
     require_space(path, disk_bytes(size), free)?;
     let file = claim.begin(SectorFile::TreeD, size)?;
-    write_data(&layout, sources, &file)?;
+    progress.start("packing", size.bytes());
+    write_data(&layout, sources, &file, progress)?;
+    progress.finish();
     progress.start("TreeD", size.nodes());
     let root = plan.run(|| build::finish_tree_d(&file, size, progress))?;
     progress.finish();
@@ -157,7 +159,10 @@ fn pack(
     }
     record.comm_d = layout.comm_d;
     record.files.clear();
-    Ok(claim.commit(record, SectorFile::TreeD, &file)?)
+    progress.start("recording TreeD", file.byte_len()?);
+    let dir = claim.commit(record, SectorFile::TreeD, &file, progress)?;
+    progress.finish();
+    Ok(dir)
 }
 
 /// Writes the new replica, TreeR and `p_aux`, durable together with the stage.
