@@ -418,11 +418,16 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), CliError> {
     let ended = tokio::task::spawn_blocking(move || drop(snapshots)).await;
     ended.map_err(|e| machine("the snapshots", &e))?;
     match status {
-        EngineStatus::Failed { why } => Err(CliError::new(
-            Class::Machine,
-            format!("the chain stopped: {why}"),
-        )
-        .hint("free space or repair the disk, then start it again: it recovers from its logs")),
+        EngineStatus::Failed { why } => {
+            let error = CliError::new(Class::Machine, format!("the chain stopped: {why}"));
+            // A journal that is refused is refused again; its error says the way on itself.
+            Err(match why.contains("the journal of its votes") {
+                true => error,
+                false => error.hint(
+                    "free space or repair the disk, then start it again: it recovers from its logs",
+                ),
+            })
+        }
         EngineStatus::Running | EngineStatus::Stopped => Ok(()),
     }
 }
