@@ -29,7 +29,8 @@ use prover::estimate::proving_memory;
 use prover::machine::{Machine, MemoryError, Plan, PlanError};
 use prover::post::proof::{PostError, ReplicaRef, prove_window};
 use prover::seal::{self, AnyStage, CheckDepth, SealError, SealRequest};
-use prover::sector_dir;
+use prover::sector_dir::record::RecordError;
+use prover::sector_dir::{self, SectorDirError};
 use prover::snark::CircuitId;
 use prover::snark::groth16::CheckedKey;
 use prover::snark::keys::{KeyError, ParamStore};
@@ -56,6 +57,14 @@ pub enum JobError {
     /// Sealing, unsealing or the folder.
     #[error(transparent)]
     Seal(#[from] SealError),
+    /// The sector's folder cannot be gone on with now, and nothing says that it is worthless.
+    #[error("the folder {path} is kept, and gone on with later: {source}", path = .path.display())]
+    Kept {
+        /// The folder.
+        path: PathBuf,
+        /// What is in the way, and what to do about it.
+        source: SealError,
+    },
     /// A key.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -87,7 +96,7 @@ impl JobError {
     /// True if the reason is a full disk, which passes when space returns.
     pub fn is_disk_full(&self) -> bool {
         match self {
-            Self::Seal(error) => error.is_full(),
+            Self::Seal(error) | Self::Kept { source: error, .. } => error.is_full(),
             Self::File { source, .. } => super::journal::is_disk_full(source),
             Self::Key(error) => error.is_full(),
             Self::Post(_) | Self::Memory(_) | Self::Mismatch { .. } => false,
@@ -391,7 +400,8 @@ impl Bench {
         }
     }
 
-    /// The sector as it stands on disk, or packed anew when there is none, or one of another ticket, or one whose data is gone.
+    /// The sector as it stands on disk, or packed anew when there is none, or one of another ticket, or one that is certainly worth
+    /// nothing. Whatever else is in the way leaves the folder as it is.
     fn open_or_create(
         &self,
         path: &Path,
@@ -410,17 +420,25 @@ impl Bench {
             }
         };
         if path.exists() {
-            let found = seal::resume(path, &self.seal, progress);
-            match found.or_else(|_| seal::repair(path, &self.seal, progress)) {
+            match self.resume_or_repair(path, progress) {
                 Ok(stage) if stage.dir().record().ticket == sealing.ticket => return Ok(stage),
-                // Nothing is wrong with the folder.
-                Err(error @ SealError::Memory(_)) => return Err(error.into()),
-                Ok(_) => tracing::info!(sector = record.number.0, "starts over with a new ticket"),
-                Err(error) => {
+                Ok(_) => {
+                    tracing::info!(sector = record.number.0, "starts over with a new ticket");
+                    remove_dir(path)?;
+                }
+                // Packing did not get as far as a record; it clears away what it left itself.
+                Err(SealError::Dir(SectorDirError::Empty(_))) => {}
+                Err(error) if is_beyond_use(&error) => {
                     tracing::warn!(sector = record.number.0, %error, "the sector's folder cannot be used; packing anew");
+                    remove_dir(path)?;
+                }
+                Err(source) => {
+                    return Err(JobError::Kept {
+                        path: path.to_owned(),
+                        source,
+                    });
                 }
             }
-            remove_dir(path)?;
         }
         let request = SealRequest {
             seal: RegisteredSeal {
@@ -443,7 +461,21 @@ impl Bench {
             .iter_mut()
             .map(|source| source as &mut dyn Read)
             .collect();
-        Ok(AnyStage::Packed(seal::create(path, request, &mut readers)?))
+        let packed = seal::create_watched(path, request, &mut readers, progress)?;
+        Ok(AnyStage::Packed(packed))
+    }
+
+    fn resume_or_repair(
+        &self,
+        path: &Path,
+        progress: &dyn Progress,
+    ) -> Result<AnyStage, SealError> {
+        match seal::resume(path, &self.seal, progress) {
+            Err(SealError::Dir(SectorDirError::Damaged { .. })) => {
+                seal::repair(path, &self.seal, progress)
+            }
+            other => other,
+        }
     }
 
     /// C1 and C2: the proof for this seed, verified by the front door. Goes on where it stopped.
@@ -619,6 +651,22 @@ impl Bench {
     }
 }
 
+/// Whether a sector's folder is certainly worth nothing, after repair: everything in it can be made again from the pieces. Any
+/// other error may pass, as when somebody looks at the folder, a disk is full or a newer program made it, and hours of labels would
+/// go with the folder.
+fn is_beyond_use(error: &SealError) -> bool {
+    match error {
+        // What repair says of data that is gone.
+        SealError::Dir(SectorDirError::Lost { .. }) => true,
+        SealError::Dir(SectorDirError::Record { source, .. }) => {
+            !matches!(source, RecordError::Version(_))
+        }
+        // Its files are as they were recorded, and no proof can be made of them.
+        SealError::Inconsistent { .. } => true,
+        _ => false,
+    }
+}
+
 fn remove_dir(path: &Path) -> Result<(), JobError> {
     match fs::remove_dir_all(path) {
         Ok(()) => Ok(()),
@@ -641,7 +689,11 @@ fn millis(since: Instant) -> u64 {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::lifecycle::Sealing;
     use super::*;
+    use chain_lite::units::Epoch;
+    use prover::Ticket;
+    use prover::sector_dir::disk::DiskError;
 
     const SIZE: SectorSize = SectorSize::Kib2;
 
@@ -649,6 +701,101 @@ pub(crate) mod tests {
         let shop = Workshop::with_limits(&dir.join("params"), 1, memory).expect("a workshop");
         let prover = ProverId([9; 32]);
         Bench::new(Arc::new(shop), dir.join("sectors"), SIZE, prover)
+    }
+
+    /// A record of a sector without deals that waits for its seal.
+    fn sealing(ticket: u8) -> SectorRecord {
+        SectorRecord {
+            number: SectorNumber(5),
+            deals: Vec::new(),
+            stage: Stage::Sealing(Sealing {
+                ticket_epoch: Epoch(1),
+                ticket: Ticket([ticket; 32]),
+            }),
+            spent: SealTimes::default(),
+        }
+    }
+
+    /// What may pass leaves the folder as it is: the very files of the first run are gone on with, nothing is packed again.
+    #[test]
+    fn tm_h8_a_sectors_folder_that_cannot_be_read_now_is_kept() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let bench = bench(dir.path(), 1 << 30);
+        let record = sealing(1);
+        let seal = || bench.seal(&record, &[], &NoProgress);
+        let (_, comm_r, _) = seal().expect("seals");
+        let path = bench.sector_dir(record.number);
+        let packed_at = || {
+            let data = fs::metadata(path.join("unsealed")).expect("it is there");
+            data.modified().expect("the system says it")
+        };
+        let first = packed_at();
+        let kept = |said: &str| {
+            let error = seal().expect_err("not now");
+            assert!(matches!(error, JobError::Kept { .. }), "{error}");
+            assert!(error.to_string().contains(said), "{error}");
+        };
+
+        // Somebody looks at it.
+        let lock = File::options().write(true).open(path.join("lock"));
+        let lock = lock.expect("opens");
+        lock.try_lock().expect("free");
+        kept("in use by another process");
+        drop(lock);
+        // A layer cannot be opened, and no one knows for how long.
+        let layer = path.join("sc-02-data-layer-1.dat");
+        fs::rename(&layer, dir.path().join("aside")).expect("renames");
+        std::os::unix::fs::symlink(&layer, &layer).expect("links to itself");
+        kept("sc-02-data-layer-1.dat");
+        fs::rename(dir.path().join("aside"), &layer).expect("renames");
+        // A newer program's record.
+        let ours = fs::read(path.join("record")).expect("reads");
+        let mut newer = ours.clone();
+        newer[8] = 3;
+        fs::write(path.join("record"), newer).expect("writes");
+        kept("version 3");
+        fs::write(path.join("record"), &ours).expect("writes");
+
+        let (_, again, _) = seal().expect("goes on");
+        assert_eq!(again, comm_r);
+        assert_eq!(packed_at(), first, "it was packed again");
+
+        // A full disk while the folder is read or repaired passes, too, and is told as what it is.
+        let full = || DiskError::at("writing", &path)(io::ErrorKind::StorageFull.into());
+        let source = SealError::from(full());
+        assert!(!is_beyond_use(&source));
+        let path = path.clone();
+        assert!(JobError::Kept { path, source }.is_disk_full());
+    }
+
+    /// What is worth nothing makes room: another ticket, data that is gone, a record that says nothing, a folder without one.
+    #[test]
+    fn a_sectors_folder_that_is_worth_nothing_is_packed_anew() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let bench = bench(dir.path(), 1 << 30);
+        let record = sealing(1);
+        let seal = |record: &SectorRecord| bench.seal(record, &[], &NoProgress);
+        let (_, comm_r, _) = seal(&record).expect("seals");
+        let path = bench.sector_dir(record.number);
+        let write = |name: &str| fs::write(path.join(name), "not it").expect("writes");
+        let spoil: [(&str, &dyn Fn()); 3] = [
+            ("its data is gone", &|| {
+                for file in ["unsealed", "sc-02-data-tree-d.dat", "sealed"] {
+                    write(file);
+                }
+            }),
+            ("its record is damaged", &|| write("record")),
+            ("it was killed before its first record", &|| {
+                fs::remove_file(path.join("record")).expect("removes");
+            }),
+        ];
+        for (what, spoil) in spoil {
+            spoil();
+            let (_, again, _) = seal(&record).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(again, comm_r, "{what}");
+        }
+        let (_, other, _) = seal(&sealing(2)).expect("seals");
+        assert_ne!(other, comm_r, "another ticket makes another replica");
     }
 
     fn post(bench: &Bench) -> JobError {
