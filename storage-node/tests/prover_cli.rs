@@ -349,7 +349,9 @@ fn wrong_inputs_have_a_message_a_next_step_and_a_code() {
     assert!(!dir.exists(), "nothing was begun");
     let packed = ["seal", text(&dir), text(&good), "--until=packed", size];
     assert_eq!(desk.run(&packed).0, 0);
-    refused(3, &["seal", text(&dir), text(&good), size]);
+    let other = desk.file("other", 11);
+    refused(3, &["seal", text(&dir), text(&other), size]);
+    refused(3, &["seal", text(&dir), text(&good), text(&other), size]);
     refused(3, &["unseal", text(&missing), "-o", text(&out)]);
     refused(3, &["unseal", text(&good), "-o", text(&out)]);
     refused(3, &["unseal", text(&dir), "-o", text(&out)]);
@@ -519,8 +521,8 @@ fn tm_s3_tm_h8_a_key_whose_making_is_killed_is_made_anew_and_the_same() {
     }
 }
 
-/// `seal-all` killed at moments all over pack, PC1, PC2 and C1, then while its second proof is made: the same command goes on,
-/// ends with the CommRs of sectors sealed alone, and with proofs that the front door accepts. A proof that was made is not made again.
+/// `seal-all` killed at moments all over pack, PC1, PC2 and C1, then while its second proof is made: the same command, word for
+/// word, goes on, ends with the CommRs of sectors sealed alone, and with proofs that the front door accepts. A proof that was made is not made again.
 #[test]
 fn tm_h8_a_seal_all_killed_at_any_moment_resumes_to_the_same_comm_rs_and_valid_proofs() {
     let desk = Desk {
@@ -558,17 +560,7 @@ fn tm_h8_a_seal_all_killed_at_any_moment_resumes_to_the_same_comm_rs_and_valid_p
             &[&words[..], &until].concat(),
             usual * moment / (moments - 2),
         );
-        // What is durable goes on; a sector of which nothing is, is named again.
-        let there = |number: &str| root.join(number).join("record").exists();
-        let mut rest = vec!["seal-all", text(&root)];
-        match (there("7"), there("8")) {
-            (true, true) => {}
-            (true, false) => {
-                rest.extend([text(&files[1]), "--sector", "8", "--sector-size", "2KiB"])
-            }
-            _ => rest = words,
-        }
-        let (code, report) = desk.run(&[&rest[..], &until].concat());
+        let (code, report) = desk.run(&[&words[..], &until].concat());
         assert_eq!(code, 0, "{moment}: {report}");
         assert_eq!(comm_rs(&report), alone, "{moment}");
     }
@@ -851,8 +843,8 @@ fn seal_all_takes_many_files_and_goes_on() {
 
     let (code, report) = all(&files, &["--until", "packed"]);
     assert_eq!(code, 0, "{report}");
-    let (code, report) = all(&files[..1], &[]);
-    assert_eq!(code, 3, "folder 7 holds a sector: {report}");
+    let (code, report) = all(&files[1..2], &[]);
+    assert_eq!(code, 3, "folder 7 holds another file's sector: {report}");
 
     std::fs::write(root.join("9").join("unsealed"), [1; 2048]).expect("written");
     let (code, report) = all(&[], &["--until", "replicated"]);
@@ -867,6 +859,67 @@ fn seal_all_takes_many_files_and_goes_on() {
     let single = desk.seal_to_replica("single", "11", &files[4]);
     assert_eq!(sectors[3]["comm_r"], single["comm_r"]);
     assert_ne!(sectors[3]["comm_r"], sectors[2]["comm_r"]);
+}
+
+/// `seal-all` killed while it packed the third of five: the same command completes all five, each with its own file, and says so
+/// again when there is nothing left. Files that are not what their folders hold are refused before anything is made.
+#[test]
+fn tm_h8_a_seal_all_killed_while_packing_completes_all_by_the_same_command() {
+    let desk = Desk::new();
+    let files: Vec<PathBuf> = (0..5)
+        .map(|i| desk.file(&format!("data-{i}"), 500 + 300 * i))
+        .collect();
+    let root = desk.path("sectors");
+    let all = |files: &[&PathBuf], first: &str, until: &str| {
+        let mut args = vec!["seal-all", text(&root), "--sector", first];
+        args.extend(["--sector-size", "2KiB", "--until", until]);
+        args.extend(files.iter().map(|file| text(file)));
+        desk.run(&args)
+    };
+    let five: Vec<&PathBuf> = files.iter().collect();
+    // Two are packed; of the third there is half a file, and no record.
+    assert_eq!(all(&five[..2], "7", "packed").0, 0);
+    std::fs::create_dir(root.join("9")).expect("writable");
+    std::fs::write(root.join("9").join("lock"), []).expect("writable");
+    std::fs::write(root.join("9").join("unsealed.tmp"), [1; 1000]).expect("writable");
+
+    let other = desk.file("other", 1234);
+    for wrong in [
+        vec![five[1], five[0], five[2]],
+        vec![&other, five[1], five[2]],
+        vec![five[0], five[2]],
+    ] {
+        let (code, report) = all(&wrong, "7", "packed");
+        assert_eq!(code, 3, "{wrong:?}: {report}");
+        assert!(report["error"]["hint"].is_string(), "{wrong:?}: {report}");
+        assert!(!root.join("9").join("record").exists(), "{wrong:?}");
+    }
+
+    let mut before = None;
+    for round in 0..2 {
+        let (code, report) = all(&five, "7", "replicated");
+        assert_eq!(code, 0, "{round}: {report}");
+        let sectors = report["sectors"].as_array().expect("a list");
+        let told = |field: &str| -> Vec<Value> {
+            sectors.iter().map(|sector| sector[field].clone()).collect()
+        };
+        assert_eq!(told("sector"), [7, 8, 9, 10, 11]);
+        assert_eq!(told("stage"), ["replicated"; 5]);
+        let comm_rs = told("comm_r");
+        let third = desk.seal_to_replica(&format!("alone-{round}"), "9", five[2]);
+        assert_eq!(comm_rs[2], third["comm_r"]);
+        assert_eq!(before.get_or_insert(comm_rs.clone()), &comm_rs);
+    }
+
+    // Damage to one is told, and does not hold up one more file.
+    flip(&root.join("8").join("sealed"), 99);
+    let six: Vec<&PathBuf> = five.iter().copied().chain([&other]).collect();
+    let (code, report) = all(&six, "7", "replicated");
+    assert_eq!(code, 6, "{report}");
+    assert!(root.join("12").join("p_aux").exists(), "{report}");
+    // A folder that holds another number's sector is not gone on with.
+    std::fs::rename(root.join("12"), root.join("13")).expect("writable");
+    assert_eq!(all(&[&other], "13", "replicated").0, 3);
 }
 
 /// `bench` at the smallest size, without proofs: the machine and the kernels are this one's, every figure is there and none is zero.

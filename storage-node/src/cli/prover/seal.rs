@@ -34,7 +34,7 @@ pub(super) const READ_BYTES: usize = 1 << 20;
 pub struct SealArgs {
     /// Sector folder; made when missing, gone on with when it holds a sector
     dir: PathBuf,
-    /// Files to seal, one piece each, in this order; none to go on with a sector
+    /// Files to seal, one piece each, in this order; none, or the same, to go on with a sector
     files: Vec<PathBuf>,
     /// Seal a sector of zeros, which `update` can put files into later
     #[arg(long, conflicts_with = "files")]
@@ -51,7 +51,7 @@ pub struct SealArgs {
 pub struct SealAllArgs {
     /// Folder of sector folders, each named by its sector's number; sectors that are there and unfinished go on
     root: PathBuf,
-    /// Files to seal, one sector each, numbered from --sector on
+    /// Files to seal, one sector each, numbered from --sector on; one whose sector is there goes on
     files: Vec<PathBuf>,
     #[command(flatten)]
     how: How,
@@ -137,14 +137,19 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
     if args.dir.exists() {
         require_folder(&args.dir)?;
     }
-    let rest = |record: &Record| require_rest(record, args.how.until, plan, context);
-    let mut stage = match resume(&args.dir, plan, &progress, rest)? {
+    let admit = |record: &Record| {
+        if !args.files.is_empty() {
+            require_pieces(&args.dir, record, &args.files)?;
+        }
+        require_rest(record, args.how.until, plan, context)
+    };
+    let mut stage = match resume(&args.dir, plan, &progress, admit)? {
         Ok(stage) if args.empty && !holds_nothing(&stage) => {
             let what = format!("{} holds a sector with data", args.dir.display());
             return Err(CliError::new(Class::Input, what)
                 .hint("name another folder, or leave out --empty to go on with this sector"));
         }
-        Ok(stage) if args.files.is_empty() => {
+        Ok(stage) => {
             context.out.say(format_args!(
                 "Going on with the {} sector in {}.",
                 stage.name(),
@@ -152,7 +157,6 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
             ));
             stage
         }
-        Ok(_) => return Err(occupied(&args.dir)),
         Err(SealError::Dir(SectorDirError::Empty(_))) => {
             if args.files.is_empty() && !args.empty {
                 let what = format!(
@@ -165,7 +169,7 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
             let size = args.how.sector_size;
             let needs = needs(size, Until::Packed, args.how.until, plan, context)?;
             require_memory(plan, needs)?;
-            let pieces = pieces(&args.files, &args.how)?;
+            let pieces = pieces(&args.files, size)?;
             pack(
                 &args.dir,
                 &args.files,
@@ -271,10 +275,14 @@ fn holds_nothing(stage: &AnyStage) -> bool {
     comm_d(&[], record.seal.size).is_ok_and(|zeros| zeros == record.comm_d)
 }
 
-fn occupied(dir: &Path) -> CliError {
-    let what = format!("{} already holds a sector", dir.display());
-    CliError::new(Class::Input, what)
-        .hint("leave out the files to go on with it, or name another folder")
+/// Refuses to go on with a sector that holds other data than these files.
+fn require_pieces(dir: &Path, record: &Record, files: &[PathBuf]) -> Result<(), CliError> {
+    if pieces(files, record.seal.size)? == record.pieces {
+        return Ok(());
+    }
+    let what = format!("{} already holds a sector of other data", dir.display());
+    Err(CliError::new(Class::Input, what)
+        .hint("leave out the files to go on with it, or name another folder"))
 }
 
 /// What `seal-all` reports.
@@ -313,28 +321,36 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
     if args.root.exists() {
         require_folder(&args.root)?;
     }
-    let rest = |record: &Record| require_rest(record, args.how.until, plan, context);
-    let mut sectors = found(&args.root, plan, &progress, rest)?;
-    if !args.files.is_empty() {
-        let size = args.how.sector_size;
+    let size = args.how.sector_size;
+    let (mut there, mut new) = (Vec::new(), Vec::new());
+    for (number, file) in (args.how.sector.0..).zip(&args.files) {
+        let (number, dir) = (SectorNumber(number), args.root.join(number.to_string()));
+        let files = std::slice::from_ref(file);
+        match read_record(&RealDisk, &dir) {
+            Ok(record) => there.push((number, files, dir, record)),
+            Err(SectorDirError::Empty(_)) => new.push((number, files, dir)),
+            // It is among those that are found, and its error is told there.
+            Err(_) => {}
+        }
+    }
+    if !new.is_empty() {
         let needs = needs(size, Until::Packed, args.how.until, plan, context)?;
         require_memory(plan, needs)?;
     }
     // Every file is read, and every folder looked at, before the first sector is made.
-    let mut named = Vec::new();
-    for (number, file) in (args.how.sector.0..).zip(&args.files) {
-        let dir = args.root.join(number.to_string());
-        // An update, which is none of the sectors to go on with, is in the way too.
-        if read_record(&RealDisk, &dir).is_ok() || sectors.iter().any(|sector| sector.dir == dir) {
-            return Err(occupied(&dir));
-        }
-        let files = std::slice::from_ref(file);
-        named.push((number, files, dir, pieces(files, &args.how)?));
+    for (number, files, dir, record) in there {
+        require_this(&dir, &record, number, files)?;
     }
-    require_disk(&RealDisk, &args.root, disk_needed(&sectors, &args)).map_err(seal_error)?;
-    for (number, files, dir, pieces) in named {
+    let new = new
+        .into_iter()
+        .map(|(number, files, dir)| Ok((number, files, dir, pieces(files, size)?)))
+        .collect::<Result<Vec<_>, CliError>>()?;
+    let rest = |record: &Record| require_rest(record, args.how.until, plan, context);
+    let mut sectors = found(&args.root, plan, &progress, rest)?;
+    let needed = disk_needed(&sectors, new.len(), size);
+    require_disk(&RealDisk, &args.root, needed).map_err(seal_error)?;
+    for (number, files, dir, pieces) in new {
         let mut seconds = Seconds::default();
-        let number = SectorNumber(number);
         let packed = pack(&dir, files, pieces, number, &args.how, &mut seconds);
         sectors.push(Sector {
             dir,
@@ -388,7 +404,7 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
     };
     match first_error {
         Some(error) => Err(error.hint(format!(
-            "{} of {} sectors are as far as asked; cure the cause and run the same command without the files, it goes on",
+            "{} of {} sectors are as far as asked; cure the cause and run the same command again, it goes on",
             report.sectors.len(),
             report.sectors.len() + report.failed.len()
         ))),
@@ -396,13 +412,37 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
     }
 }
 
-/// Bytes that all sectors will still write until they are sealed, those that are to be made among them.
-fn disk_needed(sectors: &[Sector], args: &SealAllArgs) -> u64 {
+/// Refuses a folder in which a file is to be sealed and which holds another sector than that.
+fn require_this(
+    dir: &Path,
+    record: &Record,
+    number: SectorNumber,
+    files: &[PathBuf],
+) -> Result<(), CliError> {
+    // An update is not sealed.
+    if record.sector == number && !record.stage.is_update() {
+        return require_pieces(dir, record, files);
+    }
+    let holds = match record.stage.is_update() {
+        true => "an update",
+        false => "a sector",
+    };
+    let what = format!(
+        "{} holds {holds} of number {}",
+        dir.display(),
+        record.sector
+    );
+    Err(CliError::new(Class::Input, what)
+        .hint("number the files otherwise with --sector, or name another folder"))
+}
+
+/// Bytes that all sectors will still write until they are sealed, and so many new ones of this size.
+fn disk_needed(sectors: &[Sector], new: usize, size: SectorSize) -> u64 {
     let begun = sectors
         .iter()
         .filter_map(|sector| sector.stage.as_ref()?.as_ref().ok())
         .map(|stage| disk_left(stage.dir().record()));
-    let new = args.files.iter().map(|_| disk_bytes(args.how.sector_size));
+    let new = std::iter::repeat_n(disk_bytes(size), new);
     begun.chain(new).fold(0, u64::saturating_add)
 }
 
@@ -503,11 +543,10 @@ pub(super) fn position(stage: &AnyStage) -> Until {
 }
 
 /// Hashes the files to CommP.
-fn pieces(files: &[PathBuf], how: &How) -> Result<Vec<PieceInfo>, CliError> {
-    let capacity = how.sector_size.unpadded_bytes();
+fn pieces(files: &[PathBuf], size: SectorSize) -> Result<Vec<PieceInfo>, CliError> {
     files
         .iter()
-        .map(|path| piece(path, capacity, how.sector_size))
+        .map(|path| piece(path, size.unpadded_bytes(), size))
         .collect()
 }
 
