@@ -922,6 +922,88 @@ fn tm_h8_a_seal_all_killed_while_packing_completes_all_by_the_same_command() {
     assert_eq!(all(&[&other], "13", "replicated").0, 3);
 }
 
+/// What the command line says of a sector that goes on must be what its record says: size, provider, number, ticket, data. Another
+/// seed challenges it anew, until it is proven; then that is refused, and `seal-all` leaves it as it is.
+#[test]
+fn a_flag_that_contradicts_the_sector_is_refused_and_another_seed_challenges_anew() {
+    let desk = Desk {
+        params: shared_params(),
+        ..Desk::new()
+    };
+    let (file, other) = (desk.file("data", 1000), desk.file("other", 1001));
+    let root = desk.path("sectors");
+    let dir = root.join("7");
+    let [a, b, c] = ["0a", "0b", "0c"].map(|byte| byte.repeat(32));
+    let seal = |more: &[&str]| desk.run(&[&["seal", text(&dir)], more].concat());
+    let new = [
+        text(&file),
+        "--sector-size=2KiB",
+        "--sector=7",
+        "--provider=1001",
+        "--ticket",
+        &a,
+    ];
+    let until = ["--until", "challenged"];
+    let (code, report) = seal(&[&new[..], &until, &["--seed", &a]].concat());
+    assert_eq!((code, &report["seed"]), (0, &Value::from(&*a)), "{report}");
+
+    let record = || std::fs::read(dir.join("record")).expect("readable");
+    let before = record();
+    for contradiction in [
+        &["--sector-size=8MiB"][..],
+        &["--sector=8"],
+        &["--provider=1000"],
+        &["--ticket", &b],
+        &[text(&other)],
+        &[text(&file), text(&file)],
+    ] {
+        let (code, report) = seal(&[contradiction, &until].concat());
+        assert_eq!(code, 3, "{contradiction:?}: {report}");
+        let hint = report["error"]["hint"].as_str().unwrap_or_default();
+        assert!(hint.contains("leave out"), "{contradiction:?}: {report}");
+        assert!(record() == before, "{contradiction:?}");
+    }
+    // The same words, all or none of them, go on.
+    for same in [&new[..], &new[..1], &[]] {
+        let (code, report) = seal(&[same, &until].concat());
+        assert_eq!((code, &report["seed"]), (0, &Value::from(&*a)), "{report}");
+        assert!(record() == before);
+    }
+
+    // Another seed.
+    let (code, report) = seal(&[&until[..], &["--seed", &b]].concat());
+    assert_eq!((code, &report["seed"]), (0, &Value::from(&*b)), "{report}");
+    let all = |more: &[&str]| desk.run(&[&["seal-all", text(&root)], more].concat());
+    let seed = |report: &Value| report["sectors"][0]["seed"].clone();
+    let (code, report) = all(&[&until[..], &["--seed", &c]].concat());
+    assert_eq!((code, seed(&report)), (0, Value::from(&*c)), "{report}");
+    let (code, report) = seal(&until);
+    assert_eq!((code, &report["seed"]), (0, &Value::from(&*c)), "{report}");
+    let (code, report) = all(&[&until[..], &["--ticket", &b]].concat());
+    assert_eq!(code, 3, "no file that the ticket could be for: {report}");
+
+    // Proven for the one that was named last.
+    let proof = desk.path("proof.json");
+    let (code, report) = seal(&["--seed", &b, "--out", text(&proof)]);
+    assert_eq!((code, &report["seed"]), (0, &Value::from(&*b)), "{report}");
+    let proven: Value =
+        serde_json::from_slice(&std::fs::read(&proof).expect("readable")).expect("JSON");
+    assert_eq!(proven["seed"], Value::from(&*b));
+    assert_eq!(desk.run(&["verify", text(&proof)]).0, 0);
+    let before = record();
+    let (code, report) = seal(&["--seed", &c]);
+    assert_eq!(code, 3, "{report}");
+    let hint = report["error"]["hint"].as_str().unwrap_or_default();
+    assert!(hint.contains("leave out --seed"), "{report}");
+    let named = [text(&file), "--sector=7", "--seed", &c];
+    let (code, report) = all(&named);
+    assert_eq!(code, 3, "{report}");
+    let (code, report) = all(&["--seed", &c]);
+    assert_eq!((code, seed(&report)), (0, Value::from(&*b)), "{report}");
+    assert_eq!(seal(&["--seed", &b]).0, 0);
+    assert!(record() == before, "the proof is kept");
+}
+
 /// `bench` at the smallest size, without proofs: the machine and the kernels are this one's, every figure is there and none is zero.
 #[test]
 fn bench_reports_machine_kernels_stages_and_estimates() {

@@ -68,8 +68,16 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// Seal files into a sector folder, or go on with one
+    ///
+    /// A sector that is there goes on where it stopped, by the same command again or by its folder alone. It keeps its size,
+    /// provider, number, ticket and data; flags and files that say otherwise are refused. Another --seed challenges it anew,
+    /// until it is proven.
     Seal(seal::SealArgs),
     /// Seal many sectors, one file each, or go on with them; labels are computed together
+    ///
+    /// Sectors that are there go on where they stopped, by the same command again or by their folder alone; none is made twice.
+    /// Size, provider and ticket are said of the files' sectors, without files of all: one that is there must be what they say.
+    /// Another --seed challenges anew whatever is not proven yet; what is proven stays as it is.
     SealAll(seal::SealAllArgs),
     /// Put files into a sector that was sealed empty, without sealing anew, or go on with that
     Update(update::UpdateArgs),

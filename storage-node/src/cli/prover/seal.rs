@@ -60,22 +60,24 @@ pub struct SealAllArgs {
     out: Option<PathBuf>,
 }
 
-/// What `seal` and `seal-all` have in common.
+/// What `seal` and `seal-all` have in common. Defaults are a new sector's: one that goes on keeps what its record says, and a flag
+/// that says otherwise is refused ([`How::require_same`], [`How::require_seed`]).
 #[derive(Debug, clap::Args)]
 struct How {
-    /// 2KiB, 8MiB, 512MiB, 32GiB or 64GiB (4KiB, 16KiB and 32KiB are test shapes)
-    #[arg(long, default_value = "8MiB", value_name = "SIZE")]
-    sector_size: SectorSize,
-    /// Provider's number on its chain
-    #[arg(long, default_value_t = 1000, value_name = "N")]
-    provider: u64,
-    /// Number of the (first) sector
-    #[arg(long, default_value_t = SectorNumber(1), value_name = "N")]
-    sector: SectorNumber,
+    /// 2KiB, 8MiB, 512MiB, 32GiB or 64GiB (4KiB, 16KiB and 32KiB are test shapes) [default: 8MiB]
+    #[arg(long, value_name = "SIZE")]
+    sector_size: Option<SectorSize>,
+    /// Provider's number on its chain [default: 1000]
+    #[arg(long, value_name = "N")]
+    provider: Option<u64>,
+    /// Number of the (first) sector [default: 1]
+    #[arg(long, value_name = "N")]
+    sector: Option<SectorNumber>,
     /// Chain randomness in the replica, 64 hex digits [default: a fixed value, for experiments]
     #[arg(long, value_name = "HEX")]
     ticket: Option<Ticket>,
-    /// Chain randomness that draws the challenges, 64 hex digits [default: a fixed value, for experiments]
+    /// Chain randomness that draws the challenges, 64 hex digits; a sector that was challenged with another one and is not proven
+    /// yet is challenged anew [default: a fixed value, for experiments]
     #[arg(long, value_name = "HEX")]
     seed: Option<Seed>,
     /// Stop when this stage is reached
@@ -87,9 +89,86 @@ struct How {
 }
 
 impl How {
-    fn seed(&self) -> Seed {
-        self.seed.unwrap_or(Seed(fixed(b"holdfast/prover/seed")))
+    fn size(&self) -> SectorSize {
+        self.sector_size.unwrap_or(SectorSize::Mib8)
     }
+
+    fn prover(&self) -> ProverId {
+        ProverId::from_provider_id(self.provider.unwrap_or(1000))
+    }
+
+    fn sector(&self) -> SectorNumber {
+        self.sector.unwrap_or(SectorNumber(1))
+    }
+
+    fn ticket(&self) -> Ticket {
+        let usual = || Ticket(fixed(b"holdfast/prover/ticket"));
+        self.ticket.unwrap_or_else(usual)
+    }
+
+    fn seed(&self) -> Seed {
+        let usual = || Seed(fixed(b"holdfast/prover/seed"));
+        self.seed.unwrap_or_else(usual)
+    }
+
+    /// Refuses to go on with a sector that is another one than the command line says. What it does not say is not compared.
+    fn require_same(&self, dir: &Path, record: &Record) -> Result<(), CliError> {
+        let Record {
+            seal,
+            prover,
+            ticket,
+            ..
+        } = record;
+        let is_other_size = self.sector_size.is_some_and(|size| size != seal.size);
+        let is_other_provider = self.provider.is_some() && self.prover() != *prover;
+        let is_other_ticket = self.ticket.is_some_and(|said| said != *ticket);
+        if is_other_size {
+            return Err(contradicted(dir, "size", "--sector-size"));
+        }
+        if is_other_provider {
+            return Err(contradicted(dir, "provider", "--provider"));
+        }
+        if is_other_ticket {
+            return Err(contradicted(dir, "ticket", "--ticket"));
+        }
+        Ok(())
+    }
+
+    /// Refuses another seed than the one that a sector was proven for: its proof is not thrown away.
+    fn require_seed(&self, dir: &Path, record: &Record) -> Result<(), CliError> {
+        match (&record.stage, self.seed) {
+            (Stage::Sealed(_, proven, _), Some(seed)) if *proven != seed => {
+                let what = format!("the sector in {} is proven for another seed", dir.display());
+                Err(CliError::new(Class::Input, what).hint(
+                    "leave out --seed to keep its proof; for one of another seed, seal the data in another folder",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A challenged sector forgets its seed where it is to have another. Only the new challenges replace it on disk.
+    fn reseed(&self, stage: AnyStage) -> Result<AnyStage, CliError> {
+        match (stage, self.seed) {
+            (AnyStage::Challenged(challenged), Some(seed))
+                if challenged.vanilla().seed != seed && self.until >= Until::Challenged =>
+            {
+                let replicated = challenged.forget_seed().map_err(seal_error)?;
+                Ok(AnyStage::Replicated(replicated))
+            }
+            (stage, _) => Ok(stage),
+        }
+    }
+}
+
+fn contradicted(dir: &Path, what: &str, flag: &str) -> CliError {
+    let what = format!(
+        "the sector in {} has another {what} than {flag} says",
+        dir.display()
+    );
+    CliError::new(Class::Input, what).hint(format!(
+        "leave out {flag} to go on with it, or name another folder"
+    ))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -138,6 +217,15 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
         require_folder(&args.dir)?;
     }
     let admit = |record: &Record| {
+        args.how.require_same(&args.dir, record)?;
+        if args
+            .how
+            .sector
+            .is_some_and(|number| number != record.sector)
+        {
+            return Err(contradicted(&args.dir, "number", "--sector"));
+        }
+        args.how.require_seed(&args.dir, record)?;
         if !args.files.is_empty() {
             require_pieces(&args.dir, record, &args.files)?;
         }
@@ -155,7 +243,7 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
                 stage.name(),
                 args.dir.display()
             ));
-            stage
+            args.how.reseed(stage)?
         }
         Err(SealError::Dir(SectorDirError::Empty(_))) => {
             if args.files.is_empty() && !args.empty {
@@ -166,7 +254,7 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
                 return Err(CliError::new(Class::Usage, what)
                     .hint("name the files to seal behind the folder, or --empty for none"));
             }
-            let size = args.how.sector_size;
+            let size = args.how.size();
             let needs = needs(size, Until::Packed, args.how.until, plan, context)?;
             require_memory(plan, needs)?;
             let pieces = pieces(&args.files, size)?;
@@ -174,7 +262,7 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
                 &args.dir,
                 &args.files,
                 pieces,
-                args.how.sector,
+                args.how.sector(),
                 &args.how,
                 &mut seconds,
             )?
@@ -321,9 +409,9 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
     if args.root.exists() {
         require_folder(&args.root)?;
     }
-    let size = args.how.sector_size;
+    let size = args.how.size();
     let (mut there, mut new) = (Vec::new(), Vec::new());
-    for (number, file) in (args.how.sector.0..).zip(&args.files) {
+    for (number, file) in (args.how.sector().0..).zip(&args.files) {
         let (number, dir) = (SectorNumber(number), args.root.join(number.to_string()));
         let files = std::slice::from_ref(file);
         match read_record(&RealDisk, &dir) {
@@ -339,14 +427,23 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
     }
     // Every file is read, and every folder looked at, before the first sector is made.
     for (number, files, dir, record) in there {
-        require_this(&dir, &record, number, files)?;
+        require_number(&dir, &record, number)?;
+        args.how.require_same(&dir, &record)?;
+        args.how.require_seed(&dir, &record)?;
+        require_pieces(&dir, &record, files)?;
     }
     let new = new
         .into_iter()
         .map(|(number, files, dir)| Ok((number, files, dir, pieces(files, size)?)))
         .collect::<Result<Vec<_>, CliError>>()?;
-    let rest = |record: &Record| require_rest(record, args.how.until, plan, context);
-    let mut sectors = found(&args.root, plan, &progress, rest)?;
+    let admit = |dir: &Path, record: &Record| {
+        // Without files there is nothing else that the flags could be about.
+        if args.files.is_empty() {
+            args.how.require_same(dir, record)?;
+        }
+        require_rest(record, args.how.until, plan, context)
+    };
+    let mut sectors = found(&args.root, plan, &progress, admit)?;
     let needed = disk_needed(&sectors, new.len(), size);
     require_disk(&RealDisk, &args.root, needed).map_err(seal_error)?;
     for (number, files, dir, pieces) in new {
@@ -412,20 +509,13 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
     }
 }
 
-/// Refuses a folder in which a file is to be sealed and which holds another sector than that.
-fn require_this(
-    dir: &Path,
-    record: &Record,
-    number: SectorNumber,
-    files: &[PathBuf],
-) -> Result<(), CliError> {
+/// Refuses a folder that is named like a file's sector and holds another one.
+fn require_number(dir: &Path, record: &Record, number: SectorNumber) -> Result<(), CliError> {
     // An update is not sealed.
-    if record.sector == number && !record.stage.is_update() {
-        return require_pieces(dir, record, files);
-    }
     let holds = match record.stage.is_update() {
-        true => "an update",
+        false if record.sector == number => return Ok(()),
         false => "a sector",
+        true => "an update",
     };
     let what = format!(
         "{} holds {holds} of number {}",
@@ -452,7 +542,7 @@ fn found(
     root: &Path,
     plan: &Plan,
     progress: &BarProgress,
-    admit: impl Fn(&Record) -> Result<(), CliError>,
+    admit: impl Fn(&Path, &Record) -> Result<(), CliError>,
 ) -> Result<Vec<Sector>, CliError> {
     let mut numbers: Vec<u64> = match std::fs::read_dir(root) {
         Ok(entries) => entries
@@ -464,7 +554,7 @@ fn found(
     numbers.sort_unstable();
     let sectors = numbers.into_iter().filter_map(|number| {
         let dir = root.join(number.to_string());
-        let stage = match resume(&dir, plan, progress, &admit) {
+        let stage = match resume(&dir, plan, progress, |record| admit(&dir, record)) {
             Ok(Err(SealError::Dir(SectorDirError::Empty(_)) | SealError::Updated(_))) => {
                 return None;
             }
@@ -500,13 +590,14 @@ fn label_together(sectors: &mut [Sector], plan: &Plan, progress: &BarProgress) {
 }
 
 fn finish(
-    mut stage: AnyStage,
+    stage: AnyStage,
     args: &SealAllArgs,
     plan: &Plan,
     context: &Context,
     progress: &BarProgress,
     seconds: &mut Seconds,
 ) -> Result<AnyStage, CliError> {
+    let mut stage = args.how.reseed(stage)?;
     while position(&stage) < args.how.until {
         stage = step(stage, args.how.seed(), plan, context, progress, seconds)?;
     }
@@ -561,12 +652,10 @@ fn pack(
 ) -> Result<AnyStage, CliError> {
     let start = Instant::now();
     let request = SealRequest {
-        seal: RegisteredSeal::v1_1(how.sector_size),
-        prover: ProverId::from_provider_id(how.provider),
+        seal: RegisteredSeal::v1_1(how.size()),
+        prover: how.prover(),
         sector,
-        ticket: how
-            .ticket
-            .unwrap_or(Ticket(fixed(b"holdfast/prover/ticket"))),
+        ticket: how.ticket(),
         pieces,
     };
     let mut readers = files
