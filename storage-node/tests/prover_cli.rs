@@ -922,6 +922,26 @@ fn tm_h8_a_seal_all_killed_while_packing_completes_all_by_the_same_command() {
     assert_eq!(all(&[&other], "13", "replicated").0, 3);
 }
 
+/// The largest number is a sector's like any other; files beyond it are refused before anything is made.
+#[test]
+fn numbers_of_sectors_end_with_the_largest() {
+    let desk = Desk::new();
+    let (root, file) = (desk.path("sectors"), desk.file("data", 1000));
+    let all = |files: &[&Path]| {
+        let mut args = vec!["seal-all", text(&root), "--sector", "18446744073709551615"];
+        args.extend(["--sector-size", "2KiB", "--until", "packed"]);
+        args.extend(files.iter().map(|file| text(file)));
+        desk.run(&args)
+    };
+    let (code, report) = all(&[&file, &file]);
+    assert_eq!(code, 2, "{report}");
+    assert!(report["error"]["hint"].is_string(), "{report}");
+    assert!(!root.exists(), "nothing was made");
+    let (code, report) = all(&[&file]);
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(report["sectors"][0]["sector"], u64::MAX);
+}
+
 /// What the command line says of a sector that goes on must be what its record says: size, provider, number, ticket, data. Another
 /// seed challenges it anew, until it is proven; then that is refused, and `seal-all` leaves it as it is.
 #[test]

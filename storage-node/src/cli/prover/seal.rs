@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -411,7 +412,7 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
     }
     let size = args.how.size();
     let (mut there, mut new) = (Vec::new(), Vec::new());
-    for (number, file) in (args.how.sector().0..).zip(&args.files) {
+    for (number, file) in numbers(args.how.sector(), args.files.len())?.zip(&args.files) {
         let (number, dir) = (SectorNumber(number), args.root.join(number.to_string()));
         let files = std::slice::from_ref(file);
         match read_record(&RealDisk, &dir) {
@@ -507,6 +508,16 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
         ))),
         None => context.out.result(&report, human_all),
     }
+}
+
+/// The numbers of so many sectors from `first` on.
+fn numbers(first: SectorNumber, count: usize) -> Result<RangeInclusive<u64>, CliError> {
+    let further = u64::try_from(count.saturating_sub(1)).unwrap_or(u64::MAX);
+    let last = first.0.checked_add(further).ok_or_else(|| {
+        let what = format!("{count} sectors numbered from {first} on pass the largest number");
+        CliError::new(Class::Usage, what).hint("choose a smaller --sector")
+    })?;
+    Ok(first.0..=last)
 }
 
 /// Refuses a folder that is named like a file's sector and holds another one.
