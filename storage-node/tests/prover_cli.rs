@@ -1024,6 +1024,43 @@ fn a_flag_that_contradicts_the_sector_is_refused_and_another_seed_challenges_ane
     assert!(record() == before, "the proof is kept");
 }
 
+/// Other files in the place of a verifying key or a proof are told by their length, whatever it is, and not read.
+#[test]
+fn tm_h9_a_file_that_is_no_verifying_key_or_proof_is_refused_unread() {
+    let desk = Desk::new();
+    let zeros = "00".repeat(32);
+    let statement = desk.path("statement.json");
+    let window = format!(
+        r#"{{"kind": "window", "size": "2KiB", "prover": "{zeros}", "randomness": "{zeros}", "sectors": [], "proof": ""}}"#
+    );
+    std::fs::write(&statement, window).expect("writable");
+    let file = desk.path("v28.params");
+    let sparse = std::fs::File::create(&file).expect("writable");
+    // A .vk of this circuit has 3,076 bytes.
+    for bytes in [0, 3075, 3077, 60 << 30, 1 << 40] {
+        sparse.set_len(bytes).expect("a sparse file");
+        let (code, report) = desk.run(&["verify", text(&statement), "--vk", text(&file)]);
+        assert_eq!(code, 3, "{bytes}: {report}");
+        let said = report["error"].to_string();
+        for word in ["v28.params", "3076", ".vk"] {
+            assert!(said.contains(word), "{bytes}: {report}");
+        }
+    }
+    sparse.set_len(1 << 40).expect("a sparse file");
+    let (code, report) = desk.run(&["verify", text(&file)]);
+    assert_eq!(code, 3, "{report}");
+    // Files that never end and say that they have no bytes.
+    if Path::new("/dev/zero").exists() {
+        let args = ["verify", text(&statement), "--vk", "/dev/zero"];
+        assert_eq!(desk.run(&args).0, 3);
+        assert_eq!(desk.run(&["verify", "/dev/zero"]).0, 3);
+    }
+    // The right length alone makes no key.
+    sparse.set_len(3076).expect("a sparse file");
+    let (code, report) = desk.run(&["verify", text(&statement), "--vk", text(&file)]);
+    assert_eq!(code, 6, "{report}");
+}
+
 /// `bench` at the smallest size, without proofs: the machine and the kernels are this one's, every figure is there and none is zero.
 #[test]
 fn bench_reports_machine_kernels_stages_and_estimates() {

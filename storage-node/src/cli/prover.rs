@@ -27,6 +27,7 @@ mod verify;
 
 use std::fmt::Display;
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -336,6 +337,16 @@ fn remove_left_over(folder: &Path) {
             let _ = std::fs::remove_file(entry.path());
         }
     }
+}
+
+/// The bytes of a file; of one with more than `most` nothing, and no more is read, whatever length it says that it has.
+fn read_at_most(path: &Path, most: usize) -> Result<Option<Vec<u8>>, CliError> {
+    let at = |error: std::io::Error| CliError::io("cannot read", path, &error);
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    let mut file = File::open(path).map_err(at)?.take(limit);
+    file.read_to_end(&mut bytes).map_err(at)?;
+    Ok((bytes.len() <= most).then_some(bytes))
 }
 
 /// Refuses a missing folder before anything says something stranger.

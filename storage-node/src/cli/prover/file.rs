@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::{Class, CliError};
 
 /// Largest proof file that is read: a 64 GiB WindowPoSt partition's 2,300 sectors take 300 KiB.
-pub const MAX_FILE_BYTES: u64 = 1 << 20;
+pub const MAX_FILE_BYTES: usize = 1 << 20;
 
 /// A statement with its proof.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,17 +97,10 @@ pub struct SectorEntry {
 impl ProofFile {
     /// Reads a proof file.
     pub fn read(path: &Path) -> Result<Self, CliError> {
-        let bytes = std::fs::metadata(path)
-            .map_err(|error| CliError::io("cannot read", path, &error))?
-            .len();
-        if bytes > MAX_FILE_BYTES {
-            return Err(not_a_proof(
-                path,
-                format!("it has {bytes} bytes, more than any proof file"),
-            ));
-        }
-        let text =
-            std::fs::read(path).map_err(|error| CliError::io("cannot read", path, &error))?;
+        let text = super::read_at_most(path, MAX_FILE_BYTES)?.ok_or_else(|| {
+            let why = format!("it has more than the {MAX_FILE_BYTES} bytes of any proof file");
+            not_a_proof(path, why)
+        })?;
         serde_json::from_slice(&text).map_err(|error| not_a_proof(path, error.to_string()))
     }
 

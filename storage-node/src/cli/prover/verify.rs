@@ -1,14 +1,16 @@
 //! `verify`: checks a proof file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use prover::machine::Plan;
+use prover::snark::CircuitId;
+use prover::snark::groth16::vk_bytes_len;
 use prover::verify::VerifyingKeys;
 use serde::Serialize;
 
 use super::file::ProofFile;
-use super::{BarProgress, key_error, store, with_next_step};
+use super::{BarProgress, key_error, read_at_most, store, with_next_step};
 use crate::cli::{Class, CliError, Context};
 
 /// Arguments of `prover verify`.
@@ -31,14 +33,29 @@ struct VerifyReport {
     seconds: f64,
 }
 
+/// A file of the length that this circuit's verifying key has; any other, such as a `.params` of 60 GB, is not read.
+fn verifying_key(path: &Path, circuit: CircuitId) -> Result<Vec<u8>, CliError> {
+    let expected = vk_bytes_len(circuit.public_inputs() + 1);
+    match read_at_most(path, expected)? {
+        Some(bytes) if bytes.len() == expected => Ok(bytes),
+        _ => {
+            let what = format!(
+                "{} is no .vk of {circuit}, which has {expected} bytes",
+                path.display()
+            );
+            Err(CliError::new(Class::Input, what).hint(
+                "name the .vk file that lies beside the circuit's .params, or leave out --vk",
+            ))
+        }
+    }
+}
+
 /// Runs `prover verify`. An invalid proof is an error of class bad-data.
 pub fn verify(args: VerifyArgs, plan: &Plan, context: &Context) -> Result<(), CliError> {
     let proof = ProofFile::read(&args.file)?;
     let circuit = proof.circuit();
     let bytes = match &args.vk {
-        Some(path) => {
-            std::fs::read(path).map_err(|error| CliError::io("cannot read", path, &error))?
-        }
+        Some(path) => verifying_key(path, circuit)?,
         None => {
             let (store, progress) = (store(context)?, BarProgress::new(&context.out));
             store
