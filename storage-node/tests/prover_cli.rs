@@ -301,7 +301,13 @@ fn window_post_is_proven_verified_and_refused_when_changed() {
         std::fs::write(&proof, sound.replace(from, to)).expect("writable");
         assert_eq!(desk.run(&["verify", text(&proof)]).0, 6, "{to}");
     }
-    for junk in ["", "{}", "[1, 2", "{\"kind\": \"porep\"}"] {
+    let extended = [
+        &sound,
+        &std::fs::read_to_string(&winning).expect("readable"),
+    ]
+    .map(|sound| sound.replacen('{', "{ \"also\": 1,", 1));
+    let junk = ["", "{}", "[1, 2", "{\"kind\": \"porep\"}"];
+    for junk in junk.into_iter().chain(extended.iter().map(String::as_str)) {
         std::fs::write(&proof, junk).expect("writable");
         assert_eq!(desk.run(&["verify", text(&proof)]).0, 3, "{junk:?}");
     }

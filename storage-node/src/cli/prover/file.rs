@@ -71,6 +71,7 @@ pub enum ProofFile {
 
 /// What both PoSts say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PostFile {
     /// Size of the sectors.
     pub size: SectorSize,
