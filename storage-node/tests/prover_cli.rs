@@ -1114,12 +1114,19 @@ fn bench_reports_machine_kernels_stages_and_estimates() {
     assert_eq!(report["stages"]["proofs"], Value::Null);
     let estimates = report["estimates"].as_array().expect("a list");
     let sizes: Vec<&Value> = estimates.iter().map(|line| &line["size"]).collect();
+    // Beside a GPU nothing is said of other numbers of cores.
+    let each = match kernels.gpu {
+        Some(_) => 1,
+        None => 3,
+    };
     assert_eq!(
         sizes,
-        ["512MiB", "512MiB", "512MiB", "32GiB", "32GiB", "32GiB"]
+        [["512MiB"].repeat(each), ["32GiB"].repeat(each)].concat()
     );
-    assert!(estimates[3]["pc1_seconds"].as_f64() > Some(0.0), "{report}");
-    assert_eq!(estimates[3]["c2_seconds"], Value::Null);
+    for line in estimates {
+        assert!(line["pc1_seconds"].as_f64() > Some(0.0), "{report}");
+        assert_eq!(line["c2_seconds"], Value::Null);
+    }
 
     let (code, report) = desk.run(&["bench", "--sector-size", "32GiB"]);
     assert_eq!(code, 2, "no keys are made for it: {report}");

@@ -174,9 +174,9 @@ pub fn bench(args: BenchArgs, plan: &Plan, context: &Context) -> Result<(), CliE
 
     let kernels = Kernels::chosen();
     // A GPU is no faster beside more cores, so nothing is said of other numbers of them.
-    let others = match kernels.gpu {
+    let others: &[usize] = match kernels.gpu {
         Some(_) => &[],
-        None => CORES.as_slice(),
+        None => &CORES,
     };
     let estimates = [SectorSize::Mib512, SectorSize::Gib32]
         .into_iter()
