@@ -100,10 +100,11 @@ pub struct UnitCosts {
 
 impl UnitCosts {
     /// Measures the hashes, about six seconds; rows are taken from proofs ([`UnitCosts::row_of`]). Layers shrink where the
-    /// plan's memory does not hold ten of 64 MiB.
+    /// plan's memory does not hold ten of 64 MiB beside the program.
     pub fn measure(plan: &Plan) -> Self {
         let mut nodes = SAMPLE_NODES;
-        while nodes > 1 << 14 && plan.memory() / (10 * NODE_BYTES as u64) < nodes {
+        let room = plan.memory().saturating_sub(PROGRAM + gpu_memory());
+        while nodes > 1 << 14 && room / (10 * NODE_BYTES as u64) < nodes {
             nodes /= 2;
         }
         let seal = RegisteredSeal::v1_1(SectorSize::Gib32);

@@ -1067,6 +1067,28 @@ fn tm_h9_a_file_that_is_no_verifying_key_or_proof_is_refused_unread() {
     assert_eq!(code, 6, "{report}");
 }
 
+/// `bench` and an import keep to the memory that they are allowed, by their own account: budgets just above powers of two, where
+/// measuring takes the largest share.
+#[test]
+fn tm_h9_bench_and_import_stay_within_the_memory_that_they_are_allowed() {
+    let desk = Desk::new();
+    for budget in [80, 160] {
+        let memory = format!("{budget}MiB");
+        let args = ["bench", "--sector-size=2KiB", "--no-proofs"];
+        let (code, report) = desk.run(&[&args[..], &["--memory", &memory]].concat());
+        assert_eq!(code, 0, "{report}");
+        assert_within(&report, budget);
+    }
+    let shared = Desk {
+        params: shared_params(),
+        ..Desk::new()
+    };
+    assert_eq!(shared.run(&["params", "window-2KiB"]).0, 0);
+    let file = shared.params.join("window-2KiB.params");
+    let report = desk.run_within_need(&["params", "window-2KiB", "--import", text(&file)]);
+    assert_eq!(report["checked"], true, "{report}");
+}
+
 /// `bench` at the smallest size, without proofs: the machine and the kernels are this one's, every figure is there and none is zero.
 #[test]
 fn bench_reports_machine_kernels_stages_and_estimates() {

@@ -47,6 +47,15 @@ struct KeyReport {
     origin: Option<Origin>,
 }
 
+/// What an import reports.
+#[derive(Debug, Serialize)]
+struct ImportReport {
+    #[serde(flatten)]
+    key: KeyReport,
+    /// Largest resident memory of the process so far, in bytes.
+    peak_memory: Option<u64>,
+}
+
 /// What `params` reports.
 #[derive(Debug, Serialize)]
 struct ParamsReport {
@@ -62,7 +71,11 @@ pub fn params(args: ParamsArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     let progress = BarProgress::new(&context.out);
     if let Some(file) = &args.import {
         let key = import(&store, file, &args.circuits, plan, &progress)?;
-        return context.out.result(&key, human_import);
+        let report = ImportReport {
+            key,
+            peak_memory: peak_memory(),
+        };
+        return context.out.result(&report, human_import);
     }
     let circuits = if args.circuits.is_empty() {
         all().filter(|&circuit| store.has(circuit)).collect()
@@ -148,7 +161,7 @@ fn report_of(
     })
 }
 
-fn human_import(key: &KeyReport) -> String {
+fn human_import(ImportReport { key, .. }: &ImportReport) -> String {
     let origin = match key.origin {
         Some(Origin::Developers) => {
             "the developers' key: made from a published seed, good for tests alone"
