@@ -18,7 +18,9 @@ use prover::sector_dir::disk::RealDisk;
 use prover::sector_dir::record::{Record, Stage};
 use prover::sector_dir::{SectorDir, SectorDirError, read_record};
 use prover::snark::CircuitId;
-use prover::{PieceInfo, ProverId, RegisteredSeal, SectorNumber, SectorSize, Seed, Ticket};
+use prover::{
+    PieceInfo, Progress, ProverId, RegisteredSeal, SectorNumber, SectorSize, Seed, Ticket,
+};
 use serde::Serialize;
 
 use super::file::ProofFile;
@@ -291,15 +293,25 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
 fn resume(
     dir: &Path,
     plan: &Plan,
-    progress: &BarProgress,
+    progress: &dyn Progress,
     admit: impl FnOnce(&Record) -> Result<(), CliError>,
 ) -> Result<Result<AnyStage, SealError>, CliError> {
-    let dir = match SectorDir::open(Arc::new(RealDisk), dir) {
-        Ok(dir) => dir,
-        Err(error) => return Ok(Err(error.into())),
-    };
-    admit(dir.record())?;
-    Ok(seal::resume_in(dir, plan, progress))
+    Ok(match open_sector(dir, admit)? {
+        Ok(dir) => seal::resume_in(dir, plan, progress),
+        Err(error) => Err(error.into()),
+    })
+}
+
+/// Locks the folder of a sector that `admit` lets pass.
+fn open_sector(
+    dir: &Path,
+    admit: impl FnOnce(&Record) -> Result<(), CliError>,
+) -> Result<Result<SectorDir, SectorDirError>, CliError> {
+    let opened = SectorDir::open(Arc::new(RealDisk), dir);
+    if let Ok(dir) = &opened {
+        admit(dir.record())?;
+    }
+    Ok(opened)
 }
 
 /// What the steps between two stages of a sector need, in memory.
@@ -399,7 +411,25 @@ struct Sector {
     dir: PathBuf,
     seconds: Seconds,
     /// `None` while a step has it.
-    stage: Option<Result<AnyStage, CliError>>,
+    stage: Option<Result<Turn, CliError>>,
+}
+
+/// A sector that waits for its turn.
+enum Turn {
+    /// Opened; nothing of it is in memory.
+    Open(AnyStage),
+    /// Challenged: its files are compared and its openings made when it is its turn, since the openings of many sectors together
+    /// pass any budget. Locked until then.
+    Challenged(SectorDir),
+}
+
+impl Turn {
+    fn record(&self) -> &Record {
+        match self {
+            Self::Open(stage) => stage.dir().record(),
+            Self::Challenged(dir) => dir.record(),
+        }
+    }
 }
 
 /// Runs `prover seal-all`: PC1 of all sectors together, everything behind it one sector after another. A sector that fails
@@ -453,7 +483,7 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
         sectors.push(Sector {
             dir,
             seconds,
-            stage: Some(packed),
+            stage: Some(packed.map(Turn::Open)),
         });
     }
     if sectors.is_empty() {
@@ -478,7 +508,7 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
     for mut sector in sectors {
         let stage = sector.stage.take().expect("labelling gives each one back");
         let finished = stage
-            .and_then(|stage| finish(stage, &args, plan, context, &progress, &mut sector.seconds));
+            .and_then(|turn| finish(turn, &args, plan, context, &progress, &mut sector.seconds));
         match finished {
             Ok(stage) => reports.push(report(&stage, sector.seconds)),
             Err(error) => {
@@ -542,7 +572,7 @@ fn disk_needed(sectors: &[Sector], new: usize, size: SectorSize) -> u64 {
     let begun = sectors
         .iter()
         .filter_map(|sector| sector.stage.as_ref()?.as_ref().ok())
-        .map(|stage| disk_left(stage.dir().record()));
+        .map(|turn| disk_left(turn.record()));
     let new = std::iter::repeat_n(disk_bytes(size), new);
     begun.chain(new).fold(0, u64::saturating_add)
 }
@@ -552,7 +582,7 @@ fn disk_needed(sectors: &[Sector], new: usize, size: SectorSize) -> u64 {
 fn found(
     root: &Path,
     plan: &Plan,
-    progress: &BarProgress,
+    progress: &dyn Progress,
     admit: impl Fn(&Path, &Record) -> Result<(), CliError>,
 ) -> Result<Vec<Sector>, CliError> {
     let mut numbers: Vec<u64> = match std::fs::read_dir(root) {
@@ -565,11 +595,19 @@ fn found(
     numbers.sort_unstable();
     let sectors = numbers.into_iter().filter_map(|number| {
         let dir = root.join(number.to_string());
-        let stage = match resume(&dir, plan, progress, |record| admit(&dir, record)) {
-            Ok(Err(SealError::Dir(SectorDirError::Empty(_)) | SealError::Updated(_))) => {
-                return None;
+        let stage = match open_sector(&dir, |record| admit(&dir, record)) {
+            Ok(Ok(opened)) if matches!(opened.record().stage, Stage::Challenged(..)) => {
+                Ok(Turn::Challenged(opened))
             }
-            Ok(other) => other.map_err(seal_error),
+            Ok(opened) => {
+                let opened = opened.map_err(SealError::from);
+                match opened.and_then(|dir| seal::resume_in(dir, plan, progress)) {
+                    Err(SealError::Dir(SectorDirError::Empty(_)) | SealError::Updated(_)) => {
+                        return None;
+                    }
+                    other => other.map(Turn::Open).map_err(seal_error),
+                }
+            }
             Err(refused) => Err(refused),
         };
         Some(Sector {
@@ -585,7 +623,7 @@ fn label_together(sectors: &mut [Sector], plan: &Plan, progress: &BarProgress) {
     let (mut waiting, mut packed) = (Vec::new(), Vec::new());
     for sector in sectors {
         match sector.stage.take() {
-            Some(Ok(AnyStage::Packed(stage))) => {
+            Some(Ok(Turn::Open(AnyStage::Packed(stage)))) => {
                 waiting.push(sector);
                 packed.push(stage);
             }
@@ -596,18 +634,23 @@ fn label_together(sectors: &mut [Sector], plan: &Plan, progress: &BarProgress) {
         return;
     }
     for (sector, result) in waiting.into_iter().zip(label_all(packed, plan, progress)) {
-        sector.stage = Some(result.map(AnyStage::Labeled).map_err(seal_error));
+        let labeled = result.map(|stage| Turn::Open(AnyStage::Labeled(stage)));
+        sector.stage = Some(labeled.map_err(seal_error));
     }
 }
 
 fn finish(
-    stage: AnyStage,
+    turn: Turn,
     args: &SealAllArgs,
     plan: &Plan,
     context: &Context,
     progress: &BarProgress,
     seconds: &mut Seconds,
 ) -> Result<AnyStage, CliError> {
+    let stage = match turn {
+        Turn::Open(stage) => stage,
+        Turn::Challenged(dir) => seal::resume_in(dir, plan, progress).map_err(seal_error)?,
+    };
     let mut stage = args.how.reseed(stage)?;
     while position(&stage) < args.how.until {
         stage = step(stage, args.how.seed(), plan, context, progress, seconds)?;
@@ -875,4 +918,55 @@ pub(super) fn human(report: &SealReport) -> String {
 
 fn fixed(domain: &[u8]) -> [u8; 32] {
     prover::hash::sha256::digest(&[domain])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Stages that were begun.
+    #[derive(Default)]
+    struct Begun(Mutex<Vec<&'static str>>);
+
+    impl Progress for Begun {
+        fn start(&self, stage: &'static str, _total: u64) {
+            self.0.lock().expect("no panic").push(stage);
+        }
+        fn advance(&self, _n: u64) {}
+        fn finish(&self) {}
+    }
+
+    /// Of 32 GiB, the openings of one sector take 17 MiB.
+    #[test]
+    fn tm_h9_openings_of_challenged_sectors_are_not_made_before_their_turn() {
+        let root = tempfile::tempdir().expect("a folder");
+        let plan = Plan::with_limits(1, 64 << 20).expect("a thread starts");
+        for number in [3, 4] {
+            let request = SealRequest {
+                seal: RegisteredSeal::v1_1(SectorSize::Kib2),
+                prover: ProverId::from_provider_id(1000),
+                sector: SectorNumber(number),
+                ticket: Ticket([1; 32]),
+                pieces: Vec::new(),
+            };
+            let dir = root.path().join(number.to_string());
+            let packed = seal::create(&dir, request, &mut []).expect("packs");
+            let labeled = packed.label(&plan, &prover::NoProgress).expect("labels");
+            let replicated = labeled.replicate(&plan, &prover::NoProgress).expect("PC2");
+            let seed = Seed([2; 32]);
+            let challenged = replicated.challenge(seed, &plan, &prover::NoProgress);
+            drop(challenged.expect("C1"));
+        }
+        let begun = Begun::default();
+        let sectors = found(root.path(), &plan, &begun, |_, _| Ok(())).expect("lists");
+        assert_eq!(sectors.len(), 2);
+        for sector in sectors {
+            let turn = sector.stage.expect("no step has it").expect("sound");
+            assert!(matches!(turn, Turn::Challenged(_)));
+        }
+        let begun = begun.0.into_inner().expect("no panic");
+        assert_eq!(begun, [""; 0], "nothing is done before its turn");
+    }
 }
