@@ -20,10 +20,12 @@ use crate::merkle::shape;
 use crate::pages::Nodes;
 use crate::porep::graph::Graph;
 use crate::porep::label::{SectorLayer, fill_layer};
-use crate::porep::parents::ParentLists;
+use crate::porep::parents::{ParentLists, ParentTable};
 use crate::progress::NoProgress;
 use crate::seal::{disk_bytes, label_memory};
-use crate::snark::record::Counts;
+use crate::snark::groth16::{G1_BYTES, G2_BYTES, vk_bytes_len};
+use crate::snark::record::{Counts, Density};
+use crate::snark::shape::Blank;
 use crate::snark::{CircuitId, shape as circuit_shape};
 use crate::spec::{DEGREE, NODE_BYTES, RegisteredSeal, SectorSize};
 
@@ -67,6 +69,37 @@ pub fn vk_memory(circuit: CircuitId) -> u64 {
 /// Bytes of the list of all parents in a sector's graph, in memory or on disk.
 pub fn parents_bytes(size: SectorSize) -> u64 {
     size.nodes() * (4 * DEGREE as u64)
+}
+
+/// Bytes that making this circuit's key writes: its points, and the verifying key once more by itself. The circuit is built for
+/// that, which takes a second for most and minutes for production sizes, whose keys are not made.
+pub fn key_bytes(circuit: CircuitId) -> u64 {
+    let Density {
+        counts,
+        in_a,
+        in_b,
+        inputs_in_b,
+    } = Density::of(&Blank::new(circuit));
+    let occurring = |mask: &[bool]| mask.iter().filter(|occurs| **occurs).count();
+    let (a, b) = (
+        counts.inputs + occurring(&in_a),
+        occurring(&inputs_in_b) + occurring(&in_b),
+    );
+    let in_g1 = counts.domain() - 1 + counts.aux + a + b;
+    let points = 5 * size_of::<u32>() + in_g1 * G1_BYTES + b * G2_BYTES;
+    (points + 2 * vk_bytes_len(counts.inputs)) as u64
+}
+
+/// Bytes that labelling a sector of this type adds to the plan's cache of parent lists: none where its list is kept, or shall
+/// not be.
+pub fn parents_to_write(seal: RegisteredSeal, plan: &Plan) -> u64 {
+    let graph = Graph::new(seal.size, &seal.porep_id(), seal.api_version());
+    let bytes = ParentTable::bytes(&graph);
+    let cache = plan.parent_cache(bytes);
+    match cache.is_some() && !ParentLists::are_kept(&graph, cache) {
+        true => bytes,
+        false => 0,
+    }
 }
 
 /// Which variables have points: two flags each.
@@ -314,6 +347,36 @@ mod tests {
             two.c2_memory,
             130_169_893 * 34 + 328 * 32 + 3 * (32 << 27) + PROGRAM + gpu_memory()
         );
+    }
+
+    /// Against the lengths of files that were made; the verifying key counts twice.
+    #[test]
+    fn a_key_takes_the_bytes_that_are_asked_for() {
+        for (circuit, params, vk) in [
+            (CircuitId::porep(SectorSize::Kib2), 1_114_707_768, 4708),
+            (CircuitId::porep(SectorSize::Mib8), 1_429_027_896, 4708),
+            (CircuitId::window(SectorSize::Kib2), 11_501_496, 3076),
+            (CircuitId::update(SectorSize::Kib2), 655_789_464, 1348),
+        ] {
+            assert_eq!(key_bytes(circuit), params + vk, "{circuit}");
+        }
+    }
+
+    /// A list is counted until it is kept, and never where it is not to be.
+    #[test]
+    fn parents_are_counted_until_they_are_kept() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let seal = RegisteredSeal::v1_1(SectorSize::Mib8);
+        let bytes = parents_bytes(seal.size);
+        let plan = Plan::with_limits(2, 64 << 20).expect("threads start");
+        assert_eq!(parents_to_write(seal, &plan), 0, "no cache");
+        let small = plan.clone().with_parent_cache(dir.path(), bytes - 1);
+        assert_eq!(parents_to_write(seal, &small), 0, "not to be kept");
+        let plan = plan.with_parent_cache(dir.path(), bytes);
+        assert_eq!(parents_to_write(seal, &plan), bytes);
+        let graph = Graph::new(seal.size, &seal.porep_id(), seal.api_version());
+        plan.run(|| ParentLists::prepare(graph, 0, plan.parent_cache(bytes), &NoProgress));
+        assert_eq!(parents_to_write(seal, &plan), 0, "kept");
     }
 
     #[test]

@@ -25,14 +25,14 @@ mod update;
 mod vectors;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use prover::CommR;
-use prover::estimate::{keygen_memory, proving_memory};
+use prover::estimate::{key_bytes, keygen_memory, parents_to_write, proving_memory};
 use prover::machine::{Machine, Plan};
 use prover::merkle::build::TreeError;
 use prover::porep::replica::comm_r;
@@ -43,6 +43,7 @@ use prover::snark::CircuitId;
 use prover::snark::keys::{KeyError, ParamStore, ProvingKey, require_dev};
 use prover::snark::prove::ProveError;
 use prover::update::proof::UpdateError;
+use prover::{CommR, RegisteredSeal};
 
 pub use super::output::BarProgress;
 
@@ -148,6 +149,141 @@ fn proof_needs(store: &ParamStore, circuit: CircuitId) -> Result<Vec<Need>, CliE
         needs.push(("making a key", keygen_memory(circuit)));
     }
     Ok(needs)
+}
+
+/// What a command will write, counted before it starts: what lands on one disk together shall fit there together.
+#[derive(Default)]
+struct Room {
+    wants: Vec<Want>,
+    /// Lists of parents that labelling would keep. Where only they do not fit, they are computed anew for every layer.
+    lists: Vec<Want>,
+}
+
+/// So many bytes, in a folder that may be missing yet.
+struct Want {
+    what: String,
+    folder: PathBuf,
+    bytes: u64,
+}
+
+impl Room {
+    fn add(&mut self, what: impl Display, folder: &Path, bytes: u64) {
+        self.wants.push(Want {
+            what: what.to_string(),
+            folder: folder.to_owned(),
+            bytes,
+        });
+    }
+
+    /// A proof file, or another small one.
+    fn add_out(&mut self, out: Option<&Path>) {
+        let folder = out.and_then(Path::parent);
+        if let Some(folder) = folder {
+            self.add("the proof file", folder, 1 << 16);
+        }
+    }
+
+    /// The circuit's key, if it is to be made.
+    fn add_key(&mut self, store: &ParamStore, circuit: CircuitId) {
+        if !store.has(circuit) {
+            let what = format!("the key of {circuit}");
+            self.add(what, store.dir(), key_bytes(circuit));
+        }
+    }
+
+    /// The list of parents that labelling sectors of this type will keep, if any.
+    fn add_parents(&mut self, seal: RegisteredSeal, plan: &Plan) {
+        let bytes = parents_to_write(seal, plan);
+        if let Some(folder) = plan.parent_cache(bytes).filter(|_| bytes > 0) {
+            self.lists.push(Want {
+                what: "the list of parents".to_owned(),
+                folder: folder.to_owned(),
+                bytes,
+            });
+        }
+    }
+
+    /// Refuses what does not fit. Gives the plan back, without a cache of parents where there is no room for one.
+    fn require(&self, plan: &Plan, context: &Context) -> Result<Plan, CliError> {
+        let disks = Disks {
+            of: disk_of,
+            free: |folder: &Path| fs4::available_space(folder),
+        };
+        disks.require(self.wants.iter())?;
+        if disks.require(self.wants.iter().chain(&self.lists)).is_ok() {
+            return Ok(plan.clone());
+        }
+        context
+            .out
+            .say("There is no room for a list of parents; they are computed for every layer.");
+        Ok(plan.clone().with_parent_cache(Path::new(""), 0))
+    }
+}
+
+/// Which disk a folder is on, and what is free there.
+struct Disks<O, F> {
+    of: O,
+    free: F,
+}
+
+impl<O, F> Disks<O, F>
+where
+    O: Fn(&Path) -> std::io::Result<u64>,
+    F: Fn(&Path) -> std::io::Result<u64>,
+{
+    fn require<'a>(&self, wants: impl Iterator<Item = &'a Want>) -> Result<(), CliError> {
+        let mut by_disk: BTreeMap<u64, (PathBuf, Vec<&Want>)> = BTreeMap::new();
+        for want in wants {
+            let there = want.folder.ancestors().find(|folder| folder.exists());
+            let there = there.unwrap_or(Path::new("."));
+            let disk = (self.of)(there)
+                .map_err(|error| CliError::io("cannot look at the disk of", there, &error))?;
+            let (_, wants) = by_disk
+                .entry(disk)
+                .or_insert((there.to_owned(), Vec::new()));
+            wants.push(want);
+        }
+        for (there, wants) in by_disk.values() {
+            let free = (self.free)(there)
+                .map_err(|error| CliError::io("cannot measure", there, &error))?;
+            let needed = wants
+                .iter()
+                .fold(0, |sum: u64, want| sum.saturating_add(want.bytes));
+            if needed > free {
+                return Err(no_room(there, wants, needed, free));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn no_room(there: &Path, wants: &[&Want], needed: u64, free: u64) -> CliError {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let each = wants
+        .iter()
+        .map(|want| format!("{} {} MiB", want.what, mib(want.bytes)));
+    let what = format!(
+        "{} MiB are needed on the disk of {} and {} MiB are free: {}",
+        mib(needed),
+        there.display(),
+        free >> 20,
+        each.collect::<Vec<_>>().join(", ")
+    );
+    CliError::new(Class::Machine, what)
+        .hint("free some space, or name folders on another disk (HOLDFAST_PARAMS is the keys')")
+}
+
+/// A number of the disk's own, by which folders on it are told to share it.
+#[cfg(unix)]
+fn disk_of(folder: &Path) -> std::io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(std::fs::metadata(folder)?.dev())
+}
+
+/// Without such a number all folders are taken to be on one disk: too careful, never too bold.
+#[cfg(not(unix))]
+fn disk_of(_: &Path) -> std::io::Result<u64> {
+    Ok(0)
 }
 
 /// A key, made where there is none and the memory for that is allowed.
@@ -367,6 +503,39 @@ mod tests {
     use std::io::{ErrorKind, Write};
 
     use super::*;
+
+    /// What lands on one disk is added up, whichever folders it is for; a list of parents is left out where only it is too much.
+    #[test]
+    fn tm_h4_what_a_command_writes_on_one_disk_is_counted_together() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (sectors, keys) = (dir.path().join("sectors"), dir.path().join("keys"));
+        std::fs::create_dir(&keys).expect("makes");
+        let mut room = Room::default();
+        room.add("the sector", &sectors.join("not").join("yet"), 3 << 20);
+        room.add("the key of porep-2KiB", &keys, 2 << 20);
+        let require = |disk_of_keys: u64, free: u64| {
+            let disks = Disks {
+                of: |folder: &Path| Ok(if folder == keys { disk_of_keys } else { 1 }),
+                free: |_: &Path| Ok(free),
+            };
+            disks.require(room.wants.iter())
+        };
+        assert!(require(1, 5 << 20).is_ok());
+        assert!(require(2, 3 << 20).is_ok(), "disks of their own");
+        assert!(require(2, (3 << 20) - 1).is_err());
+        let error = require(1, (5 << 20) - 1).expect_err("a byte short");
+        assert_eq!(error.class(), Class::Machine);
+        let said = error.message();
+        for part in [
+            "5 MiB are needed",
+            "4 MiB are free",
+            "sector 3 MiB",
+            "porep-2KiB 2 MiB",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(!sectors.exists(), "nothing is made");
+    }
 
     /// A disk that is full half-way, and a file that somebody else has beside it under a temporary name.
     #[test]

@@ -8,12 +8,12 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use prover::estimate::{Estimate, UnitCosts, keygen_memory, parents_bytes};
+use prover::estimate::{Estimate, UnitCosts, key_bytes, keygen_memory, parents_bytes};
 use prover::machine::{Machine, Plan, forget_peak_memory, peak_memory};
 use prover::piece::commp::CommpHasher;
 use prover::post::proof::{ReplicaRef, prove_window, prove_winning};
-use prover::seal::{self, Packed, SealError, SealRequest, disk_bytes, label_all, require_disk};
-use prover::sector_dir::disk::{DiskError, RealDisk};
+use prover::seal::{self, Packed, SealError, SealRequest, disk_bytes, label_all};
+use prover::sector_dir::disk::DiskError;
 use prover::snark::CircuitId;
 use prover::snark::keys::ParamStore;
 use prover::snark::measure::other_proofs;
@@ -25,7 +25,7 @@ use serde::Serialize;
 
 use super::post::post_error;
 use super::seal::{READ_BYTES, Until, needs};
-use super::{BarProgress, key, key_error, proof_needs, require_memory, seal_error, store};
+use super::{BarProgress, Room, key, key_error, proof_needs, require_memory, seal_error, store};
 use crate::cli::output::human_bytes;
 use crate::cli::{Class, CliError, Context};
 use crate::kernels::Kernels;
@@ -135,7 +135,7 @@ pub fn bench(args: BenchArgs, plan: &Plan, context: &Context) -> Result<(), CliE
     };
     let mut all = needs(size, Until::Packed, until, plan, context)?;
     if !args.no_proofs {
-        for circuit in [CircuitId::window(size), CircuitId::winning(size)] {
+        for circuit in circuits(size) {
             all.extend(proof_needs(&store(context)?, circuit)?);
         }
         all.extend(SMALL_KEYS.map(|circuit| ("making a key", keygen_memory(circuit))));
@@ -157,7 +157,17 @@ pub fn bench(args: BenchArgs, plan: &Plan, context: &Context) -> Result<(), CliE
         .with_parent_cache(&folder.path().join("parents"), kept);
     let disk = u64::from(args.sectors).saturating_mul(disk_bytes(size));
     let disk = disk.saturating_add(kept);
-    require_disk(&RealDisk, folder.path(), disk).map_err(seal_error)?;
+    let mut room = Room::default();
+    room.add("the sectors", folder.path(), disk);
+    if !args.no_proofs {
+        let store = store(context)?;
+        for circuit in circuits(size) {
+            room.add_key(&store, circuit);
+        }
+        let small = SMALL_KEYS.map(key_bytes).into_iter().max().unwrap_or(0);
+        room.add("a small key", folder.path(), small);
+    }
+    room.require(plan, context)?;
     let progress = BarProgress::new(&context.out);
     context.out.say("Measuring one hash of each kind.");
     let mut unit_costs = UnitCosts::measure(plan);
@@ -337,11 +347,7 @@ impl Bench<'_> {
         costs: &mut UnitCosts,
     ) -> Result<Proofs, CliError> {
         let (plan, progress, size) = (self.plan, self.progress, self.size);
-        let circuits = [
-            CircuitId::porep(size),
-            CircuitId::window(size),
-            CircuitId::winning(size),
-        ];
+        let circuits = circuits(size);
         let store = store(context)?;
         let key = |circuit| key(&store, circuit, plan, progress);
         let (keys, keys_seconds) =
@@ -437,6 +443,15 @@ impl Bench<'_> {
             .map_err(DiskError::at("removing", &dir))
             .map_err(|error| seal_error(SealError::from(error)))
     }
+}
+
+/// Whose keys the proofs need.
+fn circuits(size: SectorSize) -> [CircuitId; 3] {
+    [
+        CircuitId::porep(size),
+        CircuitId::window(size),
+        CircuitId::winning(size),
+    ]
 }
 
 fn timed<T>(work: impl FnOnce() -> Result<T, CliError>) -> Result<(T, f64), CliError> {

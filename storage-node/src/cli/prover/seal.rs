@@ -1,5 +1,6 @@
 //! `seal` and `seal-all`: from files to proven sectors, each step durable, run again to go on.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::ops::RangeInclusive;
@@ -12,7 +13,7 @@ use prover::machine::{Plan, peak_memory};
 use prover::piece::commp::CommpHasher;
 use prover::piece::layout::comm_d;
 use prover::seal::{
-    self, AnyStage, SealError, SealRequest, Sealed, disk_bytes, disk_left, label_all, require_disk,
+    self, AnyStage, SealError, SealRequest, Sealed, disk_bytes, disk_left, label_all,
 };
 use prover::sector_dir::disk::RealDisk;
 use prover::sector_dir::record::{Record, Stage};
@@ -25,7 +26,7 @@ use serde::Serialize;
 
 use super::file::ProofFile;
 use super::{
-    BarProgress, Need, key, proof_needs, require_folder, require_memory, seal_error, store,
+    BarProgress, Need, Room, key, proof_needs, require_folder, require_memory, seal_error, store,
 };
 use crate::cli::{Class, CliError, Context};
 
@@ -234,7 +235,14 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
         }
         require_rest(record, args.how.until, plan, context)
     };
-    let mut stage = match resume(&args.dir, plan, &progress, admit)? {
+    let room = |left: u64, from: Until, seal: RegisteredSeal| {
+        let mut room = Room::default();
+        room.add("the sector", &args.dir, left);
+        add_rest(&mut room, from, args.how.until, seal, plan, context)?;
+        room.add_out(args.out.as_deref());
+        room.require(plan, context)
+    };
+    let (mut stage, plan) = match resume(&args.dir, plan, &progress, admit)? {
         Ok(stage) if args.empty && !holds_nothing(&stage) => {
             let what = format!("{} holds a sector with data", args.dir.display());
             return Err(CliError::new(Class::Input, what)
@@ -246,7 +254,9 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
                 stage.name(),
                 args.dir.display()
             ));
-            args.how.reseed(stage)?
+            let record = stage.dir().record();
+            let plan = room(disk_left(record), position(&stage), record.seal)?;
+            (args.how.reseed(stage)?, plan)
         }
         Err(SealError::Dir(SectorDirError::Empty(_))) => {
             if args.files.is_empty() && !args.empty {
@@ -260,15 +270,18 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
             let size = args.how.size();
             let needs = needs(size, Until::Packed, args.how.until, plan, context)?;
             require_memory(plan, needs)?;
+            let left = disk_bytes(size).saturating_sub(left_over(&args.dir));
+            let plan = room(left, Until::Packed, RegisteredSeal::v1_1(size))?;
             let pieces = pieces(&args.files, size)?;
-            pack(
+            let packed = pack(
                 &args.dir,
                 &args.files,
                 pieces,
                 args.how.sector(),
                 &args.how,
                 &mut seconds,
-            )?
+            )?;
+            (packed, plan)
         }
         Err(error) => return Err(seal_error(error)),
     };
@@ -276,7 +289,7 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
         stage = step(
             stage,
             args.how.seed(),
-            plan,
+            &plan,
             context,
             &progress,
             &mut seconds,
@@ -346,6 +359,61 @@ pub(super) fn needs(
     Ok(needs)
 }
 
+/// Counts what the steps between two stages write outside of the sector's folder: the list of parents, and a key.
+fn add_rest(
+    room: &mut Room,
+    from: Until,
+    until: Until,
+    seal: RegisteredSeal,
+    plan: &Plan,
+    context: &Context,
+) -> Result<(), CliError> {
+    if from < Until::Labeled && until >= Until::Labeled {
+        room.add_parents(seal, plan);
+    }
+    if from < Until::Sealed && until == Until::Sealed {
+        room.add_key(&store(context)?, CircuitId::porep(seal.size));
+    }
+    Ok(())
+}
+
+/// Bytes that a killed command left in a sector's folder: they are written over or swept, so they count as free.
+pub(super) fn left_over(dir: &Path) -> u64 {
+    let has_record = dir.join("record").exists();
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return 0;
+    };
+    let is_left_over = |name: &str| match name.ends_with(".tmp") {
+        false => !has_record && ["unsealed", "sc-02-data-tree-d.dat"].contains(&name),
+        true => true,
+    };
+    let bytes = entries.flatten().filter_map(|entry| {
+        let is_one = entry.file_name().to_str().is_some_and(is_left_over);
+        Some(occupied_bytes(&entry.metadata().ok().filter(|_| is_one)?))
+    });
+    bytes.fold(0, u64::saturating_add)
+}
+
+/// What a file takes of its disk; a hole takes nothing.
+fn occupied_bytes(meta: &std::fs::Metadata) -> u64 {
+    #[cfg(unix)]
+    return std::os::unix::fs::MetadataExt::blocks(meta).saturating_mul(512);
+    #[cfg(not(unix))]
+    meta.len()
+}
+
+/// How far a sector is by its record; an update is not on the way.
+fn until_of(record: &Record) -> Option<Until> {
+    Some(match record.stage {
+        Stage::Packed => Until::Packed,
+        Stage::Labeled => Until::Labeled,
+        Stage::Replicated(_) => Until::Replicated,
+        Stage::Challenged(..) => Until::Challenged,
+        Stage::Sealed(..) => Until::Sealed,
+        Stage::Encoding(_) | Stage::Updated(..) | Stage::UpdateProven(..) => return None,
+    })
+}
+
 /// Refuses to go on with a sector when a step that is left needs more memory than allowed. An update has no such steps.
 pub(super) fn require_rest(
     record: &Record,
@@ -354,13 +422,8 @@ pub(super) fn require_rest(
     context: &Context,
 ) -> Result<(), CliError> {
     let size = record.seal.size;
-    let from = match record.stage {
-        Stage::Packed => Until::Packed,
-        Stage::Labeled => Until::Labeled,
-        Stage::Replicated(_) => Until::Replicated,
-        Stage::Challenged(..) => Until::Challenged,
-        Stage::Sealed(..) => Until::Sealed,
-        Stage::Encoding(_) | Stage::Updated(..) | Stage::UpdateProven(..) => return Ok(()),
+    let Some(from) = until_of(record) else {
+        return Ok(());
     };
     let mut needs = needs(size, from, until, plan, context)?;
     if from == Until::Challenged {
@@ -456,17 +519,12 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
         let needs = needs(size, Until::Packed, args.how.until, plan, context)?;
         require_memory(plan, needs)?;
     }
-    // Every file is read, and every folder looked at, before the first sector is made.
     for (number, files, dir, record) in there {
         require_number(&dir, &record, number)?;
         args.how.require_same(&dir, &record)?;
         args.how.require_seed(&dir, &record)?;
         require_pieces(&dir, &record, files)?;
     }
-    let new = new
-        .into_iter()
-        .map(|(number, files, dir)| Ok((number, files, dir, pieces(files, size)?)))
-        .collect::<Result<Vec<_>, CliError>>()?;
     let admit = |dir: &Path, record: &Record| {
         // Without files there is nothing else that the flags could be about.
         if args.files.is_empty() {
@@ -475,8 +533,35 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
         require_rest(record, args.how.until, plan, context)
     };
     let mut sectors = found(&args.root, plan, &progress, admit)?;
-    let needed = disk_needed(&sectors, new.len(), size);
-    require_disk(&RealDisk, &args.root, needed).map_err(seal_error)?;
+    let begun = sectors
+        .iter()
+        .filter_map(|sector| Some(sector.stage.as_ref()?.as_ref().ok()?.record()));
+    let mut seals: BTreeMap<RegisteredSeal, Until> = BTreeMap::new();
+    let mut left = 0u64;
+    for record in begun {
+        left = left.saturating_add(disk_left(record));
+        if let Some(from) = until_of(record) {
+            let first = seals.entry(record.seal).or_insert(from);
+            *first = from.min(*first);
+        }
+    }
+    for (_, _, dir) in &new {
+        let bytes = disk_bytes(size).saturating_sub(left_over(dir));
+        left = left.saturating_add(bytes);
+        seals.insert(RegisteredSeal::v1_1(size), Until::Packed);
+    }
+    let mut room = Room::default();
+    room.add("the sectors", &args.root, left);
+    for (seal, from) in seals {
+        add_rest(&mut room, from, args.how.until, seal, plan, context)?;
+    }
+    room.add_out(args.out.as_ref().map(|out| out.join("1.json")).as_deref());
+    let plan = &room.require(plan, context)?;
+    // Every file is read before the first sector is made.
+    let new = new
+        .into_iter()
+        .map(|(number, files, dir)| Ok((number, files, dir, pieces(files, size)?)))
+        .collect::<Result<Vec<_>, CliError>>()?;
     for (number, files, dir, pieces) in new {
         let mut seconds = Seconds::default();
         let packed = pack(&dir, files, pieces, number, &args.how, &mut seconds);
@@ -565,16 +650,6 @@ fn require_number(dir: &Path, record: &Record, number: SectorNumber) -> Result<(
     );
     Err(CliError::new(Class::Input, what)
         .hint("number the files otherwise with --sector, or name another folder"))
-}
-
-/// Bytes that all sectors will still write until they are sealed, and so many new ones of this size.
-fn disk_needed(sectors: &[Sector], new: usize, size: SectorSize) -> u64 {
-    let begun = sectors
-        .iter()
-        .filter_map(|sector| sector.stage.as_ref()?.as_ref().ok())
-        .map(|turn| disk_left(turn.record()));
-    let new = std::iter::repeat_n(disk_bytes(size), new);
-    begun.chain(new).fold(0, u64::saturating_add)
 }
 
 /// The sectors under `root`, in the order of their numbers; damaged ones, and those that `admit` refuses, with their error.

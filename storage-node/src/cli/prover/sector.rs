@@ -16,7 +16,9 @@ use prover::update::{self, sector::recover};
 use serde::Serialize;
 
 use super::seal::{READ_BYTES, Seconds, Until, human, position, report, require_rest, step};
-use super::{BarProgress, make_file, require_folder, require_memory, require_replica, seal_error};
+use super::{
+    BarProgress, Room, make_file, require_folder, require_memory, require_replica, seal_error,
+};
 use crate::cli::args::ByteRangeArg;
 use crate::cli::output::human_bytes;
 use crate::cli::{Class, CliError, Context};
@@ -69,6 +71,14 @@ pub fn unseal(args: UnsealArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     let progress = BarProgress::new(&context.out);
     let range = &range;
     make_file(&args.out, false, |file| {
+        // What a killed command left has been removed by now.
+        let mut room = Room::default();
+        let folder = args.out.parent().unwrap_or(Path::new("."));
+        room.add("the output", folder, range.end.saturating_sub(range.start));
+        if args.over.is_none() {
+            room.add_parents(record.seal, plan);
+        }
+        let plan = &room.require(plan, context)?;
         let mut out = BufWriter::with_capacity(READ_BYTES, file);
         let written = match &args.over {
             Some(over) => recover(&args.dir, over, range.clone(), &mut out, plan, &progress),

@@ -19,9 +19,10 @@ use prover::{PieceInfo, SectorNumber, SectorSize};
 use serde::Serialize;
 
 use super::file::ProofFile;
-use super::seal::{open, piece};
+use super::seal::{left_over, open, piece};
 use super::{
-    BarProgress, key, key_error, proof_needs, require_folder, require_memory, seal_error, store,
+    BarProgress, Room, key, key_error, proof_needs, require_folder, require_memory, seal_error,
+    store,
 };
 use crate::cli::{Class, CliError, Context};
 
@@ -87,6 +88,7 @@ pub fn update(args: UpdateArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     if args.until == Until::Proven {
         require_provable(&args, plan, context)?;
     }
+    require_room(&args, plan, context)?;
     let progress = BarProgress::new(&context.out);
     let mut seconds = Seconds::default();
     let start = Instant::now();
@@ -126,6 +128,34 @@ fn require_provable(args: &UpdateArgs, plan: &Plan, context: &Context) -> Result
         })?;
     }
     require_memory(plan, proof_needs(&store, circuit)?)
+}
+
+/// Refuses what does not fit on its disk: the folder, the key where it is to be made, and the proof.
+fn require_room(args: &UpdateArgs, plan: &Plan, context: &Context) -> Result<(), CliError> {
+    let record = |dir| read_record(&RealDisk, dir);
+    let (begun, old) = (record(&args.dir).ok(), record(&args.sector));
+    let Ok(size) = old.map(|old| old.seal.size) else {
+        // Whatever is wrong with it is told by the step that reads it.
+        return Ok(());
+    };
+    let mut room = Room::default();
+    let left = match &begun {
+        Some(record) if !matches!(record.stage, Stage::Encoding(_)) => 0,
+        Some(record) => {
+            let finished = record.files.iter().map(|entry| entry.bytes);
+            sector::disk_bytes(size).saturating_sub(finished.fold(0, u64::saturating_add))
+        }
+        None if args.files.is_empty() => 0,
+        None => sector::disk_bytes(size),
+    };
+    let left = left.saturating_sub(left_over(&args.dir));
+    room.add("the updated sector", &args.dir, left);
+    let is_proven = begun.is_some_and(|record| matches!(record.stage, Stage::UpdateProven(..)));
+    if args.until == Until::Proven && !is_proven {
+        room.add_key(&store(context)?, CircuitId::update(size));
+    }
+    room.add_out(args.out.as_deref());
+    room.require(plan, context).map(drop)
 }
 
 /// The update in the folder, gone on with, or a new one of the files.
