@@ -996,7 +996,7 @@ mod tests {
             let (block, slot) = proposed(&ledger, 0, vec![transfer(chain, 1, n, 2)]);
             let certificate = signed(&chain, slot, block.id(), &four[1..]);
             let whole: Block = block.block().clone();
-            ledger.save_undecided(&whole, None).unwrap();
+            ledger.save_undecided(&whole, Default::default()).unwrap();
             ledger.commit_decided(whole, certificate).unwrap();
         }
         let tip = ledger.tip();

@@ -42,7 +42,7 @@ use crate::snapshot::{self, Base};
 use crate::state::{self, KvRead, Network, key};
 use crate::store::{self, Commit, MemoryIndex, Meta, Place, Store, View};
 use crate::tree;
-use crate::undecided::{MAX_AHEAD, Saved, Undecided};
+use crate::undecided::{Heard, MAX_AHEAD, Saved, Undecided};
 use crate::units::Epoch;
 use crate::vfs::{OsVfs, Vfs};
 
@@ -856,11 +856,15 @@ impl Ledger {
             return wrong("time_ms");
         }
         // A block stamped into the past would know the seeds of its own commitments (`beacon.md` §3). One that is taken up from
-        // an earlier round was judged when it was new; that it was announced then, by whoever had the turn, is for the engine to
-        // see to, which knows what was signed.
+        // an earlier round is older, and was judged when it was new: by whoever heard it then. To all others it is new while
+        // somebody has not had a turn since: of its proposer and its announcer both may be lying, but not of everybody, and who is
+        // asked for nothing but an honest block has decided one by then. After that it is taken, or a validator that came late would keep
+        // the others from what they are bound to.
         let clock = self.genesis.genesis().clock;
-        let new = block.header.round == slot.round;
-        if let (ClockMode::Beacon { epoch_ms }, Some(now), true) = (clock, now_ms, new)
+        let rounds = slot.round.saturating_sub(block.header.round) as usize;
+        let old = rounds >= front.validators.validators().len()
+            || (rounds > 0 && self.heard(&block.id())?.is_some_and(|heard| heard.in_time));
+        if let (ClockMode::Beacon { epoch_ms }, Some(now), false) = (clock, now_ms, old)
             && block.header.time_ms.saturating_add(epoch_ms / 2) < now
         {
             return wrong("time_ms");
@@ -878,12 +882,12 @@ impl Ledger {
     /// Keeps a proposed block on disk before this validator votes for it; returns once it survives a power cut.
     ///
     /// For blocks of the next heights, judged or not: one whose parent is not final here yet is judged when it is. Read back by
-    /// [`Ledger::undecided`] also after a restart; gone once its height is decided. Bounds: [`crate::undecided`]. `announced` is the
-    /// signature of the header's proposer under its announcement, where the engine has one ([`Ledger::announcement`]).
-    pub fn save_undecided(&self, block: &Block, announced: Option<Sig>) -> Result<(), LedgerError> {
+    /// [`Ledger::undecided`] also after a restart; gone once its height is decided. Bounds: [`crate::undecided`]. `heard` says
+    /// how it came, with the signature of the header's proposer where the engine has one ([`Ledger::announcement`]).
+    pub fn save_undecided(&self, block: &Block, heard: Heard) -> Result<(), LedgerError> {
         let tip = self.tip().height;
         let dir = self.home.join("undecided");
-        let saved = self.lock_undecided().save(block, announced, tip);
+        let saved = self.lock_undecided().save(block, heard, tip);
         match saved.map_err(home_error("writing to", &dir))? {
             Saved::Kept => Ok(()),
             Saved::OutOfReach | Saved::TooLarge => Err(LedgerError::NotKept {
@@ -909,12 +913,16 @@ impl Ledger {
         Ok(found.map(|(block, _)| block))
     }
 
-    /// The signature that a kept block was saved with: by it an engine shows that the block was announced in its header's round.
+    /// The signature that a kept block was saved with: by it an engine shows that the block's own proposer announced it.
     pub fn announcement(&self, id: &BlockId) -> Result<Option<Sig>, LedgerError> {
+        Ok(self.heard(id)?.and_then(|heard| heard.announced))
+    }
+
+    fn heard(&self, id: &BlockId) -> Result<Option<Heard>, LedgerError> {
         let dir = self.home.join("undecided");
         let found = self.lock_undecided().by_id(id);
         let found = found.map_err(home_error("reading", &dir))?;
-        Ok(found.and_then(|(_, announced)| announced))
+        Ok(found.map(|(_, heard)| heard))
     }
 
     fn lock_undecided(&self) -> MutexGuard<'_, Undecided> {
@@ -1577,6 +1585,58 @@ pub(crate) mod tests {
 
     /// The beacon's clock: a block's epoch is that of its time, whatever its proposer would like. After an hour without a chain
     /// the next block is of the present epoch, and the rounds in between come when they come.
+    /// Somebody says that a block is an earlier round's, and its stamp is older than half an epoch. Who heard it in time takes it up;
+    /// everybody else not before all validators have had a turn since: two that lie for one another gain nothing.
+    #[test]
+    fn tm_v5_tm_p7_a_block_of_an_earlier_round_is_new_to_who_did_not_hear_it() {
+        let home = tempfile::tempdir().unwrap();
+        let mut genesis = genesis(1);
+        genesis.clock = ClockMode::Beacon { epoch_ms: 2_000 };
+        genesis.validators.extend((1..4).map(|n| Validator {
+            id: ValidatorId(user(n).verifying_key().to_bytes()),
+            power: 1,
+        }));
+        genesis.validators.sort_by_key(|v| v.id);
+        let ledger = open(home.path(), &genesis).unwrap();
+        let at = |round| Slot { height: 1, round };
+        let now = 1_700_000_000_700;
+        let made = |time: u64| {
+            let entries = vec![beacon().sign(1)];
+            let made = ledger.build(at(0), Epoch(1), time, entries, vec![]);
+            made.unwrap().block().clone()
+        };
+        let [unheard, late, heard] = [now, now + 1, now + 2].map(made);
+        let in_time = |in_time| Heard {
+            announced: None,
+            in_time,
+        };
+        ledger.save_undecided(&late, in_time(false)).unwrap();
+        ledger.save_undecided(&heard, in_time(true)).unwrap();
+        drop(ledger);
+        let ledger = open(home.path(), &genesis).unwrap();
+        let takes = |block: &Block, round: u32, now: u64| {
+            let verdict = ledger.validate(block.clone(), at(round), Some(now));
+            match verdict.unwrap() {
+                Verdict::Valid(_) => true,
+                Verdict::Invalid(BlockError::Header { field, .. }) => {
+                    assert_eq!(field, "time_ms");
+                    false
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        for block in [&unheard, &late, &heard] {
+            let edge = block.header.time_ms + 1_000;
+            let ours = std::ptr::eq(block, &heard);
+            for round in 0..4 {
+                assert!(takes(block, round, edge));
+                assert_eq!(takes(block, round, edge + 1), ours && round > 0, "{round}");
+            }
+            // The first proposer's turn again: all others had theirs.
+            assert!(takes(block, 4, edge + 3_600_000));
+        }
+    }
+
     #[test]
     fn tm_v5_a_block_stamped_into_another_epoch_is_refused() {
         let home = tempfile::tempdir().unwrap();
@@ -2405,11 +2465,13 @@ pub(crate) mod tests {
         let (first, slot) = proposed(&ledger, 0, vec![transfer(chain, 0, 0, 1)]);
         let (second, _) = proposed(&ledger, 1, vec![]);
         for block in [&first, &second] {
-            ledger.save_undecided(block.block(), None).unwrap();
+            ledger
+                .save_undecided(block.block(), Heard::default())
+                .unwrap();
         }
         let mut ahead = first.block().clone();
         ahead.header.height = 2;
-        ledger.save_undecided(&ahead, None).unwrap();
+        ledger.save_undecided(&ahead, Heard::default()).unwrap();
         drop(ledger);
         let ledger = open(home.path(), &genesis).unwrap();
         assert_eq!(ledger.undecided(1, 0).unwrap(), [first.block().clone()]);
@@ -2433,7 +2495,7 @@ pub(crate) mod tests {
         assert_eq!(ledger.undecided_block(&second.id()).unwrap(), None);
         assert_eq!(ledger.undecided(2, 0).unwrap(), [ahead]);
         assert!(matches!(
-            ledger.save_undecided(second.block(), None),
+            ledger.save_undecided(second.block(), Heard::default()),
             Err(LedgerError::NotKept {
                 height: 1,
                 round: 1,

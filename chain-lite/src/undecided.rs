@@ -6,11 +6,11 @@
 //!
 //! ```text
 //! undecided/<height, 20 digits>-<round of the header, 10 digits>-<block id, hex>
-//! file = "HFUNDC02" ‖ SHA-256 of the rest ‖ borsh(Block, Option<signature>)
+//! file = "HFUNDC02" ‖ SHA-256 of the rest ‖ borsh(Block, Heard)
 //! ```
-//! The signature is the header's proposer's under its announcement of the block. An engine with rounds needs it when a later round
-//! takes the block up ([`crate::ledger::Ledger::announcement`]); it has to survive with the block, or a validator that is bound to it
-//! could never propose it again.
+//! [`Heard`] has the signature of the header's proposer under its announcement of the block. An engine with rounds needs it when a
+//! later round takes the block up ([`crate::ledger::Ledger::announcement`]); it has to survive with the block, or a validator that is
+//! bound to it could never propose it again. And it says whether the block came in time: then it is taken up whenever it is.
 //!
 //! Bounds: [`MAX_BLOCKS`] files and [`MAX_BYTES`] in all, [`MAX_AHEAD`] heights above the tip. When they are full, blocks of
 //! later heights go first (whoever sent them sends them again), then the earliest rounds of the same height.
@@ -23,6 +23,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::block::{Block, BlockId, MAX_BODY_BYTES};
 use crate::certificate::Sig;
@@ -41,6 +43,15 @@ const HEAD: usize = 8 + 32;
 /// Largest file: a body, its header and lengths.
 const MAX_FILE: u64 = (MAX_BODY_BYTES + HEAD + 4096) as u64;
 const _: () = assert!(MAX_FILE * 2 < MAX_BYTES);
+
+/// How a block came here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Heard {
+    /// The header's proposer's signature under its announcement; none of a block of our own, or of one that came decided.
+    pub announced: Option<Sig>,
+    /// Whether this node's clock had nothing against it when it came.
+    pub in_time: bool,
+}
 
 /// Order of names is order of age: height, round of the header, id.
 type Name = (u64, u32, BlockId);
@@ -78,16 +89,11 @@ impl Undecided {
         Ok(found)
     }
 
-    /// Keeps a block, and the signature under which its proposer announced it; returns once it survives a power cut. `tip` is the
-    /// newest final height. A block that is here already stays as it is.
+    /// Keeps a block and how it came; returns once it survives a power cut. `tip` is the newest final height. A block that is here
+    /// already stays as it is.
     ///
     /// An error of the disk leaves what was there before; the caller must then not vote for the block.
-    pub(crate) fn save(
-        &mut self,
-        block: &Block,
-        announced: Option<Sig>,
-        tip: u64,
-    ) -> io::Result<Saved> {
+    pub(crate) fn save(&mut self, block: &Block, heard: Heard, tip: u64) -> io::Result<Saved> {
         let name = (block.header.height, block.header.round, block.id());
         if name.0 <= tip || name.0 - tip > MAX_AHEAD {
             return Ok(Saved::OutOfReach);
@@ -95,7 +101,7 @@ impl Undecided {
         if self.files.contains_key(&name) {
             return Ok(Saved::Kept);
         }
-        let [magic, check, body] = seal(block, announced);
+        let [magic, check, body] = seal(block, heard);
         let len = (HEAD + body.len()) as u64;
         if len > MAX_FILE {
             return Ok(Saved::TooLarge);
@@ -147,8 +153,8 @@ impl Undecided {
         Ok(blocks)
     }
 
-    /// The block with this id, and the signature under which it was announced.
-    pub(crate) fn by_id(&mut self, id: &BlockId) -> io::Result<Option<(Block, Option<Sig>)>> {
+    /// The block with this id, and how it came.
+    pub(crate) fn by_id(&mut self, id: &BlockId) -> io::Result<Option<(Block, Heard)>> {
         match self.files.keys().find(|name| name.2 == *id).copied() {
             Some(name) => self.read(&name),
             None => Ok(None),
@@ -166,7 +172,7 @@ impl Undecided {
         }
     }
 
-    fn read(&mut self, name: &Name) -> io::Result<Option<(Block, Option<Sig>)>> {
+    fn read(&mut self, name: &Name) -> io::Result<Option<(Block, Heard)>> {
         let bytes = self.vfs.read(&self.dir.join(spell(name)))?;
         let kept =
             unseal(&bytes).filter(|(b, _)| (b.header.height, b.header.round, b.id()) == *name);
@@ -199,7 +205,7 @@ pub(crate) enum Saved {
     TooLarge,
 }
 
-fn unseal(bytes: &[u8]) -> Option<(Block, Option<Sig>)> {
+fn unseal(bytes: &[u8]) -> Option<(Block, Heard)> {
     let (magic, rest) = bytes.split_at_checked(MAGIC.len())?;
     let (check, body) = rest.split_at_checked(32)?;
     if magic != MAGIC || digest(&[body]) != *check {
@@ -210,9 +216,9 @@ fn unseal(bytes: &[u8]) -> Option<(Block, Option<Sig>)> {
 
 /// Any bytes as a kept file, and as its name: refused, or written as they were read. Body of the fuzz target.
 pub fn fuzz_undecided(bytes: &[u8]) {
-    if let Some((block, announced)) = unseal(bytes) {
+    if let Some((block, heard)) = unseal(bytes) {
         assert_eq!(
-            seal(&block, announced).concat(),
+            seal(&block, heard).concat(),
             bytes,
             "one encoding per block"
         );
@@ -226,8 +232,8 @@ pub fn fuzz_undecided(bytes: &[u8]) {
 }
 
 /// The pieces of a kept file.
-fn seal(block: &Block, announced: Option<Sig>) -> [Vec<u8>; 3] {
-    let body = codec::encode(&(block, announced));
+fn seal(block: &Block, heard: Heard) -> [Vec<u8>; 3] {
+    let body = codec::encode(&(block, heard));
     [MAGIC.to_vec(), digest(&[&body]).to_vec(), body]
 }
 
@@ -280,24 +286,30 @@ mod tests {
             block(6, 0, 1),
         );
         for b in [&a, &b, &c, &later, &a] {
-            assert_eq!(kept.save(b, None, 4).unwrap(), Saved::Kept);
+            assert_eq!(kept.save(b, Heard::default(), 4).unwrap(), Saved::Kept);
         }
         assert_eq!(
-            kept.save(&block(4, 0, 1), None, 4).unwrap(),
+            kept.save(&block(4, 0, 1), Heard::default(), 4).unwrap(),
             Saved::OutOfReach
         );
         // With its proposer's signature, which it keeps.
+        let word = Heard {
+            announced: Some(Sig([9; 64])),
+            in_time: true,
+        };
         let d = block(5, 2, 1);
-        assert_eq!(kept.save(&d, Some(Sig([9; 64])), 4).unwrap(), Saved::Kept);
+        assert_eq!(kept.save(&d, word, 4).unwrap(), Saved::Kept);
         let far = block(5 + MAX_AHEAD, 0, 1);
-        assert_eq!(kept.save(&far, None, 4).unwrap(), Saved::OutOfReach);
+        assert_eq!(
+            kept.save(&far, Heard::default(), 4).unwrap(),
+            Saved::OutOfReach
+        );
         let mut kept = open(&dir, 4).unwrap();
         let both = kept.of_round(5, 0).unwrap();
         assert!(both.len() == 2 && both.contains(&a) && both.contains(&b));
         assert_eq!(kept.of_round(5, 1).unwrap(), vec![c.clone()]);
-        let word = Some(Sig([9; 64]));
         assert_eq!(kept.by_id(&d.id()).unwrap(), Some((d, word)));
-        assert_eq!(kept.by_id(&c.id()).unwrap(), Some((c, None)));
+        assert_eq!(kept.by_id(&c.id()).unwrap(), Some((c, Heard::default())));
         kept.decided(5);
         assert_eq!(kept.by_id(&a.id()).unwrap(), None);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
@@ -312,7 +324,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let good = block(5, 0, 1);
         let mut kept = open(home.path(), 4).unwrap();
-        kept.save(&good, None, 4).unwrap();
+        kept.save(&good, Heard::default(), 4).unwrap();
         let path = fs::read_dir(home.path())
             .unwrap()
             .next()
@@ -326,7 +338,10 @@ mod tests {
             fs::write(&part, &whole[..len]).unwrap();
             let mut kept = open(home.path(), 4).unwrap();
             assert!(!part.exists());
-            assert_eq!(kept.by_id(&good.id()).unwrap(), Some((good.clone(), None)));
+            assert_eq!(
+                kept.by_id(&good.id()).unwrap(),
+                Some((good.clone(), Heard::default()))
+            );
         }
         let mut damaged: Vec<Vec<u8>> = (0..whole.len()).map(|n| whole[..n].to_vec()).collect();
         damaged.extend((0..whole.len()).map(|n| {
@@ -340,7 +355,7 @@ mod tests {
             assert_eq!(kept.by_id(&good.id()).unwrap(), None);
             assert!(!path.exists());
             assert_eq!(
-                kept.save(&good, None, 4).unwrap(),
+                kept.save(&good, Heard::default(), 4).unwrap(),
                 Saved::Kept,
                 "fetched again"
             );
@@ -350,8 +365,8 @@ mod tests {
     #[test]
     fn tm_h3_kept_files_have_one_form_and_any_bytes_are_judged_calmly() {
         let good = block(5, 7, 1);
-        let whole = seal(&good, None).concat();
-        assert_eq!(unseal(&whole), Some((good.clone(), None)));
+        let whole = seal(&good, Heard::default()).concat();
+        assert_eq!(unseal(&whole), Some((good.clone(), Heard::default())));
         fuzz_undecided(&whole);
         let name = spell(&(5, 7, good.id()));
         assert_eq!(parse(&name), Some((5, 7, good.id())));
@@ -386,16 +401,22 @@ mod tests {
         kept = open(&kept.dir, 4).unwrap();
         assert_eq!(kept.files.len(), MAX_BLOCKS);
         let late = block(9, 0, 1);
-        assert_eq!(kept.save(&late, None, 4).unwrap(), Saved::OutOfReach);
+        assert_eq!(
+            kept.save(&late, Heard::default(), 4).unwrap(),
+            Saved::OutOfReach
+        );
         let now = block(5, 0, 1);
-        assert_eq!(kept.save(&now, None, 4).unwrap(), Saved::Kept);
+        assert_eq!(kept.save(&now, Heard::default(), 4).unwrap(), Saved::Kept);
         assert_eq!(kept.files.len(), MAX_BLOCKS);
         assert_eq!(
             kept.files.keys().filter(|n| n.0 == 8).count(),
             84,
             "one of 85"
         );
-        assert_eq!(kept.by_id(&now.id()).unwrap(), Some((now, None)));
+        assert_eq!(
+            kept.by_id(&now.id()).unwrap(),
+            Some((now, Heard::default()))
+        );
         // Of one height the earliest round gives way, so that a long stalemate never refuses the newest proposal.
         let next = block(6, 1, 1);
         for name in kept.files.keys().copied().collect::<Vec<_>>() {
@@ -411,7 +432,7 @@ mod tests {
             kept.files.insert(name, 1);
             kept.bytes += 1;
         }
-        assert_eq!(kept.save(&next, None, 4).unwrap(), Saved::Kept);
+        assert_eq!(kept.save(&next, Heard::default(), 4).unwrap(), Saved::Kept);
         assert!(kept.files.len() == MAX_BLOCKS && kept.by_id(&next.id()).unwrap().is_some());
     }
 }

@@ -25,6 +25,7 @@ use chain_lite::ledger::{CommitOutcome, Front, Ledger, LedgerError, Slot, ValidB
 use chain_lite::mempool::Mempool;
 use chain_lite::message::{Message, SignedTx, TX_VERSION, Tx};
 use chain_lite::state::{self, key};
+use chain_lite::undecided::Heard;
 use chain_lite::units::Epoch;
 use malachite_core_consensus::{LocallyProposedValue, ProposedValue};
 use malachite_core_types::{
@@ -303,7 +304,11 @@ impl App {
         )?;
         let valid = ledger.build(slot, epoch, now_ms, beacons, txs)?;
         // Our own announcement can be signed again at any time.
-        Ok(kept(ledger.save_undecided(valid.block(), None))?.then_some(valid))
+        let ours = Heard {
+            announced: None,
+            in_time: true,
+        };
+        Ok(kept(ledger.save_undecided(valid.block(), ours))?.then_some(valid))
     }
 
     /// Epoch and beacon entries of a block made now.
@@ -367,8 +372,8 @@ impl App {
             tracing::warn!(proposer = %init.proposer, height = slot.height, "a proposer's bytes are not the block it announced");
             return value(Validity::Invalid);
         };
-        // A new block is its announcer's own, and judged by our clock. One of an earlier round is not, so its own proposer's word is
-        // wanted that it was announced then.
+        // A new block is its announcer's own. One of an earlier round is another's, so that one's word is wanted; that it gave it
+        // in that round is for the ledger's clock to judge.
         let (original, first) = announced.original(&block);
         let first =
             first.filter(|first| self.verifier.parts(&original, first, &original.proposer.0));
@@ -376,7 +381,10 @@ impl App {
             tracing::warn!(proposer = %init.proposer, height = slot.height, "a block of an earlier round that its proposer did not announce");
             return value(Validity::Invalid);
         };
-        let first = Some(Sig(first.0));
+        let heard = |in_time| Heard {
+            announced: Some(Sig(first.0)),
+            in_time,
+        };
         let ledger = &self.parts.ledger;
         // What we made was saved before it was announced. A block in our name that is not here is somebody else's, and kept it
         // would stand in the place of our own when our turn comes.
@@ -387,7 +395,7 @@ impl App {
         }
         match self.validate(block.clone(), slot, Some(now_ms))? {
             Verdict::Valid(valid) => {
-                if !kept(ledger.save_undecided(&block, first))? {
+                if !kept(ledger.save_undecided(&block, heard(true)))? {
                     return Ok(None);
                 }
                 self.remember_announcement(init, announced.signature);
@@ -398,7 +406,7 @@ impl App {
                 tracing::warn!(proposer = %init.proposer, height = slot.height, %why, "a proposed block gets no vote");
                 // Where only our clock is against it, two thirds may be for it: the core then binds us to it, or decides it.
                 if let Verdict::Valid(valid) = self.validate(block.clone(), slot, None)?
-                    && kept(ledger.save_undecided(&block, first))?
+                    && kept(ledger.save_undecided(&block, heard(false)))?
                 {
                     self.remember_announcement(init, announced.signature);
                     self.remember(*valid);
@@ -406,7 +414,7 @@ impl App {
                 value(Validity::Invalid)
             }
             Verdict::NotYet { .. } => {
-                if kept(ledger.save_undecided(&block, first))? {
+                if kept(ledger.save_undecided(&block, heard(false)))? {
                     self.remember_announcement(init, announced.signature);
                 }
                 Ok(None)
@@ -652,7 +660,7 @@ impl App {
         let id = block.id();
         match self.validate(block.clone(), slot, None)? {
             Verdict::Valid(valid) => {
-                if !kept(self.parts.ledger.save_undecided(&block, None))? {
+                if !kept(self.parts.ledger.save_undecided(&block, Heard::default()))? {
                     return Ok(Synced::NotNow);
                 }
                 self.synced = height.0;

@@ -70,6 +70,10 @@ pub struct Init {
 }
 
 /// One part of a proposed block.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "an announcement is a quarter of a kilobyte, and lives as long as one call"
+)]
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Part {
     /// The announcement.
@@ -171,6 +175,7 @@ pub fn cut(announced: &Announced) -> Vec<Part> {
 }
 
 /// What a part did.
+#[allow(clippy::large_enum_variant, reason = "it lives as long as one call")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Added {
     /// More is needed.

@@ -116,7 +116,7 @@ fn nobody_is_punished(kind: Outage) {
     assert_eq!(world.happened(from, is_harm), 0, "{kind:?}");
     assert_eq!(world.provider(id).power, before.power);
     // What was pending goes on.
-    if let Some((_, voucher)) = channel.clone() {
+    if let Some((_, voucher)) = channel {
         world.must(&owner, Message::RedeemVoucher { voucher });
     }
     world.must(&owner, world.prove_msg(id, 3));

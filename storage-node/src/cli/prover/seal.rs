@@ -280,6 +280,7 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
                 args.how.sector(),
                 &args.how,
                 &mut seconds,
+                &progress,
             )?;
             (packed, plan)
         }
@@ -478,6 +479,10 @@ struct Sector {
 }
 
 /// A sector that waits for its turn.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there are as many as sectors, and nearly all of them are of the larger kind"
+)]
 enum Turn {
     /// Opened; nothing of it is in memory.
     Open(AnyStage),
@@ -564,7 +569,15 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
         .collect::<Result<Vec<_>, CliError>>()?;
     for (number, files, dir, pieces) in new {
         let mut seconds = Seconds::default();
-        let packed = pack(&dir, files, pieces, number, &args.how, &mut seconds);
+        let packed = pack(
+            &dir,
+            files,
+            pieces,
+            number,
+            &args.how,
+            &mut seconds,
+            &progress,
+        );
         sectors.push(Sector {
             dir,
             seconds,
@@ -778,6 +791,7 @@ fn pack(
     sector: SectorNumber,
     how: &How,
     seconds: &mut Seconds,
+    progress: &BarProgress,
 ) -> Result<AnyStage, CliError> {
     let start = Instant::now();
     let request = SealRequest {
@@ -795,7 +809,7 @@ fn pack(
         .iter_mut()
         .map(|reader| reader as &mut dyn Read)
         .collect();
-    let packed = seal::create(dir, request, &mut sources).map_err(seal_error)?;
+    let packed = seal::create_watched(dir, request, &mut sources, progress).map_err(seal_error)?;
     seconds.pack = Some(start.elapsed().as_secs_f64());
     Ok(AnyStage::Packed(packed))
 }
