@@ -100,7 +100,7 @@ fn admit(
 
 /// Whether the parents' list is there, lies on another disk, or fits beside the bytes that sectors like this one will still write.
 /// It saves time and costs only that, so the sectors go first.
-fn has_room(cache: &Path, graph: &Graph, dir: &SectorDir, left: u64) -> bool {
+pub(super) fn has_room(cache: &Path, graph: &Graph, dir: &SectorDir, left: u64) -> bool {
     let device = |path: &Path| {
         let there = path.ancestors().find(|path| path.exists());
         Some(there?.metadata().ok()?.dev())

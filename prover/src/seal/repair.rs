@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::label::{parents_for, write_tree_d};
+use super::label::{has_room, parents_for, write_tree_d};
 use super::pipeline::{AnyStage, begin_trees, numbered, require_openings, stage_of};
 use super::unseal::last_layer;
 use super::{SLACK_BYTES, SealError, label_memory, replicate_memory, require_space};
@@ -34,7 +34,9 @@ use crate::merkle::build::TreeError;
 use crate::merkle::shape;
 use crate::pages::Nodes;
 use crate::porep::column;
+use crate::porep::graph::Graph;
 use crate::porep::label::{self, SectorLayer};
+use crate::porep::parents::ParentTable;
 use crate::porep::replica;
 use crate::progress::Progress;
 use crate::sector_dir::disk::{NodeFile, RealDisk};
@@ -61,10 +63,23 @@ pub fn repair(path: &Path, plan: &Plan, progress: &dyn Progress) -> Result<AnySt
     let mut dir = dir;
     if !bad.is_empty() {
         let work = Work::new(&dir, &bad)?;
-        work.require(&dir, plan)?;
+        let most = work.require(&dir, plan)?;
+        let plan = &beside_list(plan, &dir, most);
         plan.run(|| work.run(&mut dir, plan, progress))?;
     }
     stage_of(dir, plan, progress)
+}
+
+/// The plan without a list of parents on disk, if that would take the room that was asked for.
+fn beside_list(plan: &Plan, dir: &SectorDir, most: u64) -> Plan {
+    let seal = dir.record().seal;
+    let graph = Graph::new(seal.size, &seal.porep_id(), seal.api_version());
+    match plan.parent_cache(ParentTable::bytes(&graph)) {
+        Some(cache) if !has_room(cache, &graph, dir, most) => {
+            plan.clone().with_parent_cache(cache, 0)
+        }
+        _ => plan.clone(),
+    }
 }
 
 /// Where damaged data comes from.
@@ -132,8 +147,8 @@ impl Work {
         Ok(work)
     }
 
-    /// Asks for all that it will take.
-    fn require(&self, dir: &SectorDir, plan: &Plan) -> Result<(), SealError> {
+    /// Asks for all that it will take; says how many bytes of the disk.
+    fn require(&self, dir: &SectorDir, plan: &Plan) -> Result<u64, SealError> {
         let size = dir.size();
         if !self.layers.is_empty() || self.computes_key {
             plan.require("labelling", label_memory(size))?;
@@ -156,12 +171,14 @@ impl Work {
             when(!self.tree_c.is_empty(), trees * shape::tree_c_bytes(size)),
             when(self.sealed, size.bytes()) + when(self.computes_key, size.bytes()) + tree_r,
         ];
-        match steps.into_iter().max() {
-            Some(most) if most > 0 => {
-                require_space(dir.path(), most + SLACK_BYTES, dir.free_bytes()?)
-            }
-            _ => Ok(()),
+        let most = match steps.into_iter().max() {
+            Some(most) if most > 0 => most + SLACK_BYTES,
+            _ => 0,
+        };
+        if most > 0 {
+            require_space(dir.path(), most, dir.free_bytes()?)?;
         }
+        Ok(most)
     }
 
     /// In an order in which each step finds what it reads.
@@ -201,6 +218,8 @@ impl Work {
             column::build_tree_c(&layers, &trees, size, progress)?;
             progress.finish();
             put_back_some(dir, SectorFile::TreeC, trees, &self.tree_c)?;
+            // Those that were whole, before the next step takes room.
+            dir.sweep_begun()?;
         }
         if self.sealed {
             self.put_back_replica(dir, plan, progress)?;

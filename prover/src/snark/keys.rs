@@ -589,6 +589,8 @@ impl ParamStore {
         );
         shape::require_reviewed(circuit, &digest);
         self.install_made_vk(circuit, &evaluated)?;
+        // What a killed run left is not in the way of the next.
+        fresh_temporary(&self.params_path(circuit))?;
         self.require_space(circuit, evaluated.params_bytes(), self.free_space()?)?;
         self.install(circuit, &self.params_path(circuit), true, |out| {
             evaluated.write_params(out, progress)

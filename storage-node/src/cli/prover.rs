@@ -79,7 +79,7 @@ enum Action {
     ///
     /// Sectors that are there go on where they stopped, by the same command again or by their folder alone; none is made twice.
     /// Size, provider and ticket are said of the files' sectors, without files of all: one that is there must be what they say.
-    /// Another --seed challenges anew whatever is not proven yet; what is proven stays as it is.
+    /// Another --seed challenges anew whatever is not proven yet; what is proven is refused if it is named, and else stays as it is.
     SealAll(seal::SealAllArgs),
     /// Put files into a sector that was sealed empty, without sealing anew, or go on with that
     Update(update::UpdateArgs),
@@ -91,7 +91,7 @@ enum Action {
     Verify(verify::VerifyArgs),
     /// Look for damage in a sector folder
     Check(sector::CheckArgs),
-    /// Drop damaged files of a sector folder and compute them again
+    /// Make damaged files of a sector folder again, each beside the old one
     Repair(sector::RepairArgs),
     /// Measure this machine: kernels, every stage, estimates for larger sectors
     Bench(bench::BenchArgs),

@@ -365,8 +365,9 @@ pub enum Event {
     },
     /// A sealing or proving job ended without a result.
     SealFailed(SectorNumber, String),
-    /// A sealing or proving job found the disk full. It goes on where it stopped when there is space again.
-    NoSpace(SectorNumber, String),
+    /// A sealing or proving job found something in its way that passes: a full disk, a folder that another process has. It goes on
+    /// where it stopped when that is gone.
+    SealWaits(SectorNumber, String),
     /// A window proof is done and verified.
     WindowProven(WindowKey, Vec<u8>),
     /// These sectors' vanilla proofs fail: their replicas are damaged.
@@ -714,7 +715,7 @@ impl Lifecycle {
                 spent,
             } => self.proven(sector, proof, spent),
             Event::SealFailed(number, reason) => self.seal_failed(now, number, &reason),
-            Event::NoSpace(number, reason) => self.no_space(now, number, &reason),
+            Event::SealWaits(number, reason) => self.seal_waits(now, number, &reason),
             Event::WindowProven(key, proof) => {
                 if let Some(work) = self.windows.get_mut(&key)
                     && let WindowState::Proving { skipped, .. } = &work.state
@@ -805,8 +806,8 @@ impl Lifecycle {
         }
     }
 
-    /// A full disk passes and is nobody's mistake: it is tried again and never counts as a failed attempt. Told once.
-    fn no_space(&mut self, now: Epoch, number: SectorNumber, reason: &str) {
+    /// What passes is no fault of the sector's: it is tried again and never counts as a failed attempt. Told once.
+    fn seal_waits(&mut self, now: Epoch, number: SectorNumber, reason: &str) {
         if self.is_running(number) {
             self.running = None;
         }
@@ -818,7 +819,7 @@ impl Lifecycle {
         if !sector.waits_for_space {
             sector.waits_for_space = true;
             self.out.push(Command::Note(format!(
-                "sector {number} waits for disk space ({reason}); free some, and it goes on where it stopped"
+                "sector {number} waits ({reason}); once that is mended, disk space freed or the folder let go, it goes on where it stopped"
             )));
         }
     }

@@ -93,6 +93,27 @@ pub enum JobError {
 }
 
 impl JobError {
+    /// True if what is in the way passes without the sector's doing: a full disk, another process in its folder, a record that a
+    /// newer program wrote.
+    pub fn passes(&self) -> bool {
+        let waits = match self {
+            Self::Seal(SealError::Dir(error))
+            | Self::Kept {
+                source: SealError::Dir(error),
+                ..
+            } => matches!(
+                error,
+                SectorDirError::Locked(_)
+                    | SectorDirError::Record {
+                        source: RecordError::Version(_),
+                        ..
+                    }
+            ),
+            _ => false,
+        };
+        waits || self.is_disk_full()
+    }
+
     /// True if the reason is a full disk, which passes when space returns.
     pub fn is_disk_full(&self) -> bool {
         match self {
@@ -426,8 +447,8 @@ impl Bench {
                     tracing::info!(sector = record.number.0, "starts over with a new ticket");
                     remove_dir(path)?;
                 }
-                // Packing did not get as far as a record; it clears away what it left itself.
-                Err(SealError::Dir(SectorDirError::Empty(_))) => {}
+                // Packing did not get as far as a record.
+                Err(SealError::Dir(SectorDirError::Empty(_))) => remove_dir(path)?,
                 Err(error) if is_beyond_use(&error) => {
                     tracing::warn!(sector = record.number.0, %error, "the sector's folder cannot be used; packing anew");
                     remove_dir(path)?;
@@ -487,7 +508,7 @@ impl Bench {
     ) -> Result<(Vec<u8>, SealTimes), JobError> {
         let path = self.sector_dir(record.number);
         let mut spent = record.spent;
-        let mut stage = seal::resume(&path, &self.seal, progress)?;
+        let mut stage = self.resume_or_repair(&path, progress)?;
         loop {
             let begun = Instant::now();
             stage = match stage {

@@ -898,8 +898,8 @@ async fn keep_lease(
 
 /// What a sealing job's error means for its sector.
 fn job_failed(number: SectorNumber, error: &JobError) -> Event {
-    match error.is_disk_full() {
-        true => Event::NoSpace(number, error.to_string()),
+    match error.passes() {
+        true => Event::SealWaits(number, error.to_string()),
         false => Event::SealFailed(number, error.to_string()),
     }
 }
@@ -1174,10 +1174,19 @@ mod tests {
             folder(io::ErrorKind::StorageFull),
             folder(io::ErrorKind::QuotaExceeded),
             too_small,
+            // Hours of labels are not thrown away because somebody looks at them, or an older program runs.
+            JobError::Kept {
+                path: here.clone(),
+                source: SealError::Dir(SectorDirError::Locked(here.clone())),
+            },
+            JobError::Seal(SealError::Dir(SectorDirError::Record {
+                path: here.clone(),
+                source: prover::sector_dir::record::RecordError::Version(9),
+            })),
         ] {
             let event = job_failed(SectorNumber(1), &full);
             assert!(
-                matches!(event, Event::NoSpace(SectorNumber(1), _)),
+                matches!(event, Event::SealWaits(SectorNumber(1), _)),
                 "{event:?}"
             );
         }

@@ -532,7 +532,7 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
     }
     let admit = |dir: &Path, record: &Record| {
         // Without files there is nothing else that the flags could be about.
-        if args.files.is_empty() {
+        if args.files.is_empty() && !record.stage.is_update() {
             args.how.require_same(dir, record)?;
         }
         require_rest(record, args.how.until, plan, context)

@@ -74,7 +74,9 @@ pub fn unseal(args: UnsealArgs, plan: &Plan, context: &Context) -> Result<(), Cl
         // What a killed command left has been removed by now.
         let mut room = Room::default();
         let folder = args.out.parent().unwrap_or(Path::new("."));
-        room.add("the output", folder, range.end.saturating_sub(range.start));
+        // A range beyond the sector is refused by who reads it.
+        let end = range.end.min(capacity);
+        room.add("the output", folder, end.saturating_sub(range.start));
         if args.over.is_none() {
             room.add_parents(record.seal, plan);
         }
@@ -238,7 +240,7 @@ pub fn repair(args: RepairArgs, plan: &Plan, context: &Context) -> Result<(), Cl
         }
     }
     let mut seconds = Seconds::default();
-    // It asks for the memory of what it will take to make a file again before it gives it up; of a sound sector, what is left.
+    // It asks for what it will take to make a file again; of a sound sector, what is left.
     let mut stage = seal::repair(&args.dir, plan, &progress).map_err(seal_error)?;
     require_rest(stage.dir().record(), Until::Replicated, plan, context)?;
     while position(&stage) < Until::Replicated {

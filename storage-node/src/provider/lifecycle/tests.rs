@@ -854,7 +854,10 @@ fn tm_h4_a_sector_waits_for_disk_space_as_long_as_it_takes_and_says_so_once() {
             let Event::Replicated { sector, .. } = world.jobs.remove(at).1 else {
                 unreachable!("matched above")
             };
-            world.feed(Event::NoSpace(sector, "no space left on device".to_owned()));
+            world.feed(Event::SealWaits(
+                sector,
+                "no space left on device".to_owned(),
+            ));
             full += 1;
         }
         world.step();
