@@ -13,6 +13,7 @@
 //! `undecided/` ([`crate::undecided`]: proposals that this validator may have voted for), `base.hfs` where the folder began
 //! with a snapshot ([`crate::snapshot`]).
 
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::ops::RangeInclusive;
@@ -856,16 +857,12 @@ impl Ledger {
             return wrong("time_ms");
         }
         // A block stamped into the past would know the seeds of its own commitments (`beacon.md` §3). One that is taken up from
-        // an earlier round is older, and was judged when it was new: by whoever heard it then. To all others it is new while
-        // somebody has not had a turn since: of its proposer and its announcer both may be lying, but not of everybody, and who is
-        // asked for nothing but an honest block has decided one by then. After that it is taken, or a validator that came late would keep
-        // the others from what they are bound to.
-        let clock = self.genesis.genesis().clock;
-        let rounds = slot.round.saturating_sub(block.header.round) as usize;
-        let old = rounds >= front.validators.validators().len()
-            || (rounds > 0 && self.heard(&block.id())?.is_some_and(|heard| heard.in_time));
-        if let (ClockMode::Beacon { epoch_ms }, Some(now), false) = (clock, now_ms, old)
+        // an earlier round is older, and was judged when it was new by whoever heard it then. To all others it is new until more
+        // than a third of the power has let its turn pass: its proposer and its announcer may lie for one another, but not as
+        // many. After that it is taken, or who came late would keep the others from what they are bound to.
+        if let (ClockMode::Beacon { epoch_ms }, Some(now)) = (self.genesis.genesis().clock, now_ms)
             && block.header.time_ms.saturating_add(epoch_ms / 2) < now
+            && !self.is_taken_up(&block, slot, &front.validators)?
         {
             return wrong("time_ms");
         }
@@ -877,6 +874,29 @@ impl Ledger {
             txs,
             beacons,
         })
+    }
+
+    /// Whether a block of an earlier round is one that was heard in time, or that more than a third of the power has let pass.
+    fn is_taken_up(
+        &self,
+        block: &Block,
+        slot: Slot,
+        set: &ValidatorSet,
+    ) -> Result<bool, LedgerError> {
+        let Header { height, round, .. } = block.header;
+        let (mut passed, mut power) = (BTreeSet::new(), 0u128);
+        let total = u128::from(set.total_power());
+        for round in round..slot.round {
+            let id = set.proposer(height, round);
+            if passed.insert(id) {
+                power += u128::from(set.power_of(&id).unwrap_or(0));
+            }
+            if 3 * power > total {
+                return Ok(true);
+            }
+        }
+        let heard = round < slot.round && self.heard(&block.id())?.is_some_and(|h| h.in_time);
+        Ok(heard)
     }
 
     /// Keeps a proposed block on disk before this validator votes for it; returns once it survives a power cut.
@@ -1583,10 +1603,8 @@ pub(crate) mod tests {
         }
     }
 
-    /// The beacon's clock: a block's epoch is that of its time, whatever its proposer would like. After an hour without a chain
-    /// the next block is of the present epoch, and the rounds in between come when they come.
     /// Somebody says that a block is an earlier round's, and its stamp is older than half an epoch. Who heard it in time takes it up;
-    /// everybody else not before all validators have had a turn since: two that lie for one another gain nothing.
+    /// everybody else when more than a third of the power has let it pass.
     #[test]
     fn tm_v5_tm_p7_a_block_of_an_earlier_round_is_new_to_who_did_not_hear_it() {
         let home = tempfile::tempdir().unwrap();
@@ -1625,18 +1643,27 @@ pub(crate) mod tests {
                 other => panic!("{other:?}"),
             }
         };
+        let set = ledger.validators();
+        // Four of equal power: two different ones are more than a third.
+        let turns = |round| {
+            let ids = (0..round).map(|round| set.proposer(1, round));
+            ids.collect::<BTreeSet<_>>().len()
+        };
         for block in [&unheard, &late, &heard] {
             let edge = block.header.time_ms + 1_000;
             let ours = std::ptr::eq(block, &heard);
-            for round in 0..4 {
+            for round in 0..6 {
                 assert!(takes(block, round, edge));
-                assert_eq!(takes(block, round, edge + 1), ours && round > 0, "{round}");
+                let stands = turns(round) > 1 || (ours && round > 0);
+                assert_eq!(takes(block, round, edge + 1), stands, "{round}");
+                assert_eq!(takes(block, round, edge + 3_600_000), stands, "{round}");
             }
-            // The first proposer's turn again: all others had theirs.
-            assert!(takes(block, 4, edge + 3_600_000));
         }
+        assert!(turns(1) == 1 && turns(6) > 1);
     }
 
+    /// The beacon's clock: a block's epoch is that of its time, whatever its proposer would like. After an hour without a chain
+    /// the next block is of the present epoch, and the rounds in between come when they come.
     #[test]
     fn tm_v5_a_block_stamped_into_another_epoch_is_refused() {
         let home = tempfile::tempdir().unwrap();

@@ -544,11 +544,18 @@ impl Pool {
             }
             return Ok(());
         }
-        while (self.bytes - self.lane_bytes).saturating_sub(freed) + len > MAX_BYTES - LANE_BYTES {
-            // Whether it could run once what its sender has in front of it did.
-            let (nonce, queue) = (new.tx.tx().nonce, self.senders.get(&sender));
-            let before = queue.map_or(0, |q| q.by_nonce.range(next..nonce).count() as u64);
-            let worth = (nonce - next == before, new.class, new.offer);
+        // Whether it could run once what its sender has in front of it did.
+        let (nonce, queue) = (new.tx.tx().nonce, self.senders.get(&sender));
+        let before = queue.map_or(0, |q| q.by_nonce.range(next..nonce).count() as u64);
+        let worth = (nonce - next == before, new.class, new.offer);
+        let above =
+            |held: u64| (held.saturating_sub(freed) + len).saturating_sub(MAX_BYTES - LANE_BYTES);
+        // Found out in one look, so that what cannot fit costs no more than that.
+        let needed = above(self.bytes - self.lane_bytes);
+        if needed > 0 && self.bytes_below(worth, &sender) < needed {
+            return Err(SubmitError::Full);
+        }
+        while above(self.bytes - self.lane_bytes) > 0 {
             evicted.extend(self.evict_below(worth, &sender)?);
         }
         Ok(())
@@ -570,6 +577,18 @@ impl Pool {
         let last = lane.next_back().map(|(nonce, _)| (*sender, *nonce));
         let (sender, nonce) = last.ok_or(SubmitError::Full)?;
         Ok(self.remove(&sender, nonce))
+    }
+
+    /// Bytes of other senders' ordinary transactions that would give way to `worth`, or a little more.
+    fn bytes_below(&self, worth: (bool, Class, u128), newcomer: &Address) -> u64 {
+        let others = self.senders.iter().filter(|(s, _)| *s != newcomer);
+        let of = others.map(|(_, q)| {
+            let gapless = q.is_gapless();
+            let lasts = q.by_nonce.values().rev().filter(|w| !w.in_lane());
+            let below = lasts.take_while(|w| (gapless, w.class, w.offer) < worth);
+            below.map(|w| w.tx.len_bytes()).sum::<u64>()
+        });
+        of.sum()
     }
 
     /// Drops the last ordinary transaction of the sender whose last one is worth least, if that is less than `worth`.

@@ -378,8 +378,9 @@ impl App {
         let first =
             first.filter(|first| self.verifier.parts(&original, first, &original.proposer.0));
         let Some(first) = first else {
+            // The announcer's fault and not the block's, which others may be bound to: nothing is said of it.
             tracing::warn!(proposer = %init.proposer, height = slot.height, "a block of an earlier round that its proposer did not announce");
-            return value(Validity::Invalid);
+            return Ok(None);
         };
         let heard = |in_time| Heard {
             announced: Some(Sig(first.0)),
@@ -414,7 +415,13 @@ impl App {
                 value(Validity::Invalid)
             }
             Verdict::NotYet { .. } => {
-                if kept(ledger.save_undecided(&block, heard(false)))? {
+                let in_time = match ledger.genesis().genesis().clock {
+                    ClockMode::Beacon { epoch_ms } => {
+                        block.header.time_ms.saturating_add(epoch_ms / 2) >= now_ms
+                    }
+                    ClockMode::Logical { .. } => true,
+                };
+                if kept(ledger.save_undecided(&block, heard(in_time)))? {
                     self.remember_announcement(init, announced.signature);
                 }
                 Ok(None)

@@ -240,7 +240,7 @@ fn tm_v1_a_journal_with_what_another_machine_said_is_refused_and_the_error_says_
     }
     // As it says: under another key it follows, and what the journal held is gone.
     let engine = start(user(9));
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(Duration::from_secs(3));
     assert_eq!(engine.status(), EngineStatus::Running);
     engine.stop();
     assert!(Log::open(&wal).expect("opens").is_empty());

@@ -1251,7 +1251,8 @@ impl<'a> World<'a> {
         let header = &block.block.header;
         let known = query::totals(self.replay.state()).map_err(text)?.beacon_tip;
         let mut beacons = Vec::new();
-        for epoch in (known.0 + 1..=header.epoch.0).map(Epoch) {
+        let brought = block.block.body.beacons.len() as u64;
+        for epoch in (known.0 + 1..=known.0 + brought).map(Epoch) {
             // A newer state still has the values of the last few blocks.
             let value = query::beacon(view, epoch).map_err(text)?;
             beacons.extend(value.map(|value| (epoch, value)));

@@ -130,12 +130,15 @@ fn tm_v1_tm_v4_tm_n7_tm_h1_tm_h3_tm_h4_tm_h5_tm_h6_an_hour_of_every_seed_holds()
     for report in &reports {
         let network = [report.lost, report.doubled, report.overtaken];
         let kinds = report.troubles.iter().chain(&network);
-        let left = [&report.torn, &report.names];
-        assert!(kinds.chain(left).all(|n| *n > 0), "{report:?}");
+        let all = kinds.chain([&report.torn]).all(|n| *n > 0);
+        assert!(all, "{report:?}");
         let twins = Scenario::of_seed(report.seed, 1).twins;
         let contradicted = report.evidence > 0;
         assert_eq!(contradicted, twins != Twins::Never, "{report:?}");
     }
+    // A cut seldom falls where a folder is not synced: some seeds have none.
+    let names = sum(|report| report.names);
+    assert!(names > SEEDS / 4, "{names} names were kept unsynced");
     // The beacon's clock had its own trouble, and backdaters had their chances.
     for report in &reports {
         let follows = Scenario::of_seed(report.seed, 1).follows_beacon;

@@ -55,7 +55,7 @@ impl Desk {
         Self::on(Arc::new(OsVfs), len)
     }
 
-    /// A put of it that was killed at this change of its records: 1 to 3 are the head's.
+    /// A put of it that was killed at this change of its records: 1 to 3 are its draw's, 4 to 6 the head's.
     async fn interrupted(len: usize, fake: &Fake, change: u64) -> Self {
         let disk = SimDisk::default();
         let desk = Self::on(Arc::new(disk.clone()), len);
@@ -763,7 +763,7 @@ async fn tm_h1_a_put_killed_at_any_call_resumes_with_one_charge() {
 #[tokio::test]
 async fn a_file_that_changed_between_two_runs_is_another_file() {
     let fake = Fake::new(&[Honest; 4]);
-    let desk = Desk::interrupted(70_000, &fake, 16).await;
+    let desk = Desk::interrupted(70_000, &fake, 19).await;
     let begun = desk.journal(&fake).segment(Part::Data(0));
     assert!(begun.expect("readable").is_some());
     std::fs::write(&desk.source, sample(69_000)).expect("writes");
@@ -1418,7 +1418,7 @@ async fn a_file_of_one_tebibyte_is_refused_at_once_with_the_reason() {
 async fn tm_h4_a_full_disk_while_staging_is_named_and_the_same_command_goes_on() {
     let fake = Fake::new(&[Honest; 4]);
     // Stopped behind the head: the journal has its folder, nothing is staged yet.
-    let desk = Desk::interrupted(50_000, &fake, 4).await;
+    let desk = Desk::interrupted(50_000, &fake, 7).await;
     let dir = desk.journal(&fake).dir().to_owned();
     // Writing to this device fails as on a full disk.
     let shard = super::encode::staged_path(&dir, 0, 1);
@@ -1507,7 +1507,7 @@ async fn a_damaged_cached_manifest_is_read_again_and_one_damaged_everywhere_is_n
 async fn another_chain_knows_nothing_of_this_ones_puts() {
     let fake = Fake::new(&[Honest; 4]);
     // Interrupted half way, with signed proposals in the journal.
-    let desk = Desk::interrupted(50_000, &fake, 16).await;
+    let desk = Desk::interrupted(50_000, &fake, 19).await;
     let begun = desk.journal(&fake).segment(Part::Data(0));
     assert!(begun.expect("readable").is_some());
     let other = Fake::new(&[Honest; 4]);
