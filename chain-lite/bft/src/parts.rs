@@ -154,8 +154,8 @@ impl Announced {
             && h.round <= self.init.round
             // A new block is its announcer's own; one of an earlier round may be anybody's.
             && (h.round < self.init.round || h.proposer == self.init.proposer.0)
-            // And nothing came before it: a word of its own inside would make its signature one that no later round can show.
-            && (h.round < self.init.round) == self.init.first.is_some()
+            // And no word comes before it: inside, it would make this signature one that no later round could show.
+            && (h.round < self.init.round || self.init.first.is_none())
             && block.id() == self.init.block;
         fits.then_some(block)
     }
