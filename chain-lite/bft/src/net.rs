@@ -310,9 +310,11 @@ fn run(
         Ok(Some(message)) => driver.answer(message),
         Ok(None) | Err(_) => {
             let why = "it cannot listen there; is the port taken?".to_owned();
-            drop(told.send(Err(StartError::Engine(why))));
+            // The journal is let go before the caller may try another place.
+            drop((driver, journal, channels));
             actors.actor.stop(None);
             runtime.shutdown_timeout(WIND_DOWN);
+            drop(told.send(Err(StartError::Engine(why))));
             return;
         }
     };
