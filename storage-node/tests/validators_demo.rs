@@ -104,8 +104,7 @@ fn one_of_four_is_killed_and_rejoins_a_cheat_pays_and_the_bundle_holds() {
     let bundle = &report["bundle"];
     let checks = bundle["checks"].as_array().expect("a list");
     let what: Vec<&str> = checks.iter().filter_map(|c| c["what"].as_str()).collect();
-    let wanted =
-        "file chain blocks state beacon porep window_post samples deals commitments readable";
+    let wanted = "file chain blocks state beacon porep window_post samples deals commitments placement readable";
     assert_eq!(what, wanted.split(' ').collect::<Vec<_>>(), "{bundle}");
     assert_eq!(
         bundle["refused"].as_array().map(Vec::len),
