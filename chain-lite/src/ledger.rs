@@ -860,8 +860,7 @@ impl Ledger {
         // an earlier round is older, and was judged when it was new by whoever heard it then. To all others it is new until more
         // than a third of the power has let its turn pass: its proposer and its announcer may lie for one another, but not as
         // many. After that it is taken, or who came late would keep the others from what they are bound to.
-        if let (ClockMode::Beacon { epoch_ms }, Some(now)) = (self.genesis.genesis().clock, now_ms)
-            && block.header.time_ms.saturating_add(epoch_ms / 2) < now
+        if now_ms.is_some_and(|now| !self.is_in_time(&block.header, now))
             && !self.is_taken_up(&block, slot, &front.validators)?
         {
             return wrong("time_ms");
@@ -874,6 +873,15 @@ impl Ledger {
             txs,
             beacons,
         })
+    }
+
+    /// Whether a block that is new at `now_ms` is stamped no further back than blocks may be: half an epoch under the beacon's
+    /// clock; under the logical one a stamp decides nothing.
+    pub fn is_in_time(&self, header: &Header, now_ms: u64) -> bool {
+        match self.genesis.genesis().clock {
+            ClockMode::Beacon { epoch_ms } => header.time_ms.saturating_add(epoch_ms / 2) >= now_ms,
+            ClockMode::Logical { .. } => true,
+        }
     }
 
     /// Whether a block of an earlier round is one that was heard in time, or that more than a third of the power has let pass.
@@ -895,7 +903,10 @@ impl Ledger {
                 return Ok(true);
             }
         }
-        let heard = round < slot.round && self.heard(&block.id())?.is_some_and(|h| h.in_time);
+        let heard = round < slot.round
+            && self
+                .kept(&block.id())?
+                .is_some_and(|(_, heard)| heard.in_time);
         Ok(heard)
     }
 
@@ -927,22 +938,18 @@ impl Ledger {
 
     /// The kept block with this id: a block that was proposed again in a later round keeps its header's.
     pub fn undecided_block(&self, id: &BlockId) -> Result<Option<Block>, LedgerError> {
-        let dir = self.home.join("undecided");
-        let found = self.lock_undecided().by_id(id);
-        let found = found.map_err(home_error("reading", &dir))?;
-        Ok(found.map(|(block, _)| block))
+        Ok(self.kept(id)?.map(|(block, _)| block))
     }
 
     /// The signature that a kept block was saved with: by it an engine shows that the block's own proposer announced it.
     pub fn announcement(&self, id: &BlockId) -> Result<Option<Sig>, LedgerError> {
-        Ok(self.heard(id)?.and_then(|heard| heard.announced))
+        Ok(self.kept(id)?.and_then(|(_, heard)| heard.announced))
     }
 
-    fn heard(&self, id: &BlockId) -> Result<Option<Heard>, LedgerError> {
+    fn kept(&self, id: &BlockId) -> Result<Option<(Block, Heard)>, LedgerError> {
         let dir = self.home.join("undecided");
         let found = self.lock_undecided().by_id(id);
-        let found = found.map_err(home_error("reading", &dir))?;
-        Ok(found.map(|(_, heard)| heard))
+        found.map_err(home_error("reading", &dir))
     }
 
     fn lock_undecided(&self) -> MutexGuard<'_, Undecided> {

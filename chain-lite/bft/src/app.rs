@@ -415,12 +415,7 @@ impl App {
                 value(Validity::Invalid)
             }
             Verdict::NotYet { .. } => {
-                let in_time = match ledger.genesis().genesis().clock {
-                    ClockMode::Beacon { epoch_ms } => {
-                        block.header.time_ms.saturating_add(epoch_ms / 2) >= now_ms
-                    }
-                    ClockMode::Logical { .. } => true,
-                };
+                let in_time = ledger.is_in_time(&block.header, now_ms);
                 if kept(ledger.save_undecided(&block, heard(in_time)))? {
                     self.remember_announcement(init, announced.signature);
                 }
@@ -466,11 +461,12 @@ impl App {
             return Ok(None);
         };
         if block.header.round < round {
-            init.first = match Announced::init(block, block.header.round, self.address()) {
-                Some((own, _)) if block.header.proposer == self.address().0 => {
-                    Some(signer.parts(&own))
-                }
-                _ => ledger
+            init.first = match block.header.proposer == self.address().0 {
+                true => Some(signer.parts(&Init {
+                    round: block.header.round,
+                    ..init
+                })),
+                false => ledger
                     .announcement(&init.block)?
                     .map(|sig| Signature(sig.0)),
             };

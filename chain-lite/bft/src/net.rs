@@ -333,7 +333,7 @@ fn run(
         let next = async { tokio::time::timeout(wait, channels.consensus.recv()).await };
         let next = runtime.block_on(next);
         // Malachite's actors stop without another word to us when the journal is refused.
-        if let Some(why) = journal.refusal(driver.app.next().0) {
+        if let Some(why) = journal.refusal(|| driver.app.next().0) {
             tracing::error!(%why, "the chain stops");
             break EngineStatus::Failed { why };
         }
@@ -367,15 +367,15 @@ struct Journal {
 
 impl Journal {
     /// Why the engine cannot go on from its journal, if it said so; `next` is the height that it is at.
-    fn refusal(&mut self, next: Height) -> Option<String> {
+    fn refusal(&mut self, next: impl Fn() -> Height) -> Option<String> {
         loop {
             match self.events.try_recv() {
                 Ok(Event::WalReplayError(error)) => {
-                    return Some(refused(&self.path, next, &error));
+                    return Some(refused(&self.path, next(), &error));
                 }
                 Ok(Event::WalCorrupted(error)) => {
                     let what = format!("is damaged: {error}");
-                    return Some(follow_past(&self.path, next, &what));
+                    return Some(follow_past(&self.path, next(), &what));
                 }
                 // What is lost is older than what comes, and a refusal is the last that comes.
                 Ok(_) | Err(TryRecvError::Lagged(_)) => {}
