@@ -197,6 +197,14 @@ impl Genesis {
         if validators.validators() != self.validators {
             return content("validators must be listed in ascending order of key".into());
         }
+        if !self.params.spans_proposers(self.validators.len()) {
+            return content(format!(
+                "{} validators; in a deadline of {} epochs a third of them could keep a proof out, so take fewer validators or \
+                 longer deadlines",
+                self.validators.len(),
+                self.params.window()
+            ));
+        }
         let from_beacon = matches!(self.clock, ClockMode::Beacon { .. });
         let beacons = BeaconSchedule::new(&self.beacons, from_beacon.then_some(epoch_ms))?;
         if from_beacon {
@@ -492,6 +500,30 @@ pub(crate) mod tests {
         }
         assert!(Genesis::from_bytes(&devnet().to_bytes()[1..]).is_err());
         assert!(Genesis::from_json(b"{}").is_err());
+    }
+
+    #[test]
+    fn tm_v4_a_deadline_has_turns_for_every_validator_that_may_censor() {
+        let of = |count: u64| {
+            let keys = (30..30 + count).map(crate::ledger::tests::user);
+            let mut validators: Vec<Validator> = keys
+                .map(|key| Validator {
+                    id: crate::certificate::ValidatorId(key.verifying_key().to_bytes()),
+                    power: 1,
+                })
+                .collect();
+            validators.sort_by_key(|validator| validator.id);
+            Genesis {
+                validators,
+                ..devnet()
+            }
+        };
+        // 20 turns a deadline: five censors of 18 leave some, six of 19 could have them all.
+        of(18).check().expect("18 validators");
+        let error = of(19).check().err().expect("19 validators").to_string();
+        assert!(error.contains("take fewer validators"), "{error}");
+        let production = ChainParams::production();
+        assert!(production.spans_proposers(58) && !production.spans_proposers(61));
     }
 
     fn public() -> Genesis {

@@ -463,6 +463,8 @@ pub(crate) fn set_validators(
     let set = ValidatorSet::new(validators.to_vec()).ok();
     // Listed in their order, so that everybody approves the same bytes.
     let set = set.filter(|set| set.validators() == validators);
+    // Not more than a deadline has turns for: a third of them must not be able to keep a proof out (V4).
+    let set = set.filter(|_| work.params.spans_proposers(validators.len()));
     let set = set.ok_or(ChainError::NotAllowed { what })?;
     // Whoever is in the set now is in it with a clean record; what came before is settled.
     let since = work.height.saturating_add(DELAY);
@@ -903,6 +905,13 @@ mod tests {
         let mut weak = list(new);
         weak[0].id = ValidatorId([0; 32]);
         refused(net.change_of(0, weak, old), 13, "small-order key");
+        // A deadline of this chain has 20 turns: enough for 18 validators (V4).
+        let crowd: Vec<SigningKey> = (30..49).map(user).collect();
+        refused(
+            net.change_of(0, list(&crowd), old),
+            13,
+            "more than a deadline has turns for",
+        );
         let mut doubled = net.change(new, old);
         if let Message::SetValidators { approvals, .. } = &mut doubled {
             approvals[1] = approvals[0];

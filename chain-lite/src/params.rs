@@ -232,6 +232,13 @@ impl ChainParams {
         EpochCount(self.proving_period.0 / u64::from(self.deadlines.max(1)))
     }
 
+    /// Whether a deadline stays open for so many turns that a third of `validators`, `f` of them, cannot hold them all and keep a
+    /// proof out: 3f + 3 epochs, each with a proposer of its own (`threat-model.md` V4).
+    pub fn spans_proposers(&self, validators: usize) -> bool {
+        let f = validators.saturating_sub(1) / 3;
+        self.window().0 >= (3 * f as u64).saturating_add(3)
+    }
+
     /// Most deals of one sector: one for each 2^27 bytes, and at least the configured number (`chain.md` §2).
     pub fn deals_per_sector(&self, size: SectorSize) -> u64 {
         u64::from(self.max_deals_per_sector).max(size.bytes() >> 27)
