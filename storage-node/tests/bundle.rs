@@ -112,7 +112,7 @@ async fn tm_v12_one_file_shows_an_object_to_an_auditor_without_a_network_and_eve
         "deals",
         "commitments",
         "placement",
-        "of 1 segments stand in the order that the beacon of epoch",
+        "1 of 1 segments stand in the order that the beacon of epoch",
         "readable",
         "the bundle holds",
     ] {

@@ -723,6 +723,109 @@ fn tm_v3_blocks_give_the_same_bytes_everywhere() {
             .collect::<Vec<_>>()
     });
     assert!(states.iter().all(|state| *state == world.state));
+    // Every machine, compiler and profile comes to these roots; the flag of genesis is in the state.
+    let root = if world.params.closed_credit {
+        "167838c6279aa15a7eb2926a0439a21b61fb70b3b9e6fbdbb95d62abaf47736d"
+    } else {
+        "e4ff4b3a03cd5b3ca671fb963c8450bbdcd25cf181232c69a27820cdf1a5429e"
+    };
+    assert_eq!(hex::encode(world.root()), root);
+}
+
+/// Whoever leaves with a fault and comes back under another name has paid more than who proves again: at every age of the
+/// fault, with a deal and without one, whether it terminates the old sector or lets it lapse.
+#[test]
+fn tm_y2_registering_again_is_never_cheaper_than_curing() {
+    let (other, heir) = (key(11), key(12));
+    for with_deal in [false, true] {
+        let (mut world, client, owner, id) = market_with(&[&other, &heir]);
+        // The network goes on meanwhile, and pays whoever proves.
+        let steady = world.register(&other, 10_000_000 * TOKEN);
+        world.commit(&other, steady, 0, vec![]);
+        let mut deals = Vec::new();
+        if with_deal {
+            let mut proposal = world.proposal(&client, id, 128);
+            proposal.end = proposal.start.after(EpochCount(2_000));
+            let deal = world.publish(&owner, proposal.sign(&client));
+            deals.push(deal.expect("acceptable"));
+        }
+        world.commit(&owner, id, 0, deals);
+        let both: [(&SigningKey, ProviderId, &[u64]); 2] =
+            [(&other, steady, &[]), (&owner, id, &[])];
+        world.run_proving(world.epoch.after(EpochCount(150)), &both);
+        assert_eq!(world.status(id, 0), SectorStatus::Active);
+        let day = world.params.proving_period;
+        let end = world
+            .epoch
+            .after(EpochCount(world.params.fault_max.0 + 3 * day.0));
+
+        let closes = world.params.fault_max.0 / day.0;
+        for missed in 1..=closes {
+            let close = world.next_close(id, 0);
+            world.run_proving(close, &[(&other, steady, &[])]);
+            assert_eq!(world.status(id, 0), SectorStatus::Faulty, "missed {missed}");
+
+            let mut cured = world.clone();
+            let recover = Message::DeclareRecovered {
+                provider: id,
+                sectors: vec![SectorNumber(0)],
+            };
+            until_taken(&mut cured, &owner, &recover, (&other, steady));
+            cured.run_proving(end, &both);
+            assert_eq!(cured.status(id, 0), SectorStatus::Active);
+            let cured = cured.wealth(&[&owner, &heir], &[id]);
+
+            for terminates in [true, false] {
+                let mut washed = world.clone();
+                if terminates {
+                    let leave = Message::Terminate {
+                        provider: id,
+                        sector: SectorNumber(0),
+                    };
+                    until_taken(&mut washed, &owner, &leave, (&other, steady));
+                }
+                let fresh = washed.register(&heir, 10_000_000 * TOKEN);
+                washed.must(&heir, washed.precommit_msg(fresh, 0, vec![]));
+                let seed = washed.epoch.after(washed.params.seed_delay);
+                washed.run_proving(seed, &[(&other, steady, &[])]);
+                washed.must(&heir, washed.prove_msg(fresh, 0));
+                washed.run_proving(end, &[(&other, steady, &[]), (&heir, fresh, &[])]);
+                let over = if terminates {
+                    SectorStatus::Terminated
+                } else {
+                    SectorStatus::FaultTimeout
+                };
+                assert_eq!(washed.status(id, 0), over);
+                assert_eq!(washed.status(fresh, 0), SectorStatus::Active);
+                let washed = washed.wealth(&[&owner, &heir], &[id, fresh]);
+                assert!(
+                    cured > washed,
+                    "{missed} missed, a deal {with_deal}, terminates {terminates}: {cured} against {washed}"
+                );
+            }
+        }
+    }
+}
+
+/// Sends until it is taken, for a message that its deadline refuses for a while, with somebody else proving meanwhile.
+fn until_taken(
+    world: &mut World,
+    from: &SigningKey,
+    msg: &Message,
+    (prover, id): (&SigningKey, ProviderId),
+) {
+    let last = world.epoch.after(world.params.proving_period);
+    loop {
+        let posts = world.due_posts(id, &[]);
+        let mut txs = vec![world.tx(from, 0, vec![msg.clone()])];
+        if !posts.is_empty() {
+            txs.push(world.tx(prover, 0, posts));
+        }
+        if world.block(txs)[0].succeeded() {
+            return;
+        }
+        assert!(world.epoch < last, "{} was never taken", msg.name());
+    }
 }
 
 /// Every deal comes to an end and nothing stays locked, whatever its provider does.

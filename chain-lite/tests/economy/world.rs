@@ -22,6 +22,7 @@ use chain_lite::query::{
 };
 use chain_lite::randomness::{Tag, rand};
 use chain_lite::state::{KvRead, MemoryState, Network};
+use chain_lite::tree::{self, MemoryTree};
 use chain_lite::units::{Epoch, EpochCount, TokenAmount};
 use ed25519_dalek::SigningKey;
 use prover::piece::layout;
@@ -549,6 +550,30 @@ impl World {
     pub fn next_close(&self, id: ProviderId, number: u64) -> Epoch {
         let deadline = self.sector(id, number).deadline.expect("live");
         self.deadlines(id)[usize::from(deadline)].window.close
+    }
+
+    /// The root that a header of this state commits to.
+    pub fn root(&self) -> [u8; 32] {
+        let all = self.state.0.iter();
+        let writes = all
+            .map(|(key, value)| (key.clone(), Some(value.clone())))
+            .collect();
+        tree::update(&MemoryTree::default(), 0, &writes)
+            .expect("memory")
+            .root
+    }
+
+    /// All that these people own, on chain and in escrow, with what their providers hold and less what those owe.
+    pub fn wealth(&self, people: &[&SigningKey], providers: &[ProviderId]) -> i128 {
+        let signed = |amount: TokenAmount| i128::try_from(amount.0).expect("below the supply");
+        let purses = people
+            .iter()
+            .map(|who| signed(self.free(who)) + signed(self.market(who).escrow));
+        let held = providers.iter().map(|&id| {
+            let view = self.provider(id);
+            signed(view.balance) + signed(view.claimable) - signed(view.fee_debt)
+        });
+        purses.chain(held).sum()
     }
 
     /// Applies the whole log again from genesis; gives the final state.
