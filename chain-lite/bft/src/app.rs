@@ -175,6 +175,26 @@ impl App {
         self.parts.signer.address()
     }
 
+    /// Whether our votes count at this height, which is the next one or later. Of heights whose validators nobody knows yet, the last
+    /// known set answers.
+    #[cfg(feature = "net")]
+    pub(crate) fn may_vote_at(&self, height: Height) -> bool {
+        let front = self.parts.ledger.front();
+        let me = self.address().0;
+        let next = height.0 > front.tip.height + 1 && front.next_validators.power_of(&me).is_some();
+        next || front.validators.power_of(&me).is_some()
+    }
+
+    /// What the journal says that we voted for and what others were for: kept blocks that do not give way.
+    #[cfg(feature = "net")]
+    pub(crate) fn remind(&self, said: &crate::journal::Said) {
+        let Parts { ledger, signer, .. } = &self.parts;
+        said.votes.iter().for_each(|vote| signer.note(vote));
+        for (id, round) in &said.named {
+            ledger.name_undecided(id, *round);
+        }
+    }
+
     /// The height after the newest final block, and who decides it. Sets are per height, so a change of validators needs
     /// no restart: who leaves goes on as a follower.
     pub fn next(&self) -> (Height, HeightParams<ChainContext>) {

@@ -9,7 +9,7 @@
 //! 3. [`parts`]: a block's bytes on their way to the voters, bounded;
 //! 4. [`codec`]: canonical bytes of all of them;
 //! 5. [`app`]: what the engine asks of the chain, answered from the ledger;
-//! 6. `net` (feature of that name): the engine, its network and the thread between them.
+//! 6. `net` (feature of that name): the engine, its network and the thread between them; `journal`: what its journal must be like.
 //!
 //! The first four have no socket, clock or disk, the fifth only the ledger's disk: a simulator drives
 //! `malachite_core_consensus` with them. Default builds never compile the sixth.
@@ -18,6 +18,8 @@
 pub mod app;
 pub mod codec;
 pub mod context;
+#[cfg(feature = "net")]
+mod journal;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod parts;

@@ -12,7 +12,8 @@
 //! Crash: votes and proposals are in `consensus.wal`, flushed before they are published; bodies in `undecided/`; decided
 //! blocks in the block log. Failure: an error of disk or ledger stops the engine, [`EngineHandle::status`] says why; it signs
 //! nothing more until the node is restarted. So does a journal with votes that do not follow from the rest of it, as after its key
-//! ran on two machines; such a one is refused at every start, so the error says how to go on without it.
+//! ran on two machines; such a one is refused at every start, so the error says how to go on without it. A damaged one is refused before
+//! Malachite may cut it, and at every start too (`journal`).
 //!
 //! Peers are named in full, with `/p2p/<peer id>`: without it Malachite rejects and dials a peer for ever (trap 2), so
 //! [`start`] refuses such an address. They are dialled again whenever they are away (trap 3), so the order of starting does
@@ -50,6 +51,7 @@ use tokio::sync::broadcast::error::TryRecvError;
 use crate::app::{App, Parts, Synced};
 use crate::codec::{Codec, MAX_PART_BYTES, MAX_RESPONSE_BYTES, MAX_VOTES_BYTES};
 use crate::context::{ChainContext, Ed25519, Height};
+use crate::journal;
 use crate::parts::Part;
 use crate::signing::ChainVerifier;
 
@@ -96,6 +98,9 @@ pub enum StartError {
     /// The operating system refused a thread or the runtime.
     #[error("starting the engine's threads: {0}")]
     Thread(#[from] std::io::Error),
+    /// The journal of this validator's votes is not what it wrote: what is wrong, and how to go on.
+    #[error("{0}")]
+    Journal(String),
     /// Malachite's own reason.
     #[error("starting consensus: {0}")]
     Engine(String),
@@ -217,7 +222,13 @@ pub fn start(config: Config, parts: Parts, secret: &[u8; 32]) -> Result<EngineHa
     let keypair = network_key(secret)?;
     let control = Control::new(parts.ledger.genesis().genesis().clock);
     let signer = parts.signer.clone();
+    let wal = config.home.join("consensus.wal");
     let app = App::new(parts);
+    // Before Malachite opens it, which may cut it.
+    let said = journal::check(&wal, app.next().0, &app.address(), |height| {
+        app.may_vote_at(height)
+    });
+    app.remind(&said.map_err(StartError::Journal)?);
     let engine = EngineConfig::new(&config, &app)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -227,7 +238,6 @@ pub fn start(config: Config, parts: Parts, secret: &[u8; 32]) -> Result<EngineHa
     let (told, heard) = sync_channel(1);
     let thread = {
         let control = Arc::clone(&control);
-        let wal = config.home.join("consensus.wal");
         let work = move || {
             let _guard = control.guard();
             let built = runtime.block_on(build(engine, &app, signer, keypair, wal.clone()));
@@ -373,9 +383,11 @@ impl Journal {
                 Ok(Event::WalReplayError(error)) => {
                     return Some(refused(&self.path, next(), &error));
                 }
+                // It was whole a moment ago, so the disk fails. By now it is cut.
                 Ok(Event::WalCorrupted(error)) => {
                     let what = format!("is damaged: {error}");
-                    return Some(follow_past(&self.path, next(), &what));
+                    let told = journal::refuse(&self.path, next(), &what);
+                    return Some(told.unwrap_or_else(|why| why));
                 }
                 // What is lost is older than what comes, and a refusal is the last that comes.
                 Ok(_) | Err(TryRecvError::Lagged(_)) => {}
@@ -397,16 +409,7 @@ fn refused(
         ),
         other => format!("cannot be applied: {other}"),
     };
-    follow_past(path, next, &what)
-}
-
-/// What is wrong with the journal, and what its operator does. To vote again at this height without knowing what was voted may be
-/// a double vote, so the node follows until it is over; a key that is no validator's makes Malachite begin the journal anew.
-fn follow_past(path: &Path, height: Height, what: &str) -> String {
-    format!(
-        "the journal of its votes, {}, {what}. Nothing was signed. Make sure that no other machine has the key, and do not delete the journal while the key is here: it could vote twice. Move the key (validator.key) away and start the node: it makes a new key, follows, and begins the journal anew. When it has block {height}, stop it, put the key back, and start it",
-        path.display()
-    )
+    journal::follow_past(path, next, &what)
 }
 
 /// Names of streams that no restart and no second streaming repeats (trap 8).

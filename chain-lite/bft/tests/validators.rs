@@ -24,7 +24,7 @@ use chain_lite::units::Epoch;
 use chain_lite_bft::app::{Parts, Timing};
 use chain_lite_bft::codec::Codec;
 use chain_lite_bft::context::{Height, Vote};
-use chain_lite_bft::net::{self, Config};
+use chain_lite_bft::net::{self, Config, StartError};
 use chain_lite_bft::signing::ChainSigner;
 use ed25519_dalek::SigningKey;
 use malachite_app_channel::app::wal::Log;
@@ -244,6 +244,63 @@ fn tm_v1_a_journal_with_what_another_machine_said_is_refused_and_the_error_says_
     assert_eq!(engine.status(), EngineStatus::Running);
     engine.stop();
     assert!(Log::open(&wal).expect("opens").is_empty());
+}
+
+/// A journal whose last vote rotted is refused before Malachite cuts it, at the second start as at the first, and with the journal
+/// gone; under another key the node follows, and back under its own it is refused until the block is here.
+#[test]
+fn tm_v1_tm_h3_a_damaged_journal_is_refused_at_every_start() {
+    let home = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(open(home.path()));
+    let start = |key: SigningKey| {
+        let config = Config {
+            listen: "/ip4/127.0.0.1/tcp/0".into(),
+            peers: vec![],
+            home: home.path().to_owned(),
+            connections_per_ip: 5,
+        };
+        let parts = Parts {
+            mempool: Arc::new(Mempool::new(ledger.chain_id())),
+            signer: ChainSigner::new(ledger.chain_id(), key.clone()),
+            beacon: Box::new(beacon()),
+            timing: Timing::default(),
+            ledger: Arc::clone(&ledger),
+        };
+        net::start(config, parts, &key.to_bytes())
+    };
+    let wal = home.path().join("consensus.wal");
+    torn_journal(&wal, &ChainSigner::new(ledger.chain_id(), validator_key(0)));
+    let mut damaged = std::fs::read(&wal).expect("is there");
+    let vote = damaged.len() / 2;
+    damaged[vote] ^= 1;
+    std::fs::write(&wal, &damaged).expect("writes");
+    let refused = || match start(validator_key(0)) {
+        Err(StartError::Journal(why)) => why,
+        Err(other) => panic!("{other}"),
+        Ok(engine) => panic!("it runs: {:?}", engine.status()),
+    };
+    let why = refused();
+    for part in [
+        &wal.display().to_string(),
+        "its checksum does not fit",
+        "Move the key (validator.key) away",
+        "When it has block 1,",
+    ] {
+        assert!(why.contains(part), "{part:?} is not in: {why}");
+    }
+    assert_eq!(std::fs::read(&wal).expect("is there"), damaged);
+    assert_eq!(refused(), why);
+    let engine = start(user(9)).expect("another key follows");
+    let until = Instant::now() + PATIENCE;
+    while std::fs::metadata(&wal).expect("is there").len() > 12 {
+        assert!(Instant::now() < until, "the journal is not begun anew");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(engine.status(), EngineStatus::Running);
+    engine.stop();
+    assert_eq!(refused(), why);
+    std::fs::remove_file(&wal).expect("is there");
+    assert_eq!(refused(), why);
 }
 
 /// What a validator said of a block.
