@@ -55,6 +55,11 @@ use crate::journal;
 use crate::parts::Part;
 use crate::signing::ChainVerifier;
 
+/// The form of what validators tell each other; part of the protocol's name, so that two forms do not talk past each other but are
+/// told at once that they cannot talk. A change of the form of any message of consensus raises it.
+///
+/// 1: announcements without [`Init::first`](crate::parts::Init::first). 2: with it.
+pub const PROTOCOL: u32 = 2;
 /// Heights ahead of ours whose messages wait in memory.
 pub const QUEUED_HEIGHTS: usize = 10;
 /// Longest pause between looks at the clock and the wish to stop.
@@ -193,7 +198,7 @@ impl EngineConfig {
         p2p.pubsub_max_size = bytes(MAX_VOTES_BYTES.max(2 * MAX_PART_BYTES));
         p2p.rpc_max_size = bytes(MAX_RESPONSE_BYTES);
         // A node of another chain is disconnected at once, instead of being found out at every message.
-        p2p.protocol_names.consensus = format!("/holdfast/{chain}/1");
+        p2p.protocol_names.consensus = format!("/holdfast/{chain}/{PROTOCOL}");
         let consensus = ConsensusConfig {
             p2p,
             // Trap 1: `ProposalOnly` would call strangers' proposals valid unseen.
