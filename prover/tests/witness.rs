@@ -17,6 +17,7 @@ use prover::snark::cs::Circuit;
 use prover::snark::gadget::merkle::Level;
 use prover::snark::record::Assignment;
 use prover::spec::ApiVersion;
+use prover::vectors::assignment::difference;
 use prover::{
     CommD, PostRandomness, ProverId, ReplicaId, SectorNumber, SectorSize, Seed, Ticket, reference,
 };
@@ -266,36 +267,14 @@ fn assert_witness(recorded: &Value, circuit: &impl Circuit) {
         "{name}"
     );
     assert_eq!(ours.aux.len() as u64, number(&recorded["aux"]), "{name}");
-    // Segment by segment first, so that a difference has a name.
     let mut hasher = Sha256::new();
-    let mut done = 0;
-    let mut segments: Vec<(&Value, usize)> = list(&recorded["aux_digest_at_segment_end"])
+    ours.inputs
         .iter()
-        .map(|s| (s, at(number(&s[1]))))
-        .collect();
-    segments.sort_by_key(|(_, end)| *end);
-    for (segment, end) in segments {
-        ours.aux[done..end]
-            .iter()
-            .for_each(|value| hasher.update(node_from_fr(value)));
-        done = end;
-        let digest = hex::encode(hasher.clone().finalize());
-        assert!(
-            digest.starts_with(segment[2].as_str().expect("a digest")),
-            "{name}: up to {}",
-            segment[0]
-        );
-    }
-    for (values, key) in [(&ours.inputs, "input_sha256"), (&ours.aux, "aux_sha256")] {
-        let mut hasher = Sha256::new();
-        values
-            .iter()
-            .for_each(|value| hasher.update(node_from_fr(value)));
-        assert_eq!(
-            hex::encode(hasher.finalize()),
-            recorded[key],
-            "{name}: {key}"
-        );
+        .for_each(|value| hasher.update(node_from_fr(value)));
+    let inputs = hex::encode(hasher.finalize());
+    assert_eq!(inputs, recorded["input_sha256"], "{name}: public inputs");
+    if let Some(difference) = difference(recorded, circuit, &ours) {
+        panic!("{name}: {difference}");
     }
 }
 

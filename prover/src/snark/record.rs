@@ -50,13 +50,13 @@ impl Counts {
         })
     }
 
-    pub(super) fn next_aux(&mut self) -> Var {
+    pub(crate) fn next_aux(&mut self) -> Var {
         let var = Var::aux(u32::try_from(self.aux).expect("variable indexes fit 31 bits"));
         self.aux += 1;
         var
     }
 
-    pub(super) fn next_input(&mut self) -> Var {
+    pub(crate) fn next_input(&mut self) -> Var {
         let var = Var::input(u32::try_from(self.inputs).expect("variable indexes fit 31 bits"));
         self.inputs += 1;
         var

@@ -14,6 +14,7 @@
 //! only when [`Options::large`] says so. Files come from outside: sizes are bounded before anything is allocated, and a
 //! malformed entry is one failure, never a panic (threat P17).
 
+pub mod assignment;
 mod fields;
 mod proofs;
 mod seals;

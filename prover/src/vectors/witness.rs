@@ -1,13 +1,14 @@
 //! Test: whole assignments of Filecoin's circuits over golden sectors, compared by digest with recorded ones.
 //!
 //! Rows say what a circuit demands; these digests say that our values, in our order, are the ones that Filecoin's prover
-//! feeds to its own. Data: `fixtures/vectors/r1cs/witness-2kib.json` and `witness-8mib.json`; sectors: the golden cases.
+//! feeds to its own. A difference is named by its checkpoint, its segment and rows near it ([`super::assignment`]). Data: `fixtures/vectors/r1cs/witness-2kib.json` and `witness-8mib.json`; sectors: the golden cases.
 
+use super::assignment::difference;
 use super::fields::Fields;
 use super::seals::{self, Sealed};
 use super::{Group, Options};
 use crate::hash::poseidon::{fr_from_node, node_from_fr};
-use crate::ids::Node;
+use crate::ids::{Node, PostRandomness};
 use crate::merkle::build;
 use crate::porep::challenge;
 use crate::porep::circuit::PorepCircuit;
@@ -15,9 +16,11 @@ use crate::porep::proof::{ChallengeProof, ColumnProof, VanillaProof};
 use crate::post::challenge as post;
 use crate::post::circuit::{LeafOpening, PostCircuit, SectorWitness};
 use crate::progress::NoProgress;
-use crate::snark::record::Assignment;
+use crate::snark::cs::Circuit;
+use crate::snark::record::{Assignment, Matrices};
 use crate::spec::{ApiVersion, RegisteredSeal, SectorSize};
 use ark_bls12_381::Fr;
+use ark_ff::Field;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -114,7 +117,8 @@ fn digest(values: &[Fr]) -> String {
     hex::encode(hasher.finalize())
 }
 
-fn compare(recorded: &Value, found: &Assignment) {
+fn compare(recorded: &Value, circuit: &impl Circuit) -> Assignment {
+    let found = Assignment::of(circuit);
     let name = &recorded["circuit"];
     let count =
         |key: &str| usize::try_from(recorded[key].as_u64().expect("a count")).expect("small");
@@ -131,27 +135,10 @@ fn compare(recorded: &Value, found: &Assignment) {
         count("constraints"),
         "{name}: rows"
     );
-    if digest(&found.aux) != recorded["aux_sha256"] {
-        panic!(
-            "{name}: values differ, first in segment {:?}",
-            first_different(recorded, &found.aux)
-        );
+    if let Some(difference) = difference(recorded, circuit, &found) {
+        panic!("{name}: {difference}");
     }
-}
-
-/// Name of the first recorded segment up to whose end the values differ: where to look.
-fn first_different<'a>(recorded: &'a Value, aux: &[Fr]) -> Option<&'a str> {
-    let mut segments: Vec<(usize, &str, &str)> = recorded["aux_digest_at_segment_end"]
-        .as_array()?
-        .iter()
-        .map(|segment| {
-            let end = usize::try_from(segment[1].as_u64()?).ok()?;
-            Some((end, segment[0].as_str()?, segment[2].as_str()?))
-        })
-        .collect::<Option<_>>()?;
-    segments.sort_unstable();
-    let differs = |&(end, _, start): &(usize, &str, &str)| !digest(&aux[..end]).starts_with(start);
-    segments.into_iter().find(differs).map(|(_, name, _)| name)
+    found
 }
 
 fn check(size: SectorSize, file: &str, cases: &[&str]) {
@@ -168,31 +155,96 @@ fn check(size: SectorSize, file: &str, cases: &[&str]) {
                 .parse()
                 .expect("canonical")
         };
-        let assignment = match circuit.split('-').next() {
-            Some("porep") => Assignment::of(&porep_circuit(&sealed[0])),
+        match circuit.split('-').next() {
+            Some("porep") => compare(recorded, &porep_circuit(&sealed[0])),
             Some("winning") => {
                 let leaves = post::winning(size, &randomness(), sealed[0].sector);
-                Assignment::of(&PostCircuit {
-                    sectors: leaves
-                        .map(|leaf| sector_witness(&sealed[0], &[leaf]))
-                        .into(),
-                })
+                let sectors = leaves.map(|leaf| sector_witness(&sealed[0], &[leaf]));
+                compare(
+                    recorded,
+                    &PostCircuit {
+                        sectors: sectors.into(),
+                    },
+                )
             }
-            Some("window") => {
-                // Recorded under the retired rule, whose indices count positions.
-                let leaves = |position, case: &Sealed| {
-                    post::window_at(size, ApiVersion::V1_1, &randomness(), case.sector, position)
-                };
-                let sectors = (0..).zip(&sealed);
-                let sectors = sectors
-                    .map(|(i, case)| sector_witness(case, &leaves(i, case)))
-                    .collect();
-                Assignment::of(&PostCircuit { sectors })
-            }
+            Some("window") => compare(recorded, &window_circuit(size, &randomness(), &sealed)),
             _ => panic!("a circuit that this test does not know: {circuit}"),
         };
-        compare(recorded, &assignment);
     }
+}
+
+/// Recorded under the retired rule, whose indices count positions.
+fn window_circuit(size: SectorSize, randomness: &PostRandomness, sealed: &[Sealed]) -> PostCircuit {
+    let leaves = |position, case: &Sealed| {
+        post::window_at(size, ApiVersion::V1_1, randomness, case.sector, position)
+    };
+    let sectors = (0..).zip(sealed);
+    let sectors = sectors.map(|(i, case)| sector_witness(case, &leaves(i, case)));
+    PostCircuit {
+        sectors: sectors.collect(),
+    }
+}
+
+/// Whatever variable is changed, the message names its checkpoint, its segment, itself or variables around it, and rows near it.
+#[test]
+fn a_changed_variable_is_named() {
+    let size = SectorSize::Kib2;
+    let recorded = fixtures::json("vectors/r1cs/witness-2kib.json");
+    let witnesses = recorded["witnesses"].as_array().expect("a list");
+    let recorded = &witnesses[2];
+    assert_eq!(recorded["circuit"], "window-2kib");
+    let randomness = recorded["randomness"].as_str().expect("hex").parse();
+    let sealed = seal(size, &["golden-2048-0", "golden-2048-1"]);
+    let circuit = window_circuit(size, &randomness.expect("canonical"), &sealed);
+    let sound = compare(recorded, &circuit);
+    let mut matrices = Matrices::default();
+    circuit.synthesize(&mut matrices);
+    let has = |row: usize, variable: usize| {
+        let mut terms = matrices.rows[row].iter().flatten();
+        terms.any(|(var, _)| var.is_aux() && var.index() == variable)
+    };
+    let marks: Vec<usize> = [("aux_checkpoints", 0), ("aux_digest_at_segment_end", 1)]
+        .iter()
+        .flat_map(|&(list, at)| {
+            let list = recorded[list].as_array().expect("a list").iter();
+            list.map(move |mark| mark[at].as_u64().expect("a count") as usize)
+        })
+        .collect();
+    let (last, mut wider) = (sound.aux.len() - 1, 0);
+    for variable in (0..last).step_by(997).chain([1, 63, 64, 313, 314, last]) {
+        let mut found = sound.clone();
+        found.aux[variable] += Fr::ONE;
+        let difference = difference(recorded, &circuit, &found).expect("a difference");
+        let what = format!("variable {variable}: {difference}");
+        // Checkpoints stand at powers of two, the last at 16,384.
+        let covers = (variable + 1).next_power_of_two();
+        let checkpoint = (covers <= 16_384).then_some(covers);
+        assert_eq!(difference.checkpoint, checkpoint, "{what}");
+        let after = marks.iter().copied().filter(|&mark| mark > variable).min();
+        let before = marks.iter().copied().filter(|&mark| mark <= variable).max();
+        let narrowest = match variable < 64 {
+            true => variable..variable + 1,
+            false => before.unwrap_or(0)..after.expect("the whole is recorded"),
+        };
+        assert_eq!(difference.variables, narrowest, "{what}");
+        // Its end is recorded, and so is that of the part before it.
+        let ends = recorded["aux_digest_at_segment_end"].as_array();
+        let ends = ends.expect("a list").iter();
+        let end_of = |segment: &Value| segment[1].as_u64().expect("a count") as usize;
+        let around = ends.clone().map(end_of).filter(|&end| end > variable).min();
+        let named = ends.clone().find(|s| s[0] == difference.segment.as_str());
+        assert_eq!(named.map(end_of), around, "{what}");
+        let met = (0..matrices.rows.len()).find(|&row| has(row, variable));
+        let met = met.expect("every variable is in a row");
+        assert!(difference.rows.contains(&met), "{what}; met in {met}");
+        let unsatisfied = difference
+            .unsatisfied
+            .expect("one value alone cannot change");
+        assert!(has(unsatisfied, variable), "{what}");
+        wider += usize::from(difference.rows.len() > 1);
+    }
+    assert!(wider > 0, "beyond the first 64 a range is named");
+    assert_eq!(difference(recorded, &circuit, &sound), None);
 }
 
 #[test]
