@@ -184,29 +184,51 @@ fn available_memory() -> u64 {
 }
 
 /// What is left in this process's control group and in every group around it, the smallest of them; `None` if none has a limit.
-/// `groups` is `/proc/self/cgroup`; `read` gives a file of the hierarchy by its path from the root. The root counts
+/// `groups` is `/proc/self/cgroup`; `read` gives a file by its path from `/sys/fs/cgroup`. The root counts
 /// whatever the text says: in a container it is the container's own group, and the text may name it by the host's path.
+///
+/// Both kinds are asked, as either may hold the limit: version 2, whose groups lie at the root, and version 1, where memory has a
+/// hierarchy of its own in the folder `memory`.
 fn groups_left(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
-    let own = Path::new(own.unwrap_or_default());
-    let left = |group: &Path| {
+    let left = |group: &Path, limit: &str, used: &str| {
         let file = |name: &str| read(&group.join(name));
-        let (limit, used) = (file("memory.max")?, file("memory.current")?);
-        group_left(&limit, &used, &file("memory.stat").unwrap_or_default())
+        let stat = file("memory.stat").unwrap_or_default();
+        group_left(&file(limit)?, &file(used)?, &stat)
     };
-    own.ancestors().filter_map(left).min()
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+    let unified = Path::new(own.unwrap_or_default()).ancestors();
+    let unified = unified.filter_map(|group| left(group, "memory.max", "memory.current"));
+    let older = groups.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(":/")?;
+        let is_memorys = controllers.split(',').any(|name| name == "memory");
+        is_memorys.then_some(path)
+    });
+    let older = Path::new(older.unwrap_or_default()).ancestors();
+    let older = older.filter_map(|group| {
+        let group = Path::new("memory").join(group);
+        left(&group, "memory.limit_in_bytes", "memory.usage_in_bytes")
+    });
+    unified.chain(older).min()
 }
 
-/// What a control group leaves, by the contents of its `memory.max`, `memory.current` and `memory.stat`; `None` without a limit.
+/// Version 1 says "no limit" as the largest number of whole pages.
+const NO_LIMIT: u64 = 1 << 62;
+
+/// What a control group leaves, by the contents of its files of the limit, what is in use, and `memory.stat`; `None` without a limit.
 /// The group is charged for pages of files that were read, too; those not in use go first when memory is wanted, and count as free.
 fn group_left(limit: &str, used: &str, stat: &str) -> Option<u64> {
     let number = |text: &str| text.trim().parse::<u64>().ok();
-    let files = stat
-        .lines()
-        .find_map(|line| line.strip_prefix("inactive_file "))
-        .and_then(number);
+    // Version 1 counts groups below this one apart, but charges them here.
+    let files = ["total_inactive_file ", "inactive_file "]
+        .iter()
+        .find_map(|name| {
+            let line = stat.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(number)
+        });
     let used = number(used)?.saturating_sub(files.unwrap_or(0));
-    Some(number(limit)?.saturating_sub(used))
+    let limit = number(limit).filter(|limit| *limit < NO_LIMIT)?;
+    Some(limit.saturating_sub(used))
 }
 
 fn meminfo_available(text: &str) -> Option<u64> {
@@ -304,6 +326,53 @@ mod tests {
             assert_eq!(left(text, &tight), Some(300), "{text:?}");
         }
         assert_eq!(left(own, &[]), None);
+    }
+
+    /// As on a host whose memory is still counted by version 1, alone or beside an empty version 2.
+    #[test]
+    fn tm_h9_limits_of_older_control_groups_count_too() {
+        let left = |groups: &str, files: &[(&str, &str)]| {
+            groups_left(groups, |path| {
+                let named = |(name, _): &&(&str, &str)| Path::new(name) == path;
+                let (_, text) = files.iter().find(named)?;
+                Some((*text).to_owned())
+            })
+        };
+        let files = [
+            ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("memory/memory.usage_in_bytes", "700\n"),
+            ("memory/slurm/memory.limit_in_bytes", "900\n"),
+            ("memory/slurm/memory.usage_in_bytes", "500\n"),
+            ("memory/slurm/job/memory.limit_in_bytes", "500\n"),
+            ("memory/slurm/job/memory.usage_in_bytes", "300\n"),
+            (
+                "memory/slurm/job/memory.stat",
+                "inactive_file 7\ntotal_inactive_file 50\n",
+            ),
+            ("memory/other/memory.limit_in_bytes", "1\n"),
+            ("memory/other/memory.usage_in_bytes", "1\n"),
+        ];
+        let own = "11:cpu,cpuacct:/other\n9:memory:/slurm/job\n1:name=systemd:/x\n0::/\n";
+        assert_eq!(left(own, &files), Some(250), "its own");
+        assert_eq!(left("9:hugetlb,memory:/slurm\n", &files), Some(400));
+        assert_eq!(left("9:memory:/\n", &files), None, "no limit");
+        let mut tight = files;
+        tight[2].1 = "600\n";
+        assert_eq!(left(own, &tight), Some(100), "the one around it is smaller");
+        // A container's own group lies at the root, whatever the text calls it.
+        tight[0].1 = "1000\n";
+        assert_eq!(left("9:memory:/docker/1a2b\n", &tight), Some(300));
+        let both = [
+            ("memory.max", "60\n"),
+            ("memory.current", "20\n"),
+            tight[0],
+            tight[1],
+        ];
+        assert_eq!(
+            left("9:memory:/\n0::/\n", &both),
+            Some(40),
+            "both are asked"
+        );
     }
 
     #[test]
