@@ -38,7 +38,7 @@ pub use pipeline::{
     AnyStage, Challenged, Labeled, Packed, Replicated, SealRequest, Sealed, create, create_on,
     create_watched, resume, resume_in, resume_on,
 };
-pub use repair::repair;
+pub use repair::{repair, repair_on};
 pub use unseal::unseal_range;
 pub(crate) use unseal::{require_range, tree_d_root, unpad_range};
 

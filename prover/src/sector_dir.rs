@@ -208,7 +208,8 @@ impl SectorDir {
         checked.into_iter().try_for_each(|(_, result)| result)
     }
 
-    /// The recorded files that are damaged.
+    /// The recorded files that are damaged. So is one that the disk cannot read any more, for a repair: a file that takes its place
+    /// lies elsewhere. To whoever only uses the sector it is an error of the disk, which may be well again.
     pub(crate) fn damaged(
         &self,
         progress: &dyn Progress,
@@ -216,6 +217,7 @@ impl SectorDir {
         let damaged = |(file, result)| match result {
             Ok(()) => None,
             Err(SectorDirError::Damaged { .. }) => Some(Ok(file)),
+            Err(SectorDirError::Disk(error)) if error.is_unreadable() => Some(Ok(file)),
             Err(error) => Some(Err(error)),
         };
         let checked = self.check_each(progress);

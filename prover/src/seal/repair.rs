@@ -39,7 +39,7 @@ use crate::porep::label::{self, SectorLayer};
 use crate::porep::parents::ParentTable;
 use crate::porep::replica;
 use crate::progress::Progress;
-use crate::sector_dir::disk::{NodeFile, RealDisk};
+use crate::sector_dir::disk::{Disk, NodeFile, RealDisk};
 use crate::sector_dir::record::{SectorFile, Stage};
 use crate::sector_dir::{SectorDir, SectorDirError};
 use crate::spec::{NODE_BYTES, SectorSize};
@@ -54,7 +54,17 @@ const CHUNK: u64 = 1 << 12;
 ///
 /// Memory and disk: what it takes is asked for before anything is touched.
 pub fn repair(path: &Path, plan: &Plan, progress: &dyn Progress) -> Result<AnyStage, SealError> {
-    let dir = SectorDir::open(Arc::new(RealDisk), path)?;
+    repair_on(Arc::new(RealDisk), path, plan, progress)
+}
+
+/// [`repair`] on a disk of the caller's choice.
+pub fn repair_on(
+    disk: Arc<dyn Disk>,
+    path: &Path,
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> Result<AnyStage, SealError> {
+    let dir = SectorDir::open(disk, path)?;
     if dir.record().stage.is_update() {
         return Err(SealError::Updated(path.to_owned()));
     }

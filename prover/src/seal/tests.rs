@@ -13,10 +13,10 @@ use crate::piece::commp::commp_of;
 use crate::porep::proof;
 use crate::progress::NoProgress;
 use crate::progress::testing::Listener;
-use crate::sector_dir::SectorDir;
 use crate::sector_dir::crash::{Accident, CrashDisk, Loss};
 use crate::sector_dir::disk::{Disk, RealDisk};
 use crate::sector_dir::record::{Roots, SectorFile};
+use crate::sector_dir::{SectorDir, read_record};
 use crate::spec::{RegisteredSeal, SealVersion};
 
 const SEED: Seed = Seed([2; 32]);
@@ -403,8 +403,21 @@ pub(crate) enum SmallDisk {
     Free(u64),
     /// A folder may hold so many bytes.
     Holds(u64),
+    /// One file has a bad sector, until it is removed or another takes its place.
+    Bad(Arc<std::sync::atomic::AtomicBool>, std::path::PathBuf),
     /// Its first list of a folder still names a file that is then gone.
     Stale(std::sync::atomic::AtomicBool, std::path::PathBuf),
+}
+
+impl SmallDisk {
+    /// The bad file is removed or replaced: what has its name next lies elsewhere.
+    fn is_given_up(&self, path: &Path) {
+        if let Self::Bad(is_bad, bad) = self
+            && bad == path
+        {
+            is_bad.store(false, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
 }
 
 impl Disk for SmallDisk {
@@ -412,15 +425,23 @@ impl Disk for SmallDisk {
         RealDisk.make_dir(dir)
     }
     fn open(&self, path: &Path) -> std::io::Result<Box<dyn crate::sector_dir::disk::DiskFile>> {
-        RealDisk.open(path)
+        let open = RealDisk.open(path)?;
+        match self {
+            Self::Bad(is_bad, bad) if bad == path => {
+                Ok(Box::new(BadSector(open, Arc::clone(is_bad))))
+            }
+            _ => Ok(open),
+        }
     }
     fn create(&self, path: &Path) -> std::io::Result<Box<dyn crate::sector_dir::disk::DiskFile>> {
         RealDisk.create(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        self.is_given_up(to);
         RealDisk.rename(from, to)
     }
     fn remove(&self, path: &Path) -> std::io::Result<()> {
+        self.is_given_up(path);
         RealDisk.remove(path)
     }
     fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
@@ -444,8 +465,68 @@ impl Disk for SmallDisk {
                 let used = names.map(bytes).sum::<std::io::Result<u64>>()?;
                 Ok(most.saturating_sub(used))
             }
-            Self::Stale(..) => RealDisk.free_bytes(dir),
+            Self::Bad(..) | Self::Stale(..) => RealDisk.free_bytes(dir),
         }
+    }
+}
+
+/// A file of which nothing can be read while it is bad.
+#[derive(Debug)]
+struct BadSector(
+    Box<dyn crate::sector_dir::disk::DiskFile>,
+    Arc<std::sync::atomic::AtomicBool>,
+);
+
+impl crate::sector_dir::disk::DiskFile for BadSector {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        if self.1.load(std::sync::atomic::Ordering::Relaxed) {
+            // EIO
+            return Err(std::io::Error::from_raw_os_error(5));
+        }
+        self.0.read_exact_at(buffer, offset)
+    }
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+    fn sync(&self) -> std::io::Result<()> {
+        self.0.sync()
+    }
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.len()
+    }
+}
+
+/// A file that the disk cannot read any more is made again in its place, with the CommR that the sector had. Who only opens the
+/// sector is told of the disk, and nothing of it is taken for damaged: the next read may be well.
+#[test]
+fn tm_h5_a_bad_sector_of_the_disk_is_damage_that_repair_makes_good() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("s");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    assert_eq!(finish(&disk, &path).expect("seals"), golden_2kib());
+    let files: Vec<SectorFile> = {
+        let record = read_record(&RealDisk, &path).expect("a record");
+        record.files.iter().map(|entry| entry.file).collect()
+    };
+    assert!(files.contains(&SectorFile::Sealed) && files.contains(&SectorFile::Layer(1)));
+    for file in files {
+        let bad = path.join(file.name(1));
+        let is_bad = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let disk: Arc<dyn Disk> = Arc::new(SmallDisk::Bad(Arc::clone(&is_bad), bad.clone()));
+        let error = resume_on(Arc::clone(&disk), &path, &plan(), &NoProgress);
+        let error = error.expect_err("it cannot be read");
+        let SealError::Dir(SectorDirError::Disk(told)) = &error else {
+            panic!("{file:?}: {error}");
+        };
+        assert!(told.is_unreadable() && told.path == bad, "{error}");
+        let repaired = repair_on(disk, &path, &plan(), &NoProgress);
+        drop(repaired.unwrap_or_else(|error| panic!("{file:?}: {error}")));
+        assert!(
+            !is_bad.load(std::sync::atomic::Ordering::Relaxed),
+            "{file:?}"
+        );
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        assert_eq!(finish(&disk, &path).expect("whole"), golden_2kib());
     }
 }
 

@@ -14,6 +14,9 @@ use crate::ids::Node;
 use crate::progress::Progress;
 use crate::spec::NODE_BYTES;
 
+/// The action of an error from reading.
+const READING: &str = "reading";
+
 /// A file system as sealing sees it.
 pub trait Disk: Send + Sync + fmt::Debug {
     /// Makes the directory and its parents; an existing one is fine.
@@ -142,6 +145,13 @@ impl DiskError {
         }
     }
 
+    /// Whether the disk could not give what lies there: a bad sector, the commonest damage that there is. As for a full disk, the
+    /// system's number is the only sign; it is EIO's on every Unix.
+    pub fn is_unreadable(&self) -> bool {
+        const EIO: i32 = 5;
+        self.source.raw_os_error() == Some(EIO) && self.action == READING
+    }
+
     /// Whether the disk or a quota is full, which freeing space cures.
     pub fn is_full(&self) -> bool {
         matches!(
@@ -225,7 +235,7 @@ impl NodeFile {
     pub fn read_bytes(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
         self.file
             .read_exact_at(buffer, offset)
-            .map_err(DiskError::at("reading", &self.path))
+            .map_err(DiskError::at(READING, &self.path))
     }
 
     /// Writes bytes from byte `offset` on.

@@ -357,6 +357,10 @@ fn seal_error(error: SealError) -> CliError {
             return with_next_step(Class::BadData, error)
                 .hint("look for damage with `holdfast prover check DIR`");
         }
+        SealError::Dir(SectorDirError::Disk(disk)) if disk.is_unreadable() => {
+            return with_next_step(Class::Machine, error)
+                .hint("the disk may have a bad sector: run `holdfast prover repair DIR`, which makes the file again elsewhere");
+        }
         SealError::Dir(SectorDirError::Disk(_) | SectorDirError::Locked(_)) => Class::Machine,
         SealError::Tree(TreeError::NotCanonical { .. }) => Class::BadData,
         SealError::Tree(_) | SealError::Memory(_) | SealError::DiskSpace { .. } => Class::Machine,
