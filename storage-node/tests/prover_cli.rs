@@ -129,6 +129,11 @@ impl Desk {
     }
 }
 
+/// A budget in MiB with what the driver of a GPU takes on top, where there is one: the program counts 192 MiB for it.
+fn beside_gpu(budget: u64) -> u64 {
+    budget + Kernels::chosen().gpu.map_or(0, |_| 192)
+}
+
 /// The command's own figure of its largest resident memory, against a budget in MiB with a twentieth on top.
 fn assert_within(report: &Value, budget: u64) {
     let peak = report["peak_memory"].as_u64().expect("Linux says it");
@@ -900,6 +905,12 @@ fn tm_h8_a_seal_all_killed_while_packing_completes_all_by_the_same_command() {
         assert!(report["error"]["hint"].is_string(), "{wrong:?}: {report}");
         assert!(!root.join("9").join("record").exists(), "{wrong:?}");
     }
+    // What was left is gone before room is measured, and so before the files are read.
+    assert!(root.join("9").join("unsealed.tmp").exists());
+    let none = desk.file("none", 0);
+    let (code, report) = all(&[five[0], five[1], &none], "7", "packed");
+    assert_eq!(code, 3, "{report}");
+    assert!(!root.join("9").join("unsealed.tmp").exists(), "{report}");
 
     let mut before = None;
     for round in 0..2 {
@@ -1072,7 +1083,7 @@ fn tm_h9_a_file_that_is_no_verifying_key_or_proof_is_refused_unread() {
 #[test]
 fn tm_h9_bench_and_import_stay_within_the_memory_that_they_are_allowed() {
     let desk = Desk::new();
-    for budget in [80, 160] {
+    for budget in [80, 160].map(beside_gpu) {
         let memory = format!("{budget}MiB");
         let args = ["bench", "--sector-size=2KiB", "--no-proofs"];
         let (code, report) = desk.run(&[&args[..], &["--memory", &memory]].concat());
@@ -1093,13 +1104,15 @@ fn tm_h9_bench_and_import_stay_within_the_memory_that_they_are_allowed() {
 #[test]
 fn bench_reports_machine_kernels_stages_and_estimates() {
     let desk = Desk::new();
+    let allowed = beside_gpu(64);
+    let memory = format!("{allowed}MiB");
     let args = [
         "bench",
         "--sector-size",
         "2KiB",
         "--no-proofs",
         "--memory",
-        "64MiB",
+        &memory,
     ];
     let (code, report) = desk.run(&args);
     assert_eq!(code, 0, "{report}");
@@ -1107,7 +1120,7 @@ fn bench_reports_machine_kernels_stages_and_estimates() {
     assert_eq!(report["kernels"], serde_json::json!(kernels));
     let mut machine = report["machine"].clone();
     let free = machine["available_memory"].take().as_u64();
-    assert!(free > Some(64 << 20), "{report}");
+    assert!(free > Some(allowed << 20), "{report}");
     let host = Machine::detect();
     let told = serde_json::json!({
         "architecture": std::env::consts::ARCH,
@@ -1115,7 +1128,7 @@ fn bench_reports_machine_kernels_stages_and_estimates() {
         "cores": host.cores,
         // As `run` and the arguments say.
         "threads": 2,
-        "allowed_memory": 64 << 20,
+        "allowed_memory": allowed << 20,
         "available_memory": null,
         "sha_extensions": host.sha_extensions,
         "vector_multiply": host.vector_multiply,
@@ -1325,6 +1338,34 @@ fn tm_h9_proofs_keys_and_unsealing_stay_within_the_memory_that_they_ask_for() {
     flip(&dir.join("sealed"), 99);
     let report = desk.run_within_need(&["repair", text(&dir)]);
     assert_eq!(report["comm_r"], sealed["comm_r"]);
+}
+
+/// An update of 8 MiB taken back with the help of the sector below it, and three challenged sectors whose openings are made one
+/// after the other: each in the memory that it asks for when it is allowed less.
+#[test]
+fn tm_h9_taking_an_update_back_and_many_openings_stay_within_the_memory_that_they_ask_for() {
+    let desk = Desk::new();
+    let file = desk.file("data", 3_000_000);
+    let (sector, updated, out) = (desk.path("sector"), desk.path("updated"), desk.path("out"));
+    let empty = ["seal", text(&sector), "--empty", "--until", "replicated"];
+    let (code, report) = desk.run(&empty);
+    assert_eq!(code, 0, "{report}");
+    let args = ["update", text(&sector), text(&updated), text(&file)];
+    desk.run_within_need(&[&args[..], &["--until", "encoded"]].concat());
+    let args = ["unseal", text(&updated), "-o", text(&out)];
+    desk.run_within_need(&[&args[..], &["--over", text(&sector)]].concat());
+    let back = std::fs::read(&out).expect("readable");
+    assert!(back.starts_with(&std::fs::read(&file).expect("readable")));
+
+    let root = desk.path("sectors");
+    let all = ["seal-all", text(&root), "--until", "challenged"];
+    let files = [text(&file); 3];
+    let (code, report) = desk.run(&[&all[..], &files].concat());
+    assert_eq!(code, 0, "{report}");
+    let report = desk.run_within_need(&all);
+    let sectors = report["sectors"].as_array().expect("a list");
+    assert!(sectors.iter().all(|sector| sector["stage"] == "challenged"));
+    assert_eq!(sectors.len(), 3, "{report}");
 }
 
 /// Where a test's size and memory come from when they are not the usual ones.
@@ -1544,7 +1585,27 @@ fn update_puts_files_into_an_empty_sector_and_proves_it() {
     assert_eq!(report["comm_r_old"], comm_r_old);
     let comm_r_new = report["comm_r_new"].clone();
     assert_ne!(comm_r_new, comm_r_old);
-    refused(3, &new);
+    // The same command finds what it made; other files are not what is there.
+    let (code, report) = desk.run(&[&new[..], &half].concat());
+    assert_eq!(
+        (code, &report["comm_r_new"], &report["seconds"]["encode"]),
+        (0, &comm_r_new, &Value::Null),
+        "{report}"
+    );
+    let other = desk.file("other", 1001);
+    let others = ["update", text(&sector), text(&dir), text(&other)];
+    refused(3, &[&others[..], &half].concat());
+    refused(
+        3,
+        &[
+            "update",
+            text(&sector),
+            text(&full),
+            text(&file),
+            half[0],
+            half[1],
+        ],
+    );
     refused(3, &["seal", text(&dir)]);
     refused(3, &["update", text(&sector), text(&sector)]);
 

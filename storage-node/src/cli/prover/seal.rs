@@ -12,6 +12,7 @@ use prover::commitment::{CommD, CommR};
 use prover::machine::{Plan, peak_memory};
 use prover::piece::commp::CommpHasher;
 use prover::piece::layout::comm_d;
+use prover::progress::Share;
 use prover::seal::{
     self, AnyStage, SealError, SealRequest, Sealed, disk_bytes, disk_left, label_all,
 };
@@ -231,7 +232,7 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
         }
         args.how.require_seed(&args.dir, record)?;
         if !args.files.is_empty() {
-            require_pieces(&args.dir, record, &args.files)?;
+            require_pieces(&args.dir, record, &args.files, &progress)?;
         }
         require_rest(record, args.how.until, plan, context)
     };
@@ -272,7 +273,7 @@ pub fn seal(args: SealArgs, plan: &Plan, context: &Context) -> Result<(), CliErr
             require_memory(plan, needs)?;
             let left = disk_bytes(size).saturating_sub(left_over(&args.dir));
             let plan = room(left, Until::Packed, RegisteredSeal::v1_1(size))?;
-            let pieces = pieces(&args.files, size)?;
+            let pieces = pieces(&args.files, size, &progress)?;
             let packed = pack(
                 &args.dir,
                 &args.files,
@@ -441,8 +442,13 @@ fn holds_nothing(stage: &AnyStage) -> bool {
 }
 
 /// Refuses to go on with a sector that holds other data than these files.
-fn require_pieces(dir: &Path, record: &Record, files: &[PathBuf]) -> Result<(), CliError> {
-    if pieces(files, record.seal.size)? == record.pieces {
+pub(super) fn require_pieces(
+    dir: &Path,
+    record: &Record,
+    files: &[PathBuf],
+    progress: &dyn Progress,
+) -> Result<(), CliError> {
+    if pieces(files, record.seal.size, progress)? == record.pieces {
         return Ok(());
     }
     let what = format!("{} already holds a sector of other data", dir.display());
@@ -528,7 +534,7 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
         require_number(&dir, &record, number)?;
         args.how.require_same(&dir, &record)?;
         args.how.require_seed(&dir, &record)?;
-        require_pieces(&dir, &record, files)?;
+        require_pieces(&dir, &record, files, &progress)?;
     }
     let admit = |dir: &Path, record: &Record| {
         // Without files there is nothing else that the flags could be about.
@@ -551,6 +557,9 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
         }
     }
     for (_, _, dir) in &new {
+        // What a killed packing left there is removed before room is measured for all of them: the others shall have it. Where
+        // that fails, such as while another process has the folder, packing says so in its turn.
+        let _ = SectorDir::sweep_unbegun(Arc::new(RealDisk), dir);
         let bytes = disk_bytes(size).saturating_sub(left_over(dir));
         left = left.saturating_add(bytes);
         seals.insert(RegisteredSeal::v1_1(size), Until::Packed);
@@ -563,16 +572,14 @@ pub fn seal_all(args: SealAllArgs, plan: &Plan, context: &Context) -> Result<(),
     room.add_out(args.out.as_ref().map(|out| out.join("1.json")).as_deref());
     let plan = &room.require(plan, context)?;
     // Every file is read before the first sector is made.
-    let new = new
-        .into_iter()
-        .map(|(number, files, dir)| Ok((number, files, dir, pieces(files, size)?)))
-        .collect::<Result<Vec<_>, CliError>>()?;
-    for (number, files, dir, pieces) in new {
+    let pieces = pieces(new.iter().flat_map(|(_, files, _)| *files), size, &progress)?;
+    // Each sector has one file.
+    for ((number, files, dir), piece) in new.into_iter().zip(pieces) {
         let mut seconds = Seconds::default();
         let packed = pack(
             &dir,
             files,
-            pieces,
+            vec![piece],
             number,
             &args.how,
             &mut seconds,
@@ -775,12 +782,29 @@ pub(super) fn position(stage: &AnyStage) -> Until {
     }
 }
 
-/// Hashes the files to CommP.
-fn pieces(files: &[PathBuf], size: SectorSize) -> Result<Vec<PieceInfo>, CliError> {
-    files
-        .iter()
-        .map(|path| piece(path, size.unpadded_bytes(), size))
-        .collect()
+/// Hashes the files to CommP: one stage of progress, counted in bytes.
+pub(super) fn pieces<'a>(
+    files: impl IntoIterator<Item = &'a PathBuf>,
+    size: SectorSize,
+    progress: &dyn Progress,
+) -> Result<Vec<PieceInfo>, CliError> {
+    let files: Vec<&PathBuf> = files.into_iter().collect();
+    // One that cannot be looked at is refused when it is its turn.
+    let bytes = |path: &&PathBuf| std::fs::metadata(path).map_or(0, |meta| meta.len());
+    let total = files.iter().map(bytes).fold(0, u64::saturating_add);
+    if total == 0 {
+        // Without a byte there is no stage.
+        let refused = files.iter().map(|path| piece(path, size, progress));
+        return refused.collect();
+    }
+    progress.start("hashing the pieces", total);
+    // A file that grows meanwhile takes no more of the stage than there is.
+    let whole = Share::of(progress, total, total);
+    let hashed = files.iter().map(|path| piece(path, size, &whole));
+    let hashed = hashed.collect::<Result<Vec<_>, _>>()?;
+    whole.finish();
+    progress.finish();
+    Ok(hashed)
 }
 
 /// Writes the unsealed sector; each file must still hash to its CommP.
@@ -814,7 +838,9 @@ fn pack(
     Ok(AnyStage::Packed(packed))
 }
 
-pub(super) fn piece(path: &Path, capacity: u64, size: SectorSize) -> Result<PieceInfo, CliError> {
+/// Hashes a file that goes into a sector of this size. Progress is its bytes.
+fn piece(path: &Path, size: SectorSize, progress: &dyn Progress) -> Result<PieceInfo, CliError> {
+    let capacity = size.unpadded_bytes();
     let mut reader = open(path)?;
     let bytes = reader
         .get_ref()
@@ -841,7 +867,10 @@ pub(super) fn piece(path: &Path, capacity: u64, size: SectorSize) -> Result<Piec
         {
             0 => break,
             count if hasher.len() + count as u64 > capacity => return Err(too_large(bytes)),
-            count => hasher.update(&buffer[..count]),
+            count => {
+                hasher.update(&buffer[..count]);
+                progress.advance(count as u64);
+            }
         }
     }
     let (comm_p, size) = hasher.finish();
@@ -1018,6 +1047,52 @@ mod tests {
     /// Stages that were begun.
     #[derive(Default)]
     struct Begun(Mutex<Vec<&'static str>>);
+
+    /// Stages with their units, and the units that each was told of; a finished one.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<(&'static str, u64, u64, bool)>>);
+
+    impl Progress for Told {
+        fn start(&self, stage: &'static str, total: u64) {
+            let mut told = self.0.lock().expect("no panic");
+            told.push((stage, total, 0, false));
+        }
+        fn advance(&self, n: u64) {
+            let mut told = self.0.lock().expect("no panic");
+            told.last_mut().expect("a stage was started").2 += n;
+        }
+        fn finish(&self) {
+            let mut told = self.0.lock().expect("no panic");
+            told.last_mut().expect("a stage was started").3 = true;
+        }
+    }
+
+    /// 32 GiB take a minute and more: the bytes of all files are one stage, from which a bar reckons the time that is left.
+    #[test]
+    fn hashing_pieces_tells_how_far_it_is() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let files = [3 << 20, 1000].map(|bytes: usize| {
+            let path = dir.path().join(bytes.to_string());
+            std::fs::write(&path, vec![7; bytes]).expect("writes");
+            path
+        });
+        let told = Told::default();
+        let hashed = pieces(&files, SectorSize::Mib8, &told).expect("two pieces");
+        assert_eq!(hashed.len(), 2);
+        let bytes = (3 << 20) + 1000;
+        let whole = ("hashing the pieces", bytes, bytes, true);
+        assert_eq!(told.0.into_inner().expect("no panic"), [whole]);
+        // None, and one without a byte.
+        let told = Told::default();
+        assert!(
+            pieces([], SectorSize::Mib8, &told)
+                .expect("none")
+                .is_empty()
+        );
+        std::fs::write(&files[0], []).expect("writes");
+        assert!(pieces(&files[..1], SectorSize::Mib8, &told).is_err());
+        assert_eq!(told.0.into_inner().expect("no panic"), []);
+    }
 
     impl Progress for Begun {
         fn start(&self, stage: &'static str, _total: u64) {

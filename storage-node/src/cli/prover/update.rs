@@ -19,7 +19,7 @@ use prover::{PieceInfo, SectorNumber, SectorSize};
 use serde::Serialize;
 
 use super::file::ProofFile;
-use super::seal::{left_over, open, piece};
+use super::seal::{left_over, open, pieces, require_pieces};
 use super::{
     BarProgress, Room, key, key_error, proof_needs, require_folder, require_memory, seal_error,
     store,
@@ -33,7 +33,7 @@ pub struct UpdateArgs {
     sector: PathBuf,
     /// Folder for the updated sector; made when missing, gone on with when it holds an update
     dir: PathBuf,
-    /// Files to put into it, one piece each, in this order; none to go on with an update
+    /// Files to put into it, one piece each, in this order; none, or the same, to go on with an update
     files: Vec<PathBuf>,
     /// Stop when this step is done; keys for the proof are made for sectors of up to 32KiB, larger ones stop at `encoded`
     #[arg(long, value_enum, default_value_t = Until::Proven)]
@@ -92,8 +92,9 @@ pub fn update(args: UpdateArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     let progress = BarProgress::new(&context.out);
     let mut seconds = Seconds::default();
     let start = Instant::now();
+    let is_new = !args.dir.join("record").exists();
     let mut updated = encoded(&args, plan, &progress)?;
-    if !args.files.is_empty() {
+    if is_new {
         seconds.encode = Some(start.elapsed().as_secs_f64());
     }
     if args.until == Until::Proven && updated.proof().is_none() {
@@ -161,13 +162,12 @@ fn require_room(args: &UpdateArgs, plan: &Plan, context: &Context) -> Result<(),
 /// The update in the folder, gone on with, or a new one of the files.
 fn encoded(args: &UpdateArgs, plan: &Plan, progress: &BarProgress) -> Result<Updated, CliError> {
     match (read_record(&RealDisk, &args.dir), args.files.is_empty()) {
-        (Ok(_), true) => {
+        (Ok(record), no_files) => {
+            // The same command again finds what it has made; a sector that is no update is refused by who opens it.
+            if !no_files && record.stage.is_update() {
+                require_pieces(&args.dir, &record, &args.files, progress)?;
+            }
             sector::resume(&args.dir, &args.sector, plan, progress).map_err(seal_error)
-        }
-        (Ok(_), false) => {
-            let what = format!("{} already holds a sector", args.dir.display());
-            Err(CliError::new(Class::Input, what)
-                .hint("leave out the files to go on with it, or name another folder"))
         }
         (Err(SectorDirError::Empty(_)), true) => {
             let what = format!(
@@ -184,11 +184,7 @@ fn encoded(args: &UpdateArgs, plan: &Plan, progress: &BarProgress) -> Result<Upd
 fn create(args: &UpdateArgs, plan: &Plan, progress: &BarProgress) -> Result<Updated, CliError> {
     let old = read_record(&RealDisk, &args.sector).map_err(|error| seal_error(error.into()))?;
     let size = old.seal.size;
-    let pieces = args
-        .files
-        .iter()
-        .map(|path| piece(path, size.unpadded_bytes(), size))
-        .collect::<Result<Vec<_>, _>>()?;
+    let pieces = pieces(&args.files, size, progress)?;
     let files = args.files.iter().map(|path| open(path));
     let mut readers = files.collect::<Result<Vec<_>, _>>()?;
     let mut sources: Vec<&mut dyn Read> = readers
