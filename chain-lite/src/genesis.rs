@@ -520,7 +520,10 @@ pub(crate) mod tests {
         };
         // 20 turns a deadline: five censors of 18 leave some, six of 19 could have them all.
         of(18).check().expect("18 validators");
-        let error = of(19).check().err().expect("19 validators").to_string();
+        let Err(error) = of(19).check() else {
+            panic!("19 validators are taken");
+        };
+        let error = error.to_string();
         assert!(error.contains("take fewer validators"), "{error}");
         let production = ChainParams::production();
         assert!(production.spans_proposers(58) && !production.spans_proposers(61));

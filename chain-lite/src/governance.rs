@@ -1323,7 +1323,11 @@ mod tests {
     #[test]
     fn tm_v1_failed_transactions_do_not_hide_a_jailing_from_who_executes_nothing() {
         let everybody: Vec<SigningKey> = (100..120).map(user).collect();
-        let mut net = Net::new(|g| g.validators = list(&everybody));
+        let mut net = Net::new(|g| {
+            g.validators = list(&everybody);
+            // A deadline with turns for so many.
+            g.params.deadlines = 5;
+        });
         net.keys.clone_from(&everybody);
         net.block(0, None);
         let void = |key| net.void(report(net.evidence(key, 1)));
