@@ -18,7 +18,8 @@ use chain_lite::audit;
 use chain_lite::beacon::{BeaconSource, Entry};
 use chain_lite::block::BlockId;
 use chain_lite::certificate::Certificate;
-use chain_lite::engine::EngineStatus;
+use chain_lite::engine::{EngineHandle, EngineStatus};
+use chain_lite::ledger::Ledger;
 use chain_lite::mempool::Mempool;
 use chain_lite::units::Epoch;
 use chain_lite_bft::app::{Parts, Timing};
@@ -194,27 +195,34 @@ fn torn_journal(path: &Path, signer: &ChainSigner) {
     log.flush().expect("writes");
 }
 
+/// The engine on a chain of `home`, with this key and without peers.
+fn start_alone(
+    home: &Path,
+    ledger: &Arc<Ledger>,
+    key: SigningKey,
+) -> Result<EngineHandle, StartError> {
+    let config = Config {
+        listen: "/ip4/127.0.0.1/tcp/0".into(),
+        peers: vec![],
+        home: home.to_owned(),
+        connections_per_ip: 5,
+    };
+    let parts = Parts {
+        mempool: Arc::new(Mempool::new(ledger.chain_id())),
+        signer: ChainSigner::new(ledger.chain_id(), key.clone()),
+        beacon: Box::new(beacon()),
+        timing: Timing::default(),
+        ledger: Arc::clone(ledger),
+    };
+    net::start(config, parts, &key.to_bytes())
+}
+
 /// Its own journal is refused at every start; the error names the file and the way out, and that way is open.
 #[test]
 fn tm_v1_a_journal_with_what_another_machine_said_is_refused_and_the_error_says_how_to_go_on() {
     let home = tempfile::tempdir().expect("a folder");
     let ledger = Arc::new(open(home.path()));
-    let start = |key: SigningKey| {
-        let config = Config {
-            listen: "/ip4/127.0.0.1/tcp/0".into(),
-            peers: vec![],
-            home: home.path().to_owned(),
-            connections_per_ip: 5,
-        };
-        let parts = Parts {
-            mempool: Arc::new(Mempool::new(ledger.chain_id())),
-            signer: ChainSigner::new(ledger.chain_id(), key.clone()),
-            beacon: Box::new(beacon()),
-            timing: Timing::default(),
-            ledger: Arc::clone(&ledger),
-        };
-        net::start(config, parts, &key.to_bytes()).expect("starts")
-    };
+    let start = |key| start_alone(home.path(), &ledger, key).expect("starts");
     let wal = home.path().join("consensus.wal");
     torn_journal(&wal, &ChainSigner::new(ledger.chain_id(), validator_key(0)));
     for _ in 0..2 {
@@ -252,22 +260,7 @@ fn tm_v1_a_journal_with_what_another_machine_said_is_refused_and_the_error_says_
 fn tm_v1_tm_h3_a_damaged_journal_is_refused_at_every_start() {
     let home = tempfile::tempdir().expect("a folder");
     let ledger = Arc::new(open(home.path()));
-    let start = |key: SigningKey| {
-        let config = Config {
-            listen: "/ip4/127.0.0.1/tcp/0".into(),
-            peers: vec![],
-            home: home.path().to_owned(),
-            connections_per_ip: 5,
-        };
-        let parts = Parts {
-            mempool: Arc::new(Mempool::new(ledger.chain_id())),
-            signer: ChainSigner::new(ledger.chain_id(), key.clone()),
-            beacon: Box::new(beacon()),
-            timing: Timing::default(),
-            ledger: Arc::clone(&ledger),
-        };
-        net::start(config, parts, &key.to_bytes())
-    };
+    let start = |key| start_alone(home.path(), &ledger, key);
     let wal = home.path().join("consensus.wal");
     torn_journal(&wal, &ChainSigner::new(ledger.chain_id(), validator_key(0)));
     let mut damaged = std::fs::read(&wal).expect("is there");
