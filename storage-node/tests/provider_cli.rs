@@ -93,10 +93,31 @@ impl Running {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    fn stand_still(&self) -> StandsStill {
+        signal("-STOP", self.child.id().into());
+        StandsStill(self.child.id())
+    }
+
     /// SIGKILL on Unix: no handler runs, no buffer is flushed.
     fn kill(&mut self) {
         self.child.kill().expect("a child");
         self.child.wait().expect("a child");
+    }
+}
+
+/// A process that a signal stopped; it goes on when this is dropped.
+struct StandsStill(u32);
+
+fn signal(name: &str, process: u64) {
+    let sent = Command::new("kill")
+        .args([name, &process.to_string()])
+        .status();
+    assert!(sent.expect("kill runs").success());
+}
+
+impl Drop for StandsStill {
+    fn drop(&mut self) {
+        signal("-CONT", self.0.into());
     }
 }
 
@@ -137,10 +158,7 @@ impl Network {
     }
 
     fn kill(&self) {
-        let killed = Command::new("kill")
-            .args(["-9", &self.pid.to_string()])
-            .status();
-        assert!(killed.expect("kill runs").success());
+        signal("-9", self.pid);
         wait("the killed devnet is gone", || {
             try_ask(&self.home, &["devnet", "status"])
                 .is_none()
@@ -222,7 +240,8 @@ fn tm_h1_tm_h5_a_provider_process_joins_seals_through_kills_posts_recovers_pays_
     assert!(holders.contains(&Value::from(id)), "{stored}");
     let published = stored["deals"].as_u64().expect("a count");
 
-    // Both processes are killed in the middle of their proof, each once, and started again.
+    // Both processes are killed in the middle of their proof, each once, and started again. Neither may get past its proof while
+    // this test is busy with the other: whoever proves first stays dead, or stands still, until the other one was killed too.
     let (mut own_killed, mut net_killed) = (None, None);
     wait("both were killed while they proved", || {
         if own_killed.is_none() {
@@ -231,9 +250,6 @@ fn tm_h1_tm_h5_a_provider_process_joins_seals_through_kills_posts_recovers_pays_
             if is_proving(&status) {
                 own.kill();
                 own_killed = Some(comm_r(&status).expect("the replica stands"));
-                own = Running::start(&own_home);
-                #[cfg(target_os = "linux")]
-                lose_a_record(&mut own, &own_home);
             }
         }
         if net_killed.is_none() {
@@ -241,12 +257,16 @@ fn tm_h1_tm_h5_a_provider_process_joins_seals_through_kills_posts_recovers_pays_
             if is_proving(&status) {
                 net.kill();
                 net_killed = Some(comm_r(&status).expect("the replica stands"));
+                let _still = own_killed.is_none().then(|| own.stand_still());
                 net = Network::up(&net_home);
                 assert_eq!(net.url, url, "its clients still find it");
             }
         }
         own_killed.clone().zip(net_killed.clone())
     });
+    own = Running::start(&own_home);
+    #[cfg(target_os = "linux")]
+    lose_a_record(&mut own, &own_home);
     for (whose, before) in [(false, &net_killed), (true, &own_killed)] {
         let status = wait("an active sector", || {
             let status = match whose {
