@@ -441,8 +441,9 @@ struct World<'a> {
     seen: u64,
     /// Heights whose block a censor proposed.
     by_censors: BTreeSet<u64>,
-    /// Sectors whose post waited in a mempool that censors have no part in while a censor made a block: provider, number, close.
-    kept_out: BTreeSet<(usize, SectorNumber, Epoch)>,
+    /// Sectors whose post waited in a mempool that censors have no part in while a censor made a block: provider, number, close;
+    /// and the first such block's height.
+    kept_out: BTreeMap<(usize, SectorNumber, Epoch), u64>,
     /// With [`Scenario::cut`]: the operation of the first disk after which its recovery begins, while it goes on.
     recovers_from: Option<u64>,
     /// What breaks next, the last one first.
@@ -561,7 +562,7 @@ impl<'a> World<'a> {
             replay,
             seen: 0,
             by_censors: BTreeSet::new(),
-            kept_out: BTreeSet::new(),
+            kept_out: BTreeMap::new(),
             recovers_from: None,
             deck: Vec::new(),
             spoil: None,
@@ -779,6 +780,8 @@ impl<'a> World<'a> {
         }
         self.mark(&[b"boot", &node.to_le_bytes()]);
         self.at(STATUS_MS, Event::Status { node, boots });
+        // Who comes back is told what waits, as gossip does: a chain that stood must not go on with empty blocks.
+        self.submit(node);
         self.collect(node)
     }
 
@@ -1285,7 +1288,7 @@ impl<'a> World<'a> {
             let hidden = self.actors.pending().filter(|tx| self.is_hidden(tx));
             self.report.censored += hidden.count() as u64;
             self.by_censors.insert(height);
-            self.keep_out();
+            self.keep_out(height);
         }
         for (tx, receipt) in block.block.body.txs.iter().zip(&block.outcomes.receipts) {
             if tx.tx.msgs.iter().any(|m| self.actors.is_lie(m)) {
@@ -1418,29 +1421,30 @@ impl<'a> World<'a> {
         last > 0 && (((of_all - last.min(of_all))..of_all).contains(&machine) || twin)
     }
 
-    /// Whether censors made all blocks of the window that closes with this one, and left a post of this sector out that waited in a
-    /// mempool. That takes more than the censor: the next turn is that of the next round and of the next height alike, so while
+    /// Whether censors left a post of this sector out that waited in a mempool, and made all blocks from then to the close of its window,
+    /// which is with this one. Before, the post was not there: a provider proves when it has seen the challenge, and after an
+    /// outage of the beacon that may be late. That takes more than the censor: the next turn is that of the next round and of the next height alike, so while
     /// others are silent one validator makes several blocks in a row.
     fn is_censored_out(&self, height: u64, sector: (usize, SectorNumber, Epoch)) -> bool {
         let span = self.machines[0].who.genesis.genesis().params.window();
-        let made = |from: u64| (from..height).all(|h| self.by_censors.contains(&h));
+        let made = |from: &u64| (*from..height).all(|h| self.by_censors.contains(&h));
         match &self.beacon {
             // A logical clock: epochs are heights.
-            None => self.kept_out.contains(&sector) && made(height.saturating_sub(span.0)),
+            None => self.kept_out.get(&sector).is_some_and(made),
             // It was open for its lit epochs, and may have closed later than the provider saw when it sent the post.
             Some((_, _, epochs)) => {
                 let first = epochs.window_before(height, span);
-                first.is_some_and(|(from, open)| {
+                first.is_some_and(|(_, open)| {
                     let closes = |close| (sector.0, sector.1, close);
-                    let mut posts = self.kept_out.range(closes(open.next())..=closes(sector.2));
-                    posts.next().is_some() && made(from)
+                    let posts = self.kept_out.range(closes(open.next())..=closes(sector.2));
+                    posts.map(|(_, from)| from).min().is_some_and(made)
                 })
             }
         }
     }
 
     /// A censor made a block: what honest providers sent in time, and others would have taken up.
-    fn keep_out(&mut self) {
+    fn keep_out(&mut self, height: u64) {
         let sound = (0..self.machines.len()).filter(|n| !self.is_censor(*n));
         let nodes = sound.filter_map(|n| self.machines[n].node.as_ref());
         let pools: Vec<&Mempool> = nodes.map(Node::mempool).collect();
@@ -1448,8 +1452,10 @@ impl<'a> World<'a> {
             let waiting = self.actors.providers[*whose].waiting();
             let waiting = waiting.filter(|(id, _)| pools.iter().any(|pool| pool.contains(id)));
             let sectors = waiting.flat_map(|(_, of)| of.sectors.iter().map(|s| (*s, of.close)));
-            self.kept_out
-                .extend(sectors.map(|(s, close)| (*whose, s, close)));
+            for (sector, close) in sectors {
+                let first = self.kept_out.entry((*whose, sector, close));
+                first.or_insert(height);
+            }
         }
     }
 
