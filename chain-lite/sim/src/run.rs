@@ -311,6 +311,10 @@ enum Event {
     Boot {
         node: usize,
     },
+    /// Somebody mends the network, if this is still the partition that it was (as they are counted).
+    Heal {
+        partition: u64,
+    },
     /// Somebody sets a clock right.
     SetClock {
         node: usize,
@@ -339,6 +343,9 @@ enum Visit {
     /// Height at which it was stopped.
     Over(u64),
 }
+
+/// How long a partition may last, in milliseconds.
+const MENDED_MS: u64 = 600_000;
 
 /// What breaks.
 #[derive(Clone, Copy)]
@@ -699,6 +706,12 @@ impl<'a> World<'a> {
                 self.status(node, boots);
                 Ok(())
             }
+            Event::Heal { partition } => {
+                if self.report.troubles[4] == partition {
+                    self.side.fill(0);
+                }
+                Ok(())
+            }
             Event::SetClock { node } => {
                 self.machines[node].skew = 0;
                 Ok(())
@@ -751,7 +764,10 @@ impl<'a> World<'a> {
         machine.boots += 1;
         let boots = machine.boots;
         let who = machine.identity();
-        match Node::boot(&who, &machine.disk, &machine.index, boots, now) {
+        // Who comes back is told what waits, as gossip does: a chain that stood must not go on with empty blocks.
+        let waits = self.waiting_for(node);
+        let machine = &mut self.machines[node];
+        match Node::boot(&who, &machine.disk, &machine.index, boots, now, waits) {
             Ok(running) => {
                 // Every byte of the log is checked at every start.
                 if let Some(path) = machine.rotten.as_ref().filter(|path| is_log(path)) {
@@ -780,8 +796,6 @@ impl<'a> World<'a> {
         }
         self.mark(&[b"boot", &node.to_le_bytes()]);
         self.at(STATUS_MS, Event::Status { node, boots });
-        // Who comes back is told what waits, as gossip does: a chain that stood must not go on with empty blocks.
-        self.submit(node);
         self.collect(node)
     }
 
@@ -1487,6 +1501,20 @@ impl<'a> World<'a> {
         }
     }
 
+    /// What the clients tell a node that comes back.
+    fn waiting_for(&mut self, node: usize) -> Vec<CheckedTx> {
+        let (boots, censors) = (self.machines[node].boots, self.is_censor(node));
+        let mut waits = Vec::new();
+        for tx in self.actors.pending() {
+            if !censors || !self.is_hidden(tx) {
+                self.sent
+                    .insert((node, boots, tx.tx().sender, tx.tx().nonce));
+                waits.push(tx.clone());
+            }
+        }
+        waits
+    }
+
     /// Something breaks, or heals.
     fn trouble(&mut self) -> Outcome {
         if self.is_calm() {
@@ -1561,6 +1589,9 @@ impl<'a> World<'a> {
                 if self.side.iter().all(|side| *side == self.side[alone]) {
                     self.side[alone] ^= 1;
                 }
+                let partition = self.report.troubles[4] + 1;
+                let after = self.rng.gen_range(60_000..MENDED_MS);
+                self.at(after, Event::Heal { partition });
                 4
             }
             Trouble::Loss => {
