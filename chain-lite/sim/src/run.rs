@@ -764,7 +764,8 @@ impl<'a> World<'a> {
         machine.boots += 1;
         let boots = machine.boots;
         let who = machine.identity();
-        // Who comes back is told what waits, as gossip does: a chain that stood must not go on with empty blocks.
+        // Who comes back is told what waits before its turn may come. Gossip takes up to half a minute for it; windows here are a few
+        // blocks long, and a turn without anything to take would be a good part of one.
         let waits = self.waiting_for(node);
         let machine = &mut self.machines[node];
         match Node::boot(&who, &machine.disk, &machine.index, boots, now, waits) {
