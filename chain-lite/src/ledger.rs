@@ -43,7 +43,7 @@ use crate::snapshot::{self, Base};
 use crate::state::{self, KvRead, Network, key};
 use crate::store::{self, Commit, MemoryIndex, Meta, Place, Store, View};
 use crate::tree;
-use crate::undecided::{Heard, MAX_AHEAD, Saved, Undecided};
+use crate::undecided::{Heard, MAX_AHEAD, Saved, Turn, Undecided};
 use crate::units::Epoch;
 use crate::vfs::{OsVfs, Vfs};
 
@@ -916,9 +916,20 @@ impl Ledger {
     /// [`Ledger::undecided`] also after a restart; gone once its height is decided. Bounds: [`crate::undecided`]. `heard` says
     /// how it came, with the signature of the header's proposer where the engine has one ([`Ledger::announcement`]).
     pub fn save_undecided(&self, block: &Block, heard: Heard) -> Result<(), LedgerError> {
+        self.keep_undecided(block, heard, Turn::default())
+    }
+
+    /// [`Ledger::save_undecided`] of a block that may be proposed in a later round than its header's, by a node that is bound to
+    /// another: where there is no more room, that decides who gives way.
+    pub fn keep_undecided(
+        &self,
+        block: &Block,
+        heard: Heard,
+        turn: Turn,
+    ) -> Result<(), LedgerError> {
         let tip = self.tip().height;
         let dir = self.home.join("undecided");
-        let saved = self.lock_undecided().save(block, heard, tip);
+        let saved = self.lock_undecided().save(block, heard, turn, tip);
         match saved.map_err(home_error("writing to", &dir))? {
             Saved::Kept => Ok(()),
             Saved::OutOfReach | Saved::TooLarge => Err(LedgerError::NotKept {
@@ -927,6 +938,11 @@ impl Ledger {
                 tip,
             }),
         }
+    }
+
+    /// A kept block is proposed, or voted for, in `round`: it gives way later.
+    pub fn name_undecided(&self, id: &BlockId, round: u32) {
+        self.lock_undecided().name(id, round);
     }
 
     /// Kept blocks that were first proposed in `round` of `height`, in order of id.

@@ -13,7 +13,10 @@
 //! bound to it could never propose it again. And it says whether the block came in time: then it is taken up whenever it is.
 //!
 //! Bounds: [`MAX_BLOCKS`] files and [`MAX_BYTES`] in all, [`MAX_AHEAD`] heights above the tip. When they are full, blocks of
-//! later heights go first (whoever sent them sends them again), then the earliest rounds of the same height.
+//! later heights go first (whoever sent them sends them again), then of the same height what nobody has proposed for longest. A block
+//! that validators are bound to is an early one, but each of them proposes it again whenever it has its turn; and the one that this
+//! node is bound to by its own vote never goes. After a restart the last proposal of a block is its header's round, until
+//! it is [`named`](crate::ledger::Ledger::name_undecided) again.
 //! Cost: one fsync of the file and one of the folder a block; in memory the names only.
 //! Crash: written beside its name, synced, renamed, folder synced: a file is whole or not there. What is left of an
 //! unfinished write is removed at the next start, and so is a file whose digest does not fit (H3): a missing body is
@@ -60,8 +63,25 @@ type Name = (u64, u32, BlockId);
 pub(crate) struct Undecided {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
-    files: BTreeMap<Name, u64>,
+    files: BTreeMap<Name, Kept>,
     bytes: u64,
+}
+
+/// What is known of a file without reading it.
+#[derive(Clone, Copy)]
+struct Kept {
+    len: u64,
+    /// Newest round in which the block was proposed, or voted for.
+    named: u32,
+}
+
+/// Why a block is to be kept, and beside what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// The round that it is proposed in now; its header's, or later.
+    pub round: u32,
+    /// The block that this node has precommitted last, if any: it does not give way.
+    pub bound: Option<BlockId>,
 }
 
 impl Undecided {
@@ -77,29 +97,43 @@ impl Undecided {
         for (file, len) in found.vfs.list(dir)? {
             match parse(&file).filter(|n| n.0 > tip) {
                 Some(name) if len <= MAX_FILE => {
-                    found.files.insert(name, len);
+                    found.files.insert(name, Kept { len, named: name.1 });
                     found.bytes += len;
                 }
                 _ => found.vfs.remove(&dir.join(file))?,
             }
         }
-        while let Some(name) = found.overflow(0) {
+        while let Some(name) = found.overflow(0, None) {
             found.remove(&name)?;
         }
         Ok(found)
     }
 
     /// Keeps a block and how it came; returns once it survives a power cut. `tip` is the newest final height. A block that is here
-    /// already stays as it is.
+    /// already stays as it is; a file of an older form, or a damaged one, is none.
     ///
     /// An error of the disk leaves what was there before; the caller must then not vote for the block.
-    pub(crate) fn save(&mut self, block: &Block, heard: Heard, tip: u64) -> io::Result<Saved> {
+    pub(crate) fn save(
+        &mut self,
+        block: &Block,
+        heard: Heard,
+        turn: Turn,
+        tip: u64,
+    ) -> io::Result<Saved> {
         let name = (block.header.height, block.header.round, block.id());
         if name.0 <= tip || name.0 - tip > MAX_AHEAD {
             return Ok(Saved::OutOfReach);
         }
+        let named = turn.round.max(name.1);
         if self.files.contains_key(&name) {
-            return Ok(Saved::Kept);
+            // A name alone is no block: a vote would follow for one that is not here.
+            if matches!(self.read(&name), Ok(Some(_))) {
+                self.name(&name.2, named);
+                return Ok(Saved::Kept);
+            }
+            if self.files.contains_key(&name) {
+                self.remove(&name)?;
+            }
         }
         let [magic, check, body] = seal(block, heard);
         let len = (HEAD + body.len()) as u64;
@@ -107,8 +141,12 @@ impl Undecided {
             return Ok(Saved::TooLarge);
         }
         while self.files.len() >= MAX_BLOCKS || self.bytes + len > MAX_BYTES {
-            let gives_way = |out: &Name| out.0 > name.0 || (out.0 == name.0 && *out < name);
-            match self.overflow(len).filter(gives_way) {
+            let out = self.overflow(len, turn.bound);
+            let gives_way = |out: &Name| {
+                let since = self.files.get(out).map_or(0, |kept| kept.named);
+                out.0 > name.0 || (out.0 == name.0 && (since, *out) < (named, name))
+            };
+            match out.filter(gives_way) {
                 Some(out) => self.remove(&out)?,
                 None => return Ok(Saved::OutOfReach),
             }
@@ -126,20 +164,31 @@ impl Undecided {
             drop(vfs.remove(&path));
             return Err(error);
         }
-        self.files.insert(name, len);
+        self.files.insert(name, Kept { len, named });
         self.bytes += len;
         Ok(Saved::Kept)
     }
 
-    /// Who would have to go for `len` more bytes, if anybody: the furthest height, and of it the earliest round.
-    fn overflow(&self, len: u64) -> Option<Name> {
+    /// The block is proposed, or voted for, in `round` too.
+    pub(crate) fn name(&mut self, id: &BlockId, round: u32) {
+        for (_, kept) in self.files.iter_mut().filter(|(name, _)| name.2 == *id) {
+            kept.named = kept.named.max(round);
+        }
+    }
+
+    /// Who would have to go for `len` more bytes, if anybody: of the furthest height what was not named for longest.
+    fn overflow(&self, len: u64, bound: Option<BlockId>) -> Option<Name> {
         let full = match len {
             0 => self.files.len() > MAX_BLOCKS || self.bytes > MAX_BYTES,
             _ => self.files.len() >= MAX_BLOCKS || self.bytes + len > MAX_BYTES,
         };
         let furthest = self.files.last_key_value().filter(|_| full)?.0.0;
         let first = (furthest, 0, BlockId([0; 32]));
-        self.files.range(first..).next().map(|(name, _)| *name)
+        self.files
+            .range(first..)
+            .filter(|(name, _)| Some(name.2) != bound)
+            .min_by_key(|(name, kept)| (kept.named, **name))
+            .map(|(name, _)| *name)
     }
 
     /// Blocks proposed in `round` of `height`, in order of id.
@@ -187,8 +236,8 @@ impl Undecided {
     }
 
     fn remove(&mut self, name: &Name) -> io::Result<()> {
-        if let Some(len) = self.files.remove(name) {
-            self.bytes -= len;
+        if let Some(kept) = self.files.remove(name) {
+            self.bytes -= kept.len;
         }
         self.vfs.remove(&self.dir.join(spell(name)))
     }
@@ -286,10 +335,14 @@ mod tests {
             block(6, 0, 1),
         );
         for b in [&a, &b, &c, &later, &a] {
-            assert_eq!(kept.save(b, Heard::default(), 4).unwrap(), Saved::Kept);
+            assert_eq!(
+                kept.save(b, Heard::default(), Turn::default(), 4).unwrap(),
+                Saved::Kept
+            );
         }
         assert_eq!(
-            kept.save(&block(4, 0, 1), Heard::default(), 4).unwrap(),
+            kept.save(&block(4, 0, 1), Heard::default(), Turn::default(), 4)
+                .unwrap(),
             Saved::OutOfReach
         );
         // With its proposer's signature, which it keeps.
@@ -298,10 +351,14 @@ mod tests {
             in_time: true,
         };
         let d = block(5, 2, 1);
-        assert_eq!(kept.save(&d, word, 4).unwrap(), Saved::Kept);
+        assert_eq!(
+            kept.save(&d, word, Turn::default(), 4).unwrap(),
+            Saved::Kept
+        );
         let far = block(5 + MAX_AHEAD, 0, 1);
         assert_eq!(
-            kept.save(&far, Heard::default(), 4).unwrap(),
+            kept.save(&far, Heard::default(), Turn::default(), 4)
+                .unwrap(),
             Saved::OutOfReach
         );
         let mut kept = open(&dir, 4).unwrap();
@@ -324,7 +381,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let good = block(5, 0, 1);
         let mut kept = open(home.path(), 4).unwrap();
-        kept.save(&good, Heard::default(), 4).unwrap();
+        kept.save(&good, Heard::default(), Turn::default(), 4)
+            .unwrap();
         let path = fs::read_dir(home.path())
             .unwrap()
             .next()
@@ -355,7 +413,8 @@ mod tests {
             assert_eq!(kept.by_id(&good.id()).unwrap(), None);
             assert!(!path.exists());
             assert_eq!(
-                kept.save(&good, Heard::default(), 4).unwrap(),
+                kept.save(&good, Heard::default(), Turn::default(), 4)
+                    .unwrap(),
                 Saved::Kept,
                 "fetched again"
             );
@@ -402,11 +461,16 @@ mod tests {
         assert_eq!(kept.files.len(), MAX_BLOCKS);
         let late = block(9, 0, 1);
         assert_eq!(
-            kept.save(&late, Heard::default(), 4).unwrap(),
+            kept.save(&late, Heard::default(), Turn::default(), 4)
+                .unwrap(),
             Saved::OutOfReach
         );
         let now = block(5, 0, 1);
-        assert_eq!(kept.save(&now, Heard::default(), 4).unwrap(), Saved::Kept);
+        assert_eq!(
+            kept.save(&now, Heard::default(), Turn::default(), 4)
+                .unwrap(),
+            Saved::Kept
+        );
         assert_eq!(kept.files.len(), MAX_BLOCKS);
         assert_eq!(
             kept.files.keys().filter(|n| n.0 == 8).count(),
@@ -429,10 +493,72 @@ mod tests {
             n += 1;
             let name = (6, 0, BlockId(digest(&[&n.to_le_bytes()])));
             fs::write(home.path().join(spell(&name)), b"x").unwrap();
-            kept.files.insert(name, 1);
+            kept.files.insert(name, Kept { len: 1, named: 0 });
             kept.bytes += 1;
         }
-        assert_eq!(kept.save(&next, Heard::default(), 4).unwrap(), Saved::Kept);
+        assert_eq!(
+            kept.save(&next, Heard::default(), Turn::default(), 4)
+                .unwrap(),
+            Saved::Kept
+        );
         assert!(kept.files.len() == MAX_BLOCKS && kept.by_id(&next.id()).unwrap().is_some());
+    }
+
+    /// What everybody is bound to is an early block that is proposed again and again; what we are bound to, perhaps we alone.
+    #[test]
+    fn tm_v2_what_validators_are_bound_to_outlives_any_stalemate() {
+        let home = tempfile::tempdir().unwrap();
+        let mut kept = open(home.path(), 4).unwrap();
+        let (early, taken_up, locked) = (block(5, 0, 1), block(5, 0, 2), block(5, 1, 1));
+        for b in [&early, &taken_up, &locked] {
+            kept.save(b, Heard::default(), Turn::default(), 4).unwrap();
+        }
+        let bound = Some(locked.id());
+        for round in 2..2 * MAX_BLOCKS as u32 {
+            let turn = Turn { round, bound };
+            let new = block(5, round, 1);
+            let saved = kept.save(&new, Heard::default(), turn, 4).unwrap();
+            assert_eq!(
+                saved,
+                Saved::Kept,
+                "round {round}: the newest proposal is taken"
+            );
+            match round % 100 {
+                // Announced again by another, and by us.
+                0 => drop(kept.save(&taken_up, Heard::default(), turn, 4).unwrap()),
+                50 => kept.name(&taken_up.id(), round),
+                _ => {}
+            }
+            assert!(kept.files.len() <= MAX_BLOCKS);
+        }
+        assert_eq!(kept.by_id(&early.id()).unwrap(), None);
+        for b in [taken_up, locked] {
+            assert_eq!(kept.by_id(&b.id()).unwrap(), Some((b, Heard::default())));
+        }
+    }
+
+    /// A file of the form before this one, or one that rotted, is told from a block: it is removed or written anew, never
+    /// taken for what a vote needs.
+    #[test]
+    fn tm_h3_a_file_of_an_older_form_is_no_block_that_is_here() {
+        let home = tempfile::tempdir().unwrap();
+        let good = block(5, 0, 1);
+        let path = home.path().join(spell(&(5, 0, good.id())));
+        // As written until November 2026: the block alone, without how it came.
+        let body = codec::encode(&good);
+        let old = [b"HFUNDC01", &digest(&[&body])[..], &body].concat();
+        for file in [old, b"HFUNDC02 and nothing that fits".to_vec()] {
+            fs::write(&path, &file).unwrap();
+            let mut kept = open(home.path(), 4).unwrap();
+            assert_eq!(kept.of_round(5, 0).unwrap(), []);
+            assert!(!path.exists());
+            fs::write(&path, &file).unwrap();
+            let mut kept = open(home.path(), 4).unwrap();
+            let saved = kept.save(&good, Heard::default(), Turn::default(), 4);
+            assert_eq!(saved.unwrap(), Saved::Kept);
+            let mut kept = open(home.path(), 4).unwrap();
+            assert_eq!(kept.of_round(5, 0).unwrap(), std::slice::from_ref(&good));
+            assert_eq!(kept.bytes, fs::metadata(&path).unwrap().len());
+        }
     }
 }

@@ -25,7 +25,7 @@ use chain_lite::ledger::{CommitOutcome, Front, Ledger, LedgerError, Slot, ValidB
 use chain_lite::mempool::Mempool;
 use chain_lite::message::{Message, SignedTx, TX_VERSION, Tx};
 use chain_lite::state::{self, key};
-use chain_lite::undecided::Heard;
+use chain_lite::undecided::{Heard, MAX_BLOCKS, Turn};
 use chain_lite::units::Epoch;
 use malachite_core_consensus::{LocallyProposedValue, ProposedValue};
 use malachite_core_types::{
@@ -45,6 +45,8 @@ const KEPT_VALID: usize = 4;
 const HEARD_PER_TURN: usize = 2;
 /// Rounds ahead of the present one whose proposals are taken: as far as the core looks.
 const MAX_ROUNDS_AHEAD: u32 = 10;
+// So what is proposed in the present round, our own block above all, never gives way to what comes for later ones.
+const _: () = assert!(HEARD_PER_TURN * (MAX_ROUNDS_AHEAD as usize + 1) < MAX_BLOCKS / 4);
 /// Most bytes of blocks in one answer to a node that catches up; below the network's frame.
 pub const MAX_SERVED_BYTES: u64 = 8 << 20;
 /// Blocks within which evidence is taken up, or forgotten.
@@ -183,6 +185,16 @@ impl App {
         next || front.validators.power_of(&me).is_some()
     }
 
+    /// What the journal says that we voted for and what others were for: kept blocks that do not give way.
+    #[cfg(feature = "net")]
+    pub(crate) fn remind(&self, said: &crate::journal::Said) {
+        let Parts { ledger, signer, .. } = &self.parts;
+        said.votes.iter().for_each(|vote| signer.note(vote));
+        for (id, round) in &said.named {
+            ledger.name_undecided(id, *round);
+        }
+    }
+
     /// The height after the newest final block, and who decides it. Sets are per height, so a change of validators needs
     /// no restart: who leaves goes on as a follower.
     pub fn next(&self) -> (Height, HeightParams<ChainContext>) {
@@ -318,7 +330,7 @@ impl App {
             announced: None,
             in_time: true,
         };
-        Ok(kept(ledger.save_undecided(valid.block(), ours))?.then_some(valid))
+        Ok(self.keep(valid.block(), ours, slot.round)?.then_some(valid))
     }
 
     /// Epoch and beacon entries of a block made now.
@@ -379,8 +391,10 @@ impl App {
         };
         let value = |validity| Ok(Some(proposed(slot, init.proposer, init.block, validity)));
         let Some(block) = announced.block() else {
+            // The announcer's fault and not the block's: to call it invalid would be said of an id that an honest proposer may have
+            // made, and that others may be bound to. The round passes as if nothing had come.
             tracing::warn!(proposer = %init.proposer, height = slot.height, "a proposer's bytes are not the block it announced");
-            return value(Validity::Invalid);
+            return Ok(None);
         };
         // A new block is its announcer's own. One of an earlier round is another's, so that one's word is wanted; that it gave it
         // in that round is for the ledger's clock to judge.
@@ -388,7 +402,7 @@ impl App {
         let first =
             first.filter(|first| self.verifier.parts(&original, first, &original.proposer.0));
         let Some(first) = first else {
-            // The announcer's fault and not the block's, which others may be bound to: nothing is said of it.
+            // As above: nothing is said of the block.
             tracing::warn!(proposer = %init.proposer, height = slot.height, "a block of an earlier round that its proposer did not announce");
             return Ok(None);
         };
@@ -397,16 +411,18 @@ impl App {
             in_time,
         };
         let ledger = &self.parts.ledger;
-        // What we made was saved before it was announced. A block in our name that is not here is somebody else's, and kept it
-        // would stand in the place of our own when our turn comes.
-        let ours = block.header.proposer == self.address().0;
-        if ours && ledger.undecided_block(&init.block)?.is_none() {
-            tracing::warn!(proposer = %init.proposer, height = slot.height, "a block in our name that we did not make");
+        // A block in our name bears our key's word, checked above. If it is not here, our disk has lost it: it is kept again, so that
+        // our turn proposes it and no second one, and it gets our vote like any other. Voting contradicts nothing: a vote speaks for
+        // the round's proposal, not for who made it, and the journal alone says what we voted. But of one turn of ours there is one
+        // block. Another beside it is of a process that has our key; kept, it could be proposed after a restart in the first one's place.
+        let me = self.address().0;
+        if block.header.proposer == me && self.made_another(&block)? {
+            tracing::error!(height = slot.height, id = %init.block, "a second block of our own turn: does another process have this validator's key?");
             return Ok(None);
         }
         match self.validate(block.clone(), slot, Some(now_ms))? {
             Verdict::Valid(valid) => {
-                if !kept(ledger.save_undecided(&block, heard(true)))? {
+                if !self.keep(&block, heard(true), slot.round)? {
                     return Ok(None);
                 }
                 self.remember_announcement(init, announced.signature);
@@ -417,7 +433,7 @@ impl App {
                 tracing::warn!(proposer = %init.proposer, height = slot.height, %why, "a proposed block gets no vote");
                 // Where only our clock is against it, two thirds may be for it: the core then binds us to it, or decides it.
                 if let Verdict::Valid(valid) = self.validate(block.clone(), slot, None)?
-                    && kept(ledger.save_undecided(&block, heard(false)))?
+                    && self.keep(&block, heard(false), slot.round)?
                 {
                     self.remember_announcement(init, announced.signature);
                     self.remember(*valid);
@@ -426,12 +442,21 @@ impl App {
             }
             Verdict::NotYet { .. } => {
                 let in_time = ledger.is_in_time(&block.header, now_ms);
-                if kept(ledger.save_undecided(&block, heard(in_time)))? {
+                if self.keep(&block, heard(in_time), slot.round)? {
                     self.remember_announcement(init, announced.signature);
                 }
                 Ok(None)
             }
         }
+    }
+
+    /// Whether a block of our own for the same turn as `block` is here, and is another one.
+    fn made_another(&self, block: &Block) -> Result<bool, LedgerError> {
+        let (h, id) = (&block.header, block.id());
+        let here = self.parts.ledger.undecided(h.height, h.round)?;
+        Ok(here
+            .iter()
+            .any(|b| b.header.proposer == h.proposer && b.id() != id))
     }
 
     /// The parts of a block that was proposed in an earlier round and is taken up in `round`: under our name if it is our
@@ -446,6 +471,9 @@ impl App {
             tracing::warn!(height = height.0, %id, "asked for a proposal again that is not here");
             return Ok(Vec::new());
         };
+        if let Some(round) = round.as_u32() {
+            self.parts.ledger.name_undecided(&id, round);
+        }
         let front = self.parts.ledger.front();
         let ours = round
             .as_u32()
@@ -673,7 +701,7 @@ impl App {
         let id = block.id();
         match self.validate(block.clone(), slot, None)? {
             Verdict::Valid(valid) => {
-                if !kept(self.parts.ledger.save_undecided(&block, Heard::default()))? {
+                if !self.keep(&block, Heard::default(), slot.round)? {
                     return Ok(Synced::NotNow);
                 }
                 self.synced = height.0;
@@ -689,6 +717,17 @@ impl App {
         }
     }
 
+    /// Whether a block that is proposed in `round` was kept; one that is out of reach is no error.
+    fn keep(&self, block: &Block, heard: Heard, round: u32) -> Result<bool, LedgerError> {
+        let Parts { ledger, signer, .. } = &self.parts;
+        let bound = signer.bound(block.header.height);
+        match ledger.keep_undecided(block, heard, Turn { round, bound }) {
+            Ok(()) => Ok(true),
+            Err(LedgerError::NotKept { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn remember(&mut self, valid: ValidBlock) {
         let height = valid.block().header.height;
         self.valid.insert((height, valid.id()), valid);
@@ -701,7 +740,7 @@ impl App {
     fn remember_announcement(&mut self, init: Init, signature: Signature) {
         let key = (init.height.0, init.block);
         self.announced.entry(key).or_insert((init, signature));
-        while self.announced.len() > chain_lite::undecided::MAX_BLOCKS {
+        while self.announced.len() > MAX_BLOCKS {
             self.announced.pop_last();
         }
     }
@@ -780,13 +819,4 @@ fn is_wanted(
     init.round <= present.saturating_add(MAX_ROUNDS_AHEAD)
         && set.proposer(init.height.0, init.round) == init.proposer.0
         && verifier.parts(init, signature, &init.proposer.0)
-}
-
-/// Whether a block was kept; one that is out of reach is no error.
-fn kept(saved: Result<(), LedgerError>) -> Result<bool, LedgerError> {
-    match saved {
-        Ok(()) => Ok(true),
-        Err(LedgerError::NotKept { .. }) => Ok(false),
-        Err(error) => Err(error),
-    }
 }

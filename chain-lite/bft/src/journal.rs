@@ -19,12 +19,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use chain_lite::block::BlockId;
 use chain_lite::vfs::{OsVfs, Readers, Vfs as _};
 use malachite_core_consensus::Input;
+use malachite_core_types::{NilOrVal, SignedVote};
 use malachite_engine::wal::decode_entry;
 
 use crate::codec::Codec;
-use crate::context::{ChainContext, Height};
+use crate::context::{Address, ChainContext, Height};
 
 /// Version and height.
 const HEAD: usize = 4 + 8;
@@ -33,14 +35,24 @@ const ENTRY_HEAD: usize = 1 + 8 + 4;
 /// Longest mark that is read: a height and a sentence.
 const MAX_MARK: u64 = 4096;
 
-/// Whether the engine may open the journal at `path` and go on with it at height `next`; or why not.
+/// What a journal that was not refused says of blocks of the height at hand.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    /// Votes of this validator, in order.
+    pub(crate) votes: Vec<SignedVote<ChainContext>>,
+    /// Blocks that votes of this validator, or two thirds of the prevotes of a round, name, with that round.
+    pub(crate) named: Vec<(BlockId, u32)>,
+}
+
+/// Whether the engine may open the journal at `path` and go on with it at height `next`; what it says of that height, or why not.
 /// `votes` tells whether this node's key is a validator's, at `next` or the height after it: any other signs nothing, and Malachite
 /// begins the journal anew for it.
 pub(crate) fn check(
     path: &Path,
     next: Height,
+    me: &Address,
     votes: impl Fn(Height) -> bool,
-) -> Result<(), String> {
+) -> Result<Said, String> {
     let mark = mark_of(path);
     match read_mark(&mark) {
         Ok(None) => {}
@@ -65,7 +77,7 @@ pub(crate) fn check(
         }
     }
     let bytes = match OsVfs.read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Said::default()),
         bytes => bytes.map_err(|error| {
             format!(
                 "the journal of its votes, {}, cannot be read: {error}. Nothing was signed, and the journal is as it was",
@@ -74,13 +86,13 @@ pub(crate) fn check(
         })?,
     };
     match look(&bytes, next) {
-        Ok(_) => Ok(()),
+        Ok(entries) => Ok(said(&entries, me)),
         Err((height, why)) => {
             let marked = refuse(path, height, &why);
             match votes(height) {
                 true => Err(marked.unwrap_or_else(|why| why)),
                 // The journal is about to be cut: not before the mark stands.
-                false => marked.map(|_| ()),
+                false => marked.map(|_| Said::default()),
             }
         }
     }
@@ -251,18 +263,37 @@ fn height_of(entry: &Input<ChainContext>) -> Option<Height> {
     }
 }
 
+fn said(entries: &[Input<ChainContext>], me: &Address) -> Said {
+    let mut said = Said::default();
+    for entry in entries {
+        match entry {
+            Input::Vote(vote) if vote.validator == *me => {
+                if let (NilOrVal::Val(id), Some(round)) = (&vote.value, vote.round.as_u32()) {
+                    said.named.push((*id, round));
+                }
+                said.votes.push(vote.clone());
+            }
+            Input::PolkaCertificate(polka) => {
+                said.named
+                    .extend(polka.round.as_u32().map(|round| (polka.value_id, round)));
+            }
+            _ => {}
+        }
+    }
+    said
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::context::Vote;
     use crate::signing::ChainSigner;
     use chain_lite::account::ChainId;
-    use chain_lite::block::BlockId;
     use ed25519_dalek::SigningKey;
     use malachite_app_channel::app::wal::Log;
     use malachite_codec::Codec as _;
     use malachite_core_consensus::SignedConsensusMsg;
-    use malachite_core_types::{NilOrVal, Round, VoteType};
+    use malachite_core_types::{Round, VoteType};
 
     fn signer() -> ChainSigner {
         ChainSigner::new(ChainId([1; 32]), SigningKey::from_bytes(&[7; 32]))
@@ -312,7 +343,10 @@ mod tests {
         let path = path_in(&home);
         let bytes = journal(&path);
         assert_eq!(look(&bytes, Height(5)).unwrap().len(), 4);
-        check(&path, Height(5), |_| true).unwrap();
+        let said = check(&path, Height(5), &signer().address(), |_| true).unwrap();
+        assert_eq!(said.votes.len(), 3);
+        let id = BlockId([9; 32]);
+        assert_eq!(said.named, [(id, 0), (id, 0), (id, 1)]);
         // Of a height that is over nothing is asked; a beginning at the end is what a kill leaves.
         assert!(look(&bytes, Height(6)).unwrap().is_empty());
         let last = bytes.len() - (ENTRY_HEAD + 10);
@@ -352,7 +386,8 @@ mod tests {
         let whole = bytes.clone();
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&path, &bytes).unwrap();
-        let refused = |height: u64| check(&path, Height(height), |_| true);
+        let me = signer().address();
+        let refused = |height: u64| check(&path, Height(height), &me, |_| true);
         let why = refused(5).unwrap_err();
         assert!(why.contains("When it has block 5,"), "{why}");
         assert_eq!(std::fs::read(&path).unwrap(), bytes, "nothing is cut");
@@ -364,13 +399,13 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         assert_eq!(refused(5).unwrap_err(), why);
         // A key that is no validator's follows, and leaves the mark for the one that is.
-        assert!(check(&path, Height(5), |_| false).is_ok());
+        assert!(check(&path, Height(5), &me, |_| false).is_ok());
         assert_eq!(refused(5).unwrap_err(), why);
         assert!(refused(6).is_ok());
         assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
         // Who follows with a damaged one lets it be cut, so the mark is made there too.
         std::fs::write(&path, &bytes).unwrap();
-        assert!(check(&path, Height(5), |_| false).is_ok());
+        assert!(check(&path, Height(5), &me, |_| false).is_ok());
         std::fs::remove_file(&path).unwrap();
         assert_eq!(refused(5).unwrap_err(), why);
         // A mark that nobody can read refuses, and says how to go on.

@@ -230,8 +230,10 @@ pub fn start(config: Config, parts: Parts, secret: &[u8; 32]) -> Result<EngineHa
     let wal = config.home.join("consensus.wal");
     let app = App::new(parts);
     // Before Malachite opens it, which may cut it.
-    journal::check(&wal, app.next().0, |height| app.may_vote_at(height))
-        .map_err(StartError::Journal)?;
+    let said = journal::check(&wal, app.next().0, &app.address(), |height| {
+        app.may_vote_at(height)
+    });
+    app.remind(&said.map_err(StartError::Journal)?);
     let engine = EngineConfig::new(&config, &app)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -146,7 +146,8 @@ impl Announced {
         (original, self.init.first)
     }
 
-    /// The block, if the proposer told the truth about it.
+    /// The block, if the proposer told the truth about it. Its id is its header's alone, so the body has to be the one that the header
+    /// commits to: or whoever has a turn could spread other bytes under an honest block's name.
     pub fn block(&self) -> Option<Block> {
         let block: Block = codec::decode(&self.bytes, MAX_BLOCK_BYTES).ok()?;
         let h = &block.header;
@@ -156,7 +157,8 @@ impl Announced {
             && (h.round < self.init.round || h.proposer == self.init.proposer.0)
             // And no word comes before it: inside, it would make this signature one that no later round could show.
             && (h.round < self.init.round || self.init.first.is_none())
-            && block.id() == self.init.block;
+            && block.id() == self.init.block
+            && block.body.root() == h.tx_root;
         fits.then_some(block)
     }
 }

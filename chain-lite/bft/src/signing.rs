@@ -13,6 +13,8 @@
 //! peer      Malachite's own "PoV" preimage: binds a validator's key to a network key, on any chain
 //! ```
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use async_trait::async_trait;
 use chain_lite::account::{self, ChainId};
 use chain_lite::block::BlockId;
@@ -78,12 +80,31 @@ pub fn parts_bytes(chain: &ChainId, init: &Init) -> Vec<u8> {
 pub struct ChainSigner {
     chain: ChainId,
     key: SigningKey,
+    /// Height, round and block of the newest precommit, of all clones.
+    bound: Arc<Mutex<Option<(u64, u32, BlockId)>>>,
 }
 
 impl ChainSigner {
     /// Signs with `key` for `chain`.
     pub fn new(chain: ChainId, key: SigningKey) -> Self {
-        Self { chain, key }
+        let bound = Arc::default();
+        Self { chain, key, bound }
+    }
+
+    /// The block of a height that this validator has precommitted last: it is bound to it, and may have to propose it again.
+    pub fn bound(&self, height: u64) -> Option<BlockId> {
+        let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        bound.filter(|b| b.0 == height).map(|b| b.2)
+    }
+
+    /// Notes what a vote binds to: one that is signed now, or one that the journal tells of.
+    pub fn note(&self, vote: &Vote) {
+        if let (VoteType::Precommit, NilOrVal::Val(block), Some(round)) =
+            (vote.kind, vote.value, vote.round.as_u32())
+        {
+            let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+            *bound = (*bound).max(Some((vote.height.0, round, block)));
+        }
     }
 
     /// The validator's address.
@@ -94,6 +115,7 @@ impl ChainSigner {
     /// A signed vote; an error for one without a round.
     pub fn vote(&self, vote: Vote) -> Result<SignedVote<ChainContext>, Error> {
         let bytes = vote_bytes(&self.chain, &vote).ok_or_else(Error::new)?;
+        self.note(&vote);
         Ok(SignedMessage::new(vote, self.sign(&bytes)))
     }
 

@@ -16,6 +16,7 @@ use chain_lite::execute::ProofVerifier;
 use chain_lite::genesis::CheckedGenesis;
 use chain_lite::ledger::Ledger;
 use chain_lite::mempool::Mempool;
+use chain_lite::message::CheckedTx;
 use chain_lite::store::MemoryIndex;
 use chain_lite_bft::app::{App, Parts, Synced, Timing};
 use chain_lite_bft::context::{Address, ChainContext, Height, PAYLOAD, ValidatorSet};
@@ -171,13 +172,15 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens what the disk has. `boots` counts this node's starts, so that stream names never repeat.
+    /// Opens what the disk has. `boots` counts this node's starts, so that stream names never repeat; `waits` is what its clients
+    /// tell it before its turn may come.
     pub fn boot(
         who: &Identity,
         disk: &SimDisk,
         index: &MemoryIndex,
         boots: u64,
         now_ms: u64,
+        waits: Vec<CheckedTx>,
     ) -> anyhow::Result<Self> {
         let vfs = Arc::new(disk.clone());
         let ledger = Ledger::open_simulated(
@@ -190,6 +193,10 @@ impl Node {
         let ledger = Arc::new(ledger);
         let chain = ledger.chain_id();
         let mempool = Arc::new(Mempool::new(chain));
+        let (tip, view) = (ledger.tip().height, ledger.view());
+        for tx in waits {
+            drop(mempool.submit_checked(&tx, tip, &view));
+        }
         let signer = ChainSigner::new(chain, who.key.clone());
         let address = signer.address();
         let app = App::new(Parts {

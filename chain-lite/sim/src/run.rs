@@ -311,6 +311,10 @@ enum Event {
     Boot {
         node: usize,
     },
+    /// Somebody mends the network, if this is still the partition that it was (as they are counted).
+    Heal {
+        partition: u64,
+    },
     /// Somebody sets a clock right.
     SetClock {
         node: usize,
@@ -339,6 +343,9 @@ enum Visit {
     /// Height at which it was stopped.
     Over(u64),
 }
+
+/// How long a partition may last, in milliseconds.
+const MENDED_MS: u64 = 600_000;
 
 /// What breaks.
 #[derive(Clone, Copy)]
@@ -441,8 +448,9 @@ struct World<'a> {
     seen: u64,
     /// Heights whose block a censor proposed.
     by_censors: BTreeSet<u64>,
-    /// Sectors whose post waited in a mempool that censors have no part in while a censor made a block: provider, number, close.
-    kept_out: BTreeSet<(usize, SectorNumber, Epoch)>,
+    /// Sectors whose post waited in a mempool that censors have no part in while a censor made a block: provider, number, close;
+    /// and the first such block's height.
+    kept_out: BTreeMap<(usize, SectorNumber, Epoch), u64>,
     /// With [`Scenario::cut`]: the operation of the first disk after which its recovery begins, while it goes on.
     recovers_from: Option<u64>,
     /// What breaks next, the last one first.
@@ -561,7 +569,7 @@ impl<'a> World<'a> {
             replay,
             seen: 0,
             by_censors: BTreeSet::new(),
-            kept_out: BTreeSet::new(),
+            kept_out: BTreeMap::new(),
             recovers_from: None,
             deck: Vec::new(),
             spoil: None,
@@ -698,6 +706,12 @@ impl<'a> World<'a> {
                 self.status(node, boots);
                 Ok(())
             }
+            Event::Heal { partition } => {
+                if self.report.troubles[4] == partition {
+                    self.side.fill(0);
+                }
+                Ok(())
+            }
             Event::SetClock { node } => {
                 self.machines[node].skew = 0;
                 Ok(())
@@ -750,7 +764,11 @@ impl<'a> World<'a> {
         machine.boots += 1;
         let boots = machine.boots;
         let who = machine.identity();
-        match Node::boot(&who, &machine.disk, &machine.index, boots, now) {
+        // Who comes back is told what waits before its turn may come. Gossip takes up to half a minute for it; windows here are a few
+        // blocks long, and a turn without anything to take would be a good part of one.
+        let waits = self.waiting_for(node);
+        let machine = &mut self.machines[node];
+        match Node::boot(&who, &machine.disk, &machine.index, boots, now, waits) {
             Ok(running) => {
                 // Every byte of the log is checked at every start.
                 if let Some(path) = machine.rotten.as_ref().filter(|path| is_log(path)) {
@@ -1285,7 +1303,7 @@ impl<'a> World<'a> {
             let hidden = self.actors.pending().filter(|tx| self.is_hidden(tx));
             self.report.censored += hidden.count() as u64;
             self.by_censors.insert(height);
-            self.keep_out();
+            self.keep_out(height);
         }
         for (tx, receipt) in block.block.body.txs.iter().zip(&block.outcomes.receipts) {
             if tx.tx.msgs.iter().any(|m| self.actors.is_lie(m)) {
@@ -1418,29 +1436,30 @@ impl<'a> World<'a> {
         last > 0 && (((of_all - last.min(of_all))..of_all).contains(&machine) || twin)
     }
 
-    /// Whether censors made all blocks of the window that closes with this one, and left a post of this sector out that waited in a
-    /// mempool. That takes more than the censor: the next turn is that of the next round and of the next height alike, so while
+    /// Whether censors left a post of this sector out that waited in a mempool, and made all blocks from then to the close of its window,
+    /// which is with this one. Before, the post was not there: a provider proves when it has seen the challenge, and after an
+    /// outage of the beacon that may be late. That takes more than the censor: the next turn is that of the next round and of the next height alike, so while
     /// others are silent one validator makes several blocks in a row.
     fn is_censored_out(&self, height: u64, sector: (usize, SectorNumber, Epoch)) -> bool {
         let span = self.machines[0].who.genesis.genesis().params.window();
-        let made = |from: u64| (from..height).all(|h| self.by_censors.contains(&h));
+        let made = |from: &u64| (*from..height).all(|h| self.by_censors.contains(&h));
         match &self.beacon {
             // A logical clock: epochs are heights.
-            None => self.kept_out.contains(&sector) && made(height.saturating_sub(span.0)),
+            None => self.kept_out.get(&sector).is_some_and(made),
             // It was open for its lit epochs, and may have closed later than the provider saw when it sent the post.
             Some((_, _, epochs)) => {
                 let first = epochs.window_before(height, span);
-                first.is_some_and(|(from, open)| {
+                first.is_some_and(|(_, open)| {
                     let closes = |close| (sector.0, sector.1, close);
-                    let mut posts = self.kept_out.range(closes(open.next())..=closes(sector.2));
-                    posts.next().is_some() && made(from)
+                    let posts = self.kept_out.range(closes(open.next())..=closes(sector.2));
+                    posts.map(|(_, from)| from).min().is_some_and(made)
                 })
             }
         }
     }
 
     /// A censor made a block: what honest providers sent in time, and others would have taken up.
-    fn keep_out(&mut self) {
+    fn keep_out(&mut self, height: u64) {
         let sound = (0..self.machines.len()).filter(|n| !self.is_censor(*n));
         let nodes = sound.filter_map(|n| self.machines[n].node.as_ref());
         let pools: Vec<&Mempool> = nodes.map(Node::mempool).collect();
@@ -1448,8 +1467,10 @@ impl<'a> World<'a> {
             let waiting = self.actors.providers[*whose].waiting();
             let waiting = waiting.filter(|(id, _)| pools.iter().any(|pool| pool.contains(id)));
             let sectors = waiting.flat_map(|(_, of)| of.sectors.iter().map(|s| (*s, of.close)));
-            self.kept_out
-                .extend(sectors.map(|(s, close)| (*whose, s, close)));
+            for (sector, close) in sectors {
+                let first = self.kept_out.entry((*whose, sector, close));
+                first.or_insert(height);
+            }
         }
     }
 
@@ -1479,6 +1500,20 @@ impl<'a> World<'a> {
                 drop(running.mempool().submit_checked(tx, tip, &view));
             }
         }
+    }
+
+    /// What the clients tell a node that comes back.
+    fn waiting_for(&mut self, node: usize) -> Vec<CheckedTx> {
+        let (boots, censors) = (self.machines[node].boots, self.is_censor(node));
+        let mut waits = Vec::new();
+        for tx in self.actors.pending() {
+            if !censors || !self.is_hidden(tx) {
+                self.sent
+                    .insert((node, boots, tx.tx().sender, tx.tx().nonce));
+                waits.push(tx.clone());
+            }
+        }
+        waits
     }
 
     /// Something breaks, or heals.
@@ -1555,6 +1590,9 @@ impl<'a> World<'a> {
                 if self.side.iter().all(|side| *side == self.side[alone]) {
                     self.side[alone] ^= 1;
                 }
+                let partition = self.report.troubles[4] + 1;
+                let after = self.rng.gen_range(60_000..MENDED_MS);
+                self.at(after, Event::Heal { partition });
                 4
             }
             Trouble::Loss => {
