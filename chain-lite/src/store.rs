@@ -854,7 +854,7 @@ fn open_sled(dir: &Path) -> Result<Entries, StoreError> {
     let mut tries = 0;
     let db = loop {
         match config.open() {
-            Err(e) if tries < 100 && e.to_string().contains("acquire lock") => {
+            Err(e) if tries < 1000 && e.to_string().contains("acquire lock") => {
                 tries += 1;
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chain_lite::account::{Address, ChainId, ProviderId};
-use chain_lite::units::TokenAmount;
+use chain_lite::units::{EpochCount, TokenAmount};
 use prover::{NoProgress, SectorSize};
 use storage_node::client::get::{GetRequest, Target, get};
 use storage_node::client::health::{Rung, State, health};
@@ -24,7 +24,7 @@ use storage_node::identity::Wallet;
 use storage_node::object::manifest::Label;
 
 /// How long sealing, or the end of a silent provider's deals, may take.
-const PATIENCE: Duration = Duration::from_secs(400);
+const PATIENCE: Duration = Duration::from_secs(1800);
 
 async fn client(home: &Home, chain_url: &str, at: &Path) -> Arc<LiveClient> {
     let wallet = Wallet::open(&home.wallet_key(), || None).expect("the devnet's wallet");
@@ -63,7 +63,8 @@ fn put_through_kills(home: &Path, chain_url: &str, file: &Path) -> serde_json::V
     serde_json::from_slice(&output.stdout).expect("stdout is JSON alone")
 }
 
-/// A transfer that is killed as soon as what it signed is on disk; it needs a block more to know what became of it.
+/// A transfer that is killed as soon as what it signed is on disk. The chain stands meanwhile: it needs a block more to know what
+/// became of it.
 fn killed_transfer(chain: &ChainId, url: &str, home: &Path, to: Address, tokens: &str) {
     let signed = Home::new(home).client_dir().join(format!("outbox-{chain}"));
     let mut child = transfer(home, url, to, tokens)
@@ -183,7 +184,9 @@ async fn a_killed_put(closed_credit: bool) {
         std::fs::write(&other, b"another file").expect("writes");
         let (to, amount) = (Address([9; 32]), TokenAmount::from_tokens(3));
         let chain = elsewhere.chain.node().chain_id();
+        let standing = devnet.pause_after(EpochCount(0)).await.expect("stands");
         tokio::task::block_in_place(|| killed_transfer(&chain, &url, &here, to, "3"));
+        drop(standing);
         let output = put(&here, &url, &other).output().expect("starts");
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{errors}");

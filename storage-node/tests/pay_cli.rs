@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use chain_lite::units::Epoch;
 use prover::SectorSize;
 use serde_json::Value;
+use storage_node::chain::ChainClient;
 use storage_node::config::Home;
 use storage_node::kernels::Kernels;
 use storage_node::provider::ProviderSettings;
+use storage_node::rpc::fellows::OWNER;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const TOKEN: u128 = 1_000_000_000_000_000_000;
@@ -123,7 +126,23 @@ fn free(home: &Path) -> u128 {
     units(&ask(home, &["wallet", "balance"]), "free")
 }
 
-/// Runs the command, kills it as soon as what it signed is on disk, and runs it again.
+/// Does this while the devnet's clock stands.
+fn standing<T>(home: &Path, work: impl FnOnce() -> T) -> T {
+    let url = std::fs::read_to_string(home.join("chain.url")).expect("an address");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let chain = runtime.block_on(ChainClient::connect(url.trim()));
+    let chain = chain.expect("the chain answers");
+    let ten_minutes = Duration::from_secs(600);
+    let held = runtime.block_on(chain.hold_clock(OWNER, Epoch(0), ten_minutes));
+    held.expect("an owner may");
+    let done = work();
+    let released = runtime.block_on(chain.release_clock(OWNER));
+    released.expect("the chain answers");
+    done
+}
+
+/// Runs the command, kills it as soon as what it signed is on disk, and runs it again. The chain stands until it is killed: it needs
+/// a block more to know what became of it.
 fn killed_and_again(home: &Path, words: &[&str]) -> Value {
     let outbox = || {
         let entries = std::fs::read_dir(home.join("client")).into_iter().flatten();
@@ -133,20 +152,22 @@ fn killed_and_again(home: &Path, words: &[&str]) -> Value {
             name.starts_with("outbox-") && !name.ends_with(".tmp")
         })
     };
-    let mut child = holdfast(home)
-        .args(words)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("starts");
-    let begun = Instant::now();
-    while !outbox() {
-        assert!(begun.elapsed() < PATIENCE, "{words:?} never signed");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child.kill().expect("a child");
-    let ended = child.wait().expect("a child");
-    assert!(!ended.success(), "{words:?} was killed too late");
+    standing(home, || {
+        let mut child = holdfast(home)
+            .args(words)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        let begun = Instant::now();
+        while !outbox() {
+            assert!(begun.elapsed() < PATIENCE, "{words:?} never signed");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().expect("a child");
+        let ended = child.wait().expect("a child");
+        assert!(!ended.success(), "{words:?} was killed too late");
+    });
     let again = ask(home, words);
     assert!(!outbox(), "told, and forgotten");
     again
@@ -250,8 +271,10 @@ fn money_goes_through_a_channel_and_every_refusal_is_clear() {
     refused(payee, &["channel", "collect", "1"], 4, "is open");
     let closes = ask(payer, &["channel", "settle", "1"])["closes"].clone();
     assert!(closes.as_u64() > Some(30), "{closes}");
-    refused(payer, &["channel", "settle", "1"], 4, "already");
-    refused(payee, &["channel", "collect", "1"], 4, "closes at epoch");
+    standing(payer, || {
+        refused(payer, &["channel", "settle", "1"], 4, "already");
+        refused(payee, &["channel", "collect", "1"], 4, "closes at epoch");
+    });
     let begun = Instant::now();
     let collected = loop {
         let output = run(payee, &["channel", "collect", "1"]);

@@ -3,7 +3,7 @@
 //! and the honest provider's posts are left alone, until it cheats as well and is disputed by hand. The deals are verified ones, so that their sectors' power and pledges are
 //! seen with real proofs too.
 //!
-//! Cost: two PoRep proofs and some window proofs on 2 KiB sectors: a minute on two quiet cores.
+//! Cost: two PoRep proofs and some window proofs on 2 KiB sectors: two minutes on two quiet cores.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -16,7 +16,7 @@ use chain_lite::events::{Event, FaultReason};
 use chain_lite::message::Message;
 use chain_lite::sector::dispute::PostId;
 use chain_lite::sector::{SectorLeaf, SectorState};
-use chain_lite::units::TokenAmount;
+use chain_lite::units::{EpochCount, TokenAmount};
 use prover::{NoProgress, SectorSize};
 use serde_json::Value;
 use storage_node::chain::{ChainClient, PartitionView};
@@ -181,7 +181,7 @@ async fn tm_p21_a_watcher_process_disputes_a_wrong_post_once_through_a_kill() {
     let settings = DevnetConfig {
         providers: 2,
         sector_size: SectorSize::Kib2,
-        epoch_ms: 100,
+        epoch_ms: 250,
         optimistic: true,
         ..DevnetConfig::default()
     };
@@ -252,6 +252,9 @@ async fn tm_p21_a_watcher_process_disputes_a_wrong_post_once_through_a_kill() {
     devnet.stop_provider(0).await.expect("stops");
     let before = chain.head().await.expect("reads").height;
     let posted = post_an_old_proof(&chain, cheat, &places[0].home).await;
+    // One more block makes the post provable, so that there is a case; then the clock stands, so that it is not over before it is
+    // seen here.
+    let standing = devnet.pause_after(EpochCount(1)).await.expect("stands");
 
     // Killed with its case in the book, and started again.
     let book = own.join("watch");
@@ -267,6 +270,7 @@ async fn tm_p21_a_watcher_process_disputes_a_wrong_post_once_through_a_kill() {
     .await;
     watching.kill();
     let watching = Watching::start(&own);
+    drop(standing);
     let disputed = async {
         chain
             .wait_event(before, |record| {

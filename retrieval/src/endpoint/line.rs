@@ -322,7 +322,7 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_millis(100);
+    const SOON: Duration = Duration::from_secs(1);
     const LATE: Duration = Duration::from_secs(60);
 
     fn config() -> LineConfig {

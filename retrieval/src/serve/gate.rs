@@ -428,7 +428,7 @@ mod tests {
     #[tokio::test]
     async fn tm_r4_requests_and_egress_are_paced_per_peer() {
         let limits = Limits {
-            requests_per_second: 5,
+            requests_per_second: 1,
             egress_kib_per_second: Some(512),
             ..Limits::default()
         };
@@ -439,7 +439,7 @@ mod tests {
         let modest = gate
             .enter(PeerId([2; 32]), handshake(&gate, ip(2), true))
             .expect("in");
-        assert!((0..10).all(|_| greedy.may_ask()), "the burst");
+        assert!((0..2).all(|_| greedy.may_ask()), "the burst");
         assert!(!greedy.may_ask() && modest.may_ask());
         let begin = std::time::Instant::now();
         for _ in 0..3 {
@@ -452,7 +452,7 @@ mod tests {
         let begin = std::time::Instant::now();
         modest.pace(256 * 1024).await;
         assert!(
-            begin.elapsed() < Duration::from_millis(100),
+            begin.elapsed() < Duration::from_millis(400),
             "the others do not wait"
         );
     }

@@ -34,7 +34,7 @@ use ed25519_dalek::SigningKey;
 use super::journal::WalletLock;
 use super::live::{disbelief, failure};
 use super::record::RecordFile;
-use super::{Chain, ChainFailure, ClientError};
+use super::{Chain, ChainFailure, ClientError, Now};
 use crate::chain::proven::ProvenChain;
 use crate::chain::{ChainClient, ChainError, TxStatus};
 use crate::config::Home;
@@ -209,7 +209,8 @@ impl Outbox {
         open: Vec<Group>,
         msgs: Vec<Message>,
     ) -> Result<Sent, ClientError> {
-        let tx = self.sign(chain, wallet, open, msgs).await?;
+        let now = chain.now().await?;
+        let tx = self.sign(chain, wallet, open, now, msgs).await?;
         // What the node refuses may still be alive elsewhere: the record stays.
         chain.node().submit(&tx).await.map_err(failure)?;
         match self.finish(chain, &tx).await? {
@@ -328,10 +329,10 @@ impl Outbox {
         chain: &ProvenChain,
         wallet: &Wallet,
         mut open: Vec<Group>,
+        now: Now,
         msgs: Vec<Message>,
     ) -> Result<SignedTx, ClientError> {
         let money = chain.money(&wallet.address()).await?;
-        let now = chain.now().await?;
         let nonces = open.iter().flatten().map(|kept| kept.tx.tx.nonce);
         let nonce = nonces.min().unwrap_or(money.next_nonce);
         let tx = Chain::sign(chain, wallet, nonce, now, msgs);
@@ -575,8 +576,7 @@ mod tests {
         for kill in 0..3 {
             let outbox = setup.outbox();
             let amount = 10 + kill;
-            let tx = outbox.sign(&setup.chain, &setup.wallet, Vec::new(), pay(amount));
-            let tx = tx.await.expect("durable");
+            let tx = setup.signed(&outbox, amount).await;
             if kill >= 1 {
                 setup.chain.node().submit(&tx).await.expect("taken");
             }
@@ -606,8 +606,7 @@ mod tests {
         let mut setup = setup().await;
         // Killed between the writing and the sending, and the node is away when the command is run again, or another one.
         let outbox = setup.outbox();
-        let left = outbox.sign(&setup.chain, &setup.wallet, Vec::new(), pay(7));
-        let left = left.await.expect("durable");
+        let left = setup.signed(&outbox, 7).await;
         drop(outbox);
         let elsewhere = setup.bed.serve(0, None).await;
         let server = std::mem::replace(&mut setup.server, elsewhere);
@@ -637,8 +636,7 @@ mod tests {
     async fn what_was_left_is_followed_to_its_end_before_another_command_sends() {
         let setup = setup().await;
         let outbox = setup.outbox();
-        let left = outbox.sign(&setup.chain, &setup.wallet, Vec::new(), pay(7));
-        let left = left.await.expect("durable");
+        let left = setup.signed(&outbox, 7).await;
         let mut told = String::new();
         let other = setup.send_and_tell(&outbox, 9, |text| told = text);
         let other = other.await.expect("sent");
@@ -664,8 +662,7 @@ mod tests {
     async fn a_nonce_that_somebody_else_used_is_not_guessed_around() {
         let setup = setup().await;
         let outbox = setup.outbox();
-        let left = outbox.sign(&setup.chain, &setup.wallet, Vec::new(), pay(7));
-        left.await.expect("durable");
+        setup.signed(&outbox, 7).await;
         // Another home with the same key takes the nonce.
         let node = setup.chain.node();
         node.execute(setup.wallet.signing_key(), pay(100))
@@ -775,8 +772,7 @@ mod tests {
     async fn a_put_sends_what_was_left_and_leaves_it_to_be_told() {
         let setup = setup().await;
         let outbox = setup.outbox();
-        let left = outbox.sign(&setup.chain, &setup.wallet, Vec::new(), pay(7));
-        let left = left.await.expect("durable");
+        let left = setup.signed(&outbox, 7).await;
         let address = setup.wallet.address();
         let open = outbox.follow(&setup.chain, &address).await;
         assert_eq!(open.expect("follows"), None);
@@ -798,8 +794,16 @@ mod tests {
 
         /// A payment whose command was killed before it sent.
         async fn signed(&self, outbox: &Outbox, amount: u128) -> SignedTx {
-            let left = outbox.sign(&self.chain, &self.wallet, Vec::new(), pay(amount));
+            let now = self.later().await;
+            let left = outbox.sign(&self.chain, &self.wallet, Vec::new(), now, pay(amount));
             left.await.expect("durable")
+        }
+
+        /// A block takes 20 ms: what is signed with this lives longer than the test.
+        async fn later(&self) -> Now {
+            let mut now = Chain::now(&self.chain).await.expect("proven");
+            now.height += 100_000;
+            now
         }
 
         /// Until it can be proven.
@@ -821,9 +825,7 @@ mod tests {
             let address = self.wallet.address();
             let open = outbox.follow(&self.chain, &address).await.expect("asks");
             let next = self.chain.money(&address).await.expect("proven").next_nonce;
-            // A block takes 20 ms: it lives longer than the test.
-            let mut now = Chain::now(&self.chain).await.expect("proven");
-            now.height += 100_000;
+            let now = self.later().await;
             let nonce = open.unwrap_or(next) + ahead;
             let deposit = Chain::sign(&self.chain, &self.wallet, nonce, now, pay(amount));
             outbox.add(&deposit).expect("kept");
@@ -901,8 +903,7 @@ mod tests {
         let any = |left: &[Message]| matches!(left, [Message::Transfer { .. }]);
         // On its way: that is the answer, and nothing is counted.
         let outbox = setup.outbox();
-        let left = outbox.sign(&setup.chain, &setup.wallet, Vec::new(), pay(7));
-        left.await.expect("durable");
+        setup.signed(&outbox, 7).await;
         let fresh = async || Err(ClientError::Bug("counted too early".into()));
         let sent = outbox.send(&setup.chain, &setup.wallet, any, fresh, |_| {});
         let sent = sent.await.expect("goes on");

@@ -184,7 +184,7 @@ mod tests {
     use prover::SectorNumber;
 
     use super::*;
-    use crate::rpc::tests::{address, bed, key};
+    use crate::rpc::tests::{address, bed_of_slow_blocks, key};
 
     fn pay(amount: u128) -> Vec<Message> {
         vec![Message::Transfer {
@@ -215,7 +215,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn several_are_under_way_and_each_outcome_reaches_its_own_op() {
-        let bed = bed();
+        let bed = bed_of_slow_blocks();
         let server = bed.serve(0, None).await;
         let chain = ChainClient::connect(&server.url()).await.expect("connects");
         let mut sender = TxSender::new(chain.clone(), key(1))
@@ -242,7 +242,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_nonce_that_was_not_used_is_used_next_and_a_foreign_one_is_skipped() {
-        let bed = bed();
+        let bed = bed_of_slow_blocks();
         let server = bed.serve(0, None).await;
         let chain = ChainClient::connect(&server.url()).await.expect("connects");
         let mut sender = TxSender::new(chain.clone(), key(1))

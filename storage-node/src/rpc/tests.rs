@@ -117,6 +117,13 @@ pub(crate) fn bed_with_tokens(tokens: u64) -> Bed {
     bed_of(&genesis)
 }
 
+/// One of 200 ms blocks, for transactions that live for few of them.
+pub(crate) fn bed_of_slow_blocks() -> Bed {
+    let mut genesis = genesis_named("slow");
+    genesis.clock = ClockMode::Logical { epoch_ms: 200 };
+    bed_of(&genesis)
+}
+
 /// One that does not take the transactions of who cannot pay for them.
 pub(crate) fn bed_with_fees() -> Bed {
     let mut genesis = genesis_named("fees");
@@ -216,7 +223,8 @@ async fn money_moves_and_every_block_is_told_once_even_across_a_restart_of_the_s
 
     let mut next = 1;
     let mut transfers = 0;
-    while next <= client.head().await.expect("reads").height.min(60) {
+    let end = client.head().await.expect("reads").height;
+    while next <= end {
         let block = events.recv().await.expect("the stream goes on");
         assert_eq!(block.head.height, next, "each block once, in order");
         transfers += block.receipts.len();

@@ -51,8 +51,8 @@ fn free_ports<const N: usize>() -> [u16; N] {
 
 /// Nodes of which node `n` pushes to `peers[n]`.
 fn nodes<const N: usize>(peers: [&[usize]; N]) -> [Node; N] {
-    let ports = free_ports::<N>();
     let mut chains = still_nodes(N).into_iter();
+    let ports = free_ports::<N>();
     std::array::from_fn(|n| {
         let (dir, ledger, mempool) = chains.next().unwrap();
         let to = peers[n].iter().map(|p| peer(*p as u8, ports[*p])).collect();
@@ -212,8 +212,8 @@ async fn it_is_passed_on_to_who_does_not_know_the_first_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_was_away_is_told_when_it_comes_and_again_when_it_forgot() {
-    let [port] = free_ports();
     let mut chains = still_nodes(2).into_iter();
+    let [port] = free_ports();
     let (_a, ledger, mempool) = chains.next().unwrap();
     // A follower: it listens nowhere.
     let config_a = Config {
