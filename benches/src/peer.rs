@@ -134,6 +134,10 @@ pub enum Ask {
     Pc2(SectorJob),
     /// Vanilla proofs.
     C1(SectorJob),
+    /// The assignment of the PoRep circuit that the peer feeds to Groth16, as a record; C1 comes first.
+    PorepWitness(SectorJob),
+    /// The same of a PoSt.
+    PostWitness(PostJob),
     /// Groth16; with the peer's own check of the proof, as its interface has it.
     C2(SectorJob),
     /// A PoSt, vanilla proofs included.
@@ -204,6 +208,9 @@ pub struct Answer {
     /// Paths of keys, see [`Ask::KeyPaths`] and [`Ask::MakePostKeys`].
     #[serde(default)]
     pub paths: Vec<(PathBuf, PathBuf)>,
+    /// What [`prover::vectors::assignment::compare`] takes.
+    #[serde(default)]
+    pub record: Option<serde_json::Value>,
     /// Bytes.
     #[serde(default)]
     pub memory: u64,

@@ -7,6 +7,7 @@
 //! The gate (`.ci/run`) leaves out the ignored two, for which the peer proves millions of constraints: that we take its PoRep is
 //! asked there of recorded ones (`prover/tests/vectors.rs`). Keys are made on first use.
 
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,13 +16,17 @@ use benches::{Keys, full_sector};
 use prover::hash::sha256;
 use prover::machine::{Machine, Plan};
 use prover::piece::commp::commp_of;
-use prover::post::proof::{ReplicaRef, prove_window, prove_winning};
+use prover::post::proof::{
+    ReplicaRef, prove_window, prove_winning, window_circuit, winning_circuit,
+};
 use prover::seal::{self, Replicated, SealRequest};
 use prover::sector_dir::record::SectorFile;
 use prover::snark::CircuitId;
+use prover::snark::cs::Circuit;
 use prover::snark::keys::{KeyError, ParamStore, ProvingKey};
 use prover::snark::origin::Origin;
 use prover::update::sector::{create, recover};
+use prover::vectors::assignment;
 use prover::verify::{
     self, PorepStatement, VerifyError, VerifyingKeys, WindowPostStatement, WinningPostStatement,
 };
@@ -30,38 +35,75 @@ use prover::{CommR, NoProgress, PieceInfo, PostRandomness, SectorNumber, SectorS
 /// The randomness of every sector here.
 const SEED: Seed = Seed([0x43; 32]);
 
-struct Both {
+/// The peer beside us, and sectors on both sides.
+struct Sectors {
     size: SectorSize,
     plan: Plan,
-    keys: [Arc<ProvingKey>; 3],
-    verifying: VerifyingKeys,
     peer: Peer,
     folder: tempfile::TempDir,
 }
 
+/// The same with one set of keys.
+struct Both {
+    sectors: Sectors,
+    keys: [Arc<ProvingKey>; 3],
+    verifying: VerifyingKeys,
+}
+
+impl Deref for Both {
+    type Target = Sectors;
+
+    fn deref(&self) -> &Sectors {
+        &self.sectors
+    }
+}
+
+impl DerefMut for Both {
+    fn deref_mut(&mut self) -> &mut Sectors {
+        &mut self.sectors
+    }
+}
+
 impl Both {
+    fn new() -> Self {
+        let mut sectors = Sectors::new();
+        let store = ParamStore::open(benches::params_dir()).expect("the cache folder");
+        sectors.peer.link_keys(&store, sectors.size);
+        let Keys { proving, verifying } = sectors.plan.run(|| Keys::of(&store, sectors.size));
+        Self {
+            sectors,
+            keys: proving,
+            verifying,
+        }
+    }
+}
+
+impl Sectors {
     fn new() -> Self {
         let size: SectorSize = std::env::var("HOLDFAST_PEER_SIZE")
             .unwrap_or_else(|_| "2KiB".into())
             .parse()
             .expect("HOLDFAST_PEER_SIZE is 2KiB, 8MiB or 512MiB");
         let plan = Plan::new(&Machine::detect()).expect("threads");
-        let store = ParamStore::open(benches::params_dir()).expect("the cache folder");
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut peer = Peer::start(
+        let peer = Peer::start(
             Path::new(env!("CARGO_BIN_EXE_filecoin-peer")),
             folder.path(),
             std::thread::available_parallelism().map_or(2, usize::from),
         );
-        peer.link_keys(&store, size);
-        let Keys { proving, verifying } = plan.run(|| Keys::of(&store, size));
         Self {
             size,
             plan,
-            keys: proving,
-            verifying,
             peer,
             folder,
+        }
+    }
+
+    /// Compares our circuit's values with those that the peer records when asked.
+    fn must_be_filecoins(&mut self, ask: &Ask, circuit: &impl Circuit) {
+        let record = self.peer.ask(ask).record.expect("a record");
+        if let Err(why) = assignment::compare(&record, circuit) {
+            panic!("{ask:?}: {why}");
         }
     }
 
@@ -192,6 +234,52 @@ fn bent(proof: &[u8]) -> Vec<u8> {
     bent
 }
 
+/// Sectors that both replicate; the peer then runs its circuits over its own files and records their values, and ours are compared.
+/// No keys are needed, so this is also what can be asked at 512 MiB.
+#[test]
+fn our_assignments_are_the_ones_that_filecoin_feeds_to_groth16() {
+    let mut both = Sectors::new();
+    let (request, replicated, job) = both.replicate(7);
+    let challenged = replicated
+        .challenge(SEED, &both.plan, &NoProgress)
+        .expect("challenged");
+    both.peer.ask(&Ask::C1(job.clone()));
+    let porep = challenged.vanilla().circuit(0).expect("one partition");
+    both.must_be_filecoins(&Ask::PorepWitness(job.clone()), &porep);
+
+    let (size, prover) = (both.size, request.prover);
+    let (second, other, other_job) = both.replicate(8);
+    let sectors = [
+        Replica {
+            comm_r: challenged.vanilla().comm_r,
+            ours: both.ours(7),
+            theirs: job.dir,
+            request,
+        },
+        Replica {
+            comm_r: other.comm_r(),
+            ours: both.ours(8),
+            theirs: other_job.dir,
+            request: second,
+        },
+    ];
+    let randomness = PostRandomness::masked([0x65; 32]);
+    let refs = sectors.each_ref().map(Replica::here);
+    let sealed_there = sectors.each_ref().map(Replica::there);
+    let window = both
+        .plan
+        .run(|| window_circuit(size, randomness, &refs, &NoProgress))
+        .expect("sound sectors");
+    let ask = PostJob::new(false, size, prover, randomness, &sealed_there);
+    both.must_be_filecoins(&Ask::PostWitness(ask), &window);
+    let winning = both
+        .plan
+        .run(|| winning_circuit(size, randomness, refs[0], &NoProgress))
+        .expect("a sound sector");
+    let ask = PostJob::new(true, size, prover, randomness, &sealed_there[..1]);
+    both.must_be_filecoins(&Ask::PostWitness(ask), &winning);
+}
+
 #[test]
 fn filecoin_accepts_our_seal_and_refuses_a_changed_one() {
     let mut both = Both::new();
@@ -309,7 +397,8 @@ fn update_of_one_sector(judged: Judged) {
     let size = both.size;
     let store = ParamStore::open(benches::params_dir()).expect("the cache folder");
     let circuit = CircuitId::update(size);
-    let paths = both.plan.run(|| both.peer.link_update_key(&store, size));
+    let Sectors { plan, peer, .. } = &mut both.sectors;
+    let paths = plan.run(|| peer.link_update_key(&store, size));
     let name = circuit.filecoin_name();
     assert_eq!(
         paths[0].0.file_name().and_then(|name| name.to_str()),

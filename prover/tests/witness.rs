@@ -4,7 +4,7 @@
 //! nor fast kernels stand between the vectors and the circuits. Data: `fixtures/vectors/r1cs/`.
 
 use ark_bls12_381::Fr;
-use prover::hash::poseidon::{Arity, fr_from_node, hash_nodes, node_from_fr};
+use prover::hash::poseidon::{Arity, fr_from_node, hash_nodes};
 use prover::hash::sha256;
 use prover::ids::{Node, PorepId};
 use prover::piece::fr32;
@@ -15,9 +15,8 @@ use prover::post;
 use prover::post::circuit::{LeafOpening, PostCircuit, SectorWitness};
 use prover::snark::cs::Circuit;
 use prover::snark::gadget::merkle::Level;
-use prover::snark::record::Assignment;
 use prover::spec::ApiVersion;
-use prover::vectors::assignment::difference;
+use prover::vectors::assignment::compare;
 use prover::{
     CommD, PostRandomness, ProverId, ReplicaId, SectorNumber, SectorSize, Seed, Ticket, reference,
 };
@@ -259,22 +258,8 @@ fn staged(size: SectorSize, case: &Value) -> Vec<Node> {
 }
 
 fn assert_witness(recorded: &Value, circuit: &impl Circuit) {
-    let name = &recorded["circuit"];
-    let ours = Assignment::of(circuit);
-    assert_eq!(
-        ours.inputs.len() as u64,
-        number(&recorded["inputs"]),
-        "{name}"
-    );
-    assert_eq!(ours.aux.len() as u64, number(&recorded["aux"]), "{name}");
-    let mut hasher = Sha256::new();
-    ours.inputs
-        .iter()
-        .for_each(|value| hasher.update(node_from_fr(value)));
-    let inputs = hex::encode(hasher.finalize());
-    assert_eq!(inputs, recorded["input_sha256"], "{name}: public inputs");
-    if let Some(difference) = difference(recorded, circuit, &ours) {
-        panic!("{name}: {difference}");
+    if let Err(why) = compare(recorded, circuit) {
+        panic!("{}: {why}", recorded["circuit"]);
     }
 }
 

@@ -10,25 +10,40 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use benches::peer::{Answer, Ask, PostJob, SealClaim, SectorJob, UpdateClaim, UpdateJob};
-use filecoin_proofs::parameters::{window_post_public_params, winning_post_public_params};
+use bellpepper_core::{
+    Circuit, ConstraintSystem, Index, LinearCombination, SynthesisError, Variable,
+};
+use benches::peer::{Answer, Ask, PostJob, Replica, SealClaim, SectorJob, UpdateClaim, UpdateJob};
+use blstrs::Scalar;
+use ff::{Field, PrimeField};
+use filecoin_proofs::parameters::{
+    setup_params, window_post_public_params, window_post_setup_params, winning_post_public_params,
+    winning_post_setup_params,
+};
 use filecoin_proofs::{
-    PaddedBytesAmount, PieceInfo, PoRepConfig, PoStConfig, PoStType, PrivateReplicaInfo,
-    PublicReplicaInfo, SealCommitPhase1Output, SealPreCommitOutput, SealPreCommitPhase1Output,
-    SectorShapeBase, SectorUpdateConfig, UnpaddedBytesAmount, WINDOW_POST_CHALLENGE_COUNT,
-    WINDOW_POST_SECTOR_COUNT, WINNING_POST_CHALLENGE_COUNT, WINNING_POST_SECTOR_COUNT, add_piece,
-    encode_into, generate_empty_sector_update_proof, generate_window_post, generate_winning_post,
+    DefaultPieceHasher, PaddedBytesAmount, PieceInfo, PoRepConfig, PoStConfig, PoStType,
+    PrivateReplicaInfo, PublicReplicaInfo, SealCommitPhase1Output, SealPreCommitOutput,
+    SealPreCommitPhase1Output, SectorShapeBase, SectorUpdateConfig, UnpaddedBytesAmount,
+    WINDOW_POST_CHALLENGE_COUNT, WINDOW_POST_SECTOR_COUNT, WINNING_POST_CHALLENGE_COUNT,
+    WINNING_POST_SECTOR_COUNT, add_piece, as_safe_commitment, encode_into,
+    generate_empty_sector_update_proof, generate_window_post, generate_winning_post,
     seal_commit_phase1, seal_commit_phase2, seal_pre_commit_phase1, seal_pre_commit_phase2,
     verify_batch_seal, verify_empty_sector_update_proof, verify_seal, verify_window_post,
     verify_winning_post,
 };
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use storage_proofs_core::api_version::ApiVersion;
-use storage_proofs_core::compound_proof::CompoundProof;
+use storage_proofs_core::compound_proof::{CompoundProof, SetupParams};
 use storage_proofs_core::parameter_cache::{
     CacheableParameters, parameter_cache_params_path, parameter_cache_verifying_key_path,
 };
+use storage_proofs_core::proof::ProofScheme;
 use storage_proofs_core::sector::SectorId;
-use storage_proofs_post::fallback::FallbackPoStCompound;
+use storage_proofs_porep::stacked::{self, StackedCompound};
+use storage_proofs_post::fallback::{
+    self, FallbackPoSt, FallbackPoStCompound, PrivateSector, PublicSector,
+};
 use storage_proofs_update::{EmptySectorUpdateCompound, PublicParams};
 
 /// One shape serves 2 KiB, 8 MiB and 512 MiB.
@@ -70,6 +85,8 @@ impl State {
             Ask::Pc1(job) => self.pc1(&job),
             Ask::Pc2(job) => self.pc2(&job),
             Ask::C1(job) => self.c1(&job),
+            Ask::PorepWitness(job) => self.porep_witness(&job),
+            Ask::PostWitness(job) => post_witness(&job),
             Ask::C2(job) => self.c2(&job),
             Ask::Post(job) => post(&job),
             Ask::VerifySeal(claim) => Ok(judge_seal(&claim)),
@@ -168,6 +185,30 @@ impl State {
         Ok(answer)
     }
 
+    /// The way of the crate's `seal_commit_phase2`, up to where Groth16 begins.
+    fn porep_witness(&mut self, job: &SectorJob) -> Result<Answer> {
+        type Compound = StackedCompound<Tree, DefaultPieceHasher>;
+        let progress = self.sector(job)?;
+        let vanilla = progress.vanilla.as_ref().context("C1 comes first")?;
+        let public = stacked::PublicInputs {
+            replica_id: vanilla.replica_id,
+            tau: Some(stacked::Tau {
+                comm_d: as_safe_commitment(&vanilla.comm_d, "comm_d")?,
+                comm_r: as_safe_commitment(&vanilla.comm_r, "comm_r")?,
+            }),
+            k: None,
+            seed: Some(vanilla.seed),
+        };
+        let setup = SetupParams {
+            vanilla_params: setup_params(&porep(job))?,
+            partitions: Some(1),
+            priority: false,
+        };
+        let params = Compound::setup(&setup)?.vanilla_params;
+        let proof = vanilla.vanilla_proofs.first().context("no partition")?;
+        Listener::of(Compound::circuit(&public, (), proof, &params, Some(0))?)
+    }
+
     fn c2(&mut self, job: &SectorJob) -> Result<Answer> {
         // The peer's C2 consumes what C1 gave; asked again, C1 runs again outside the time taken.
         if self.sector(job)?.vanilla.is_none() {
@@ -184,6 +225,121 @@ impl State {
         let mut answer = timed(begun);
         answer.proof = Some(hex::encode(output.proof));
         Ok(answer)
+    }
+}
+
+/// A constraint system that only listens to values, and digests them as `fixtures/vectors/r1cs/witness-*.json` has them.
+struct Listener {
+    inputs: (u64, Sha256),
+    aux: (u64, Sha256),
+    constraints: u64,
+    /// `[variables, digest of so many]`.
+    checkpoints: Vec<Value>,
+    /// `[name, variables, digest]` where a namespace near the root ends.
+    ends: Vec<Value>,
+    path: Vec<String>,
+}
+
+impl Listener {
+    /// Namespaces at most so deep are told of.
+    const DEPTH: usize = 2;
+
+    fn of(circuit: impl Circuit<Scalar>) -> Result<Answer> {
+        let mut heard = Self {
+            inputs: (0, Sha256::new()),
+            aux: (0, Sha256::new()),
+            constraints: 0,
+            checkpoints: Vec::new(),
+            ends: Vec::new(),
+            path: Vec::new(),
+        };
+        // As Groth16's prover begins.
+        heard.alloc_input(String::new, || Ok(Scalar::ONE))?;
+        circuit.synthesize(&mut heard)?;
+        let record = json!({
+            "inputs": heard.inputs.0,
+            "aux": heard.aux.0,
+            "constraints": heard.constraints,
+            "input_sha256": hex::encode(heard.inputs.1.finalize()),
+            "aux_sha256": hex::encode(heard.aux.1.finalize()),
+            "aux_checkpoints": heard.checkpoints,
+            "aux_digest_at_segment_end": heard.ends,
+        });
+        Ok(Answer {
+            record: Some(record),
+            ..Answer::default()
+        })
+    }
+
+    fn digest(&self) -> String {
+        hex::encode(&self.aux.1.clone().finalize()[..16])
+    }
+}
+
+impl ConstraintSystem<Scalar> for Listener {
+    type Root = Self;
+
+    fn alloc<F, A, AR>(&mut self, _: A, f: F) -> Result<Variable, SynthesisError>
+    where
+        F: FnOnce() -> Result<Scalar, SynthesisError>,
+        A: FnOnce() -> AR,
+        AR: Into<String>,
+    {
+        self.aux.1.update(f()?.to_repr());
+        self.aux.0 += 1;
+        let heard = self.aux.0;
+        if heard.is_multiple_of(65_536) || (heard <= 32_768 && heard.is_power_of_two()) {
+            self.checkpoints.push(json!([heard, self.digest()]));
+        }
+        let index = usize::try_from(heard - 1).expect("counts of variables fit");
+        Ok(Variable::new_unchecked(Index::Aux(index)))
+    }
+
+    fn alloc_input<F, A, AR>(&mut self, _: A, f: F) -> Result<Variable, SynthesisError>
+    where
+        F: FnOnce() -> Result<Scalar, SynthesisError>,
+        A: FnOnce() -> AR,
+        AR: Into<String>,
+    {
+        self.inputs.1.update(f()?.to_repr());
+        self.inputs.0 += 1;
+        let index = usize::try_from(self.inputs.0 - 1).expect("counts of variables fit");
+        Ok(Variable::new_unchecked(Index::Input(index)))
+    }
+
+    fn enforce<A, AR, LA, LB, LC>(&mut self, _: A, _: LA, _: LB, _: LC)
+    where
+        A: FnOnce() -> AR,
+        AR: Into<String>,
+        LA: FnOnce(LinearCombination<Scalar>) -> LinearCombination<Scalar>,
+        LB: FnOnce(LinearCombination<Scalar>) -> LinearCombination<Scalar>,
+        LC: FnOnce(LinearCombination<Scalar>) -> LinearCombination<Scalar>,
+    {
+        self.constraints += 1;
+    }
+
+    fn push_namespace<NR, N>(&mut self, name: N)
+    where
+        NR: Into<String>,
+        N: FnOnce() -> NR,
+    {
+        let name = match self.path.len() < Self::DEPTH {
+            true => name().into(),
+            false => String::new(),
+        };
+        self.path.push(name);
+    }
+
+    fn pop_namespace(&mut self) {
+        if self.path.len() <= Self::DEPTH {
+            let end = json!([self.path.join("/"), self.aux.0, self.digest()]);
+            self.ends.push(end);
+        }
+        self.path.pop();
+    }
+
+    fn get_root(&mut self) -> &mut Self {
+        self
     }
 }
 
@@ -319,15 +475,7 @@ fn make_post_keys(size: u64, winning: bool, keep: bool) -> Result<Answer> {
 
 fn post(job: &PostJob) -> Result<Answer> {
     let config = post_config(job.size, job.winning)?;
-    let mut replicas = Vec::new();
-    for replica in &job.replicas {
-        let info = PrivateReplicaInfo::<Tree>::new(
-            replica.dir.join("sealed"),
-            replica.comm_r,
-            replica.dir.join("cache"),
-        )?;
-        replicas.push((SectorId::from(replica.sector), info));
-    }
+    let replicas = private_replicas(job)?;
     let begun = Instant::now();
     let proof = if job.winning {
         generate_winning_post::<Tree>(&config, &job.randomness, &replicas, job.prover)?
@@ -338,6 +486,64 @@ fn post(job: &PostJob) -> Result<Answer> {
     let mut answer = timed(begun);
     answer.proof = Some(hex::encode(proof));
     Ok(answer)
+}
+
+fn private_replicas(job: &PostJob) -> Result<Vec<(SectorId, PrivateReplicaInfo<Tree>)>> {
+    let of = |replica: &Replica| {
+        let (sealed, cache) = (replica.dir.join("sealed"), replica.dir.join("cache"));
+        let info = PrivateReplicaInfo::<Tree>::new(sealed, replica.comm_r, cache)?;
+        Ok((SectorId::from(replica.sector), info))
+    };
+    job.replicas.iter().map(of).collect()
+}
+
+/// The way of the crate's `generate_window_post` and `generate_winning_post`, up to where Groth16 begins, for one partition.
+fn post_witness(job: &PostJob) -> Result<Answer> {
+    let config = post_config(job.size, job.winning)?;
+    let infos = private_replicas(job)?;
+    let opened = infos
+        .iter()
+        .map(|(id, info)| Ok((*id, info, info.merkle_tree(config.sector_size)?)))
+        .collect::<Result<Vec<_>>>()?;
+    // WinningPoSt lists its sector once per challenge.
+    let vanilla_params = match job.winning {
+        true => winning_post_setup_params(&config)?,
+        false => window_post_setup_params(&config),
+    };
+    let times = match job.winning {
+        true => vanilla_params.sector_count,
+        false => 1,
+    };
+    let (mut public, mut private) = (Vec::new(), Vec::new());
+    for (id, info, tree) in opened.iter().cycle().take(times * opened.len()) {
+        public.push(PublicSector {
+            id: *id,
+            comm_r: info.safe_comm_r()?,
+        });
+        private.push(PrivateSector {
+            tree,
+            comm_c: info.safe_comm_c(),
+            comm_r_last: info.safe_comm_r_last(),
+        });
+    }
+    let public = fallback::PublicInputs {
+        randomness: as_safe_commitment(&job.randomness, "randomness")?,
+        prover_id: as_safe_commitment(&job.prover, "prover_id")?,
+        sectors: public,
+        k: None,
+    };
+    let private = fallback::PrivateInputs::<Tree> { sectors: &private };
+    let params = FallbackPoSt::<Tree>::setup(&vanilla_params)?;
+    let proofs = FallbackPoSt::prove_all_partitions(&params, &public, &private, 1)?;
+    let proof = proofs.first().context("no partition")?;
+    let circuit = FallbackPoStCompound::<Tree>::circuit(
+        &public,
+        Default::default(),
+        proof,
+        &params,
+        Some(0),
+    )?;
+    Listener::of(circuit)
 }
 
 fn judge_seal(claim: &SealClaim) -> Answer {

@@ -191,6 +191,32 @@ pub fn prove_window(
     sectors: &[ReplicaRef<'_>],
     progress: &dyn Progress,
 ) -> Result<Vec<u8>, PostError> {
+    let circuit = window_circuit(size, randomness, sectors, progress)?;
+    let proof = prove::prove(key, &circuit, progress)?;
+
+    let mut sectors: Vec<_> = sectors
+        .iter()
+        .map(|sector| (sector.number, sector.comm_r))
+        .collect();
+    sectors.sort_by_key(|(number, _)| *number);
+    let statement = WindowPostStatement {
+        size,
+        prover,
+        randomness,
+        sectors,
+    };
+    let keys = front_door(CircuitId::window(size), key)?;
+    verify::window_post(&keys, &statement, &proof).map_err(PostError::SelfCheck)?;
+    Ok(proof.to_vec())
+}
+
+/// The circuit of one WindowPoSt partition with the openings of its sectors, verified, as its witness.
+pub fn window_circuit(
+    size: SectorSize,
+    randomness: PostRandomness,
+    sectors: &[ReplicaRef<'_>],
+    progress: &dyn Progress,
+) -> Result<PostCircuit, PostError> {
     let most = size.window_sectors();
     if sectors.is_empty() || sectors.len() > most {
         return Err(PostError::Count {
@@ -213,26 +239,11 @@ pub fn prove_window(
     // A short partition repeats its last sector, as Filecoin fills it (proofs.md §5.3).
     let last = proofs.len() - 1;
     let listed = (0..most).map(|position| proofs[position.min(last)].witness(0..WINDOW_CHALLENGES));
-    let circuit = PostCircuit {
+    Ok(PostCircuit {
         sectors: listed
             .collect::<Option<_>>()
             .expect("the openings were verified"),
-    };
-    let proof = prove::prove(key, &circuit, progress)?;
-
-    let sectors = sectors
-        .iter()
-        .map(|sector| (sector.number, sector.comm_r))
-        .collect();
-    let statement = WindowPostStatement {
-        size,
-        prover,
-        randomness,
-        sectors,
-    };
-    let keys = front_door(CircuitId::window(size), key)?;
-    verify::window_post(&keys, &statement, &proof).map_err(PostError::SelfCheck)?;
-    Ok(proof.to_vec())
+    })
 }
 
 /// Proves a WinningPoSt of one sector. Runs on the caller's rayon pool.
@@ -244,15 +255,7 @@ pub fn prove_winning(
     sector: ReplicaRef<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<u8>, PostError> {
-    let leaves = |number| challenge::winning(size, &randomness, number).to_vec();
-    let proofs = open_sound(size, &[sector], leaves, progress)?;
-    // The circuit lists the sector once per leaf (proofs.md §5.2).
-    let listed = (0..WINNING_CHALLENGES).map(|i| proofs[0].witness(i..i + 1));
-    let circuit = PostCircuit {
-        sectors: listed
-            .collect::<Option<_>>()
-            .expect("the openings were verified"),
-    };
+    let circuit = winning_circuit(size, randomness, sector, progress)?;
     let proof = prove::prove(key, &circuit, progress)?;
 
     let statement = WinningPostStatement {
@@ -264,6 +267,24 @@ pub fn prove_winning(
     let keys = front_door(CircuitId::winning(size), key)?;
     verify::winning_post(&keys, &statement, &proof).map_err(PostError::SelfCheck)?;
     Ok(proof.to_vec())
+}
+
+/// The circuit of a WinningPoSt with the openings of its sector, verified, as its witness.
+pub fn winning_circuit(
+    size: SectorSize,
+    randomness: PostRandomness,
+    sector: ReplicaRef<'_>,
+    progress: &dyn Progress,
+) -> Result<PostCircuit, PostError> {
+    let leaves = |number| challenge::winning(size, &randomness, number).to_vec();
+    let proofs = open_sound(size, &[sector], leaves, progress)?;
+    // The circuit lists the sector once per leaf (proofs.md §5.2).
+    let listed = (0..WINNING_CHALLENGES).map(|i| proofs[0].witness(i..i + 1));
+    Ok(PostCircuit {
+        sectors: listed
+            .collect::<Option<_>>()
+            .expect("the openings were verified"),
+    })
 }
 
 /// Opens all sectors and verifies the openings; names every sector for which that fails.

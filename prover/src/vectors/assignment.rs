@@ -1,7 +1,7 @@
 //! Where an assignment of ours parts from the one that was recorded of Filecoin's circuit.
 //!
-//! Place: behind the tests of whole witnesses, `vectors::witness` and `prover/tests/witness.rs`; both compare
-//! `fixtures/vectors/r1cs/witness-*.json`. Spec: `r1cs/README.md` §2, "Finding a difference".
+//! Place: behind the tests of whole witnesses, `vectors::witness` and `prover/tests/witness.rs`, which compare
+//! `fixtures/vectors/r1cs/witness-*.json`, and `benches/tests/filecoin.rs`, for which Filecoin's crate makes the record there and then. Spec: `r1cs/README.md` §2, "Finding a difference".
 //!
 //! What a record holds, and what can be said from it:
 //!
@@ -140,6 +140,36 @@ pub fn difference(
         rows,
         unsatisfied: met.unsatisfied,
     })
+}
+
+/// The assignment that `circuit` gives, if its counts, inputs and auxiliary values are the recorded ones; or what differs.
+///
+/// # Panics
+/// If the record is malformed.
+pub fn compare(recorded: &Value, circuit: &impl Circuit) -> Result<Assignment, String> {
+    let found = Assignment::of(circuit);
+    let counts = [
+        ("inputs", found.inputs.len()),
+        ("aux", found.aux.len()),
+        ("constraints", found.counts.constraints),
+    ];
+    for (what, count) in counts {
+        let wanted = number(&recorded[what]);
+        if count != wanted {
+            return Err(format!("{what}: {count}, recorded are {wanted}"));
+        }
+    }
+    let mut hasher = Sha256::new();
+    for value in &found.inputs {
+        hasher.update(node_from_fr(value));
+    }
+    if hex::encode(hasher.finalize()) != recorded["input_sha256"] {
+        return Err("a public input differs".to_owned());
+    }
+    match difference(recorded, circuit, &found) {
+        Some(difference) => Err(difference.to_string()),
+        None => Ok(found),
+    }
 }
 
 /// The first of `variables` that differs, where the record holds the values themselves.

@@ -3,11 +3,11 @@
 //! Rows say what a circuit demands; these digests say that our values, in our order, are the ones that Filecoin's prover
 //! feeds to its own. A difference is named by its checkpoint, its segment and rows near it ([`super::assignment`]). Data: `fixtures/vectors/r1cs/witness-2kib.json` and `witness-8mib.json`; sectors: the golden cases.
 
-use super::assignment::difference;
+use super::assignment::{self, difference};
 use super::fields::Fields;
 use super::seals::{self, Sealed};
 use super::{Group, Options};
-use crate::hash::poseidon::{fr_from_node, node_from_fr};
+use crate::hash::poseidon::fr_from_node;
 use crate::ids::{Node, PostRandomness};
 use crate::merkle::build;
 use crate::porep::challenge;
@@ -22,7 +22,6 @@ use crate::spec::{ApiVersion, RegisteredSeal, SectorSize};
 use ark_bls12_381::Fr;
 use ark_ff::Field;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 /// Seals the named golden cases of a size.
 fn seal(size: SectorSize, names: &[&str]) -> Vec<Sealed> {
@@ -108,37 +107,9 @@ fn sector_witness(case: &Sealed, leaves: &[u64]) -> SectorWitness {
     }
 }
 
-/// SHA-256 over values of 32 little-endian bytes.
-fn digest(values: &[Fr]) -> String {
-    let mut hasher = Sha256::new();
-    for value in values {
-        hasher.update(node_from_fr(value));
-    }
-    hex::encode(hasher.finalize())
-}
-
 fn compare(recorded: &Value, circuit: &impl Circuit) -> Assignment {
-    let found = Assignment::of(circuit);
-    let name = &recorded["circuit"];
-    let count =
-        |key: &str| usize::try_from(recorded[key].as_u64().expect("a count")).expect("small");
-    let inputs = &found.inputs;
-    assert_eq!(inputs.len(), count("inputs"), "{name}: public inputs");
-    assert_eq!(
-        digest(inputs),
-        recorded["input_sha256"],
-        "{name}: public inputs"
-    );
-    assert_eq!(found.aux.len(), count("aux"), "{name}: auxiliary values");
-    assert_eq!(
-        found.counts.constraints,
-        count("constraints"),
-        "{name}: rows"
-    );
-    if let Some(difference) = difference(recorded, circuit, &found) {
-        panic!("{name}: {difference}");
-    }
-    found
+    assignment::compare(recorded, circuit)
+        .unwrap_or_else(|why| panic!("{}: {why}", recorded["circuit"]))
 }
 
 fn check(size: SectorSize, file: &str, cases: &[&str]) {
