@@ -30,6 +30,7 @@ use crate::context::{Address, ChainContext, Height};
 
 /// Version and height.
 const HEAD: usize = 4 + 8;
+const VERSION: u32 = 1;
 /// What stands before an entry's data.
 const ENTRY_HEAD: usize = 1 + 8 + 4;
 /// Longest mark that is read: a height and a sentence.
@@ -91,8 +92,16 @@ pub(crate) fn check(
             let marked = refuse(path, height, &why);
             match votes(height) {
                 true => Err(marked.unwrap_or_else(|why| why)),
-                // The journal is about to be cut: not before the mark stands.
-                false => marked.map(|_| Said::default()),
+                // The journal is about to be cut: not before the mark stands. One without a sound head Malachite would refuse for ever.
+                false => {
+                    marked?;
+                    if head_of(&bytes).is_err() {
+                        OsVfs.remove(path).map_err(|error| {
+                            format!("{} cannot be removed: {error}", path.display())
+                        })?;
+                    }
+                    Ok(Said::default())
+                }
             }
         }
     }
@@ -152,8 +161,8 @@ fn read_mark(mark: &Path) -> io::Result<Option<(Height, String)>> {
 
 /// The entries of height `next`, none if the journal is of an earlier one; or a height whose votes may be lost, and why.
 fn look(bytes: &[u8], next: Height) -> Result<Vec<Input<ChainContext>>, (Height, String)> {
-    let Some((head, mut rest)) = bytes.split_at_checked(HEAD) else {
-        // Malachite refuses a shorter one itself, and changes nothing.
+    let head = head_of(bytes).map_err(|why| (next, why))?;
+    let Some((journal_height, mut rest)) = head else {
         return Ok(Vec::new());
     };
     let (mut entries, mut damage) = (Vec::new(), None);
@@ -172,9 +181,7 @@ fn look(bytes: &[u8], next: Height) -> Result<Vec<Input<ChainContext>>, (Height,
         }
     }
     let said_in = entries.iter().filter_map(height_of).max();
-    let mut height = [0; 8];
-    height.copy_from_slice(&head[4..]);
-    if u64::from_be_bytes(height) == next.0 {
+    if journal_height == next {
         return damage.map_or(Ok(entries), |why| Err((next, why)));
     }
     // One of another height is begun anew. But votes that are not over have not been cast for nothing: the head rotted, or the chain
@@ -187,6 +194,22 @@ fn look(bytes: &[u8], next: Height) -> Result<Vec<Input<ChainContext>>, (Height,
             ),
         )),
         None => Ok(Vec::new()),
+    }
+}
+
+/// The height in the head and the bytes behind it; `None` if there are none, for whoever opens that begins it. An error where Malachite
+/// opens none, at any start.
+fn head_of(bytes: &[u8]) -> Result<Option<(Height, &[u8])>, String> {
+    let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else {
+        return match bytes {
+            [] => Ok(None),
+            _ => Err(format!("has {} bytes, less than its head", bytes.len())),
+        };
+    };
+    let [a, b, c, d, height @ ..] = *head;
+    match u32::from_be_bytes([a, b, c, d]) {
+        VERSION => Ok(Some((Height(u64::from_be_bytes(height)), rest))),
+        other => Err(format!("is of version {other}, not {VERSION}")),
     }
 }
 
@@ -363,7 +386,7 @@ mod tests {
     fn tm_v1_tm_h3_a_flipped_bit_anywhere_is_refused() {
         let home = tempfile::tempdir().unwrap();
         let bytes = journal(&path_in(&home));
-        for at in 4..bytes.len() {
+        for at in 0..bytes.len() {
             for bit in 0..8 {
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 1 << bit;
@@ -408,6 +431,18 @@ mod tests {
         assert!(check(&path, Height(5), &me, |_| false).is_ok());
         std::fs::remove_file(&path).unwrap();
         assert_eq!(refused(5).unwrap_err(), why);
+        // One that Malachite would open at no start: refused, and gone for who follows.
+        let flipped = [&[1u8], &whole[1..]].concat();
+        for journal in [&whole[..4], &whole[..HEAD - 1], &flipped] {
+            std::fs::remove_file(mark_of(&path)).unwrap();
+            std::fs::write(&path, journal).unwrap();
+            assert!(Log::open(&path).is_err());
+            let why = refused(5).unwrap_err();
+            assert_eq!(std::fs::read(&path).unwrap(), journal);
+            assert!(check(&path, Height(5), &me, |_| false).is_ok());
+            assert!(!path.exists());
+            assert_eq!(refused(5).unwrap_err(), why);
+        }
         // A mark that nobody can read refuses, and says how to go on.
         std::fs::write(mark_of(&path), b"five\n").unwrap();
         assert!(refused(6).unwrap_err().contains("remove it"));

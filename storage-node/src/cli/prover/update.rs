@@ -92,9 +92,8 @@ pub fn update(args: UpdateArgs, plan: &Plan, context: &Context) -> Result<(), Cl
     let progress = BarProgress::new(&context.out);
     let mut seconds = Seconds::default();
     let start = Instant::now();
-    let is_new = !args.dir.join("record").exists();
-    let mut updated = encoded(&args, plan, &progress)?;
-    if is_new {
+    let (mut updated, made_now) = encoded(&args, plan, &progress)?;
+    if made_now {
         seconds.encode = Some(start.elapsed().as_secs_f64());
     }
     if args.until == Until::Proven && updated.proof().is_none() {
@@ -159,15 +158,20 @@ fn require_room(args: &UpdateArgs, plan: &Plan, context: &Context) -> Result<(),
     room.require(plan, context).map(drop)
 }
 
-/// The update in the folder, gone on with, or a new one of the files.
-fn encoded(args: &UpdateArgs, plan: &Plan, progress: &BarProgress) -> Result<Updated, CliError> {
+/// The update in the folder, gone on with, or a new one of the files; and whether it is new.
+fn encoded(
+    args: &UpdateArgs,
+    plan: &Plan,
+    progress: &BarProgress,
+) -> Result<(Updated, bool), CliError> {
     match (read_record(&RealDisk, &args.dir), args.files.is_empty()) {
         (Ok(record), no_files) => {
             // The same command again finds what it has made; a sector that is no update is refused by who opens it.
             if !no_files && record.stage.is_update() {
                 require_pieces(&args.dir, &record, &args.files, progress)?;
             }
-            sector::resume(&args.dir, &args.sector, plan, progress).map_err(seal_error)
+            let resumed = sector::resume(&args.dir, &args.sector, plan, progress);
+            Ok((resumed.map_err(seal_error)?, false))
         }
         (Err(SectorDirError::Empty(_)), true) => {
             let what = format!(
@@ -176,7 +180,7 @@ fn encoded(args: &UpdateArgs, plan: &Plan, progress: &BarProgress) -> Result<Upd
             );
             Err(CliError::new(Class::Usage, what).hint("name the files behind the two folders"))
         }
-        (Err(SectorDirError::Empty(_)), false) => create(args, plan, progress),
+        (Err(SectorDirError::Empty(_)), false) => Ok((create(args, plan, progress)?, true)),
         (Err(error), _) => Err(seal_error(error.into())),
     }
 }
