@@ -100,10 +100,10 @@ impl Sectors {
     }
 
     /// Compares our circuit's values with those that the peer records when asked.
-    fn must_be_filecoins(&mut self, ask: &Ask, circuit: &impl Circuit) {
+    fn must_be_filecoins(&mut self, name: &str, ask: &Ask, circuit: &impl Circuit) {
         let record = self.peer.ask(ask).record.expect("a record");
         if let Err(why) = assignment::compare(&record, circuit) {
-            panic!("{ask:?}: {why}");
+            panic!("{name} of {}: {why}", self.size);
         }
     }
 
@@ -245,7 +245,7 @@ fn our_assignments_are_the_ones_that_filecoin_feeds_to_groth16() {
         .expect("challenged");
     both.peer.ask(&Ask::C1(job.clone()));
     let porep = challenged.vanilla().circuit(0).expect("one partition");
-    both.must_be_filecoins(&Ask::PorepWitness(job.clone()), &porep);
+    both.must_be_filecoins("PoRep", &Ask::PorepWitness(job.clone()), &porep);
 
     let (size, prover) = (both.size, request.prover);
     let (second, other, other_job) = both.replicate(8);
@@ -271,13 +271,13 @@ fn our_assignments_are_the_ones_that_filecoin_feeds_to_groth16() {
         .run(|| window_circuit(size, randomness, &refs, &NoProgress))
         .expect("sound sectors");
     let ask = PostJob::new(false, size, prover, randomness, &sealed_there);
-    both.must_be_filecoins(&Ask::PostWitness(ask), &window);
+    both.must_be_filecoins("WindowPoSt", &Ask::PostWitness(ask), &window);
     let winning = both
         .plan
         .run(|| winning_circuit(size, randomness, refs[0], &NoProgress))
         .expect("a sound sector");
     let ask = PostJob::new(true, size, prover, randomness, &sealed_there[..1]);
-    both.must_be_filecoins(&Ask::PostWitness(ask), &winning);
+    both.must_be_filecoins("WinningPoSt", &Ask::PostWitness(ask), &winning);
 }
 
 #[test]
