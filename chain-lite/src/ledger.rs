@@ -940,7 +940,7 @@ impl Ledger {
         }
     }
 
-    /// A kept block is proposed, or voted for, in `round`: it gives way later.
+    /// A kept block is proposed in `round`, or the journal tells of a vote for it there: it gives way later.
     pub fn name_undecided(&self, id: &BlockId, round: u32) {
         self.lock_undecided().name(id, round);
     }

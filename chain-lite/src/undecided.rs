@@ -71,7 +71,7 @@ pub(crate) struct Undecided {
 #[derive(Clone, Copy)]
 struct Kept {
     len: u64,
-    /// Newest round in which the block was proposed, or voted for.
+    /// Newest round in which the block was proposed, as far as this node knows; after a restart also in which it voted for it.
     named: u32,
 }
 
@@ -127,12 +127,18 @@ impl Undecided {
         let named = turn.round.max(name.1);
         if self.files.contains_key(&name) {
             // A name alone is no block: a vote would follow for one that is not here.
-            if matches!(self.read(&name), Ok(Some(_))) {
-                self.name(&name.2, named);
-                return Ok(Saved::Kept);
-            }
-            if self.files.contains_key(&name) {
-                self.remove(&name)?;
+            match self.read(&name) {
+                Ok(Some(_)) => {
+                    self.name(&name.2, named);
+                    return Ok(Saved::Kept);
+                }
+                // It was damaged, or is gone.
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.forget(&name),
+                // It cannot be read now, whatever it is: it stands until another is in its place.
+                Err(error) => {
+                    tracing::warn!(%error, height = name.0, "a kept proposal cannot be read and is written anew");
+                }
             }
         }
         let [magic, check, body] = seal(block, heard);
@@ -140,7 +146,8 @@ impl Undecided {
         if len > MAX_FILE {
             return Ok(Saved::TooLarge);
         }
-        while self.files.len() >= MAX_BLOCKS || self.bytes + len > MAX_BYTES {
+        let is_new = !self.files.contains_key(&name);
+        while is_new && (self.files.len() >= MAX_BLOCKS || self.bytes + len > MAX_BYTES) {
             let out = self.overflow(len, turn.bound);
             let gives_way = |out: &Name| {
                 let since = self.files.get(out).map_or(0, |kept| kept.named);
@@ -156,20 +163,24 @@ impl Undecided {
         let vfs = &self.vfs;
         let written = vfs
             .write_synced(&part, Readers::Umask, &[&magic, &check, &body])
-            .and_then(|()| vfs.rename(&part, &path))
-            .and_then(|()| vfs.sync_names(&path));
+            .and_then(|()| vfs.rename(&part, &path));
         if let Err(error) = written {
-            // Never synced again: the next try writes another file. Whatever remains goes at the next start.
             drop(vfs.remove(&part));
-            drop(vfs.remove(&path));
             return Err(error);
         }
+        if let Err(error) = vfs.sync_names(&path) {
+            // Never synced again: the next try writes another file. Whatever remains goes at the next start.
+            drop(vfs.remove(&path));
+            self.forget(&name);
+            return Err(error);
+        }
+        self.forget(&name);
         self.files.insert(name, Kept { len, named });
         self.bytes += len;
         Ok(Saved::Kept)
     }
 
-    /// The block is proposed, or voted for, in `round` too.
+    /// The block is proposed in `round` too, or the journal tells of a vote for it there.
     pub(crate) fn name(&mut self, id: &BlockId, round: u32) {
         for (_, kept) in self.files.iter_mut().filter(|(name, _)| name.2 == *id) {
             kept.named = kept.named.max(round);
@@ -235,10 +246,14 @@ impl Undecided {
         Ok(kept)
     }
 
-    fn remove(&mut self, name: &Name) -> io::Result<()> {
+    fn forget(&mut self, name: &Name) {
         if let Some(kept) = self.files.remove(name) {
             self.bytes -= kept.len;
         }
+    }
+
+    fn remove(&mut self, name: &Name) -> io::Result<()> {
+        self.forget(name);
         self.vfs.remove(&self.dir.join(spell(name)))
     }
 }
@@ -560,5 +575,17 @@ mod tests {
             assert_eq!(kept.of_round(5, 0).unwrap(), std::slice::from_ref(&good));
             assert_eq!(kept.bytes, fs::metadata(&path).unwrap().len());
         }
+        // Gone under us: written anew. What cannot be read stays until another is in its place, and here nothing can be.
+        let save = |kept: &mut Undecided| kept.save(&good, Heard::default(), Turn::default(), 4);
+        let mut kept = open(home.path(), 4).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(save(&mut kept).unwrap(), Saved::Kept);
+        assert_eq!(kept.of_round(5, 0).unwrap(), std::slice::from_ref(&good));
+        assert_eq!(kept.bytes, fs::metadata(&path).unwrap().len());
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(save(&mut kept).is_err());
+        assert!(path.is_dir());
+        assert_eq!((kept.files.len(), kept.bytes > 0), (1, true));
     }
 }

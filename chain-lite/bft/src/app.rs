@@ -37,6 +37,7 @@ use crate::context::{
     Address, ChainContext, Height, Signature, ValidatorSet, Value, from_certificate, to_certificate,
 };
 use crate::parts::{Added, Announced, Assembler, Fault, Init, MAX_BLOCK_BYTES, Part, cut};
+use crate::said::Said;
 use crate::signing::{ChainSigner, ChainVerifier, kind_of};
 
 /// Judged blocks kept, so that committing one does not check its signatures again.
@@ -140,6 +141,8 @@ pub struct App {
     /// Blocks announced for each turn, so that a proposer fills nobody's disk.
     heard: BTreeMap<(u64, u32), BTreeSet<BlockId>>,
     announced: BTreeMap<(u64, BlockId), (Init, Signature)>,
+    /// What the journal says that we proposed in our turns before a restart.
+    proposed: BTreeMap<(u64, u32), BlockId>,
     /// Whom we accused: of what height, and until which one that transaction may be taken up.
     accused: BTreeMap<ValidatorId, (u64, u64)>,
 }
@@ -161,6 +164,7 @@ impl App {
             valid: BTreeMap::new(),
             heard: BTreeMap::new(),
             announced: BTreeMap::new(),
+            proposed: BTreeMap::new(),
             accused: BTreeMap::new(),
         }
     }
@@ -185,9 +189,12 @@ impl App {
         next || front.validators.power_of(&me).is_some()
     }
 
-    /// What the journal says that we voted for and what others were for: kept blocks that do not give way.
-    #[cfg(feature = "net")]
-    pub(crate) fn remind(&self, said: &crate::journal::Said) {
+    /// What the journal says of the height at hand, before the core replays it: blocks that we voted for and others were for do not give
+    /// way, and of a turn that we proposed in there is no other block.
+    pub fn remind(&mut self, said: &Said) {
+        let proposed = said.proposed.iter();
+        self.proposed
+            .extend(proposed.map(|(height, round, id)| ((height.0, *round), *id)));
         let Parts { ledger, signer, .. } = &self.parts;
         said.votes.iter().for_each(|vote| signer.note(vote));
         for (id, round) in &said.named {
@@ -278,6 +285,15 @@ impl App {
                 // Two proposals in one round would be evidence against us.
                 Verdict::Invalid(_) | Verdict::NotYet { .. } => return Ok(None),
             },
+            // Our disk has lost it, and another block would be a second one of this turn. Whoever takes it up brings it back.
+            None if self.proposed.contains_key(&(height.0, round)) => {
+                tracing::warn!(
+                    height = height.0,
+                    round,
+                    "the block that we proposed in this round is not here any more"
+                );
+                return Ok(None);
+            }
             None => match self.build(slot, &front, now_ms)? {
                 Some(valid) => valid,
                 None => return Ok(None),
@@ -450,9 +466,13 @@ impl App {
         }
     }
 
-    /// Whether a block of our own for the same turn as `block` is here, and is another one.
+    /// Whether a block of our own for the same turn as `block` is here, and is another one. Not so of what we have proposed or are bound to.
     fn made_another(&self, block: &Block) -> Result<bool, LedgerError> {
         let (h, id) = (&block.header, block.id());
+        let said = self.proposed.get(&(h.height, h.round)) == Some(&id);
+        if said || self.parts.signer.bound(h.height) == Some(id) {
+            return Ok(false);
+        }
         let here = self.parts.ledger.undecided(h.height, h.round)?;
         Ok(here
             .iter()

@@ -9,7 +9,8 @@
 //! consensus.refused  height, in decimal, a line feed, and why
 //! ```
 //! Refused: an entry whose CRC does not fit or that cannot be decoded; an entry with a false length, behind which, or in whose own bytes,
-//! something whole stands; a head of another height than its votes. Not refused: a beginning of an entry at the end. That
+//! something whole stands; a head of another height than its votes; less than a head, or a version that Malachite does not know, which
+//! it would open at no start, so that such a journal is removed for who follows. Not refused: a beginning of an entry at the end. That
 //! is what a kill leaves of an entry that was not synced yet, so nothing of it was published.
 //!
 //! Crash: `consensus.refused` is durable before Malachite may cut the journal. It refuses every start of a validator of its
@@ -19,14 +20,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use chain_lite::block::BlockId;
 use chain_lite::vfs::{OsVfs, Readers, Vfs as _};
 use malachite_core_consensus::Input;
-use malachite_core_types::{NilOrVal, SignedVote};
 use malachite_engine::wal::decode_entry;
 
 use crate::codec::Codec;
 use crate::context::{Address, ChainContext, Height};
+use crate::said::Said;
 
 /// Version and height.
 const HEAD: usize = 4 + 8;
@@ -35,15 +35,6 @@ const VERSION: u32 = 1;
 const ENTRY_HEAD: usize = 1 + 8 + 4;
 /// Longest mark that is read: a height and a sentence.
 const MAX_MARK: u64 = 4096;
-
-/// What a journal that was not refused says of blocks of the height at hand.
-#[derive(Debug, Default)]
-pub(crate) struct Said {
-    /// Votes of this validator, in order.
-    pub(crate) votes: Vec<SignedVote<ChainContext>>,
-    /// Blocks that votes of this validator, or two thirds of the prevotes of a round, name, with that round.
-    pub(crate) named: Vec<(BlockId, u32)>,
-}
 
 /// Whether the engine may open the journal at `path` and go on with it at height `next`; what it says of that height, or why not.
 /// `votes` tells whether this node's key is a validator's, at `next` or the height after it: any other signs nothing, and Malachite
@@ -87,7 +78,7 @@ pub(crate) fn check(
         })?,
     };
     match look(&bytes, next) {
-        Ok(entries) => Ok(said(&entries, me)),
+        Ok(entries) => Ok(Said::of(&entries, me)),
         Err((height, why)) => {
             let marked = refuse(path, height, &why);
             match votes(height) {
@@ -110,6 +101,11 @@ pub(crate) fn check(
 /// Makes a refusal last: durable when this returns. What to tell the operator; an error says that it could not be made to last.
 pub(crate) fn refuse(path: &Path, height: Height, why: &str) -> Result<String, String> {
     let (mark, part) = (mark_of(path), path.with_extension("refused.part"));
+    // One that refuses for longer goes on doing so.
+    let height = match read_mark(&mark) {
+        Ok(Some((marked, _))) => marked.max(height),
+        _ => height,
+    };
     let text = format!("{height}\n{why}\n");
     let written = OsVfs
         .write_synced(&part, Readers::Umask, &[text.as_bytes()])
@@ -161,10 +157,12 @@ fn read_mark(mark: &Path) -> io::Result<Option<(Height, String)>> {
 
 /// The entries of height `next`, none if the journal is of an earlier one; or a height whose votes may be lost, and why.
 fn look(bytes: &[u8], next: Height) -> Result<Vec<Input<ChainContext>>, (Height, String)> {
-    let head = head_of(bytes).map_err(|why| (next, why))?;
-    let Some((journal_height, mut rest)) = head else {
+    if bytes.is_empty() {
+        // Whoever opens it begins it.
         return Ok(Vec::new());
-    };
+    }
+    let head = head_of(bytes);
+    let mut rest = bytes.get(HEAD..).unwrap_or_default();
     let (mut entries, mut damage) = (Vec::new(), None);
     while damage.is_none() {
         let at = bytes.len() - rest.len();
@@ -181,6 +179,7 @@ fn look(bytes: &[u8], next: Height) -> Result<Vec<Input<ChainContext>>, (Height,
         }
     }
     let said_in = entries.iter().filter_map(height_of).max();
+    let journal_height = head.map_err(|why| (said_in.map_or(next, |said| said.max(next)), why))?;
     if journal_height == next {
         return damage.map_or(Ok(entries), |why| Err((next, why)));
     }
@@ -197,18 +196,14 @@ fn look(bytes: &[u8], next: Height) -> Result<Vec<Input<ChainContext>>, (Height,
     }
 }
 
-/// The height in the head and the bytes behind it; `None` if there are none, for whoever opens that begins it. An error where Malachite
-/// opens none, at any start.
-fn head_of(bytes: &[u8]) -> Result<Option<(Height, &[u8])>, String> {
-    let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else {
-        return match bytes {
-            [] => Ok(None),
-            _ => Err(format!("has {} bytes, less than its head", bytes.len())),
-        };
+/// The height in the head of a journal that is not empty; an error where Malachite opens it at no start.
+fn head_of(bytes: &[u8]) -> Result<Height, String> {
+    let Some(head) = bytes.first_chunk::<HEAD>() else {
+        return Err(format!("has {} bytes, less than its head", bytes.len()));
     };
     let [a, b, c, d, height @ ..] = *head;
     match u32::from_be_bytes([a, b, c, d]) {
-        VERSION => Ok(Some((Height(u64::from_be_bytes(height)), rest))),
+        VERSION => Ok(Height(u64::from_be_bytes(height))),
         other => Err(format!("is of version {other}, not {VERSION}")),
     }
 }
@@ -286,37 +281,18 @@ fn height_of(entry: &Input<ChainContext>) -> Option<Height> {
     }
 }
 
-fn said(entries: &[Input<ChainContext>], me: &Address) -> Said {
-    let mut said = Said::default();
-    for entry in entries {
-        match entry {
-            Input::Vote(vote) if vote.validator == *me => {
-                if let (NilOrVal::Val(id), Some(round)) = (&vote.value, vote.round.as_u32()) {
-                    said.named.push((*id, round));
-                }
-                said.votes.push(vote.clone());
-            }
-            Input::PolkaCertificate(polka) => {
-                said.named
-                    .extend(polka.round.as_u32().map(|round| (polka.value_id, round)));
-            }
-            _ => {}
-        }
-    }
-    said
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::context::Vote;
     use crate::signing::ChainSigner;
     use chain_lite::account::ChainId;
+    use chain_lite::block::BlockId;
     use ed25519_dalek::SigningKey;
     use malachite_app_channel::app::wal::Log;
     use malachite_codec::Codec as _;
     use malachite_core_consensus::SignedConsensusMsg;
-    use malachite_core_types::{Round, VoteType};
+    use malachite_core_types::{NilOrVal, Round, VoteType};
 
     fn signer() -> ChainSigner {
         ChainSigner::new(ChainId([1; 32]), SigningKey::from_bytes(&[7; 32]))
@@ -433,15 +409,17 @@ mod tests {
         assert_eq!(refused(5).unwrap_err(), why);
         // One that Malachite would open at no start: refused, and gone for who follows.
         let flipped = [&[1u8], &whole[1..]].concat();
-        for journal in [&whole[..4], &whole[..HEAD - 1], &flipped] {
+        // Votes of a later height than the next one are in the last of them.
+        for (journal, over) in [(&whole[..4], 4), (&whole[..HEAD - 1], 4), (&flipped[..], 5)] {
             std::fs::remove_file(mark_of(&path)).unwrap();
             std::fs::write(&path, journal).unwrap();
             assert!(Log::open(&path).is_err());
-            let why = refused(5).unwrap_err();
+            let why = refused(4).unwrap_err();
+            assert!(why.contains(&format!("When it has block {over},")), "{why}");
             assert_eq!(std::fs::read(&path).unwrap(), journal);
-            assert!(check(&path, Height(5), &me, |_| false).is_ok());
+            assert!(check(&path, Height(4), &me, |_| false).is_ok());
             assert!(!path.exists());
-            assert_eq!(refused(5).unwrap_err(), why);
+            assert_eq!(refused(over).unwrap_err(), why);
         }
         // A mark that nobody can read refuses, and says how to go on.
         std::fs::write(mark_of(&path), b"five\n").unwrap();

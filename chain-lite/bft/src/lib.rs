@@ -8,7 +8,7 @@
 //! 2. [`signing`]: what is signed, and the strict check of it;
 //! 3. [`parts`]: a block's bytes on their way to the voters, bounded;
 //! 4. [`codec`]: canonical bytes of all of them;
-//! 5. [`app`]: what the engine asks of the chain, answered from the ledger;
+//! 5. [`said`]: what a restarted validator said before; [`app`]: what the engine asks of the chain, answered from the ledger;
 //! 6. `net` (feature of that name): the engine, its network and the thread between them; `journal`: what its journal must be like.
 //!
 //! The first four have no socket, clock or disk, the fifth only the ledger's disk: a simulator drives
@@ -23,6 +23,7 @@ mod journal;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod parts;
+pub mod said;
 pub mod signing;
 
 pub use malachite_core_consensus;

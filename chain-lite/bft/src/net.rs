@@ -228,7 +228,7 @@ pub fn start(config: Config, parts: Parts, secret: &[u8; 32]) -> Result<EngineHa
     let control = Control::new(parts.ledger.genesis().genesis().clock);
     let signer = parts.signer.clone();
     let wal = config.home.join("consensus.wal");
-    let app = App::new(parts);
+    let mut app = App::new(parts);
     // Before Malachite opens it, which may cut it.
     let said = journal::check(&wal, app.next().0, &app.address(), |height| {
         app.may_vote_at(height)

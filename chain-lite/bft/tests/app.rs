@@ -9,14 +9,16 @@ use chain_lite::clock::ClockMode;
 use chain_lite::codec;
 use chain_lite::ledger::LedgerError;
 use chain_lite::mempool::Mempool;
+use chain_lite::undecided::MAX_BLOCKS;
 use chain_lite::units::Epoch;
 use chain_lite_bft::app::{App, Ours, Parts, Synced, Timing};
 use chain_lite_bft::context::{ChainContext, Height, Proposal, Signature, Value, Vote};
-use chain_lite_bft::malachite_core_consensus::ProposedValue;
+use chain_lite_bft::malachite_core_consensus::{Input, ProposedValue};
 use chain_lite_bft::malachite_core_types::{
     CommitCertificate, NilOrVal, Round, Validity, VoteType,
 };
 use chain_lite_bft::parts::{Announced, Init, PART_BYTES, Part, cut};
+use chain_lite_bft::said::Said;
 use chain_lite_bft::signing::ChainSigner;
 use sha2::{Digest, Sha256};
 
@@ -34,11 +36,16 @@ struct Node {
 }
 
 fn app_in(home: &std::path::Path, n: usize) -> (App, Arc<Mempool>) {
+    let chain = open(home).chain_id();
+    app_with(home, ChainSigner::new(chain, validator_key(n)))
+}
+
+fn app_with(home: &std::path::Path, signer: ChainSigner) -> (App, Arc<Mempool>) {
     let ledger = Arc::new(open(home));
     let mempool = Arc::new(Mempool::new(ledger.chain_id()));
     let parts = Parts {
         mempool: Arc::clone(&mempool),
-        signer: ChainSigner::new(ledger.chain_id(), validator_key(n)),
+        signer,
         beacon: Box::new(beacon()),
         timing: Timing::default(),
         ledger,
@@ -405,6 +412,121 @@ fn tm_v1_a_block_of_our_own_that_the_disk_has_lost_is_ours_again() {
         assert_eq!(fresh.hears(&parts), None);
         let kept = fresh.app.ledger().undecided(1, 0).unwrap();
         assert_eq!(kept.iter().map(Block::id).collect::<Vec<_>>(), [id]);
+    }
+}
+
+/// Asked for its turn before anybody brings the block back, as at a restart: the journal says that there is one, so it makes no
+/// other; and if another is there all the same, the one that was proposed is taken up for it.
+#[test]
+fn tm_v1_of_a_turn_that_the_journal_tells_of_there_is_no_second_block() {
+    let mut nodes = four();
+    let maker = proposer(&nodes, 1, 0);
+    let ours = nodes[maker].proposes(1, 0).unwrap();
+    let id = ours.value.value.0;
+    let chain = nodes[0].app.ledger().chain_id();
+    let signer = ChainSigner::new(chain, validator_key(maker));
+    let proposal = Proposal {
+        height: Height(1),
+        round: Round::new(0),
+        value: Value(id),
+        pol_round: Round::Nil,
+        proposer: signer.address(),
+    };
+    let journal = [Input::Proposal(signer.proposal(proposal).unwrap())];
+    let said = Said::of(&journal, &signer.address());
+    for makes_another in [false, true] {
+        let mut fresh = Node::new(maker);
+        let waits = transfer(chain, 0, 0);
+        let view = fresh.app.ledger().view();
+        fresh.mempool.submit(waits, 0, &view).unwrap();
+        // Of somebody else's journal nothing follows.
+        let other = nodes[(maker + 1) % 4].app.address();
+        fresh.app.remind(&Said::of(&journal, &other));
+        if makes_another {
+            assert_ne!(fresh.proposes(1, 0).unwrap().value.value.0, id);
+        }
+        fresh.app.remind(&said);
+        fresh.begins(1, 0);
+        if !makes_another {
+            assert_eq!(fresh.proposes(1, 0).map(|o| o.value.value.0), None);
+        }
+        let heard = fresh.hears(&ours.parts).map(|v| (v.value.0, v.validity));
+        assert_eq!(heard, Some((id, Validity::Valid)));
+        assert!(fresh.app.ledger().undecided_block(&id).unwrap().is_some());
+        if !makes_another {
+            assert_eq!(fresh.proposes(1, 0).map(|o| o.value.value.0), Some(id));
+        }
+    }
+}
+
+/// What this validator has precommitted stays here through any number of later proposals that nobody takes it up in, and through a
+/// restart, after which the journal tells of it.
+#[test]
+fn tm_v2_what_we_precommitted_outlives_a_flood_and_a_restart() {
+    let mut nodes = four();
+    let maker = proposer(&nodes, 1, 0);
+    let judge = (maker + 1) % 4;
+    let first = nodes[maker].proposes(1, 0).unwrap();
+    let id = first.value.value.0;
+    let sample = proposal(&mut nodes, maker, 0);
+    let chain = sample.header.chain_id;
+    let flood = |node: &mut Node, rounds: std::ops::Range<u32>| {
+        for round in rounds {
+            node.begins(1, round);
+            let by = proposer(&nodes, 1, round);
+            for ms in 0..2 {
+                let mut block = sample.clone();
+                let header = &mut block.header;
+                (header.round, header.proposer) = (round, nodes[by].app.address().0);
+                header.time_ms += ms;
+                if by != judge {
+                    node.hears(&announced(&nodes, &block, round, by));
+                }
+            }
+        }
+    };
+    let is_here = |node: &Node| {
+        let here = node.app.ledger().undecided_block(&id).unwrap();
+        here.is_some()
+    };
+    let many = u32::try_from(MAX_BLOCKS).unwrap();
+    for is_bound in [false, true] {
+        let home = tempfile::tempdir().unwrap();
+        let signer = ChainSigner::new(chain, validator_key(judge));
+        let (app, mempool) = app_with(home.path(), signer.clone());
+        let mut node = Node {
+            app,
+            mempool,
+            home,
+            streams: 0,
+        };
+        node.begins(1, 0);
+        node.hears(&first.parts).unwrap();
+        let vote = Vote {
+            kind: VoteType::Precommit,
+            height: Height(1),
+            round: Round::new(0),
+            value: NilOrVal::Val(id),
+            validator: signer.address(),
+        };
+        let mut journal = Vec::new();
+        if is_bound {
+            journal.push(Input::Vote(signer.vote(vote).unwrap()));
+        }
+        flood(&mut node, 1..many);
+        assert_eq!(is_here(&node), is_bound);
+        // The same disk under another process.
+        drop(node.app);
+        let signer = ChainSigner::new(chain, validator_key(judge));
+        let (app, mempool) = app_with(node.home.path(), signer.clone());
+        let mut node = Node {
+            app,
+            mempool,
+            ..node
+        };
+        node.app.remind(&Said::of(&journal, &signer.address()));
+        flood(&mut node, many..2 * many);
+        assert_eq!(is_here(&node), is_bound);
     }
 }
 

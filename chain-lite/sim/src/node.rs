@@ -21,6 +21,7 @@ use chain_lite::store::MemoryIndex;
 use chain_lite_bft::app::{App, Parts, Synced, Timing};
 use chain_lite_bft::context::{Address, ChainContext, Height, PAYLOAD, ValidatorSet};
 use chain_lite_bft::parts::Part;
+use chain_lite_bft::said::Said;
 use chain_lite_bft::signing::{ChainSigner, ChainVerifier, proposal_bytes, vote_bytes};
 use ed25519_dalek::SigningKey;
 use futures::executor::block_on;
@@ -338,6 +339,8 @@ impl Node {
             }
             Err(error) => return self.host.fail("opening the journal", &error),
         };
+        let said = Said::of(&entries, &self.host.app.address());
+        self.host.app.remind(&said);
         self.process(start(height, params.validator_set));
         if !entries.is_empty() {
             self.host.recovering = true;
