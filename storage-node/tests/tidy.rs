@@ -458,7 +458,7 @@ const NO_TARGET: [(&str, &[&str]); 4] = [
         "the simulator's own records, and a client's provider in tests",
         &[
             "chain-lite/sim/src/journal.rs",
-            "chain-lite/sim/src/run.rs",
+            "chain-lite/sim/src/scenario.rs",
             "storage-node/src/client/fake.rs",
         ],
     ),

@@ -3,7 +3,8 @@
 //! `cargo bench -p holdfast-sim`: an hour of the seeds 0 to 7 in turn, the ones with set changes and twins among them.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use holdfast_sim::run::{Scenario, run};
+use holdfast_sim::run::run;
+use holdfast_sim::scenario::Scenario;
 
 criterion_group!(benches, speed);
 criterion_main!(benches);

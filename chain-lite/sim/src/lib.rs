@@ -1,7 +1,7 @@
 //! A chain of several operators in one process on virtual time: real consensus cores, real ledgers, and a world that breaks.
 //!
 //! Spec: `consensus.md` §9. A seed decides everything: delays, losses, partitions, crashes, disk faults, who cheats. The
-//! same seed gives the same trace and the same state roots; a failure names its seed ([`run::Failure`]).
+//! same seed gives the same trace and the same state roots; a failure names its seed ([`report::Failure`]).
 //!
 //! What is real: Malachite's consensus core, [`chain_lite_bft::app`] with proposal parts and signatures, the ledger with its
 //! block log and undecided blocks, mempool, rules and invariants. What is simulated, and why:
@@ -17,7 +17,7 @@
 //! * **Groth16** ([`stub`]): a keyed digest of the statement; it says no to everything else.
 //!
 //! Read it in this order: [`disk`], [`stub`], [`journal`], [`node`] one validator, [`actors`] providers and clients, [`replay`] the
-//! auditor, [`run`].
+//! auditor, [`scenario`], [`run`], [`report`].
 #![forbid(unsafe_code)]
 
 pub mod actors;
@@ -26,5 +26,7 @@ pub mod epochs;
 pub mod journal;
 pub mod node;
 pub mod replay;
+pub mod report;
 pub mod run;
+pub mod scenario;
 pub mod stub;

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use holdfast_sim::run::{Report, Scenario, run};
+use holdfast_sim::report::Report;
+use holdfast_sim::run::run;
+use holdfast_sim::scenario::Scenario;
 
 /// Run chains of several operators on virtual time, with crashes, partitions, bad disks and cheats.
 #[derive(Parser)]

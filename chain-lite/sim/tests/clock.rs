@@ -1,7 +1,9 @@
 //! The beacon's clock: stamps, dark epochs, relays that are away. The seeds of `seeds.rs` that follow it have troubles too.
 
 use holdfast_sim::actors::Manner;
-use holdfast_sim::run::{Failure, Report, Scenario, Twins, run};
+use holdfast_sim::report::{Failure, Report};
+use holdfast_sim::run::run;
+use holdfast_sim::scenario::{Scenario, Twins};
 
 const MINUTE_MS: u64 = 60_000;
 

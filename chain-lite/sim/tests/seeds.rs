@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_sim::actors::Manner;
-use holdfast_sim::run::{Report, Scenario, TROUBLES, Twins, run};
+use holdfast_sim::report::{Report, TROUBLES};
+use holdfast_sim::run::run;
+use holdfast_sim::scenario::{Scenario, Twins};
 
 /// Seeds of the test below: as many as one machine of two cores runs in about five minutes.
 const SEEDS: u64 = 256;

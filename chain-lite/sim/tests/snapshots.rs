@@ -15,7 +15,7 @@ use chain_lite::store::MemoryIndex;
 use chain_lite::vfs::Vfs as _;
 use ed25519_dalek::SigningKey;
 use holdfast_sim::disk::SimDisk;
-use holdfast_sim::run::genesis;
+use holdfast_sim::scenario::genesis;
 use holdfast_sim::stub::Stub;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
