@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prover::snark::CircuitId;
 use prover::spec::{RegisteredSeal, SectorSize};
-use prover::verify::{self, PorepStatement, VerifyError, VerifyingKeys, WindowPostStatement};
+use prover::verify::{
+    self, PorepStatement, Statement, VerifyError, VerifyingKeys, WindowPostStatement,
+};
 use prover::{CommD, CommR, PostRandomness, ProverId, SectorNumber, Seed, Ticket};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +36,7 @@ use crate::ledger::{self, Front, LedgerError, Slot, Tip};
 use crate::log::{BEGINS_AT_SNAPSHOT, ChainFile, LogError, Mark};
 use crate::message::Message;
 use crate::moment::Moment;
+use crate::proofs::Claim;
 use crate::query::{self, SectorView};
 use crate::sector::dispute::{self, PostId};
 use crate::state::{self, KvRead, MemoryState, Network, key};
@@ -75,6 +78,19 @@ impl ProofVerifier for Groth16Verifier {
     }
     fn window_post(&self, statement: &WindowPostStatement, proof: &[u8]) -> Result<(), ProofError> {
         verdict(verify::window_post(&self.keys, statement, proof))
+    }
+    fn batch(&self, claims: &[Claim]) -> Vec<Result<(), ProofError>> {
+        let items: Vec<(Statement, &[u8])> = claims
+            .iter()
+            .map(|claim| match claim {
+                Claim::Porep(statement, proof) => (Statement::Porep(statement.clone()), &proof[..]),
+                Claim::Window(statement, proof) => {
+                    (Statement::Window(statement.clone()), &proof[..])
+                }
+            })
+            .collect();
+        let verdicts = verify::batch(&self.keys, &items);
+        verdicts.into_iter().map(verdict).collect()
     }
 }
 

@@ -74,6 +74,7 @@ use crate::market::{self, Escrow};
 use crate::message::{CheckedTx, Message};
 use crate::moment::{Moment, What};
 use crate::params::{ChainParams, MAX_SUPPLY, ParamsError};
+use crate::proofs::Claim;
 use crate::provider::{self, Provider};
 use crate::reward::{self, Vesting};
 use crate::sector::dispute::{PostId, StoredPost};
@@ -99,6 +100,10 @@ pub trait ProofVerifier: Send + Sync {
     fn porep(&self, statement: &PorepStatement, proof: &[u8]) -> Result<(), ProofError>;
     /// A window PoSt of one partition.
     fn window_post(&self, statement: &WindowPostStatement, proof: &[u8]) -> Result<(), ProofError>;
+    /// Many at once, one verdict each: those that [`Self::porep`] and [`Self::window_post`] give.
+    fn batch(&self, claims: &[Claim]) -> Vec<Result<(), ProofError>> {
+        claims.iter().map(|claim| claim.judge(self)).collect()
+    }
 }
 
 /// What a block's header says to the rules.

@@ -39,6 +39,7 @@ use crate::log::{BlockLog, LogError, LogReader, Mark, OpenReport};
 use crate::merkle::Hash;
 use crate::message::{CheckedTx, SignedTx, TxError};
 use crate::moment::Moment;
+use crate::proofs;
 use crate::snapshot::{self, Base};
 use crate::state::{self, KvRead, Network, key};
 use crate::store::{self, Commit, MemoryIndex, Meta, Place, Store, View};
@@ -1288,7 +1289,7 @@ pub(crate) fn apply_checked(
     txs: &[CheckedTx],
     verifier: &dyn ProofVerifier,
 ) -> Result<Applied, LedgerError> {
-    let applied = execute::apply(state, context, txs, verifier);
+    let applied = proofs::apply_together(state, context, txs, verifier);
     checked(state, context, applied)
 }
 

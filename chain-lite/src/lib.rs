@@ -8,7 +8,7 @@
 //! 3. rules, `spec/chain.md`: [`market`], [`channel`], [`datacap`], [`deal`], [`provider`], [`sector`], [`reward`], [`slash`],
 //!    [`lit`], [`governance`];
 //! 4. one block: [`execute::apply`] runs the epoch's due work, then the transactions; [`events`] say what happened, and
-//!    [`moment`]s what it followed from;
+//!    [`moment`]s what it followed from; [`proofs`] verifies those of a block together;
 //! 5. checks and reads: [`invariants`], [`history`], [`query`];
 //! 6. around it, on what the crate `holdfast-light` defines for clients too: [`block`], [`certificate`], [`genesis`],
 //!    [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`], [`undecided`], [`vfs`], [`ledger`], [`snapshot`],
@@ -46,6 +46,7 @@ pub mod explain;
 pub mod history;
 pub mod invariants;
 pub mod moment;
+pub mod proofs;
 pub mod query;
 
 pub mod audit;

@@ -1,14 +1,17 @@
 //! Rows of `threat-model.md` that the state machine answers.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use chain_lite::account::{Address, ChainId, DealId, ProviderId};
 use chain_lite::deal::DealStatus;
 use chain_lite::error::{ChainError, ErrorCode, Subject};
+use chain_lite::execute::{ProofError, ProofVerifier, apply};
 use chain_lite::message::{
     DealProposal, Message, Signature, SignedProposal, SignedTx, verify_strict,
 };
 use chain_lite::params::ChainParams;
+use chain_lite::proofs::{Claim, apply_together};
 use chain_lite::query::SectorStatus;
 use chain_lite::units::{EpochCount, TokenAmount};
 use ed25519_dalek::SigningKey;
@@ -17,7 +20,7 @@ use prover::piece::layout;
 use prover::verify::{PorepStatement, WindowPostStatement};
 use prover::{CommD, CommP, PaddedPieceSize, PieceInfo, PostRandomness, SealVersion, SectorNumber};
 
-use crate::world::{SIZE, TOKEN, World, address, digest, key};
+use crate::world::{SIZE, Stub, TOKEN, World, address, digest, key};
 
 const RICH: u128 = 50_000_000 * TOKEN;
 
@@ -938,4 +941,84 @@ fn market_once() -> (World, SigningKey, SigningKey, ProviderId) {
     static ONCE: std::sync::OnceLock<(World, SigningKey, SigningKey, ProviderId)> =
         std::sync::OnceLock::new();
     ONCE.get_or_init(market).clone()
+}
+
+/// Judges as the stub does, and counts how: proofs in batches, and proofs asked for one by one.
+#[derive(Default)]
+struct Counting {
+    together: AtomicUsize,
+    alone: AtomicUsize,
+}
+
+impl ProofVerifier for Counting {
+    fn porep(&self, statement: &PorepStatement, proof: &[u8]) -> Result<(), ProofError> {
+        self.alone.fetch_add(1, Relaxed);
+        Stub.porep(statement, proof)
+    }
+    fn window_post(&self, statement: &WindowPostStatement, proof: &[u8]) -> Result<(), ProofError> {
+        self.alone.fetch_add(1, Relaxed);
+        Stub.window_post(statement, proof)
+    }
+    fn batch(&self, claims: &[Claim]) -> Vec<Result<(), ProofError>> {
+        self.together.fetch_add(claims.len(), Relaxed);
+        claims.iter().map(|claim| claim.judge(&Stub)).collect()
+    }
+}
+
+/// A block's proofs are verified together; a wrong one among them, of which what follows depends, changes no other verdict, and what
+/// is asked only because of it is verified too.
+#[test]
+fn tm_v7_a_block_does_the_same_whether_its_proofs_are_verified_together_or_alone() {
+    let (mut world, _, owner, id) = market();
+    world.commit(&owner, id, 0, vec![]);
+    for number in 1..4 {
+        world.must(&owner, world.precommit_msg(id, number, vec![]));
+    }
+    // The window of sector 0 is open: what its partition's post proves depends on the proofs before it.
+    let place = world.sector(id, 0);
+    let (deadline, partition) = (place.deadline.expect("it has one"), place.partition);
+    let partition = partition.expect("it has one");
+    loop {
+        let window = &world.deadlines(id)[usize::from(deadline)].window;
+        let next = world.epoch.next();
+        if window.open <= next && next < window.close {
+            break;
+        }
+        world.run_to(next);
+    }
+    let ctx = world.next_ctx();
+    let wrong = |mut msg: Message| {
+        if let Message::ProveCommit { proof, .. } | Message::SubmitPost { proof, .. } = &mut msg {
+            proof[0] ^= 1;
+        }
+        msg
+    };
+    let msgs: Vec<Message> = (1..4)
+        .map(|number| world.prove_msg(id, number))
+        .chain([world.post_msg(id, deadline, partition, &[])])
+        .collect();
+    for bad in 0..1u32 << msgs.len() {
+        let txs: Vec<_> = (0u64..)
+            .zip(&msgs)
+            .map(|(n, msg)| {
+                let msg = match bad & (1 << n) {
+                    0 => msg.clone(),
+                    _ => wrong(msg.clone()),
+                };
+                world.tx(&owner, n, vec![msg])
+            })
+            .collect();
+        let plain = apply(&world.state, &ctx, &txs, &Stub).expect("continues the chain");
+        let counting = Counting::default();
+        let together = apply_together(&world.state, &ctx, &txs, &counting);
+        assert_eq!(together.expect("continues the chain"), plain, "{bad:#b}");
+        let asked = (counting.together.into_inner(), counting.alone.into_inner());
+        assert_eq!(asked.0, msgs.len(), "each once, in one batch");
+        if bad == 0 {
+            assert_eq!(asked.1, 0, "a batch that holds is all");
+            assert!(plain.receipts.iter().all(|r| r.succeeded()), "{plain:?}");
+        }
+        let failed = plain.receipts.iter().filter(|r| !r.succeeded()).count();
+        assert!(failed >= bad.count_ones() as usize, "{bad:#b}: {plain:?}");
+    }
 }
