@@ -2,10 +2,10 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use retrieval::{
-    Limits,
+    Limits, PeerAddr,
     limits::CONNECTION_BYTES,
     range::Ranges,
     wire::{Get, Request},
@@ -19,6 +19,53 @@ fn resident() -> Option<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
+/// How long hostile peers keep at it: `HOLDFAST_HOSTILE_SECONDS`, else three seconds.
+fn lasts() -> Duration {
+    let asked = std::env::var("HOLDFAST_HOSTILE_SECONDS");
+    let seconds = asked.map_or(3, |s| {
+        s.parse().expect("HOLDFAST_HOSTILE_SECONDS: a number")
+    });
+    Duration::from_secs(seconds)
+}
+
+/// A peer that asks for everything and reads nothing, sends half frames, and breaks off every third stream. Gaps in a stream cannot be
+/// sent from here, because quinn's streams have none; what a peer may leave open is the receive window, a part of the bound.
+struct Hostile {
+    _endpoint: quinn::Endpoint,
+    _connection: quinn::Connection,
+    _streams: Vec<(quinn::SendStream, quinn::RecvStream)>,
+}
+
+impl Hostile {
+    async fn greet(addr: PeerAddr, get: &[u8], peer: u8) -> Self {
+        let (endpoint, connection) = rogue::greeted(addr).await;
+        let mut streams = Vec::new();
+        for stream in 0..20 {
+            let Ok((mut send, recv)) = connection.open_bi().await else {
+                break;
+            };
+            let bytes: &[u8] = if stream % 2 == 0 {
+                get
+            } else {
+                &[0xff, 0xff, peer]
+            };
+            if send.write_all(bytes).await.is_err() {
+                break;
+            }
+            if stream % 3 == 2 {
+                // Over already, or broken off in the middle.
+                let _ = send.reset(1u32.into());
+            }
+            streams.push((send, recv));
+        }
+        Self {
+            _endpoint: endpoint,
+            _connection: connection,
+            _streams: streams,
+        }
+    }
 }
 
 /// Threats N2, N4. One test, so that its parts do not run beside each other.
@@ -81,28 +128,19 @@ async fn tm_n4_idle_and_tm_n2_hostile_connections_stay_within_their_memory() {
     let get = get.encode().expect("bounds");
     let mut hostile = Vec::new();
     for peer in 0..40u8 {
-        let (endpoint, connection) = rogue::greeted(provider.addr).await;
-        let mut streams = Vec::new();
-        for stream in 0..20 {
-            let Ok((mut send, recv)) = connection.open_bi().await else {
-                break;
-            };
-            let bytes: &[u8] = if stream % 2 == 0 {
-                &get
-            } else {
-                &[0xff, 0xff, peer]
-            };
-            if send.write_all(bytes).await.is_err() {
-                break;
-            }
-            streams.push((send, recv));
-        }
-        hostile.push((endpoint, connection, streams));
+        hostile.push(Hostile::greet(provider.addr, &get, peer).await);
     }
     let mut peak = 0;
-    for _ in 0..30 {
+    let begun = Instant::now();
+    for tick in (0..=u8::MAX).cycle() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         peak = peak.max(resident().expect("told before"));
+        if begun.elapsed() >= lasts() {
+            break;
+        }
+        // One after the other goes and comes again as somebody else.
+        let slot = usize::from(tick) % hostile.len();
+        hostile[slot] = Hostile::greet(provider.addr, &get, tick).await;
     }
     let grown = peak.saturating_sub(before);
     // The hostile ends live in this process too and hold what reached them: as much again.

@@ -40,6 +40,8 @@ async fn tm_v12_one_file_shows_an_object_to_an_auditor_without_a_network_and_eve
         providers: 4,
         sector_size: SectorSize::Kib2,
         epoch_ms: 100,
+        // For a run in which money is closed, as of the chain's own tests (`chain-lite/tests/economy/closed.rs`).
+        closed_credit: std::env::var_os("HOLDFAST_TEST_CLOSED_CREDIT").is_some(),
         ..DevnetConfig::default()
     };
     let devnet = Devnet::start(&home, settings, &config.params_dir, Arc::new(NoProgress))

@@ -10,6 +10,9 @@ use assert_cmd::Command;
 use serde_json::Value;
 use storage_node::kernels::Kernels;
 
+/// Set for a run in which money is closed, as for the chain's own tests (`chain-lite/tests/economy/closed.rs`).
+const CLOSED_CREDIT: &str = "HOLDFAST_TEST_CLOSED_CREDIT";
+
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key]
         .as_str()
@@ -37,6 +40,7 @@ fn the_walk_holds_from_a_file_to_a_caught_cheat_and_back() {
         .arg("--home")
         .arg(home.path())
         .args(["demo", "--sector-size", "2KiB", "--json"])
+        .args(std::env::var_os(CLOSED_CREDIT).map(|_| "--closed-credit"))
         .output()
         .expect("the demo runs");
     let said = String::from_utf8_lossy(&run.stderr);

@@ -36,6 +36,9 @@ pub struct Args {
     /// Length of an epoch of the demo's chain, in milliseconds
     #[arg(long, default_value_t = 100, value_name = "MS", value_parser = clap::value_parser!(u64).range(20..=60_000))]
     epoch_ms: u64,
+    /// Tell it with money that pays for storage and that nobody can pass on
+    #[arg(long)]
+    closed_credit: bool,
     /// Keep the run's folder although the story held
     #[arg(long)]
     keep: bool,
@@ -114,6 +117,7 @@ fn resolve(args: &Args, context: &Context) -> Result<DemoConfig, CliError> {
         providers,
         validators: args.validators,
         epoch_ms: args.epoch_ms,
+        closed_credit: args.closed_credit,
         // The process id keeps two demos apart, and a demo apart from a devnet of the same home.
         home: context
             .config

@@ -57,6 +57,8 @@ pub struct DemoConfig {
     pub validators: u16,
     /// Length of an epoch, in milliseconds.
     pub epoch_ms: u64,
+    /// Whether the chain's money is closed credit.
+    pub closed_credit: bool,
     /// Where everything of this run lies.
     pub home: PathBuf,
     /// Cache of proving keys.

@@ -233,7 +233,7 @@ async fn start(config: &DemoConfig, plan: &Plan, out: &Output) -> Result<Devnet,
         burst_sectors: (plan.sectors / config.scheme.n() as u64).saturating_sub(1),
         validators: config.validators,
         optimistic: false,
-        closed_credit: false,
+        closed_credit: config.closed_credit,
     };
     let bars = Arc::new(BarProgress::new(out));
     let devnet = Devnet::start(&plan.home, devnet, &config.params_dir, bars)
@@ -244,8 +244,12 @@ async fn start(config: &DemoConfig, plan: &Plan, out: &Output) -> Result<Devnet,
         n => format!("engine bft and {n} validators, each a process,"),
     };
     out.say(format_args!(
-        "A chain with {engine} at {}, and {} providers, each with its own keys, home and QUIC endpoint.",
+        "A chain with {engine} at {}{}, and {} providers, each with its own keys, home and QUIC endpoint.",
         devnet.chain_url(),
+        match config.closed_credit {
+            true => ", its money closed credit",
+            false => "",
+        },
         devnet.providers().len()
     ));
     Ok(devnet)

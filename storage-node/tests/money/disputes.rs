@@ -6,7 +6,7 @@
 //! Cost: two PoRep proofs and some window proofs on 2 KiB sectors: two minutes on two quiet cores.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,26 +24,11 @@ use storage_node::config::{Config, Home};
 use storage_node::devnet::{Devnet, DevnetConfig};
 use storage_node::identity::Wallet;
 
+use crate::{ask, holdfast, run};
+
 /// How long one wait may take: proofs of other tests may stand before ours on this machine.
 const PATIENCE: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_millis(20);
-
-fn holdfast(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-    command.arg("--home").arg(home).arg("--json");
-    command
-}
-
-fn run(home: &Path, words: &[&str]) -> Output {
-    holdfast(home).args(words).output().expect("starts")
-}
-
-fn ask(home: &Path, words: &[&str]) -> Value {
-    let output = run(home, words);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{words:?}: {said}");
-    serde_json::from_slice(&output.stdout).expect("stdout is one JSON value")
-}
 
 /// Looks until it finds.
 async fn wait<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {

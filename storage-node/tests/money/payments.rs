@@ -1,10 +1,10 @@
 //! Payment channels, vouchers and DataCap with the real binary against a real node: a devnet with one provider, two homes.
 //! Every refusal ends with the exit code of its class and a hint; a command killed after it sent charges once.
 //!
-//! No proof is made. Cost: a devnet's start, and a minute of blocks of half a second.
+//! No proof is made. Cost: a devnet's start, and half a minute of blocks of a quarter of a second.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chain_lite::units::Epoch;
@@ -16,28 +16,10 @@ use storage_node::kernels::Kernels;
 use storage_node::provider::ProviderSettings;
 use storage_node::rpc::fellows::OWNER;
 
+use crate::{ask, holdfast, read, run};
+
 const PATIENCE: Duration = Duration::from_secs(120);
 const TOKEN: u128 = 1_000_000_000_000_000_000;
-
-fn holdfast(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-    command.arg("--home").arg(home).arg("--json");
-    command
-}
-
-fn run(home: &Path, words: &[&str]) -> Output {
-    holdfast(home).args(words).output().expect("starts")
-}
-
-fn read(output: &Output) -> Value {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    serde_json::from_slice(&output.stdout).expect("stdout is one JSON value")
-}
-
-fn ask(home: &Path, words: &[&str]) -> Value {
-    read(&run(home, words))
-}
 
 #[track_caller]
 fn refused(home: &Path, words: &[&str], code: i32, says: &str) {
@@ -77,7 +59,7 @@ impl Network {
             "--sector-size",
             "2KiB",
             "--epoch-ms",
-            "500",
+            "250",
         ];
         let endpoints = ask(home, &words);
         let kernels = serde_json::json!(Kernels::chosen());
