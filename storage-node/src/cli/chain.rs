@@ -23,6 +23,8 @@ use chain_lite::explain::IssuanceRow;
 use chain_lite::log::{ChainFile, ExportWriter, LogError};
 use serde::Serialize;
 
+#[cfg(feature = "bft")]
+use super::args::TrustArgs;
 use super::output::Unit;
 use super::{Class, CliError, Context};
 use crate::chain::{ChainClient, Head};
@@ -68,9 +70,13 @@ enum Action {
     /// Give out the beacon's rounds of a network with its own key, to nodes that do not have it, until Ctrl-C
     #[cfg(feature = "bft")]
     Relay(super::validator::RelayArgs),
-    /// List who decides the next block
+    /// List who decides blocks, as the chain's newest provable state has it
     #[cfg(feature = "bft")]
-    Validators,
+    Validators {
+        /// What is trusted of the chain.
+        #[command(flatten)]
+        trust: TrustArgs,
+    },
     /// Write network.json of a running chain, for those who join it
     #[cfg(feature = "bft")]
     Invite(super::validator::InviteArgs),
@@ -124,7 +130,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         #[cfg(feature = "bft")]
         Action::Relay(args) => super::validator::relay(args, context).await,
         #[cfg(feature = "bft")]
-        Action::Validators => super::validator::validators(context).await,
+        Action::Validators { trust } => super::validator::validators(&trust, context).await,
         #[cfg(feature = "bft")]
         Action::Invite(args) => super::validator::invite(args, context).await,
     }
@@ -385,7 +391,8 @@ async fn status(context: &Context) -> Result<(), CliError> {
             s.height, s.epoch, s.epoch_ms
         ));
         if let Some(block) = s.block {
-            text.push_str(&format!("checkpoint {}:{block}\n", s.height));
+            // Not a checkpoint: nothing of it is proven, and a chain that is pinned by it would be this node's.
+            text.push_str(&format!("block      {block}, as {} has it\n", s.from));
         }
         if !s.clock_held_by.is_empty() {
             text.push_str(&format!(

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use chain_lite::account::Address;
 use chain_lite::engine::EngineStatus;
+use chain_lite::governance;
 use chain_lite::params::VerificationMode;
 use chain_lite::snapshot;
 use chain_lite::units::TokenAmount;
@@ -18,12 +19,12 @@ use chain_lite_bft::app::Timing;
 use prover::SectorSize;
 use serde::Serialize;
 
-use super::account::connect_proven;
+use super::account::{connect_proven, proven};
 use super::args::TrustArgs;
 use super::output::BarProgress;
 use super::{Class, CliError, Context};
 use crate::chain::gossip::{HostPort, Peer};
-use crate::chain::{ChainClient, ValidatorView};
+use crate::chain::ValidatorView;
 use crate::provider::prover::Workshop;
 use crate::relay::RelayError;
 use crate::validator::{self, Card, Founding, Joined, Randomness, RunConfig, ValidatorError};
@@ -505,10 +506,21 @@ async fn stdin_ended(wanted: bool) {
     drop(heard.await);
 }
 
-/// `chain validators`.
-pub async fn validators(context: &Context) -> Result<(), CliError> {
-    let url = context.config.chain_url()?;
-    let found = ChainClient::connect(&url).await?.validators().await?;
+/// `chain validators`: proven.
+pub async fn validators(trust: &TrustArgs, context: &Context) -> Result<(), CliError> {
+    let chain = connect_proven(context, trust).await?;
+    let sets = chain.read(|state| Ok(governance::sets(state)?)).await;
+    let found = match sets.map_err(proven)? {
+        Some((now, _)) => now
+            .validators()
+            .iter()
+            .map(|v| ValidatorView {
+                id: v.id,
+                power: v.power,
+            })
+            .collect(),
+        None => Vec::new(),
+    };
     context.out.result(&found, |set: &Vec<ValidatorView>| {
         let total: u64 = set.iter().map(|v| v.power).sum();
         let line = |v: &ValidatorView| format!("{}  {} of {total} votes", v.id, v.power);
