@@ -201,6 +201,12 @@ impl rustls::client::danger::ServerCertVerifier for AnyServer {
 
 /// A client that can say anything: a bare QUIC endpoint with a key of its own.
 pub fn client(secret: &NetSecret) -> quinn::Endpoint {
+    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    endpoint.set_default_client_config(config(secret));
+    endpoint
+}
+
+fn config(secret: &NetSecret) -> quinn::ClientConfig {
     let pkcs8 = [
         &hex::decode("302e020100300506032b657004220420").unwrap()[..],
         &secret.to_seed(),
@@ -224,15 +230,35 @@ pub fn client(secret: &NetSecret) -> quinn::Endpoint {
         ));
     tls.alpn_protocols = vec![alpn(CHAIN)];
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
-    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
-    endpoint
+    quinn::ClientConfig::new(Arc::new(crypto))
 }
 
 /// Connects and greets.
 pub async fn greeted(to: PeerAddr) -> (quinn::Endpoint, quinn::Connection) {
     let endpoint = client(&NetSecret::generate());
     let connection = endpoint.connect(to.addr, "x").unwrap().await.unwrap();
+    greet(&connection).await;
+    (endpoint, connection)
+}
+
+/// As [`greeted`], as somebody new through an endpoint that is there (each has megabytes of buffers), who takes at most so many unread
+/// bytes: what this end holds is not what a test of the provider's memory is about.
+pub async fn greeted_as_another(
+    endpoint: &quinn::Endpoint,
+    to: PeerAddr,
+    window_bytes: u32,
+) -> quinn::Connection {
+    let mut transport = quinn::TransportConfig::default();
+    transport.receive_window(window_bytes.into());
+    let mut config = config(&NetSecret::generate());
+    config.transport_config(Arc::new(transport));
+    let connecting = endpoint.connect_with(config, to.addr, "x").unwrap();
+    let connection = connecting.await.unwrap();
+    greet(&connection).await;
+    connection
+}
+
+async fn greet(connection: &quinn::Connection) {
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
     let hello = Hello {
         version: VERSION,
@@ -247,5 +273,4 @@ pub async fn greeted(to: PeerAddr) -> (quinn::Endpoint, quinn::Connection) {
         .unwrap();
     send.finish().unwrap();
     recv.read_to_end(1 << 16).await.unwrap();
-    (endpoint, connection)
 }
