@@ -358,6 +358,13 @@ impl Node {
         self.host.out.is_empty() && self.host.failed.is_none()
     }
 
+    /// A final block, as a peer would serve it.
+    pub fn decided(&self, height: u64) -> Option<RawDecidedValue<ChainContext>> {
+        let found = self.host.app.decided_values(Height(height), Height(height));
+        let first = found.ok()?.into_iter().next();
+        first.map(|(bytes, certificate)| RawDecidedValue::new(bytes, certificate))
+    }
+
     /// Why the node stopped.
     pub fn failed(&self) -> Option<&str> {
         self.host.failed.as_deref()
@@ -500,7 +507,7 @@ impl Node {
                     Told::Fault(peer, height, by) => self.sync.fault(peer, height, by),
                     Told::OwnTrouble(height) => self.sync.own_trouble(height),
                 }
-            } else if let Some(wanted) = self.sync.next() {
+            } else if let Some(wanted) = self.sync.wanted() {
                 self.sync_wants(wanted);
             } else {
                 return;

@@ -1,9 +1,10 @@
-//! One run: an event queue, and machines that die. What breaks is in [`trouble`], how messages go in [`network`], and in [`checks`]
-//! what must hold.
+//! One run: an event queue, and machines that die. What breaks is in [`trouble`], how messages go in [`network`], what
+//! is served instead of blocks in [`lies`], and in [`checks`] what must hold.
 //!
 //! A run is a [`Scenario`] and a seed, and ends with a [`Report`] or a [`Failure`].
 
 mod checks;
+mod lies;
 mod network;
 mod trouble;
 
@@ -534,11 +535,9 @@ impl<'a> World<'a> {
 
     fn running(&mut self, node: usize, boots: u64) -> Option<&mut Node> {
         let (machine, now) = (&mut self.machines[node], self.now);
-        let running = machine.node.as_mut().filter(|_| machine.boots == boots);
-        running.map(|running| {
-            running.is_now(now);
-            running
-        })
+        let running = machine.node.as_mut().filter(|_| machine.boots == boots)?;
+        running.is_now(now);
+        Some(running)
     }
 
     fn boot(&mut self, node: usize) -> Outcome {
@@ -656,7 +655,9 @@ impl<'a> World<'a> {
                     {
                         epochs.proposed(init.block, START_MS + self.now, relays.are_away());
                     }
-                    self.broadcast(node, message);
+                    if let Some(message) = self.as_said(node, message) {
+                        self.broadcast(node, message);
+                    }
                 }
                 Out::Timer(timeout, after) => {
                     let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
@@ -670,7 +671,11 @@ impl<'a> World<'a> {
                         },
                     );
                 }
-                Out::Tell(to, message) => self.tell(node, to, message),
+                Out::Tell(to, message) => {
+                    if let Some(message) = self.as_said(node, message) {
+                        self.tell(node, to, message);
+                    }
+                }
                 Out::SyncTimer(timer, after) => {
                     let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
                     self.at(after, Event::Sync { node, boots, timer });

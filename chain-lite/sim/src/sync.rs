@@ -1,6 +1,6 @@
 //! How a node catches up: Malachite's own sync core, and around it what its engine does.
 //!
-//! Walk: [`Sync`] is told what its peers say and what consensus has come to, and leaves in [`Sync::next`] what its node is to do:
+//! Walk: [`Sync`] is told what its peers say and what consensus has come to, and leaves in [`Sync::wanted`] what its node is to do:
 //! [`Do`]. A status names a tip; the core asks a peer that is ahead for a range; what comes is buffered until consensus is there,
 //! which verifies the certificate; a fault is blamed on the request that brought it, and its range asked of another peer. The
 //! steps are those of `arc-malachitebft-engine`'s `sync.rs`; ranges, batches, requests at once, read-ahead, retries and whom a
@@ -331,7 +331,7 @@ impl Sync {
     }
 
     /// What is to be done next.
-    pub fn next(&mut self) -> Option<Do> {
+    pub fn wanted(&mut self) -> Option<Do> {
         self.engine.out.pop_front()
     }
 
@@ -584,5 +584,246 @@ impl Engine {
                 r.resume_with(())
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use chain_lite::block::BlockId;
+    use malachite_core_types::{ExtendedCommitCertificate, Round};
+
+    const BATCH: usize = 4;
+
+    fn value(height: u64) -> RawDecidedValue<ChainContext> {
+        let certificate = ExtendedCommitCertificate {
+            height: Height(height),
+            round: Round::new(0),
+            value_id: BlockId([0; 32]),
+            commit_signatures: Vec::new(),
+        };
+        RawDecidedValue::new(Default::default(), certificate)
+    }
+
+    fn answer(heights: RangeInclusive<u64>) -> Option<ValueResponse<ChainContext>> {
+        let start = Height(*heights.start());
+        Some(ValueResponse::new(start, heights.map(value).collect()))
+    }
+
+    /// Whom the node asked for which heights, by which request, and what it is to judge.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct Wants {
+        asks: Vec<(usize, RangeInclusive<u64>, u64)>,
+        judges: Vec<(OutboundRequestId, u64)>,
+    }
+
+    fn wants(sync: &mut Sync) -> Wants {
+        let mut wants = Wants::default();
+        while let Some(next) = sync.wanted() {
+            match next {
+                Do::Tell(to, Message::Request { id, range }) => {
+                    wants.asks.push((to, range.start().0..=range.end().0, id));
+                }
+                Do::Judge(by, value) => wants.judges.push((by, value.certificate.height.0)),
+                _ => {}
+            }
+        }
+        wants
+    }
+
+    /// At height 1, while these peers have [`BATCH`] blocks.
+    fn behind(seed: u64, peers: &[usize]) -> Sync {
+        let mut sync = Sync::new(seed, 1, BATCH);
+        peers
+            .iter()
+            .for_each(|n| sync.status(*n, Height(4), Height(1)));
+        sync.started(Height(1));
+        sync
+    }
+
+    /// Answers that are none, and faults that consensus finds later: the whole range is asked of the other peer, and what else came with
+    /// it is not judged any more.
+    #[test]
+    fn tm_v12_who_serves_what_is_no_block_is_not_asked_again_while_another_is_there() {
+        let none = [
+            None,
+            answer(2..=4),
+            answer(1..=5),
+            Some(ValueResponse::new(Height(1), vec![])),
+            Some(ValueResponse::new(Height(1), vec![value(1), value(3)])),
+        ];
+        for (seed, bad) in (0..20).zip(none.iter().cycle()) {
+            let mut sync = behind(seed, &[2, 5]);
+            let first = wants(&mut sync).asks;
+            let [(liar, range, id)] = &first[..] else {
+                panic!("{first:?}")
+            };
+            assert_eq!(*range, 1..=4);
+            sync.answered(*liar, *id, bad.clone());
+            let next = wants(&mut sync);
+            let [(other, again, id)] = &next.asks[..] else {
+                panic!("{next:?} after {bad:?}")
+            };
+            assert_eq!((*other, again), (7 - liar, range));
+            assert_eq!(next.judges, []);
+            let counts = sync.counts();
+            assert_eq!((counts.asked, counts.retried), (2, 1));
+            assert_eq!((counts.failures, counts.faults), (1, 0));
+
+            // Its blocks look like some, the first is given to consensus, and is none.
+            sync.answered(*other, *id, answer(1..=4));
+            let by = name(*id);
+            assert_eq!(wants(&mut sync).judges, [(by.clone(), 1)]);
+            sync.fault(peer(*other), Height(1), by);
+            // Now both are out of the question for these heights; whoever says that it is there begins anew.
+            assert_eq!(wants(&mut sync), Wants::default());
+            let counts = sync.counts();
+            assert_eq!((counts.whole, counts.failures, counts.faults), (1, 1, 1));
+            sync.status(7, Height(4), Height(1));
+            let next = wants(&mut sync).asks;
+            assert_eq!(next.len(), 1, "{next:?}");
+            sync.decided(Height(1));
+            sync.started(Height(2));
+            assert_eq!(wants(&mut sync).judges, [], "faulty with the first");
+        }
+    }
+
+    #[test]
+    fn who_does_not_answer_in_time_or_is_away_gives_way_and_may_say_nothing_more() {
+        for seed in 0..20 {
+            for timeout in [true, false] {
+                let mut sync = behind(seed, &[2, 5]);
+                let (slow, range, id) = wants(&mut sync).asks.remove(0);
+                match timeout {
+                    true => sync.timer(Timer::Request(name(id))),
+                    false => sync.refused(id),
+                }
+                let (other, again, next) = wants(&mut sync).asks.remove(0);
+                assert_eq!((other, &again), (7 - slow, &range));
+                sync.answered(slow, id, answer(1..=4));
+                assert_eq!(wants(&mut sync), Wants::default());
+                sync.disconnected(other);
+                let third = wants(&mut sync);
+                assert_eq!(third, Wants::default(), "nobody is left");
+                sync.answered(other, next, answer(1..=4));
+                assert_eq!(wants(&mut sync), Wants::default());
+                let counts = sync.counts();
+                let timeouts = u64::from(timeout);
+                assert_eq!((counts.timeouts, counts.failures), (timeouts, 1 - timeouts));
+                assert_eq!((counts.retried, counts.gone), (1, 1));
+            }
+        }
+    }
+
+    /// What comes early waits, what is short is asked for further on, and several requests are under way at once.
+    #[test]
+    fn blocks_come_to_consensus_in_their_order() {
+        let mut sync = Sync::new(1, 1, BATCH);
+        sync.status(3, Height(50), Height(1));
+        sync.started(Height(1));
+        let asks = wants(&mut sync).asks;
+        let ranges: Vec<_> = asks.iter().map(|(_, range, _)| range.clone()).collect();
+        assert_eq!(ranges, [1..=4, 5..=8, 9..=12, 13..=16, 17..=20]);
+        sync.answered(3, asks[1].2, answer(5..=8));
+        assert_eq!(wants(&mut sync).judges, []);
+        sync.answered(3, asks[0].2, answer(1..=3));
+        let next = wants(&mut sync);
+        assert_eq!(next.judges, [(name(asks[0].2), 1)]);
+        assert!(next.asks.iter().any(|(_, range, _)| *range == (4..=4)));
+        for height in 1..3 {
+            sync.decided(Height(height));
+            sync.started(Height(height + 1));
+            let next = wants(&mut sync);
+            assert_eq!(next.judges, [(name(asks[0].2), height + 1)]);
+        }
+    }
+
+    #[test]
+    fn a_trouble_of_its_own_is_tried_again_later_and_later_and_nobodys_fault() {
+        let mut sync = behind(1, &[2]);
+        let (_, _, id) = wants(&mut sync).asks.remove(0);
+        sync.answered(2, id, answer(1..=4));
+        wants(&mut sync);
+        let mut waits = Vec::new();
+        for _ in 0..6 {
+            sync.own_trouble(Height(1));
+            let Some(Do::Wake(timer, after)) = sync.wanted() else {
+                panic!("no wait")
+            };
+            waits.push(after.as_millis());
+            sync.timer(timer);
+            let asks = wants(&mut sync).asks;
+            assert_eq!(asks.len(), 1, "{asks:?}");
+            sync.answered(2, asks[0].2, answer(1..=4));
+            wants(&mut sync);
+        }
+        assert_eq!(waits, [100, 200, 400, 800, 1_000, 1_000]);
+        let counts = sync.counts();
+        assert_eq!((counts.own_troubles, counts.failures), (6, 0));
+        // Once the height is over, what was to be tried again is not.
+        sync.own_trouble(Height(1));
+        sync.decided(Height(1));
+        wants(&mut sync);
+        sync.timer(Timer::Again(Height(1), 7));
+        assert_eq!(wants(&mut sync), Wants::default());
+    }
+
+    /// Every core has hash maps of its own order; the seed decides all the same, and lets every peer have its turn.
+    #[test]
+    fn tm_v3_whom_the_core_asks_is_the_seeds_choice() {
+        let peers = [0, 1, 2, 3, 4, 5];
+        let chosen = |seed| {
+            let mut sync = behind(seed, &peers);
+            let mut chosen = Vec::new();
+            // Who did not answer is not asked again, until nobody is left.
+            while let Some((whom, _, id)) = wants(&mut sync).asks.pop() {
+                chosen.push(whom);
+                sync.timer(Timer::Request(name(id)));
+            }
+            chosen
+        };
+        let all: Vec<Vec<usize>> = (0..100).map(chosen).collect();
+        let again: Vec<Vec<usize>> = (0..100).map(chosen).collect();
+        assert_eq!(all, again);
+        for mut order in all.clone() {
+            order.sort_unstable();
+            assert_eq!(order, peers);
+        }
+        let first = |n: usize| all.iter().filter(|order| order[0] == n).count();
+        assert!(peers.iter().all(|n| first(*n) > 5), "{all:?}");
+    }
+
+    /// One answers with nothing, the other well: the first one is asked seldom, until the core forgets.
+    #[test]
+    fn who_fails_often_is_asked_seldom_for_a_while() {
+        let mut sync = Sync::new(1, 1, 1);
+        sync.status(0, Height(10_000), Height(1));
+        sync.status(1, Height(10_000), Height(1));
+        let through = |sync: &mut Sync, heights: RangeInclusive<u64>| {
+            let (mut first, mut seen) = ([0; 2], std::collections::BTreeSet::new());
+            for height in heights {
+                sync.started(Height(height));
+                loop {
+                    let asks = wants(sync).asks;
+                    if asks.is_empty() {
+                        break;
+                    }
+                    for (whom, range, id) in asks {
+                        first[whom] += usize::from(seen.insert(*range.start()));
+                        sync.answered(whom, id, answer(range).filter(|_| whom == 1));
+                    }
+                }
+                sync.decided(Height(height));
+            }
+            first
+        };
+        let [bad, good] = through(&mut sync, 1..=300);
+        assert!(bad > 0 && good > 10 * bad, "{bad} and {good} times");
+        let [seldom, _] = through(&mut sync, 301..=340);
+        sync.is_now(FORGOTTEN_MS);
+        sync.timer(Timer::Status);
+        let [often, _] = through(&mut sync, 341..=380);
+        assert!(seldom < 3 && often > 3, "{seldom}, then {often} times");
     }
 }
