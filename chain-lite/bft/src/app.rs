@@ -54,6 +54,14 @@ pub const MAX_SERVED_BYTES: u64 = 8 << 20;
 const EVIDENCE_BLOCKS: u64 = 1_000;
 /// Most blocks in one such answer.
 pub const MAX_SERVED_BLOCKS: u64 = 64;
+/// How often a node tells its height. The engine's default of ten seconds makes a restarted node wait as long before it asks for
+/// what it missed.
+pub const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// How long a node that catches up waits for a peer's answer before it asks another.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Blocks that it asks for at once.
+pub const SYNC_BATCH: usize = 16;
+const _: () = assert!(SYNC_BATCH as u64 <= MAX_SERVED_BLOCKS);
 
 /// How patient consensus is. Part of no rule: nodes may differ, at the price of useless rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

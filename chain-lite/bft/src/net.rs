@@ -48,7 +48,7 @@ use malachite_sync::RawDecidedValue;
 use sha2::{Digest, Sha256};
 use tokio::sync::broadcast::error::TryRecvError;
 
-use crate::app::{App, Parts, Synced};
+use crate::app::{ANSWER_WITHIN, App, Parts, STATUS_EVERY, SYNC_BATCH, Synced};
 use crate::codec::{Codec, MAX_PART_BYTES, MAX_RESPONSE_BYTES, MAX_VOTES_BYTES};
 use crate::context::{ChainContext, Ed25519, Height};
 use crate::journal;
@@ -207,11 +207,10 @@ impl EngineConfig {
             ..ConsensusConfig::default()
         };
         let sync = ValueSyncConfig {
-            // The default of ten seconds makes a restarted node wait as long before it asks for what it missed.
-            status_update_interval: Duration::from_secs(1),
-            request_timeout: Duration::from_secs(5),
+            status_update_interval: STATUS_EVERY,
+            request_timeout: ANSWER_WITHIN,
             max_response_size: bytes(MAX_RESPONSE_BYTES),
-            batch_size: 16,
+            batch_size: SYNC_BATCH,
             ..ValueSyncConfig::default()
         };
         Ok(Self {

@@ -73,7 +73,7 @@ fn main() -> std::process::ExitCode {
     let speed = (args.hours * args.seeds * 3600) as f64 / real / cores;
     let sum = |f: fn(&Report) -> u64| reports.iter().map(f).sum::<u64>();
     println!(
-        "{} of {} runs of {} h held: {} blocks, {} in later rounds, {} transactions, {} deals, {} window PoSts, {} faults found, {} times censored ({} sectors lost to it), {} jumps of a clock by an hour, {} rotten disks, {} crashes; {real:.1} s, {speed:.0} times real time per core",
+        "{} of {} runs of {} h held: {} blocks, {} in later rounds, {} transactions, {} deals, {} window PoSts, {} faults found, {} times censored ({} sectors lost to it), {} jumps of a clock by an hour, {} rotten disks, {} crashes; {} requests for blocks, {} of them again, {} answers short, {} none in time, {} failures ({} faults), {} own troubles; {real:.1} s, {speed:.0} times real time per core",
         reports.len(),
         args.seeds,
         args.hours,
@@ -88,6 +88,13 @@ fn main() -> std::process::ExitCode {
         sum(|r| r.troubles[7] + r.troubles[8]),
         sum(|r| r.rot_found.iter().sum()),
         sum(|r| r.crashes),
+        sum(|r| r.sync.asked),
+        sum(|r| r.sync.retried),
+        sum(|r| r.sync.short),
+        sum(|r| r.sync.timeouts),
+        sum(|r| r.sync.failures),
+        sum(|r| r.sync.faults),
+        sum(|r| r.sync.own_troubles),
     );
     match failed.is_empty() {
         true => std::process::ExitCode::SUCCESS,

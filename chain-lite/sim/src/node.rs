@@ -4,12 +4,12 @@
 //! messages, timers, the wish to begin the next height. Whatever fails on the disk stops the node ([`Node::failed`]); it
 //! says nothing more until it is booted again, which is the rule that keeps a validator from contradicting itself.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use chain_lite::account::ChainId;
 use chain_lite::beacon::DevnetSigner;
 use chain_lite::execute::ProofVerifier;
@@ -26,19 +26,21 @@ use chain_lite_bft::signing::{ChainSigner, ChainVerifier, proposal_bytes, vote_b
 use ed25519_dalek::SigningKey;
 use futures::executor::block_on;
 use malachite_core_consensus::{
-    ConsensusMsg, Effect, Input, LivenessMsg, Params, PeerId, Resumable, Resume,
+    ConsensusMsg, Effect, Error, Input, LivenessMsg, Params, PeerId, Resumable, Resume,
     SignedConsensusMsg, State, process,
 };
 use malachite_core_types::{
-    ExtendedCommitCertificate, LinearTimeouts, Round, SignedVote, Timeout, TimeoutKind,
-    ValueOrigin, ValueResponse, VoteExtensionPolicy,
+    LinearTimeouts, Round, SignedVote, Timeout, TimeoutKind, ValueOrigin, ValueResponse,
+    VoteExtensionPolicy,
 };
 use malachite_signing::VerifierExt as _;
+use malachite_sync::{OutboundRequestId, RawDecidedValue};
 use sha2::{Digest, Sha256};
 
 use crate::disk::SimDisk;
 use crate::epochs::{Relays, Rounds};
 use crate::journal::Journal;
+use crate::sync::{self, Counts, Do, Sync};
 
 /// Where every simulated node keeps its files.
 pub const HOME: &str = "/node";
@@ -67,8 +69,27 @@ pub enum Message {
         /// The part.
         part: Part,
     },
-    /// Blocks that somebody asked for.
-    Values(Vec<(Bytes, ExtendedCommitCertificate<ChainContext>)>),
+    /// Where a node is, for who catches up.
+    Status {
+        /// Its newest block.
+        tip: Height,
+        /// The first one that it serves.
+        first: Height,
+    },
+    /// Somebody asks for blocks.
+    Request {
+        /// Which of its requests.
+        id: u64,
+        /// Their heights.
+        range: RangeInclusive<Height>,
+    },
+    /// The blocks, or what is no answer at all.
+    Response {
+        /// To which request.
+        id: u64,
+        /// What can be read of it.
+        answer: Option<malachite_sync::ValueResponse<ChainContext>>,
+    },
 }
 
 /// What the world is to do for a node.
@@ -76,8 +97,12 @@ pub enum Message {
 pub enum Out {
     /// Tell everybody else.
     Broadcast(Message),
+    /// Tell one node.
+    Tell(usize, Message),
     /// Wake the node with [`Node::timer`] after a while.
     Timer(Timeout, Duration),
+    /// Wake it with [`Node::sync_timer`].
+    SyncTimer(sync::Timer, Duration),
     /// A block is final and durable here.
     Decided(u64),
     /// A block was proposed whose stamp is further in the past than any may be.
@@ -135,6 +160,10 @@ pub struct Identity {
     pub held: Held,
     /// Whether it puts before the chain what others do twice, as a running node does.
     pub reports: bool,
+    /// From which it draws whom it asks for blocks.
+    pub seed: u64,
+    /// How many blocks it asks for at once.
+    pub batch: usize,
 }
 
 /// Everything but the core, which is lent out while it works.
@@ -161,6 +190,18 @@ struct Host {
     asked: Option<(Height, Round)>,
     finalized: bool,
     failed: Option<String>,
+    /// The request that brought the block which the core looks at.
+    brought_by: Option<OutboundRequestId>,
+    /// What consensus has for value sync.
+    told: VecDeque<Told>,
+}
+
+/// What consensus tells value sync.
+enum Told {
+    Started(Height),
+    Decided(Height),
+    Fault(PeerId, Height, OutboundRequestId),
+    OwnTrouble(Height),
 }
 
 /// A running validator.
@@ -168,8 +209,7 @@ pub struct Node {
     core: State<ChainContext>,
     host: Host,
     mempool: Arc<Mempool>,
-    /// Blocks of later heights that a peer sent, until their turn.
-    later: BTreeMap<u64, (usize, Bytes, ExtendedCommitCertificate<ChainContext>)>,
+    sync: Sync,
 }
 
 impl Node {
@@ -248,12 +288,15 @@ impl Node {
             asked: None,
             finalized: true,
             failed: None,
+            brought_by: None,
+            told: VecDeque::new(),
         };
+        let sync = Sync::new(who.seed, boots, who.batch);
         let mut node = Self {
             core,
             host,
             mempool,
-            later: BTreeMap::new(),
+            sync,
         };
         node.begin_height(now_ms);
         Ok(node)
@@ -296,17 +339,30 @@ impl Node {
             && self.host.app.is_due(now_ms)
         {
             self.host.propose(height, round);
-            self.drain();
+            self.settle();
         }
     }
 
-    /// Final blocks from `first` on, as a peer would serve them.
-    pub fn decided_values(
-        &self,
-        first: Height,
-    ) -> Option<Vec<(Bytes, ExtendedCommitCertificate<ChainContext>)>> {
-        let values = self.host.app.decided_values(first, Height(u64::MAX)).ok()?;
-        (!values.is_empty()).then_some(values)
+    /// The time that passes evenly, whatever its clock says.
+    pub fn is_now(&mut self, now_ms: u64) {
+        self.sync.is_now(now_ms);
+    }
+
+    /// What came of value sync since this was asked last.
+    pub fn sync_counts(&mut self) -> Counts {
+        self.sync.counts()
+    }
+
+    /// Whether there is nothing to be done for it.
+    pub fn is_quiet(&self) -> bool {
+        self.host.out.is_empty() && self.host.failed.is_none()
+    }
+
+    /// A final block, as a peer would serve it.
+    pub fn decided(&self, height: u64) -> Option<RawDecidedValue<ChainContext>> {
+        let found = self.host.app.decided_values(Height(height), Height(height));
+        let first = found.ok()?.into_iter().next();
+        first.map(|(bytes, certificate)| RawDecidedValue::new(bytes, certificate))
     }
 
     /// Why the node stopped.
@@ -351,8 +407,9 @@ impl Node {
             self.core.reset_entries_index();
             self.host.recovering = false;
         }
-        self.drain();
-        self.take_later();
+        // Before what it may have decided again meanwhile.
+        self.host.told.push_front(Told::Started(height));
+        self.settle();
     }
 
     /// A message from another node.
@@ -387,16 +444,38 @@ impl Node {
                     Err(error) => self.host.fail("judging a block", &error),
                 }
             }
-            Message::Values(values) => {
-                for (bytes, certificate) in values {
-                    let height = certificate.height.0;
-                    if height > self.ledger().tip().height {
-                        self.later.insert(height, (from, bytes, certificate));
-                    }
-                }
-                self.take_later();
-            }
+            Message::Status { tip, first } => self.sync.status(from, tip, first),
+            Message::Request { id, range } => self.sync.requested(from, id, range),
+            Message::Response { id, answer } => self.sync.answered(from, id, answer),
         }
+        self.settle();
+    }
+
+    /// A timer of value sync.
+    pub fn sync_timer(&mut self, timer: sync::Timer, now_ms: u64) {
+        self.host.now_ms = now_ms;
+        self.sync.timer(timer);
+        self.settle();
+    }
+
+    /// Another node is connected now.
+    pub fn connected(&mut self) {
+        self.sync.connected();
+        self.settle();
+    }
+
+    /// Another node's connection broke.
+    pub fn disconnected(&mut self, from: usize, now_ms: u64) {
+        self.host.now_ms = now_ms;
+        self.sync.disconnected(from);
+        self.settle();
+    }
+
+    /// Nobody is there whom this request for blocks could reach.
+    pub fn refused(&mut self, request: u64, now_ms: u64) {
+        self.host.now_ms = now_ms;
+        self.sync.refused(request);
+        self.settle();
     }
 
     /// A timer that was asked for. One that was called off since does nothing.
@@ -411,27 +490,54 @@ impl Node {
         }
     }
 
-    /// The next height's block if a peer has sent it.
-    fn take_later(&mut self) {
-        let height = self.core.height().0;
-        self.later = self.later.split_off(&height);
-        if self.host.finalized {
-            return;
-        }
-        if let Some((from, bytes, certificate)) = self.later.remove(&height) {
-            let response = ValueResponse::new(peer(from), bytes, certificate);
-            self.handle(Input::SyncValueResponse(response));
-        }
-    }
-
     fn handle(&mut self, input: Input<ChainContext>) {
         self.process(input);
-        self.drain();
+        self.settle();
     }
 
-    fn drain(&mut self) {
-        while let Some(input) = self.host.inbox.pop_front() {
-            self.process(input);
+    /// Until neither core has anything for the other.
+    fn settle(&mut self) {
+        while self.host.failed.is_none() {
+            if let Some(input) = self.host.inbox.pop_front() {
+                self.process(input);
+            } else if let Some(told) = self.host.told.pop_front() {
+                match told {
+                    Told::Started(height) => self.sync.started(height),
+                    Told::Decided(height) => self.sync.decided(height),
+                    Told::Fault(peer, height, by) => self.sync.fault(peer, height, by),
+                    Told::OwnTrouble(height) => self.sync.own_trouble(height),
+                }
+            } else if let Some(wanted) = self.sync.wanted() {
+                self.sync_wants(wanted);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn sync_wants(&mut self, wanted: Do) {
+        match wanted {
+            Do::TellTip(tip) => {
+                let first = self.host.app.history_min();
+                self.sync.serves_from(first);
+                let status = Message::Status { tip, first };
+                self.host.out.push(Out::Broadcast(status));
+            }
+            Do::Tell(to, message) => self.host.out.push(Out::Tell(to, message)),
+            Do::Wake(timer, after) => self.host.out.push(Out::SyncTimer(timer, after)),
+            Do::LookUp(id, range) => {
+                let found = self.host.app.decided_values(*range.start(), *range.end());
+                if let Some(values) = self.host.durable("reading blocks", found) {
+                    let raw = |(bytes, certificate)| RawDecidedValue::new(bytes, certificate);
+                    let values = values.into_iter().map(raw).collect();
+                    self.sync.found(id, range, values);
+                }
+            }
+            Do::Judge(by, value) => {
+                self.host.brought_by = Some(by);
+                self.process(Input::SyncValueResponse(value));
+                self.host.brought_by = None;
+            }
         }
     }
 
@@ -471,12 +577,6 @@ fn same(a: &Timeout, b: &Timeout) -> bool {
     a.round == b.round && (a.kind == b.kind || (finalize(a) && finalize(b)))
 }
 
-/// A name of the node as the core wants it: an identity multihash of its number.
-fn peer(index: usize) -> PeerId {
-    let bytes = [0x00, 0x01, u8::try_from(index).unwrap_or(u8::MAX)];
-    PeerId::from_bytes(&bytes).expect("an identity multihash of one byte")
-}
-
 type Done = Result<Resume<ChainContext>, std::convert::Infallible>;
 
 impl Host {
@@ -485,6 +585,7 @@ impl Host {
             .get_or_insert_with(|| format!("{what}: {error}"));
         self.out.clear();
         self.inbox.clear();
+        self.told.clear();
     }
 
     /// Keeps what worked; the node stops at what did not.
@@ -594,6 +695,7 @@ impl Host {
                     let done = self.app.decided(&certificate);
                     if self.durable("committing a block", done).is_some() {
                         self.out.push(Out::Decided(certificate.height.0));
+                        self.told.push_back(Told::Decided(certificate.height));
                     }
                 }
                 r.resume_with(())
@@ -621,7 +723,15 @@ impl Host {
                 self.synced(value, proposer);
                 r.resume_with(())
             }
-            Effect::CertRejectedSyncValue(_, _, _, r) => r.resume_with(()),
+            Effect::CertRejectedSyncValue(peer, height, error, r) => {
+                match error {
+                    Error::InvalidCommitCertificate(certificate, _) => {
+                        self.blame(peer, certificate.height);
+                    }
+                    _ => self.told.push_back(Told::OwnTrouble(height)),
+                }
+                r.resume_with(())
+            }
             Effect::SignVote(vote, r) => {
                 r.resume_with(self.signer.vote(vote).expect("the core votes in rounds"))
             }
@@ -724,16 +834,27 @@ impl Host {
         oldest.map_or(self.now_ms, |at| at.min(self.now_ms))
     }
 
+    /// What is wrong with the block that the core looks at is its peer's fault.
+    fn blame(&mut self, peer: PeerId, height: Height) {
+        let by = self.brought_by.clone();
+        self.told.push_back(match by {
+            Some(by) => Told::Fault(peer, height, by),
+            None => Told::OwnTrouble(height),
+        });
+    }
+
     fn synced(&mut self, value: ValueResponse<ChainContext>, proposer: Address) {
         let certificate = &value.certificate;
         let (height, round) = (certificate.height, certificate.round);
         let judged = self.app.synced(height, round, proposer, &value.value_bytes);
-        let judged = self.durable("judging a peer's block", judged);
-        if let Some(Synced::Value(proposed)) = judged
-            && proposed.value.0 == certificate.value_id
-        {
-            self.inbox
-                .push_back(Input::ProposedValue(proposed, ValueOrigin::Sync));
+        match self.durable("judging a peer's block", judged) {
+            Some(Synced::Value(proposed)) if proposed.value.0 == certificate.value_id => {
+                let input = Input::ProposedValue(proposed, ValueOrigin::Sync);
+                self.inbox.push_back(input);
+            }
+            Some(Synced::Value(_) | Synced::PeerFault) => self.blame(value.peer, height),
+            Some(Synced::NotNow) => self.told.push_back(Told::OwnTrouble(height)),
+            None => {}
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use chain_lite::units::Epoch;
 
 use crate::disk::Struck;
+use crate::sync::Counts;
 
 /// Kinds of trouble that are counted.
 pub const TROUBLES: usize = 12;
@@ -75,6 +76,8 @@ pub struct Report {
     pub dark: u64,
     /// Proposals that were stamped more than half an epoch into the past: nobody may vote for them.
     pub backdated: u64,
+    /// What came of value sync.
+    pub sync: Counts,
 }
 
 impl Report {

@@ -1,9 +1,10 @@
-//! One run: an event queue, and machines that die. What breaks is in [`trouble`], how messages go in [`network`], and in [`checks`]
-//! what must hold.
+//! One run: an event queue, and machines that die. What breaks is in [`trouble`], how messages go in [`network`], what
+//! is served instead of blocks in [`lies`], and in [`checks`] what must hold.
 //!
 //! A run is a [`Scenario`] and a seed, and ends with a [`Report`] or a [`Failure`].
 
 mod checks;
+mod lies;
 mod network;
 mod trouble;
 
@@ -22,6 +23,7 @@ use chain_lite::message::{CheckedTx, Message as Msg, Tx};
 use chain_lite::state::StoreError;
 use chain_lite::store::{MemoryIndex, View};
 use chain_lite::units::Epoch;
+use chain_lite_bft::app::SYNC_BATCH;
 use chain_lite_bft::parts::Part;
 use ed25519_dalek::SigningKey;
 use malachite_core_types::Timeout;
@@ -39,7 +41,7 @@ use crate::replay::Replay;
 use crate::report::{Failure, Report, TROUBLES};
 use crate::scenario::{self, EPOCH_MS, START_MS, Scenario, Twins};
 use crate::stub::Stub;
-use network::STATUS_MS;
+use crate::sync::{self, Counts};
 use trouble::{Trouble, Visit, is_log};
 
 /// Milliseconds without faults at the end.
@@ -80,9 +82,30 @@ enum Event {
         node: usize,
         boots: u64,
     },
-    Status {
+    /// A node's value sync is to be woken.
+    Sync {
         node: usize,
         boots: u64,
+        timer: sync::Timer,
+    },
+    /// A connection is there, or broke; a request finds nobody.
+    Connected {
+        node: usize,
+        boots: u64,
+    },
+    Disconnected {
+        node: usize,
+        boots: u64,
+        from: usize,
+    },
+    Refused {
+        node: usize,
+        boots: u64,
+        request: u64,
+    },
+    /// Connections across this partition break, if it is still there.
+    BreakOff {
+        partition: u64,
     },
     Boot {
         node: usize,
@@ -252,6 +275,12 @@ impl<'a> World<'a> {
                         && index + scenario.backdaters >= scenario.validators,
                     held: held.clone(),
                     reports: scenario.governance,
+                    seed: rng.r#gen(),
+                    // Some ask for little, and serve as little: several requests are under way at once, and others get short answers.
+                    batch: match scenario.faults && rng.gen_bool(0.25) {
+                        true => 2,
+                        false => SYNC_BATCH,
+                    },
                 },
                 disk: SimDisk::default(),
                 index: MemoryIndex::default(),
@@ -327,6 +356,7 @@ impl<'a> World<'a> {
                 without_rounds: 0,
                 dark: 0,
                 backdated: 0,
+                sync: Counts::default(),
             },
             honest,
             beacon: followed,
@@ -402,8 +432,13 @@ impl<'a> World<'a> {
                 let newest = self.newest.entry((from, to)).or_default();
                 self.report.overtaken += u64::from(sent < *newest);
                 *newest = sent.max(*newest);
+                let seldom = matches!(*message, Message::Status { .. });
                 if let Some(running) = self.running(to, boots) {
                     running.receive(from, *message, now);
+                    // Most statuses are no news.
+                    if seldom && running.is_quiet() {
+                        return Ok(());
+                    }
                 }
                 self.collect(to)
             }
@@ -422,8 +457,39 @@ impl<'a> World<'a> {
                 self.collect(node)
             }
             Event::Pace { node, boots } => self.pace(node, boots),
-            Event::Status { node, boots } => {
-                self.status(node, boots);
+            Event::Sync { node, boots, timer } => {
+                let now = self.clock(node);
+                if let Some(running) = self.running(node, boots) {
+                    running.sync_timer(timer, now);
+                }
+                self.collect(node)
+            }
+            Event::Connected { node, boots } => {
+                if let Some(running) = self.running(node, boots) {
+                    running.connected();
+                }
+                self.collect(node)
+            }
+            Event::Disconnected { node, boots, from } => {
+                let now = self.clock(node);
+                if let Some(running) = self.running(node, boots) {
+                    running.disconnected(from, now);
+                }
+                self.collect(node)
+            }
+            Event::Refused {
+                node,
+                boots,
+                request,
+            } => {
+                let now = self.clock(node);
+                if let Some(running) = self.running(node, boots) {
+                    running.refused(request, now);
+                }
+                self.collect(node)
+            }
+            Event::BreakOff { partition } => {
+                self.break_off(partition);
                 Ok(())
             }
             Event::Heal { partition } => {
@@ -468,8 +534,10 @@ impl<'a> World<'a> {
     }
 
     fn running(&mut self, node: usize, boots: u64) -> Option<&mut Node> {
-        let machine = &mut self.machines[node];
-        machine.node.as_mut().filter(|_| machine.boots == boots)
+        let (machine, now) = (&mut self.machines[node], self.now);
+        let running = machine.node.as_mut().filter(|_| machine.boots == boots)?;
+        running.is_now(now);
+        Some(running)
     }
 
     fn boot(&mut self, node: usize) -> Outcome {
@@ -516,7 +584,7 @@ impl<'a> World<'a> {
             }
         }
         self.mark(&[b"boot", &node.to_le_bytes()]);
-        self.at(STATUS_MS, Event::Status { node, boots });
+        self.connect(node);
         self.collect(node)
     }
 
@@ -571,6 +639,7 @@ impl<'a> World<'a> {
             return Ok(());
         };
         let out = running.out();
+        self.report.sync += running.sync_counts();
         if let Some(why) = running.failed().map(str::to_owned) {
             return self.die(node, &why);
         }
@@ -586,7 +655,9 @@ impl<'a> World<'a> {
                     {
                         epochs.proposed(init.block, START_MS + self.now, relays.are_away());
                     }
-                    self.broadcast(node, message);
+                    if let Some(message) = self.as_said(node, message) {
+                        self.broadcast(node, message);
+                    }
                 }
                 Out::Timer(timeout, after) => {
                     let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
@@ -599,6 +670,15 @@ impl<'a> World<'a> {
                             timeout,
                         },
                     );
+                }
+                Out::Tell(to, message) => {
+                    if let Some(message) = self.as_said(node, message) {
+                        self.tell(node, to, message);
+                    }
+                }
+                Out::SyncTimer(timer, after) => {
+                    let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                    self.at(after, Event::Sync { node, boots, timer });
                 }
                 Out::Decided(height) => self.decided(node, height)?,
                 Out::Backdated => self.report.backdated += 1,
@@ -684,6 +764,7 @@ impl<'a> World<'a> {
             return Ok(());
         };
         (machine.due, machine.waits_since) = (now + EPOCH_MS, None);
+        running.is_now(now);
         running.begin_height(clock);
         self.collect(node)
     }

@@ -52,6 +52,8 @@ pub struct Scenario {
     pub governance: bool,
     /// How many validators, the last ones, leave window PoSts and deals of honest providers out of their blocks.
     pub censors: usize,
+    /// How many validators, the last ones, tell who catches up of blocks that they do not have, and serve others than they have.
+    pub liars: usize,
     /// Whether every node's verifier takes any proof, which a run must notice.
     pub credulous: bool,
     /// Sends no window PoSt of this provider for the window that closes then, which a run must notice.
@@ -74,7 +76,8 @@ pub struct Scenario {
 
 impl Scenario {
     /// Four validators, eight providers, two clients; faults. In every fourth seed twins, in most others for a while; set changes in
-    /// every fourth, half of them with twins and half without any. In every second one of the four censors, the one with twins.
+    /// every fourth, half of them with twins and half without any. In every second one of the four censors, the one with twins,
+    /// and in every second, half of those and half of the others, that one lies to who catches up.
     /// In every fourth, 10, 11, 13 and 15 of 16, epochs follow the beacon's clock, relays are away now and then, and who censors
     /// also backdates.
     pub fn of_seed(seed: u64, hours: u64) -> Self {
@@ -94,6 +97,7 @@ impl Scenario {
             },
             governance: matches!(seed % 8, 5 | 7),
             censors: usize::from(seed % 2 == 1),
+            liars: usize::from(matches!(seed % 4, 1 | 2)),
             credulous: false,
             forgets: None,
             cut: None,

@@ -75,6 +75,25 @@ fn tm_v4_a_window_of_censors_excuses_no_post_that_was_never_sent() {
     );
 }
 
+/// Of four validators one makes blocks and certificates up for who catches up, or is silent: it is found out and others are asked, and
+/// machines that die and come back have every block all the same.
+#[test]
+fn tm_v12_who_lies_to_nodes_that_catch_up_is_found_out_and_holds_nobody_up() {
+    let scenario = |liars| Scenario {
+        liars,
+        twins: Twins::Never,
+        governance: false,
+        ..Scenario::of_seed(0, 1)
+    };
+    for seed in [1, 2, 3] {
+        let (honest, lied) = (held(seed, &scenario(0)), held(seed, &scenario(1)));
+        assert_eq!((honest.sync.failures, honest.sync.faults), (0, 0));
+        let sync = lied.sync;
+        assert!(sync.faults > 20 && sync.retried > 5, "{lied:?}");
+        assert!(sync.failures > sync.faults, "{lied:?}");
+    }
+}
+
 /// A cheat's proofs are none half of the time, and blocks refuse those. A verifier that takes anything is found out.
 #[test]
 fn tm_p10_a_proof_of_something_else_is_refused_and_a_verifier_that_takes_it_is_found_out() {
@@ -138,6 +157,18 @@ fn tm_v1_tm_v4_tm_n7_tm_h1_tm_h3_tm_h4_tm_h5_tm_h6_an_hour_of_every_seed_holds()
         let contradicted = report.evidence > 0;
         assert_eq!(contradicted, twins != Twins::Never, "{report:?}");
     }
+    // Blocks were asked of peers and came, or not in time, or not all; who lies was found out wherever one did.
+    for report in &reports {
+        let (sync, liars) = (&report.sync, Scenario::of_seed(report.seed, 1).liars);
+        assert!(sync.whole > 0 && sync.gone > 0, "{report:?}");
+        assert_eq!(sync.faults > 0, liars > 0, "{report:?}");
+    }
+    let (asked, retried) = (sum(|r| r.sync.asked), sum(|r| r.sync.retried));
+    let (short, timeouts) = (sum(|r| r.sync.short), sum(|r| r.sync.timeouts));
+    let told = format!("{asked} requests, {retried} again, {short} short, {timeouts} timeouts");
+    println!("{told}");
+    let enough = asked > 50 * SEEDS && retried > 5 * SEEDS;
+    assert!(enough && short > SEEDS && timeouts > 5 * SEEDS, "{told}");
     // A cut seldom falls where a folder is not synced: some seeds have none.
     let names = sum(|report| report.names);
     assert!(names > SEEDS / 4, "{names} names were kept unsynced");
@@ -207,16 +238,21 @@ fn cut_at(cut: u64, again: u64) -> Report {
     report
 }
 
-/// The power fails at every single write, sync and rename of the first blocks, and once more at some change of the recovery, each of
-/// which is met.
+/// The power fails at every single write, sync and rename of the first blocks, and once more at some change of the recovery, and at its
+/// last one before its node's next block is final. A node that learns at once where the others are has few.
 #[test]
 fn tm_h1_every_change_of_the_disk_is_cut_once_and_recovery_too() {
     let mut met = std::collections::BTreeSet::new();
     for cut in 1..=FIRST_CHANGES {
-        let again = 1 + cut * 5 % RECOVERY_CHANGES;
+        let recovery = cut_at(cut, u64::MAX / 2).recovery;
+        let again = 1 + cut * 5 % RECOVERY_CHANGES.min(recovery);
         if cut_at(cut, again).recovery_cut {
             met.insert(again);
         }
+        // What comes after the commit is no part of it.
+        let mut changes = (1..=recovery).rev();
+        let last = changes.find(|n| cut_at(cut, *n).recovery_cut);
+        met.insert(last.expect("no block is final before some change"));
     }
     let told = format!("recoveries were cut at {met:?}");
     println!("{told}");

@@ -1,13 +1,9 @@
-//! How messages go from one machine to another: late, twice, in another order, or not at all; and how who is behind catches up.
+//! How messages go from one machine to another: late, twice, in another order, or not at all; and who learns that a connection broke.
 
 use rand::Rng;
-use rand::seq::SliceRandom;
 
 use super::{Event, World};
 use crate::node::Message;
-
-/// How often nodes tell their height.
-pub(super) const STATUS_MS: u64 = 2_000;
 
 impl World<'_> {
     pub(super) fn reaches(&mut self, from: usize, to: usize) -> bool {
@@ -49,27 +45,72 @@ impl World<'_> {
         }
     }
 
-    /// Says where a node is; who is ahead and reachable sends what it lacks.
-    pub(super) fn status(&mut self, node: usize, boots: u64) {
-        let Some(height) = self.running(node, boots).map(|n| n.ledger().tip().height) else {
-            return;
-        };
-        let mut others: Vec<usize> = (0..self.machines.len()).collect();
-        others.shuffle(&mut self.rng);
-        let next = chain_lite_bft::context::Height(height + 1);
-        for other in others {
-            let ahead = self.machines[other]
-                .node
-                .as_ref()
-                .filter(|n| n.ledger().tip().height > height);
-            let values = ahead.and_then(|n| n.decided_values(next));
-            if let Some(values) = values
-                && self.reaches(other, node)
+    /// A message to one node. Who asks for blocks where nobody is learns that.
+    pub(super) fn tell(&mut self, from: usize, to: usize, message: Message) {
+        match message {
+            Message::Request { id, .. }
+                if self.machines[to].node.is_none() && self.side[from] == self.side[to] =>
             {
-                self.send(other, node, Message::Values(values));
-                break;
+                let boots = self.machines[from].boots;
+                let after = self.rng.gen_range(5..150);
+                let refused = Event::Refused {
+                    node: from,
+                    boots,
+                    request: id,
+                };
+                self.at(after, refused);
+            }
+            message => {
+                if self.reaches(from, to) {
+                    self.send(from, to, message);
+                }
             }
         }
-        self.at(STATUS_MS, Event::Status { node, boots });
+    }
+
+    /// A process ends, and its connections with it: those whom it reached learn that.
+    pub(super) fn hang_up(&mut self, gone: usize) {
+        for node in self.neighbours(gone) {
+            self.disconnect(node, gone);
+        }
+    }
+
+    /// Who does not hear of each other for long takes the connection for broken.
+    pub(super) fn break_off(&mut self, partition: u64) {
+        if self.report.troubles[4] != partition {
+            return;
+        }
+        for node in 0..self.machines.len() {
+            for other in 0..self.machines.len() {
+                if self.side[node] != self.side[other] && self.machines[node].node.is_some() {
+                    self.disconnect(node, other);
+                }
+            }
+        }
+    }
+
+    fn disconnect(&mut self, node: usize, from: usize) {
+        let boots = self.machines[node].boots;
+        let after = self.rng.gen_range(5..150);
+        self.at(after, Event::Disconnected { node, boots, from });
+    }
+
+    /// A node is connected: it and its neighbours tell each other where they are.
+    pub(super) fn connect(&mut self, new: usize) {
+        let mut both = self.neighbours(new);
+        both.push(new);
+        for node in both {
+            let boots = self.machines[node].boots;
+            let after = self.rng.gen_range(50..1_000);
+            self.at(after, Event::Connected { node, boots });
+        }
+    }
+
+    /// Who runs on this machine's side.
+    fn neighbours(&self, of: usize) -> Vec<usize> {
+        let is_near =
+            |n: &usize| self.machines[*n].node.is_some() && self.side[*n] == self.side[of];
+        let others = (0..self.machines.len()).filter(|n| *n != of);
+        others.filter(is_near).collect()
     }
 }

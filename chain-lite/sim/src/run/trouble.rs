@@ -89,6 +89,10 @@ const DECK: [Trouble; 15] = [
 impl World<'_> {
     /// What was ordered of a disk and has not come comes again.
     pub(super) fn call_off(&mut self, node: usize) {
+        // Without power nobody says that a connection ends.
+        if !self.machines[node].disk.is_dead() {
+            self.hang_up(node);
+        }
         let (cut, failure) = self.machines[node].disk.ordered();
         self.deck.extend(cut.then_some(Trouble::Cut));
         self.deck.extend(failure.map(|kind| match kind {
@@ -273,6 +277,8 @@ impl World<'_> {
                 let longest = MENDED_MS[usize::from(self.rng.gen_bool(0.125))];
                 let after = self.rng.gen_range(60_000..longest);
                 self.at(after, Event::Heal { partition });
+                let after = self.rng.gen_range(5_000..20_000);
+                self.at(after, Event::BreakOff { partition });
                 4
             }
             Trouble::Loss => {
