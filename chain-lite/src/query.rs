@@ -12,6 +12,7 @@ use crate::account::{Account, Address, ChannelId, DealId, NetKey, ProviderId};
 use crate::channel::Channel;
 use crate::datacap::DataCap;
 use crate::deal::{Deal, DealStatus};
+use crate::lit;
 use crate::market::Escrow;
 use crate::message::DealProposal;
 use crate::params::ChainParams;
@@ -187,7 +188,7 @@ pub struct SectorView {
     pub seed: Option<Seed>,
     /// Pre-committed: when its seed is drawn; the proof is accepted from the next epoch on.
     pub seed_epoch: Option<Epoch>,
-    /// Pre-committed: last epoch for its proof.
+    /// Pre-committed: last epoch for its proof, if no more epochs are dark than are known to be.
     pub prove_until: Option<Epoch>,
     /// Pre-committed: when it was.
     pub precommitted: Option<Epoch>,
@@ -496,12 +497,16 @@ fn sector_view(
         SectorLeaf::PreCommitted(pre) => {
             let seed_epoch = pre.epoch.after(rates.params.seed_delay);
             let seed = randomness::of_provider(state, Tag::SealSeed, seed_epoch, provider)?;
+            // Its time is counted in lit epochs: who took an outage for a part of it would give the deposit up.
+            let timer = (pre.epoch, EpochCount(rates.params.precommit_max.0 + 1));
+            let now = rates.net.epoch;
+            let left = lit::lacking(state, &rates.net, timer, now)?;
             SectorView {
                 comm_d: Some(pre.comm_d),
                 ticket: Some(pre.ticket),
                 seed: seed.map(randomness::seed),
                 seed_epoch: Some(seed_epoch),
-                prove_until: Some(pre.epoch.after(rates.params.precommit_max)),
+                prove_until: Some(now.after(left).before(EpochCount(1))),
                 precommitted: Some(pre.epoch),
                 deposit: Some(pre.deposit),
                 expiration: Some(pre.expiration),

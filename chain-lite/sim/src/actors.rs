@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chain_lite::account::{Address, Blake3Root, ChainId, DealId, NetKey, ProviderId, TxId};
 use chain_lite::codec;
 use chain_lite::deal::DealStatus;
+use chain_lite::lit;
 use chain_lite::message::{
     CheckedTx, DealGroup, DealProposal, Message, SignedProposal, TX_VERSION, Tx, sign,
 };
@@ -33,6 +34,13 @@ use crate::stub::Stub;
 pub const SIZE: SectorSize = SectorSize::Kib2;
 /// Transactions of one actor that wait at once.
 const MAX_PENDING: usize = 8;
+/// Epochs before its start at which a provider still publishes a deal.
+const PUBLISH_BEFORE: EpochCount = EpochCount(12);
+/// Lit epochs before the last one for a deal's beginning in which a provider still commits to a sector with it: for the blocks that take two
+/// transactions, and the seed between them.
+pub(crate) const COMMIT_BEFORE: EpochCount = EpochCount(6);
+/// Deals that a provider publishes at once, so that a sector for each is there in time.
+const AT_ONCE: usize = 2;
 const TOKEN: u128 = 1_000_000_000_000_000_000;
 
 /// A key with its transactions that are in no block yet.
@@ -293,7 +301,7 @@ impl Actors {
                 n: 1,
                 file_root: Blake3Root([4; 32]),
             },
-            start: now.after(EpochCount(16)),
+            start: now.after(EpochCount(20)),
             end: now.after(EpochCount(40)),
             price: TokenAmount(1_000_000_000_000),
             provider_collateral: TokenAmount(least.0 + least.0 / 5),
@@ -332,6 +340,9 @@ impl Provider {
         if self.wallet.pending.len() > 1 {
             return Ok(());
         }
+        // It promises nothing that it cannot begin in time.
+        self.offers
+            .retain(|offer| offer.proposal.start > now.after(PUBLISH_BEFORE));
         // What it will have to lock for the deals that it was offered, and a little more.
         let offers = self.offers.iter().map(|o| &o.proposal);
         let needed: u128 = offers.map(|deal| deal.provider_collateral.0).sum();
@@ -359,7 +370,8 @@ impl Provider {
             return Ok(());
         }
         if !self.offers.is_empty() {
-            let proposals = std::mem::take(&mut self.offers);
+            let now = AT_ONCE.min(self.offers.len());
+            let proposals = self.offers.drain(..now).collect();
             self.wallet.send(Message::PublishDeals {
                 provider: id,
                 proposals,
@@ -489,11 +501,20 @@ impl Provider {
         params: &ChainParams,
     ) -> Result<Option<Message>, StoreError> {
         let deals = query::deals_of_provider(state, id, None, query::MAX_PAGE)?;
-        let free = deals.iter().find(|d| {
-            d.status == DealStatus::Published
-                && d.sector.is_none()
-                && d.proposal.start > now.after(EpochCount(8))
-        });
+        let net = query::totals(state)?;
+        let mut free = None;
+        for deal in &deals {
+            if deal.status != DealStatus::Published || deal.sector.is_some() {
+                continue;
+            }
+            // Its time to begin counts lit epochs only, so an outage takes nothing from it.
+            let span = deal.proposal.start.next().since(deal.published);
+            let left = lit::lacking(state, &net, (deal.published, span), now)?;
+            if left > COMMIT_BEFORE {
+                free = Some(deal);
+                break;
+            }
+        }
         let live = sectors
             .iter()
             .filter(|s| s.status.is_live() || s.status == SectorStatus::PreCommitted);
@@ -523,7 +544,7 @@ impl Provider {
             comm_r: CommR(comm_r.into()),
             comm_d,
             // The newest whose beacon is known: while no rounds come that is an older one.
-            ticket_epoch: now.min(query::totals(state)?.beacon_tip),
+            ticket_epoch: now.min(net.beacon_tip),
             expiration: least.max(end).after(EpochCount(60)),
             deals,
         }))

@@ -73,7 +73,7 @@ fn main() -> std::process::ExitCode {
     let speed = (args.hours * args.seeds * 3600) as f64 / real / cores;
     let sum = |f: fn(&Report) -> u64| reports.iter().map(f).sum::<u64>();
     println!(
-        "{} of {} runs of {} h held: {} blocks, {} in later rounds, {} transactions, {} deals, {} window PoSts, {} faults found, {} times censored ({} sectors lost to it), {} jumps of a clock by an hour, {} rotten disks, {} crashes; {} requests for blocks, {} of them again, {} answers short, {} none in time, {} failures ({} faults), {} own troubles; {real:.1} s, {speed:.0} times real time per core",
+        "{} of {} runs of {} h held: {} blocks, {} in later rounds, {} transactions, {} deals ({} kept, {} published too late, of honest providers), {} window PoSts, {} faults found, {} times censored ({} sectors lost to it), {} jumps of a clock by an hour, {} rotten disks, {} crashes; {} requests for blocks, {} of them again, {} answers short, {} none in time, {} failures ({} faults), {} own troubles; {real:.1} s, {speed:.0} times real time per core",
         reports.len(),
         args.seeds,
         args.hours,
@@ -81,6 +81,8 @@ fn main() -> std::process::ExitCode {
         sum(|r| r.later_rounds),
         sum(|r| r.txs),
         sum(|r| r.deals),
+        sum(|r| r.kept),
+        sum(|r| r.late),
         sum(|r| r.posts),
         sum(|r| r.faults),
         sum(|r| r.censored),

@@ -78,6 +78,31 @@ pub struct Report {
     pub backdated: u64,
     /// What came of value sync.
     pub sync: Counts,
+    /// With more than a third of the keys doubled: the fork at which the run ended.
+    pub fork: Option<Fork>,
+    /// Deals of honest providers that were kept to their end.
+    pub kept: u64,
+    /// And those that came into a block when it was too late to begin them, and cost their provider the collateral.
+    pub late: u64,
+}
+
+/// Two final blocks of one height, on sound nodes, and whom they convict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// The height.
+    pub height: u64,
+    /// In which rounds the two were decided.
+    pub rounds: (u32, u32),
+    /// Keys whose signature is in both certificates.
+    pub signed_both: usize,
+    /// Keys that the two certificates alone convict: of one round.
+    pub by_certificates: usize,
+    /// Keys whose two votes for one round the sound nodes have in hand: the chain jails them.
+    pub jailed: usize,
+    /// These, and keys that forgot what bound them.
+    pub convicted: usize,
+    /// Keys that the nodes had reported before that.
+    pub reported: usize,
 }
 
 impl Report {

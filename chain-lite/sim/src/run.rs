@@ -4,6 +4,8 @@
 //! A run is a [`Scenario`] and a seed, and ends with a [`Report`] or a [`Failure`].
 
 mod checks;
+mod forks;
+mod honest;
 mod lies;
 mod network;
 mod trouble;
@@ -13,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use chain_lite::account::Address;
+use chain_lite::account::{Address, DealId};
 use chain_lite::beacon::DevnetSigner;
 use chain_lite::block::BlockId;
 use chain_lite::certificate::{Validator, ValidatorId};
@@ -42,6 +44,7 @@ use crate::report::{Failure, Report, TROUBLES};
 use crate::scenario::{self, EPOCH_MS, START_MS, Scenario, Twins};
 use crate::stub::Stub;
 use crate::sync::{self, Counts};
+use forks::InHand;
 use trouble::{Trouble, Visit, is_log};
 
 /// Milliseconds without faults at the end.
@@ -186,6 +189,11 @@ struct World<'a> {
     /// Keys that may be in the set: those of genesis and a spare one.
     keys: Vec<SigningKey>,
     chain: BTreeMap<u64, (BlockId, [u8; 32])>,
+    /// Keys that run on two machines, now or once.
+    doubled: BTreeSet<ValidatorId>,
+    in_hand: InHand,
+    /// Open deals of honest providers: whose, and whether each was published too late to be begun.
+    deals: BTreeMap<DealId, (usize, bool)>,
     /// Everything up to `seen`, applied again.
     replay: Replay,
     seen: u64,
@@ -251,13 +259,21 @@ impl<'a> World<'a> {
         let spare = scenario
             .governance
             .then(|| SigningKey::from_bytes(&[99; 32]));
-        let twin = (scenario.twins != Twins::Never).then(|| keys[keys.len() - 1].clone());
+        let twins = match scenario.twins {
+            Twins::Never => scenario.doubled,
+            Twins::ForAWhile | Twins::Always => 1,
+        };
+        let twins = keys[keys.len() - twins..].to_vec();
+        let doubled = twins
+            .iter()
+            .map(|key| ValidatorId(key.verifying_key().to_bytes()));
+        let doubled = doubled.collect();
         let keys: Vec<SigningKey> = keys.into_iter().chain(spare).collect();
         let held = Held::default();
         let machines: Vec<Machine> = keys
             .iter()
             .cloned()
-            .chain(twin)
+            .chain(twins)
             .enumerate()
             .map(|(index, key)| Machine {
                 who: Identity {
@@ -315,6 +331,9 @@ impl<'a> World<'a> {
             sent: BTreeSet::new(),
             keys,
             chain: BTreeMap::new(),
+            doubled,
+            in_hand: InHand::default(),
+            deals: BTreeMap::new(),
             replay,
             seen: 0,
             by_censors: BTreeSet::new(),
@@ -357,6 +376,9 @@ impl<'a> World<'a> {
                 dark: 0,
                 backdated: 0,
                 sync: Counts::default(),
+                fork: None,
+                kept: 0,
+                late: 0,
             },
             honest,
             beacon: followed,
@@ -393,6 +415,9 @@ impl<'a> World<'a> {
             }
             if let Some(event) = self.events.remove(&order) {
                 self.happen(event)?;
+            }
+            if self.report.fork.is_some() {
+                return Ok(self.ended());
             }
         }
         self.finish()
@@ -433,6 +458,7 @@ impl<'a> World<'a> {
                 self.report.overtaken += u64::from(sent < *newest);
                 *newest = sent.max(*newest);
                 let seldom = matches!(*message, Message::Status { .. });
+                self.in_hand(to, &message);
                 if let Some(running) = self.running(to, boots) {
                     running.receive(from, *message, now);
                     // Most statuses are no news.
@@ -621,7 +647,8 @@ impl<'a> World<'a> {
         self.report.crashes += 1;
         self.mark(&[b"die", &node.to_le_bytes()]);
         // One of two machines with one key may refuse its journal at every start.
-        let twin = self.scenario.twins != Twins::Never && node + 1 >= self.scenario.validators;
+        let twin =
+            !self.doubled.is_empty() && node + self.doubled.len() >= self.scenario.validators;
         let after = match self.is_calm() && !twin {
             true => 1_000,
             false => self.rng.gen_range(500..60_000),
@@ -649,6 +676,7 @@ impl<'a> World<'a> {
             match out {
                 Out::Broadcast(message) => {
                     self.may_be_said(node, &message)?;
+                    self.in_hand(node, &message);
                     if let (Some((relays, _, epochs)), Message::Part { part, .. }) =
                         (&mut self.beacon, &message)
                         && let Part::Init { init, .. } = part
@@ -689,6 +717,7 @@ impl<'a> World<'a> {
                         return Err(format!("{} contradicted itself", a.message.validator));
                     }
                     self.report.evidence += 1;
+                    self.in_hand.reported.insert(a.message.validator.0);
                 }
             }
         }
@@ -817,14 +846,14 @@ impl<'a> World<'a> {
 
     /// Whether this is the second machine of a key.
     fn is_second(&self, machine: usize) -> bool {
-        self.has_twins() && machine + 1 == self.machines.len()
+        machine + self.doubled.len() >= self.machines.len()
     }
 
     /// Whether what this key said on another machine may be in its way.
     fn is_torn(&self, id: &ValidatorId) -> bool {
         let stays = match (self.scenario.twins, self.twin) {
-            (Twins::Never, _) | (Twins::ForAWhile, Visit::ToCome) => false,
-            (Twins::Always, _) | (_, Visit::Since(_)) => true,
+            (Twins::ForAWhile, Visit::ToCome) => false,
+            (Twins::Never | Twins::Always, _) | (_, Visit::Since(_)) => true,
             (_, Visit::Over(height)) => self.seen <= height + 1,
         };
         stays && self.is_twin(id)
@@ -832,8 +861,7 @@ impl<'a> World<'a> {
 
     /// Whether this key runs on two machines.
     fn is_twin(&self, id: &ValidatorId) -> bool {
-        let key = self.machines.last().map(|m| m.who.key.verifying_key());
-        self.has_twins() && key.is_some_and(|key| key.to_bytes() == id.0)
+        self.doubled.contains(id)
     }
 
     fn id_of(&self, machine: usize) -> ValidatorId {
@@ -895,7 +923,7 @@ impl<'a> World<'a> {
         let sound = match self.scenario.twins {
             Twins::Always => &self.machines[..self.scenario.validators - 1],
             Twins::ForAWhile => &self.machines[..self.machines.len() - 1],
-            Twins::Never => &self.machines[..],
+            Twins::Never => &self.machines[..self.machines.len() - 2 * self.scenario.doubled],
         };
         for machine in sound {
             let at = machine.node.as_ref().map(|n| n.ledger().tip().height);
@@ -925,12 +953,15 @@ impl<'a> World<'a> {
         if height < least {
             return Err(format!("only {height} blocks, {least} were expected"));
         }
+        (self.report.height, self.report.root) = (height, root);
+        Ok(self.ended())
+    }
+
+    fn ended(&mut self) -> Report {
         for machine in &self.machines {
             self.report.count(machine.disk.struck());
         }
-        self.report.height = height;
-        self.report.root = root;
         self.report.trace = self.trace.clone().finalize().into();
-        Ok(self.report.clone())
+        self.report.clone()
     }
 }

@@ -48,6 +48,9 @@ pub struct Scenario {
     pub faults: bool,
     /// Whether the last validator's key runs on two machines at once.
     pub twins: Twins,
+    /// How many keys, the last ones, run on two machines each all the time, the two of a pair on different sides of every partition.
+    /// With more than a third of all, the chain may fork.
+    pub doubled: usize,
     /// Whether validators change their set now and then, a fifth one comes and goes, and who votes twice is jailed.
     pub governance: bool,
     /// How many validators, the last ones, leave window PoSts and deals of honest providers out of their blocks.
@@ -95,6 +98,7 @@ impl Scenario {
                 5 => Twins::Never,
                 _ => Twins::ForAWhile,
             },
+            doubled: 0,
             governance: matches!(seed % 8, 5 | 7),
             censors: usize::from(seed % 2 == 1),
             liars: usize::from(matches!(seed % 4, 1 | 2)),

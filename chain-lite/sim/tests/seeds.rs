@@ -185,6 +185,10 @@ fn tm_v1_tm_v4_tm_n7_tm_h1_tm_h3_tm_h4_tm_h5_tm_h6_an_hour_of_every_seed_holds()
     println!("{told}");
     let enough = dark > 5 * SEEDS && without > SEEDS && backdated > 0;
     assert!(enough, "{told}");
+    // No outage slashes a deal that an honest provider could begin; few wait for a block until it is too late.
+    let (kept, late) = (sum(|r| r.kept), sum(|r| r.late));
+    println!("{kept} deals kept by honest providers, {late} published too late");
+    assert!(kept > 4 * SEEDS && late < SEEDS / 8, "{kept} and {late}");
     // Recoveries were struck too, and proofs censored, in one seed or another.
     let (crashes, broken) = (sum(|r| r.crashes), sum(|r| r.broken_boots));
     let (censored, posts) = (sum(|r| r.censored), sum(|r| r.posts));

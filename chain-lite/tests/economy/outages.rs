@@ -295,9 +295,17 @@ fn what_is_late_after_an_outage_is_late() {
     let deal = world.publish(&owner, proposal).expect("acceptable");
     world.must(&owner, world.precommit_msg(id, 0, vec![]));
     let expires = world.epoch.after(EpochCount(201));
+    let told = |world: &World| {
+        let view = query::sector(&world.state, id, SectorNumber(0));
+        view.unwrap().and_then(|view| view.prove_until)
+    };
+    assert_eq!(told(&world), Some(expires.before(EpochCount(1))));
     let at = world.epoch.after(EpochCount(101));
     world.block_at(at, u64::MAX, vec![]);
     let put_off = EpochCount(100);
+    // Its provider is told so at once, and not to give up.
+    let last = expires.after(put_off).before(EpochCount(1));
+    assert_eq!(told(&world), Some(last));
     world.run_to(start.after(put_off));
     assert_eq!(world.deal_status(&deal), DealStatus::Published);
     world.run_to(start.after(put_off).next());
@@ -305,7 +313,9 @@ fn what_is_late_after_an_outage_is_late() {
     // In its last epoch the proof is taken, and its seed is still known; one later it is too late.
     world.run_to(expires.after(put_off).before(EpochCount(2)));
     let mut in_time = world.clone();
+    assert_eq!(told(&in_time), Some(last));
     in_time.must(&owner, in_time.prove_msg(id, 0));
+    assert_eq!(in_time.epoch, last);
     world.run_to(expires.after(put_off).before(EpochCount(1)));
     assert_eq!(world.status(id, 0), SectorStatus::PreCommitted);
     world.run_to(expires.after(put_off));

@@ -74,24 +74,32 @@ impl World<'_> {
             ));
         }
         let ours = (tip.id, tip.state_root);
-        match self.chain.get(&height) {
+        // Where the chain may fork, those who make it say nothing about it.
+        let counts = !self.may_fork() || !self.is_twin(&self.id_of(node));
+        match self.chain.get(&height).filter(|_| counts) {
+            Some((id, _)) if *id != ours.0 && self.may_fork() => {
+                return self.forked(&ledger, height);
+            }
             Some(known) if *known != ours => {
                 return Err(format!(
                     "fork: node {node} has another block or state {height}"
                 ));
             }
-            Some(_) => {}
-            None => {
+            None if counts => {
                 self.chain.insert(height, ours);
+                self.first_final(&ledger, height)?;
             }
+            _ => {}
         }
         self.mark(&[b"final", &node.to_le_bytes(), &ours.0.0, &ours.1]);
         if self.machines[node].disk.is_dead() {
             // The power failed in something that does not matter, such as clearing away what is decided.
             return self.die(node, "the power fails");
         }
-        self.follow_epochs(&ledger, height)?;
-        if height > self.seen {
+        if counts {
+            self.follow_epochs(&ledger, height)?;
+        }
+        if height > self.seen && counts {
             self.first_seen(&ledger, height)?;
         }
         let machine = &mut self.machines[node];
@@ -211,6 +219,7 @@ impl World<'_> {
             }
         }
         for record in &block.outcomes.events {
+            self.costs_the_honest_nothing(height, &record.event)?;
             match &record.event {
                 ChainEvent::PostAccepted { .. } => self.report.posts += 1,
                 ChainEvent::SectorFaulted {

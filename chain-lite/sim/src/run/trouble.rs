@@ -270,6 +270,10 @@ impl World<'_> {
                     *side = self.rng.gen_range(0..2);
                 }
                 let alone = self.rng.gen_range(0..self.scenario.validators);
+                let of_all = self.scenario.validators;
+                for n in (of_all - self.scenario.doubled)..of_all {
+                    self.side[n + self.scenario.doubled] = 1 - self.side[n];
+                }
                 if self.side.iter().all(|side| *side == self.side[alone]) {
                     self.side[alone] ^= 1;
                 }
