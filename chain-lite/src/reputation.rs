@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! a proving period ends:  u = proven · 65536 / due      uptime += (u - uptime) >> 4      (signed, arithmetic shift)
-//! score = uptime · success rate >> 16
+//! score = uptime · success rate >> 16      (the rate of clients' receipts, see receipt; without receipts 65536)
 //! ```
 //! What §18 leaves open, and how it is settled here:
 //!
@@ -22,13 +22,19 @@
 //! * **Activated in time** is every activation, because the chain refuses late ones. **A fault episode** lasts from a sector's fault
 //!   until it is proven again or ends; declarations and missed closes in between are the same episode.
 //!
+//! * **Without receipts the success rate is 65536**, so the score is the uptime: nobody has said anything against the provider. A
+//!   record shows whether there were any.
+//!
 //! Cost: beside the replay, one read of a deadline's partitions at each of its closes. Memory: a few hundred bytes for each
 //! provider, 40 for each open deal, 8 for each faulty sector.
+
+pub mod receipt;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use prover::SectorNumber;
+use receipt::{Readings, Retrieval};
 use serde::{Deserialize, Serialize};
 
 use crate::account::{DealId, ProviderId};
@@ -129,6 +135,8 @@ pub struct Record {
     pub deals: DealCounts,
     /// Faults of sectors, each counted once from its begin to its end.
     pub fault_episodes: u64,
+    /// What clients' receipts say; nothing where none counts.
+    pub retrieval: Option<Retrieval>,
     /// What a client that must choose should go by, in 65,536ths.
     pub score: Share,
 }
@@ -241,7 +249,14 @@ impl Track {
         }
     }
 
-    fn record(mut self, provider: ProviderId, rules: Option<&Rules>, at: Epoch) -> Record {
+    fn record(
+        mut self,
+        provider: ProviderId,
+        rules: Option<&Rules>,
+        at: Epoch,
+        retrieval: Option<Retrieval>,
+    ) -> Record {
+        let success = retrieval.map_or(Share::ONE, |said| said.success_rate);
         if let Some(rules) = rules {
             // All closes up to `at` have come, so a period is over when the next close would be of a later one.
             self.roll_to(rules.period_of(at.next(), self.offset));
@@ -257,23 +272,23 @@ impl Track {
             },
             deals: self.deals,
             fault_episodes: self.fault_episodes,
-            score: self.uptime,
+            retrieval,
+            score: self.uptime.times(success),
         }
     }
 }
 
 impl Reputation {
     /// Every provider's, after the epoch `at` of the last block, in order of their ids; or why the state could not be read.
-    pub fn finish(self, at: Epoch) -> Result<Vec<Record>, String> {
+    pub fn finish(self, at: Epoch, readings: &Readings) -> Result<Vec<Record>, String> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
         let rules = self.rules;
-        let records = self
-            .tracks
-            .into_iter()
-            .map(|(provider, track)| track.record(provider, rules.as_ref(), at));
-        Ok(records.collect())
+        let record = |(provider, track): (ProviderId, Track)| {
+            track.record(provider, rules.as_ref(), at, readings.of(provider))
+        };
+        Ok(self.tracks.into_iter().map(record).collect())
     }
 
     fn see(&mut self, moment: &Moment<'_>) -> Result<(), StoreError> {
@@ -470,18 +485,20 @@ mod tests {
         track.close(&RULES, 1, window(20, 40), false);
         let record = track
             .clone()
-            .record(ProviderId(1), Some(&RULES), Epoch(119));
+            .record(ProviderId(1), Some(&RULES), Epoch(119), None);
         assert_eq!((record.uptime.q16(), record.periods), (0, 0));
         assert_eq!((record.under_way.due, record.under_way.proven), (2, 1));
         // The period's last close comes at 120, and with it its end: 32768 / 16.
         for at in [120, 10_000] {
-            let record = track.clone().record(ProviderId(1), Some(&RULES), Epoch(at));
+            let record = track
+                .clone()
+                .record(ProviderId(1), Some(&RULES), Epoch(at), None);
             assert_eq!((record.uptime.q16(), record.periods), (2_048, 1), "{at}");
             assert_eq!(record.under_way, Closes::default());
         }
         // Nine periods later another one: (65536 - 2048) / 16 more, in one step.
         track.close(&RULES, 0, window(1_200, 1_220), true);
-        let record = track.record(ProviderId(1), Some(&RULES), Epoch(1_320));
+        let record = track.record(ProviderId(1), Some(&RULES), Epoch(1_320), None);
         assert_eq!((record.uptime.q16(), record.periods), (6_016, 2));
     }
 
@@ -500,9 +517,9 @@ mod tests {
         track.disputed(3, Epoch(200));
         let record = track
             .clone()
-            .record(ProviderId(1), Some(&RULES), Epoch(160));
+            .record(ProviderId(1), Some(&RULES), Epoch(160), None);
         assert_eq!((record.under_way.due, record.under_way.proven), (2, 1));
-        let record = track.record(ProviderId(1), Some(&RULES), Epoch(240));
+        let record = track.record(ProviderId(1), Some(&RULES), Epoch(240), None);
         // 4096, then half of a period: 4096 + (32768 - 4096) / 16.
         assert_eq!((record.uptime.q16(), record.periods), (5_888, 2));
     }

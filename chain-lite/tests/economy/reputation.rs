@@ -5,6 +5,7 @@ use chain_lite::deal::DealStatus;
 use chain_lite::message::Message;
 use chain_lite::params::{ChainParams, VerificationMode};
 use chain_lite::query::SectorStatus;
+use chain_lite::reputation::receipt::Readings;
 use chain_lite::reputation::{Closes, DealCounts, Record, Reputation};
 use chain_lite::units::EpochCount;
 use prover::SectorNumber;
@@ -21,7 +22,9 @@ const RISING: [u32; 10] = [
 fn reputations(world: &World) -> Vec<Record> {
     let mut reputation = Reputation::default();
     show(world, &mut reputation, &|_| ());
-    reputation.finish(world.epoch).expect("memory")
+    reputation
+        .finish(world.epoch, &Readings::default())
+        .expect("memory")
 }
 
 fn of(world: &World, provider: ProviderId) -> Record {
@@ -80,6 +83,7 @@ fn a_provider_that_proves_and_one_that_misses() {
             slashed: 2,
         },
         fault_episodes: 1,
+        retrieval: None,
         score: record.uptime,
     };
     assert_eq!(record, expected);
