@@ -12,7 +12,7 @@
 //! 5. checks and reads: [`invariants`], [`history`], [`query`];
 //! 6. around it, on what the crate `holdfast-light` defines for clients too: [`block`], [`certificate`], [`genesis`],
 //!    [`beacon`], [`clock`], [`merkle`], [`tree`], [`log`], [`store`], [`undecided`], [`vfs`], [`ledger`], [`snapshot`],
-//!    [`mempool`], [`engine`], [`light`], [`audit`], [`explain`], [`possession`], [`bundle`].
+//!    [`mempool`], [`engine`], [`light`], [`audit`], [`explain`], [`reputation`], [`possession`], [`bundle`].
 //!
 //! Items 1–5 are pure: no clock, no I/O, no randomness, no floats, no `HashMap`, no `usize` in bytes. Given the same
 //! state, context and transactions they return the same writes on every machine (`threat-model.md` V3).
@@ -61,6 +61,7 @@ pub mod light;
 pub mod log;
 pub mod mempool;
 pub mod possession;
+pub mod reputation;
 pub mod snapshot;
 pub mod store;
 pub mod tree;

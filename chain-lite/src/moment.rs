@@ -6,10 +6,11 @@
 //! a moment does. `chain.md` §20: events say what happened; a moment says what it happened to.
 //!
 //! A watcher reads and changes nothing, so a block's writes, receipts and events are the same with and without one. Cost:
-//! nothing where nobody watches, else a call for each event, claim and charge.
+//! nothing where nobody watches, else a call for each event, claim, charge and close.
 
 use crate::events::Event;
 use crate::provider::Provider;
+use crate::sector::deadline::Window;
 use crate::state::{KvRead, Network};
 use crate::units::Epoch;
 
@@ -40,6 +41,15 @@ pub enum What<'a> {
     Share(&'a Provider),
     /// A provider is charged; its record before that. The charge's `Penalty` is the next one of this provider.
     Charge(&'a Provider),
+    /// A deadline closes for good; its sectors and their proofs are in [`Moment::state`] as they were until now.
+    Close {
+        /// Whose, as it was before.
+        provider: &'a Provider,
+        /// Which deadline.
+        deadline: u16,
+        /// The occurrence that ends; outages may have lengthened it.
+        window: Window,
+    },
     /// This event is told.
     Event(&'a Event),
 }

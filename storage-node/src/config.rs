@@ -169,6 +169,11 @@ impl Home {
         self.root.join("client")
     }
 
+    /// Receipts of what was read ([`crate::client::receipts`]); older ones beside it, with `.old` at the end.
+    pub fn receipts(&self) -> PathBuf {
+        self.client_dir().join("receipts")
+    }
+
     /// A watcher's book.
     pub fn watch_dir(&self) -> PathBuf {
         self.root.join("watch")

@@ -329,6 +329,8 @@ fn auditors_commands_name_what_is_wrong_with_a_file() {
             vec!["audit", "explain-fault", "1000/0", "--from", file],
             vec!["chain", "explain-reward", "1", "--from", file],
             vec!["chain", "issuance", "--from", file],
+            vec!["chain", "reputation", "--from", file],
+            vec!["chain", "reputation", "--receipts", file],
             vec!["chain", "verify", file],
             vec!["chain", "export", "out", "--from", file],
         ] {

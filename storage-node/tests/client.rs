@@ -308,6 +308,8 @@ async fn closed_credit_stores_proves_and_repairs_and_passes_no_money_on() {
     let sector = sectors.expect("answers")[0].number.0;
     devnet.shutdown().await.expect("stops in order");
     assert_explained(home.root(), &format!("{}/{sector}", places[lost].id));
+    let receipts = dir.path().join("elsewhere/client/receipts");
+    assert_reputation(home.root(), &receipts, places[lost].id);
 }
 
 /// What the commands say of a chain with a fault that ended a sector: every figure is reproduced, and sums are the chain's totals.
@@ -355,6 +357,84 @@ fn assert_explained(home: &Path, fault: &str) {
         let epoch = row["epoch"].to_string();
         let reward = holdfast(home, &["chain", "explain-reward", &epoch, "--from", file]);
         assert_eq!(reward["holds"], true, "{reward}");
+    }
+}
+
+/// What `chain reputation` says of the same export, and of the reads that this client made meanwhile.
+fn assert_reputation(home: &Path, receipts: &Path, lost: ProviderId) {
+    let file = home.join("chain.export");
+    let export = [
+        "chain",
+        "reputation",
+        "--from",
+        file.to_str().expect("text"),
+    ];
+    let ask = |more: &[&str]| holdfast(home, &[&export[..], more].concat());
+    let number = |of: &serde_json::Value| of.as_u64().expect("a number");
+    let path = receipts.to_str().expect("text");
+    let read = ask(&["--receipts", path]);
+    let (told, providers) = (&read["receipts"], &read["providers"]);
+    let (given, counted) = (
+        number(&told["files"][0]["receipts"]),
+        number(&told["counted"]),
+    );
+    // What was read from the lost one when its deal was over counts for nothing.
+    let refused = told["refused"].as_object().expect("a map");
+    let late = refused.get("outside_deal").map_or(0, number);
+    assert!(counted >= 2 && counted + late == given, "{told}");
+
+    let all = providers.as_array().expect("a list");
+    assert_eq!(all.len(), 3);
+    let (mut served, mut bad, mut best) = (0, None, 0);
+    for record in all {
+        let said = &record["retrieval"];
+        let rate = match said.is_null() {
+            true => 65_536,
+            false => number(&said["success_rate"]),
+        };
+        let score = (number(&record["uptime"]) * rate) >> 16;
+        assert_eq!(number(&record["score"]), score, "{record}");
+        if number(&record["provider"]) == lost.0 {
+            bad = Some(record);
+            continue;
+        }
+        best = best.max(number(&record["uptime"]));
+        // On a busy machine one may be late and be replaced; what it then brings once, it is measured by.
+        if !said.is_null() {
+            assert_eq!(number(&said["clients"]), 1, "{record}");
+            let measured = said["ttfb_p95_us"].is_u64() && said["kib_per_s_p50"].is_u64();
+            assert_eq!(measured, rate > 0, "{said}");
+            served += u32::from(measured);
+        }
+    }
+    assert!(served > 0, "{read}");
+    let bad = bad.expect("listed");
+    assert!(number(&bad["uptime"]) < best, "{read}");
+    assert!(number(&bad["fault_episodes"]) > 0, "{bad}");
+    assert!(number(&bad["deals"]["slashed"]) > 0, "{bad}");
+
+    // Torn at its end, and there twice: the same figures, here of one alone.
+    let torn = home.join("torn");
+    let mut bytes = std::fs::read(receipts).expect("there");
+    bytes.extend([7; 10]);
+    std::fs::write(&torn, bytes).expect("writes");
+    let torn = torn.to_str().expect("text");
+    let only = ["--provider", &lost.to_string()];
+    let again = ask(&[&["--receipts", path, "--receipts", torn], &only[..]].concat());
+    assert_eq!(&again["providers"], &serde_json::json!([bad]));
+    assert_eq!(again["receipts"]["files"][1]["torn_bytes"], 10);
+    assert_eq!(again["receipts"]["refused"]["twice"], counted);
+
+    let people = Command::new(env!("CARGO_BIN_EXE_holdfast"))
+        .arg("--home")
+        .arg(home)
+        .args(export)
+        .args(["--receipts", path])
+        .output()
+        .expect("starts");
+    let said = String::from_utf8_lossy(&people.stdout);
+    for part in ["uptime", "ttfb p50", &format!("{counted} of {given} count")] {
+        assert!(said.contains(part), "{part:?} is missing in {said}");
     }
 }
 

@@ -294,7 +294,7 @@ const FUZZ: [&str; 5] = [
 
 /// Files that decode bytes or texts, and the fuzz targets that reach their decoders, as `folder/target`. A file that begins to decode
 /// something is named here with a target, or in [`NO_TARGET`] with a reason.
-const DECODERS: [(&str, &[&str]); 57] = [
+const DECODERS: [(&str, &[&str]); 58] = [
     ("prover/src/ids.rs", &["prover/names", "prover/stored"]),
     ("prover/src/spec.rs", &["prover/names", "prover/stored"]),
     ("prover/src/piece/cid.rs", &["prover/cid"]),
@@ -335,6 +335,10 @@ const DECODERS: [(&str, &[&str]); 57] = [
     ("chain-lite/src/light.rs", &["chain-lite/light_bundles"]),
     ("chain-lite/src/log.rs", &["chain-lite/chain_file"]),
     ("chain-lite/src/message.rs", &["chain-lite/signed_tx"]),
+    (
+        "chain-lite/src/reputation/receipt.rs",
+        &["chain-lite/receipts"],
+    ),
     ("chain-lite/src/snapshot.rs", &["chain-lite/snapshot"]),
     ("chain-lite/src/undecided.rs", &["chain-lite/undecided"]),
     ("chain-lite/src/units.rs", &["storage-node/rpc"]),

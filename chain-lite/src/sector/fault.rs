@@ -15,6 +15,7 @@ use crate::error::{ChainError, Rule, Stop, StoreError, Subject};
 use crate::events::{Event, FaultReason, PenaltyReason};
 use crate::execute::Work;
 use crate::message::MAX_LISTED_SECTORS;
+use crate::moment::What;
 use crate::provider::{self, Provider};
 use crate::reward;
 use crate::slash;
@@ -125,6 +126,14 @@ pub(crate) fn close_deadline(work: &mut Work<'_>, id: ProviderId, index: u16) ->
     if stays_open(work, id, index, &schedule, window)? {
         return Ok(());
     }
+    work.show(What::Close {
+        provider: &provider,
+        deadline: index,
+        window: Window {
+            close: work.now,
+            ..window
+        },
+    });
     reward::claim(work, &mut provider)?;
     let mut charge = TokenAmount::ZERO;
     for (partition_index, count) in (0u32..).zip(&mut deadline.partitions) {

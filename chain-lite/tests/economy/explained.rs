@@ -21,8 +21,8 @@ use crate::disputes::{announce, dispute_of, stored, wrong_post};
 use crate::world::{Stub, TOKEN, World, address, key};
 
 /// Shows every block of the world's log to a visitor; `change` may falsify the events first.
-fn show(world: &World, visitor: &mut dyn Visitor, change: &dyn Fn(&mut Event)) {
-    let mut state = fresh(world.params.clone()).state;
+pub fn show(world: &World, visitor: &mut dyn Visitor, change: &dyn Fn(&mut Event)) {
+    let mut state = world.genesis.clone();
     for (ctx, txs) in &world.log {
         let watch = &mut |moment: &Moment<'_>| visitor.moment(moment);
         let mut applied = apply_watched(&state, ctx, txs, &Stub, watch).expect("it applied before");
@@ -175,7 +175,7 @@ fn each_figure_counts(world: &World, sectors: &[(ProviderId, u64)]) -> usize {
 }
 
 /// An owner, and a world in which its provider has sector 7 and has proven it once.
-fn proven(params: ChainParams) -> (SigningKey, World, ProviderId) {
+pub fn proven(params: ChainParams) -> (SigningKey, World, ProviderId) {
     let owner = key(10);
     let mut world = fresh(params);
     let id = world.register(&owner, 10_000_000 * TOKEN);

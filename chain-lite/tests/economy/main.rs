@@ -10,6 +10,7 @@ mod grinding;
 mod model;
 mod outages;
 mod refusals;
+mod reputation;
 mod scenarios;
 mod threats;
 mod world;

@@ -85,6 +85,8 @@ pub const CLOSED_CREDIT: &str = "HOLDFAST_TEST_CLOSED_CREDIT";
 #[derive(Clone)]
 pub struct World {
     pub state: MemoryState,
+    /// The state before the first block.
+    pub genesis: MemoryState,
     pub chain: ChainId,
     pub params: ChainParams,
     pub epoch: Epoch,
@@ -107,6 +109,7 @@ impl World {
         let mut state = MemoryState::default();
         state.commit(&genesis_writes(&params, &accounts).expect("a sound genesis"));
         Self {
+            genesis: state.clone(),
             state,
             chain: ChainId([0xc4; 32]),
             params,

@@ -29,7 +29,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -130,8 +130,16 @@ pub struct ProviderReport {
     pub units: u32,
     /// Shard bytes of them.
     pub bytes: u64,
-    /// Failures, oldest first, the first 16.
+    /// From asking for its first unit that came to that one's first byte, the handshake included.
+    pub first_byte: Option<Duration>,
+    /// How long at least one request to it was under way: what its slowness is measured by, whatever the caller does meanwhile.
+    pub asked_for: Duration,
+    /// Requests that somebody else was asked too, or instead, because it was late.
+    pub late: u32,
+    /// Failures, oldest first, the first 16; "busy" is one.
     pub failures: Vec<String>,
+    /// It failed so that it was not asked again.
+    pub lost: bool,
     /// Proven to have sent wrong bytes or broken the protocol: the caller should avoid and report it.
     pub lied: bool,
 }
@@ -387,5 +395,6 @@ async fn read_range(
     Ok(Arrived {
         data,
         first_byte: first_byte.unwrap_or_default(),
+        took: begin.elapsed(),
     })
 }

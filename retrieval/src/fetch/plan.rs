@@ -84,6 +84,8 @@ pub struct Arrived {
     pub data: Bytes,
     /// From asking to the first byte.
     pub first_byte: Duration,
+    /// From asking to the last one, however much later that is told here.
+    pub took: Duration,
 }
 
 #[derive(Debug)]
@@ -98,8 +100,19 @@ struct Provider {
     not_before: Option<Instant>,
     suspect_until: Option<Instant>,
     last_progress: Option<Instant>,
+    /// Until when the report's `asked_for` has been counted.
+    counted_until: Option<Instant>,
     dead: bool,
     report: ProviderReport,
+}
+
+impl Provider {
+    /// Counts the time of a request, where requests side by side count once.
+    fn count_time(&mut self, from: Instant, until: Instant) {
+        let from = self.counted_until.map_or(from, |counted| counted.max(from));
+        self.report.asked_for += until.saturating_duration_since(from);
+        self.counted_until = Some(from.max(until));
+    }
 }
 
 #[derive(Debug)]
@@ -216,12 +229,17 @@ impl Plan {
             not_before: None,
             suspect_until: None,
             last_progress: None,
+            counted_until: None,
             dead: false,
             report: ProviderReport {
                 peer,
                 units: 0,
                 bytes: 0,
+                first_byte: None,
+                asked_for: Duration::ZERO,
+                late: 0,
                 failures: Vec::new(),
+                lost: false,
                 lied: false,
             },
         });
@@ -309,6 +327,7 @@ impl Plan {
         let provider = &mut self.providers[attempt.provider];
         let seconds = now.duration_since(attempt.started).as_secs_f64().max(1e-6);
         // All that came from this provider in that time: its speed, not this unit's share of it.
+        provider.count_time(attempt.started, attempt.started + arrived.took);
         provider.delivered += bytes;
         let rate = (provider.delivered - attempt.delivered_before) as f64 / seconds;
         provider.score.on_unit(arrived.first_byte, rate);
@@ -333,6 +352,7 @@ impl Plan {
         let report = &mut self.providers[attempt.provider].report;
         report.units += 1;
         report.bytes += bytes;
+        report.first_byte.get_or_insert(arrived.first_byte);
         if complete {
             self.cancel_rest(attempt.unit)
         } else {
@@ -623,7 +643,10 @@ impl Plan {
         }
         if let Some(attempt) = self.end_attempt(late) {
             self.wasted_bytes += attempt.received;
-            self.providers[attempt.provider].score.on_failure();
+            let provider = &mut self.providers[attempt.provider];
+            provider.score.on_failure();
+            provider.report.late += 1;
+            provider.count_time(attempt.started, now);
             commands.push(Command::Cancel(late));
         }
         self.fill_unit(unit, now, commands);
@@ -656,6 +679,9 @@ impl Plan {
         }
         if let Some(attempt) = self.attempts.get_mut(&late) {
             attempt.hedged = true;
+            let (started, provider) = (attempt.started, &mut self.providers[late_provider]);
+            provider.report.late += 1;
+            provider.count_time(started, now);
         }
         self.extra_bytes += length;
         self.hedges += 1;
@@ -737,6 +763,7 @@ impl Plan {
         let (index, max_strikes) = (self.shards[attempt.shard].index, self.limits.max_strikes);
         let p = &mut self.providers[attempt.provider];
         p.score.on_failure();
+        p.count_time(attempt.started, now);
         if p.report.failures.len() < 16 {
             p.report.failures.push(error.to_string());
         }
@@ -750,6 +777,7 @@ impl Plan {
                 self.shards[attempt.shard]
                     .sources
                     .retain(|&source| source != attempt.provider);
+                p.report.lost = true;
                 self.causes.push((p.peer, index, error.to_string()));
                 return;
             }
@@ -765,6 +793,7 @@ impl Plan {
             }
         }
         if p.dead {
+            p.report.lost = true;
             let peer = p.peer;
             let cause = error.to_string();
             for shard in self

@@ -135,6 +135,7 @@ fn simulate(request: FetchRequest, natures: &[Nature], limits: FetchLimits) -> R
                             Arrived {
                                 data,
                                 first_byte: MS,
+                                took: 2 * MS,
                             },
                             now,
                         ) {
@@ -240,6 +241,35 @@ fn tm_r2_a_liar_is_named_and_not_asked_again() {
     let liar = &run.report.providers[0];
     assert!(liar.lied && liar.units == 0 && !liar.failures.is_empty());
     assert!(run.report.providers[1..].iter().all(|p| !p.lied));
+}
+
+#[test]
+fn a_report_tells_the_good_the_lost_and_the_late() {
+    let natures = [
+        Nature::Good(5),
+        Nature::Busy(2),
+        Nature::Silent,
+        Nature::Empty,
+        Nature::Liar(3),
+    ];
+    let run = simulate(request(2, &natures, 10 << 20), &natures, limits());
+    assert_complete(&run, 2, 10 << 20);
+    let told = |n: usize| &run.report.providers[n];
+    for n in [0, 1] {
+        let part = told(n);
+        assert!(part.units > 0 && !part.lost && !part.lied, "{part:?}");
+        assert_eq!(part.first_byte, Some(MS));
+        // Requests side by side count once, so never more than the whole.
+        assert!(
+            part.asked_for > MS && part.asked_for <= run.took,
+            "{part:?}"
+        );
+    }
+    assert!(!told(1).failures.is_empty(), "it was busy at first");
+    let silent = told(2);
+    assert!(silent.late > 0 && silent.units == 0 && silent.first_byte.is_none());
+    assert!(silent.asked_for >= limits().hedge_after, "{silent:?}");
+    assert!(told(3).lost && told(4).lost && told(4).lied);
 }
 
 #[test]

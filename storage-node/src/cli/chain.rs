@@ -5,6 +5,7 @@
 //! * `verify` checks what needs no execution: digests, headers, certificates. `holdfast audit chain` replays everything;
 //! * `status` says where the chain is, and what its last epochs minted and burnt;
 //! * `explain-reward` and `issuance` say where money comes from and goes to, epoch by epoch ([`super::explain`]);
+//! * `reputation` says how well each provider has kept what it promised ([`super::reputation`]);
 //! * `snapshot` carries the state without the blocks, see [`super::snapshot`].
 //! * `approve` and `set-validators` change who decides blocks ([`super::governance`]);
 //! * `card`, `init`, `join`, `run`, `relay`, `invite`, `validators` are [`super::validator`]'s, in binaries with feature `bft`.
@@ -49,6 +50,8 @@ enum Action {
     ExplainReward(super::explain::Reward),
     /// List what each epoch minted and burnt, from the chain itself
     Issuance(super::explain::IssuanceArgs),
+    /// List how well each provider has kept what it promised, from the chain itself and clients' receipts
+    Reputation(super::reputation::Args),
     /// Carry a chain's state in one file, to join without its history
     Snapshot(super::snapshot::Args),
     /// With a validator's key: approve a new list of validators
@@ -116,6 +119,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         Action::Status => status(context).await,
         Action::ExplainReward(args) => super::explain::reward(args, context),
         Action::Issuance(args) => super::explain::issuance(args, context),
+        Action::Reputation(args) => super::reputation::run(args, context),
         Action::Snapshot(args) => super::snapshot::run(args, context),
         Action::Approve(args) => super::governance::approve(&args, context).await,
         Action::SetValidators(args) => super::governance::set_validators(&args, context).await,

@@ -42,6 +42,7 @@ pub mod prover;
 pub mod provider;
 pub mod put;
 pub mod repair;
+mod reputation;
 mod snapshot;
 pub mod status;
 #[cfg(feature = "bft")]

@@ -18,7 +18,7 @@ use ed25519_dalek::SigningKey;
 use prover::piece::inclusion::LeafProof;
 use prover::{CommP, PaddedPieceSize, PieceInfo, SectorSize};
 use retrieval::PieceKey;
-use retrieval::fetch::{FetchRequest, Unit};
+use retrieval::fetch::{FetchRequest, ProviderReport, Unit};
 
 use super::outbox::Outbox;
 use super::{
@@ -519,12 +519,15 @@ impl Network for Fake {
         let mut world = self.world();
         let mut liars = Vec::new();
         let mut shards: Vec<(u16, Vec<u8>)> = Vec::new();
+        let mut parts = Vec::new();
         for source in &request.shards {
             for peer in &source.providers {
                 let mut all = world.providers.iter_mut();
                 let known = all.find(|p| p.record.net_key.0 == peer.peer.0);
                 let Some(provider) = known else { continue };
-                match serve(provider, &source.piece.root.0) {
+                let served = serve(provider, &source.piece.root.0);
+                parts.push(part(*peer, &served));
+                match served {
                     Ok(bytes) if bytes.len() as u64 == source.piece.size => {
                         shards.push((source.index, bytes));
                         break;
@@ -542,7 +545,28 @@ impl Network for Fake {
             shards,
             ranges,
             liars,
+            parts,
         })
+    }
+}
+
+/// A read as the real fetcher reports it: the first byte after 1 ms, the last after 5.
+fn part(peer: retrieval::PeerAddr, served: &Result<Vec<u8>, (String, bool)>) -> ProviderReport {
+    let ms = std::time::Duration::from_millis;
+    let (bytes, failures, lied) = match served {
+        Ok(bytes) => (bytes.len() as u64, Vec::new(), false),
+        Err((why, lied)) => (0, vec![why.clone()], *lied),
+    };
+    ProviderReport {
+        peer,
+        units: u32::from(failures.is_empty()),
+        bytes,
+        first_byte: failures.is_empty().then_some(ms(1)),
+        asked_for: ms(5),
+        late: 0,
+        lost: !failures.is_empty(),
+        failures,
+        lied,
     }
 }
 
@@ -570,6 +594,7 @@ pub(crate) struct FakeUnits {
     shards: Vec<(u16, Vec<u8>)>,
     ranges: VecDeque<Range<u64>>,
     liars: Vec<String>,
+    parts: Vec<ProviderReport>,
 }
 
 impl Units for FakeUnits {
@@ -601,5 +626,8 @@ impl Units for FakeUnits {
 
     fn liars(&self) -> Vec<String> {
         self.liars.clone()
+    }
+    fn parts(&self) -> Vec<ProviderReport> {
+        self.parts.clone()
     }
 }

@@ -13,6 +13,8 @@
 //! **Names are labels** (C7): [`safe_name`] turns one into a plain file name or refuses; the bytes go to a new file of ours in the
 //! target folder and take their final name in one step that neither follows a link nor overwrites, unless forced.
 //!
+//! What each provider did becomes a signed receipt ([`receipts`]), whatever the get came to.
+//!
 //! Memory: the fetcher's in-flight bytes, 8 units, one unit of ciphertext. Crash: the part file and its mark
 //! (`.holdfast-<id>…part/.mark`, fsynced every 64 MiB) stay; the same command goes on behind the mark and re-reads what is
 //! before it for the hash.
@@ -25,12 +27,14 @@ use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use chain_lite::account::ProviderId;
+use prover::CommP;
 use retrieval::ShardSource;
 use retrieval::fetch::{FetchRequest, Unit};
 use tokio::sync::mpsc;
 
 use super::catalog::{self, Entry};
 use super::journal::replace;
+use super::receipts::{self, Asked, Reads};
 use super::{Chain, Client, ClientError, Network, ProviderRecord, Units, piece_key};
 use crate::object::cipher::{CHUNK_BYTES, Cipher, CipherError, SEALED_CHUNK_BYTES, plain_parts};
 use crate::object::erasure::{BLOCK_BYTES, Coder, Geometry};
@@ -204,11 +208,14 @@ async fn read<C: Chain, N: Network>(
     let (to_writer, units) = mpsc::channel(UNITS_AHEAD);
     let source = Arc::clone(&manifest);
     let object = entry.object;
-    let fetching = async move {
+    let mut reads = Reads::begin(&client.chain);
+    let fetching = async {
+        // Dropped at the end of the fetch, so that the writer sees it.
+        let to_writer = to_writer;
         if finished {
             return Ok(Vec::new());
         }
-        fetch_all(&client, &entry, &source, sealed, to_writer).await
+        fetch_all(&client, &entry, &source, sealed, to_writer, &mut reads).await
     };
     let source = Arc::clone(&manifest);
     let bytes = range.end - range.start;
@@ -222,6 +229,7 @@ async fn read<C: Chain, N: Network>(
     });
     // The writer's error wins: when it stops, the fetch only sees a closed channel.
     let (fetched, written) = tokio::join!(fetching, writing);
+    receipts::keep(&client, reads).await;
     let path = match (written.map_err(ClientError::task)?, &fetched) {
         (Err(WriteStop::Short), Err(_)) => return Err(fetched.expect_err("just matched")),
         (Err(WriteStop::Short), Ok(_)) => {
@@ -255,6 +263,7 @@ async fn fetch_all<C: Chain, N: Network>(
     manifest: &Manifest,
     sealed: Range<u64>,
     to_writer: mpsc::Sender<Arrived>,
+    reads: &mut Reads,
 ) -> Result<Vec<String>, ClientError> {
     let providers = catalog::by_id(client.chain.providers().await?);
     let first = sealed.start / manifest.segment_len;
@@ -267,14 +276,19 @@ async fn fetch_all<C: Chain, N: Network>(
     let mut next = Some(start(first)?);
     for segment in first..=last {
         let geometry = manifest.segment(segment)?;
-        let mut running = match next.take() {
-            Some(running) => running,
+        let (mut running, asked) = match next.take() {
+            Some(begun) => begun,
             None => start(segment)?,
         };
         loop {
-            let unit = running.next().await;
-            let unit = unit.map_err(|reason| ClientError::Lost { segment, reason })?;
-            let Some(unit) = unit else { break };
+            let unit = match running.next().await {
+                Ok(Some(unit)) => unit,
+                Ok(None) => break,
+                Err(reason) => {
+                    reads.note(&asked, &running.parts());
+                    return Err(ClientError::Lost { segment, reason });
+                }
+            };
             // The next segment's first bytes travel while this one's last are decoded.
             let is_last = unit.range.end >= columns(&geometry, manifest, segment, &sealed).end;
             if is_last && segment < last && next.is_none() {
@@ -286,9 +300,11 @@ async fn fetch_all<C: Chain, N: Network>(
                 unit,
             };
             if to_writer.send(arrived).await.is_err() {
+                reads.note(&asked, &running.parts());
                 return Ok(liars);
             }
         }
+        reads.note(&asked, &running.parts());
         liars.extend(running.liars());
     }
     liars.sort();
@@ -296,7 +312,7 @@ async fn fetch_all<C: Chain, N: Network>(
     Ok(liars)
 }
 
-/// Starts the fetch of one segment's part.
+/// Starts the fetch of one segment's part. Says too who may be asked for what.
 fn begin_segment<C: Chain, N: Network>(
     client: &Client<C, N>,
     entry: &Entry,
@@ -304,7 +320,8 @@ fn begin_segment<C: Chain, N: Network>(
     providers: &std::collections::BTreeMap<ProviderId, ProviderRecord>,
     segment: u64,
     sealed: &Range<u64>,
-) -> Result<N::Units, String> {
+) -> Result<(N::Units, Vec<Asked>), String> {
+    let mut asked = Vec::new();
     let geometry = manifest
         .segment(segment)
         .map_err(|error| error.to_string())?;
@@ -317,20 +334,29 @@ fn begin_segment<C: Chain, N: Network>(
                 // The chain knows no deal any more; the provider of the put may still have the bytes.
                 holders.push(ProviderId(shard.provider));
             }
-            let records = holders.iter().filter_map(|id| providers.get(id));
+            let mut peers = Vec::new();
+            for record in holders.iter().filter_map(|id| providers.get(id)) {
+                peers.extend(N::peers(record));
+                asked.push(Asked {
+                    provider: record.id,
+                    key: record.net_key,
+                    piece: CommP(shard.comm_p),
+                });
+            }
             ShardSource {
                 index: index as u16,
                 piece: piece_key(shard.blake3_root, geometry.shard_len()),
-                providers: records.flat_map(N::peers).collect(),
+                providers: peers,
             }
         })
         .filter(|source| !source.providers.is_empty())
         .collect();
-    client.network.fetch(FetchRequest {
+    let units = client.network.fetch(FetchRequest {
         k: manifest.scheme.k() as u16,
         shards,
         ranges: vec![columns(&geometry, manifest, segment, sealed)],
-    })
+    })?;
+    Ok((units, asked))
 }
 
 /// The bytes of each shard of a segment that are needed for the ciphertext bytes `sealed`: whole blocks, so that a unit

@@ -15,7 +15,7 @@ use chain_lite::possession::beacon_of;
 use chain_lite::state::{key, read};
 use chain_lite::units::{Epoch, StoragePower, TokenAmount};
 use prover::CommP;
-use retrieval::fetch::{Fetch, FetchRequest, Unit};
+use retrieval::fetch::{Fetch, FetchRequest, ProviderReport, Unit};
 use retrieval::push::{PutSource, put};
 use retrieval::wire::{ChainTag, CommpQuery, FailureCode, PutHeader};
 use retrieval::{Endpoint, Error, FetchLimits, Fetcher, Limits, PieceKey, Session};
@@ -361,5 +361,8 @@ impl Units for Running {
         let report = self.0.report();
         let liars = report.providers.iter().filter(|provider| provider.lied);
         liars.map(|provider| provider.peer.to_string()).collect()
+    }
+    fn parts(&self) -> Vec<ProviderReport> {
+        self.0.report().providers
     }
 }

@@ -12,6 +12,7 @@
 //! | [`promise`] | vouchers that were given away |
 //! | [`catalog`] | which objects an account has, from the chain alone |
 //! | [`get`] | any k of n, verified, decrypted, written |
+//! | [`receipts`] | what each get says of its providers, signed |
 //! | [`health`] | k-of-n health, rungs, deadlines and money of an object |
 //! | [`possession`] | a beacon-drawn challenge to every holder, recorded |
 //! | [`bundle`] | collects what shows an auditor that an object is stored |
@@ -33,7 +34,7 @@ use chain_lite::message::{Message, SignedTx};
 use chain_lite::params::ChainParams;
 use chain_lite::units::{Epoch, StoragePower, TokenAmount};
 use prover::{CommP, SectorSize};
-use retrieval::fetch::{FetchRequest, Unit};
+use retrieval::fetch::{FetchRequest, ProviderReport, Unit};
 use retrieval::verify::ReadAt;
 use retrieval::{PieceKey, PieceRoot};
 
@@ -58,6 +59,7 @@ pub mod outbox;
 pub mod possession;
 pub mod promise;
 pub mod put;
+pub mod receipts;
 pub(crate) mod record;
 
 #[cfg(test)]
@@ -282,6 +284,8 @@ pub trait Units: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Result<Option<Unit>, String>> + Send;
     /// Providers proven to have sent wrong bytes so far.
     fn liars(&self) -> Vec<String>;
+    /// Each provider's part so far, also of those that were not asked.
+    fn parts(&self) -> Vec<ProviderReport>;
 }
 
 /// Why a client operation failed.

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use chain_lite::deal::DealStatus;
 use chain_lite::message::Message;
-use chain_lite::units::{EpochCount, TokenAmount};
+use chain_lite::reputation::receipt::{Readings, ReceiptFile};
+use chain_lite::units::{Epoch, EpochCount, TokenAmount};
 use chain_lite::vfs::{OsVfs, Vfs};
 use holdfast_sim::disk::SimDisk;
 use rand::SeedableRng;
@@ -1863,4 +1864,64 @@ fn tm_y1_a_bond_is_a_balance_for_one_more_sector_and_little_debt() {
     assert!(!bonded(999, 0, Some(bond)), "a unit too little");
     assert!(!bonded(5000, 1000, Some(bond)), "it owes as much");
     assert!(!bonded(5000, 0, None), "nobody knows what a bond is");
+}
+
+/// Each get leaves a signed receipt of each provider that it asked, the ones that fail too; no get fails for its receipts.
+#[tokio::test]
+async fn a_get_leaves_receipts_of_what_each_provider_did() {
+    let desk = Desk::new(3000);
+    let fake = Fake::new(&[Honest; 4]);
+    let stored = desk.put(&fake, 2, 2).await.expect("stores");
+    for (index, manner) in [(1, Gone), (2, Lies)] {
+        fake.world().providers[index].manner = manner;
+    }
+    desk.assert_restores(&fake, &stored).await;
+    let path = desk.home().receipts();
+    let file = || ReceiptFile::read(&std::fs::read(&path).expect("there")).expect("receipts");
+    let written = file();
+    assert_eq!((written.damaged, written.torn), (0, 0));
+    let mut said = Vec::new();
+    for signed in &written.receipts {
+        assert!(signed.signature_holds());
+        let receipt = signed.receipt;
+        let times = (receipt.ttfb_us, receipt.total_us);
+        assert_eq!(
+            times,
+            if receipt.ok {
+                (1_000, 5_000)
+            } else {
+                (0, 5_000)
+            }
+        );
+        said.push((receipt.provider.0, receipt.ok, receipt.bytes > 0));
+    }
+    said.sort_unstable();
+    let expected = [(1000, true), (1001, false), (1002, false), (1003, true)];
+    assert_eq!(said, expected.map(|(id, ok)| (id, ok, ok)));
+    let (now, deals) = {
+        let world = fake.world();
+        let deals = world.deals.iter().map(|(id, deal)| (*id, deal.clone()));
+        (Epoch(world.epoch), deals.collect::<Vec<_>>())
+    };
+    let readings = Readings::judge(&written.receipts, &CHAIN, now, &deals);
+    assert_eq!((readings.counted, readings.refused.len()), (4, 0));
+
+    // A get that fails tells more than any other.
+    fake.world().providers[0].manner = Gone;
+    let failed = desk.get(&fake, &stored.object.to_string(), "lost").await;
+    assert!(
+        matches!(failed, Err(ClientError::Lost { .. })),
+        "{failed:?}"
+    );
+    let all = file().receipts;
+    assert_eq!(all[..4], written.receipts);
+    let fine: Vec<bool> = all[4..].iter().map(|signed| signed.receipt.ok).collect();
+    assert_eq!(fine.iter().filter(|ok| **ok).count(), 1);
+    assert_eq!(fine.len(), 4);
+
+    // Nothing can be written where a folder is, and no epoch be had of a chain that is away.
+    fake.world().providers[0].manner = Honest;
+    std::fs::remove_file(&path).expect("removes");
+    std::fs::create_dir(&path).expect("creates");
+    desk.assert_restores(&fake, &stored).await;
 }
