@@ -706,6 +706,7 @@ mod tests {
                 sync.disconnected(other);
                 let third = wants(&mut sync);
                 assert_eq!(third, Wants::default(), "nobody is left");
+                sync.timer(Timer::Request(name(next)));
                 sync.answered(other, next, answer(1..=4));
                 assert_eq!(wants(&mut sync), Wants::default());
                 let counts = sync.counts();

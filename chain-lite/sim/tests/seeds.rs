@@ -87,7 +87,7 @@ fn tm_v12_who_lies_to_nodes_that_catch_up_is_found_out_and_holds_nobody_up() {
     };
     for seed in [1, 2, 3] {
         let (honest, lied) = (held(seed, &scenario(0)), held(seed, &scenario(1)));
-        assert_eq!((honest.sync.failures, honest.sync.faults), (0, 0));
+        assert_eq!(honest.sync.faults, 0);
         let sync = lied.sync;
         assert!(sync.faults > 20 && sync.retried > 5, "{lied:?}");
         assert!(sync.failures > sync.faults, "{lied:?}");
@@ -165,7 +165,11 @@ fn tm_v1_tm_v4_tm_n7_tm_h1_tm_h3_tm_h4_tm_h5_tm_h6_an_hour_of_every_seed_holds()
     }
     let (asked, retried) = (sum(|r| r.sync.asked), sum(|r| r.sync.retried));
     let (short, timeouts) = (sum(|r| r.sync.short), sum(|r| r.sync.timeouts));
-    let told = format!("{asked} requests, {retried} again, {short} short, {timeouts} timeouts");
+    let lies = reports.iter().map(|r| r.sync.faults).filter(|n| *n > 0);
+    let least = lies.min().unwrap_or(0);
+    let told = format!(
+        "{asked} requests, {retried} again, {short} short, {timeouts} timeouts; {least} faults or more of who lies"
+    );
     println!("{told}");
     let enough = asked > 50 * SEEDS && retried > 5 * SEEDS;
     assert!(enough && short > SEEDS && timeouts > 5 * SEEDS, "{told}");
