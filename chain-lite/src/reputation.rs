@@ -6,9 +6,9 @@
 //!
 //! ```text
 //! a proving period ends:  u = proven · 65536 / due      uptime += (u - uptime) >> 4      (signed, arithmetic shift)
-//! score = uptime · success rate >> 16      (the rate of clients' receipts, see receipt; without receipts 65536)
+//! score = uptime · success rate >> 16      (the latter from clients' receipts)
 //! ```
-//! What §18 leaves open, and how it is settled here:
+//! Receipts and what counts of them: [`receipt`]. What §18 leaves open besides, and how it is settled here:
 //!
 //! * **A close is due** when a deadline of the provider closes and any sector lives in it, one for each deadline and occurrence. It is
 //!   **proven** when the proofs of its window cover every sector of it. A faulty sector must be proven too, declared or not: else a
@@ -21,7 +21,6 @@
 //!   under way, and what that has too few of from the next.
 //! * **Activated in time** is every activation, because the chain refuses late ones. **A fault episode** lasts from a sector's fault
 //!   until it is proven again or ends; declarations and missed closes in between are the same episode.
-//!
 //! * **Without receipts the success rate is 65536**, so the score is the uptime: nobody has said anything against the provider. A
 //!   record shows whether there were any.
 //!
