@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chain_lite::account::ChainId;
 use chain_lite::beacon::DevnetSigner;
+use chain_lite::certificate::ValidatorId;
 use chain_lite::execute::ProofVerifier;
 use chain_lite::genesis::CheckedGenesis;
 use chain_lite::ledger::Ledger;
@@ -82,6 +83,10 @@ pub enum Out {
     Decided(u64),
     /// A block was proposed whose stamp is further in the past than any may be.
     Backdated,
+    /// A vote or proposal came whose signature is none.
+    Refused,
+    /// Two proposals of this validator for one turn were seen.
+    TwoProposals(ValidatorId),
     /// Votes that contradict each other were seen.
     Evidence(SignedVote<ChainContext>, SignedVote<ChainContext>),
 }
@@ -269,6 +274,11 @@ impl Node {
         &self.mempool
     }
 
+    /// Bytes of blocks of which parts are missing.
+    pub fn waiting_bytes(&self) -> usize {
+        self.host.app.waiting_bytes()
+    }
+
     /// Whether the height is over and the next one may begin.
     pub fn is_waiting(&self) -> bool {
         self.host.finalized
@@ -355,8 +365,8 @@ impl Node {
         self.take_later();
     }
 
-    /// A message from another node.
-    pub fn receive(&mut self, from: usize, message: Message, now_ms: u64) {
+    /// A message from another node. Whether it made a block whole that may be judged.
+    pub fn receive(&mut self, from: usize, message: Message, now_ms: u64) -> bool {
         self.host.now_ms = now_ms;
         match message {
             Message::Consensus(SignedConsensusMsg::Vote(vote)) => self.handle(Input::Vote(vote)),
@@ -382,6 +392,7 @@ impl Node {
                 match added {
                     Ok(Some(value)) => {
                         self.handle(Input::ProposedValue(value, ValueOrigin::Consensus));
+                        return true;
                     }
                     Ok(None) => {}
                     Err(error) => self.host.fail("judging a block", &error),
@@ -397,6 +408,7 @@ impl Node {
                 self.take_later();
             }
         }
+        false
     }
 
     /// A timer that was asked for. One that was called off since does nothing.
@@ -614,6 +626,10 @@ impl Host {
                         self.out.push(Out::Evidence(a.clone(), b.clone()));
                     }
                 }
+                for (proposer, pairs) in evidence.proposals.iter() {
+                    let two = pairs.iter().map(|_| Out::TwoProposals(proposer.0));
+                    self.out.extend(two);
+                }
                 (self.finalized, self.asked) = (true, None);
                 r.resume_with(())
             }
@@ -643,7 +659,9 @@ impl Host {
                 let said = bytes
                     .as_deref()
                     .map(|bytes| [&key.0, &signature.0[..], bytes]);
-                r.resume_with(said.is_some_and(|said| self.held.or(&said, check)))
+                let holds = said.is_some_and(|said| self.held.or(&said, check));
+                self.out.extend((!holds).then_some(Out::Refused));
+                r.resume_with(holds)
             }
             Effect::VerifyCommitCertificate(certificate, set, thresholds, r) => {
                 let check = self.verifier.verify_commit_certificate(

@@ -1,9 +1,13 @@
 //! One run: an event queue, and machines that die. What breaks is in [`trouble`], how messages go in [`network`], and in [`checks`]
 //! what must hold.
 //!
+//! [`foes`] is what hostile validators do in it, [`forks`] what is left where too many keys run twice, [`honest`] what may cost an honest
+//! provider something.
+//!
 //! A run is a [`Scenario`] and a seed, and ends with a [`Report`] or a [`Failure`].
 
 mod checks;
+mod foes;
 mod forks;
 mod honest;
 mod network;
@@ -36,11 +40,13 @@ use sha2::{Digest, Sha256};
 use crate::actors::{self, Actors, Manner};
 use crate::disk::{Rot, SimDisk};
 use crate::epochs::{Epochs, Relays};
+use crate::foes::{FORGED, LIES};
 use crate::node::{Held, Identity, Message, Node, Out};
 use crate::replay::Replay;
 use crate::report::{Failure, Report, TROUBLES};
 use crate::scenario::{self, EPOCH_MS, START_MS, Scenario, Twins};
 use crate::stub::Stub;
+use foes::Foes;
 use forks::InHand;
 use network::STATUS_MS;
 use trouble::{Trouble, Visit, is_log};
@@ -169,6 +175,7 @@ struct World<'a> {
     /// Keys that run on two machines, now or once.
     doubled: BTreeSet<ValidatorId>,
     in_hand: InHand,
+    foes: Foes,
     /// Open deals of honest providers: whose, and whether each was published too late to be begun.
     deals: BTreeMap<DealId, (usize, bool)>,
     /// Everything up to `seen`, applied again.
@@ -267,7 +274,7 @@ impl<'a> World<'a> {
                     backdates: scenario.backdaters > 0
                         && index + scenario.backdaters >= scenario.validators,
                     held: held.clone(),
-                    reports: scenario.governance,
+                    reports: scenario.reports,
                 },
                 disk: SimDisk::default(),
                 index: MemoryIndex::default(),
@@ -304,6 +311,7 @@ impl<'a> World<'a> {
             chain: BTreeMap::new(),
             doubled,
             in_hand: InHand::default(),
+            foes: Foes::default(),
             deals: BTreeMap::new(),
             replay,
             seen: 0,
@@ -349,6 +357,16 @@ impl<'a> World<'a> {
                 fork: None,
                 kept: 0,
                 late: 0,
+                lies: [0; LIES],
+                forged: 0,
+                bad_signatures: 0,
+                two_blocks: 0,
+                two_votes: 0,
+                withheld: 0,
+                told_late: 0,
+                two_proposals: 0,
+                most_kept: 0,
+                most_waiting: 0,
             },
             honest,
             beacon: followed,
@@ -428,8 +446,18 @@ impl<'a> World<'a> {
                 self.report.overtaken += u64::from(sent < *newest);
                 *newest = sent.max(*newest);
                 self.in_hand(to, &message);
-                if let Some(running) = self.running(to, boots) {
-                    running.receive(from, *message, now);
+                if self.running(to, boots).is_some() {
+                    self.forge(to, &message);
+                }
+                let is_forged =
+                    matches!(*message, Message::Part { stream, .. } if stream & FORGED != 0);
+                let whole = self
+                    .running(to, boots)
+                    .is_some_and(|running| running.receive(from, *message, now));
+                if whole && is_forged {
+                    return Err(format!(
+                        "node {to} takes a block from parts that were forged"
+                    ));
                 }
                 self.collect(to)
             }
@@ -614,7 +642,7 @@ impl<'a> World<'a> {
                     {
                         epochs.proposed(init.block, START_MS + self.now, relays.are_away());
                     }
-                    self.broadcast(node, message);
+                    self.say(node, message)?;
                 }
                 Out::Timer(timeout, after) => {
                     let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
@@ -629,10 +657,18 @@ impl<'a> World<'a> {
                     );
                 }
                 Out::Decided(height) => self.decided(node, height)?,
+                Out::Refused => self.refused(node)?,
+                Out::TwoProposals(id) => {
+                    if !self.is_two_faced(&id) {
+                        return Err(format!("{id} proposed twice in one turn"));
+                    }
+                    self.report.two_proposals += 1;
+                }
                 Out::Backdated => self.report.backdated += 1,
                 Out::Evidence(a, b) => {
-                    if !self.is_twin(&a.message.validator.0)
+                    if !self.is_two_faced(&a.message.validator.0)
                         || a.message.validator != b.message.validator
+                        || !self.hold([&a, &b])
                     {
                         return Err(format!("{} contradicted itself", a.message.validator));
                     }
