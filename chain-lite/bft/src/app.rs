@@ -177,6 +177,11 @@ impl App {
         }
     }
 
+    /// Bytes of proposed blocks of which parts are missing.
+    pub fn waiting_bytes(&self) -> usize {
+        self.assembler.bytes()
+    }
+
     /// The chain.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.parts.ledger

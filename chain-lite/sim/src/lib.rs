@@ -20,12 +20,13 @@
 //! * **Groth16** ([`stub`]): a keyed digest of the statement; it says no to everything else.
 //!
 //! Read it in this order: [`disk`], [`stub`], [`journal`], [`sync`], [`node`] one validator, [`actors`] providers and clients, [`replay`]
-//! the auditor, [`scenario`], [`run`], [`report`].
+//! the auditor, [`foes`] what hostile validators say, [`scenario`], [`run`], [`report`].
 #![forbid(unsafe_code)]
 
 pub mod actors;
 pub mod disk;
 pub mod epochs;
+pub mod foes;
 pub mod journal;
 pub mod node;
 pub mod replay;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use chain_lite::account::ChainId;
 use chain_lite::beacon::DevnetSigner;
+use chain_lite::certificate::ValidatorId;
 use chain_lite::execute::ProofVerifier;
 use chain_lite::genesis::CheckedGenesis;
 use chain_lite::ledger::Ledger;
@@ -107,6 +108,10 @@ pub enum Out {
     Decided(u64),
     /// A block was proposed whose stamp is further in the past than any may be.
     Backdated,
+    /// A vote or proposal came whose signature is none.
+    Refused,
+    /// Two proposals of this validator for one turn were seen.
+    TwoProposals(ValidatorId),
     /// Votes that contradict each other were seen.
     Evidence(SignedVote<ChainContext>, SignedVote<ChainContext>),
 }
@@ -312,6 +317,11 @@ impl Node {
         &self.mempool
     }
 
+    /// Bytes of blocks of which parts are missing.
+    pub fn waiting_bytes(&self) -> usize {
+        self.host.app.waiting_bytes()
+    }
+
     /// Whether the height is over and the next one may begin.
     pub fn is_waiting(&self) -> bool {
         self.host.finalized
@@ -412,9 +422,10 @@ impl Node {
         self.settle();
     }
 
-    /// A message from another node.
-    pub fn receive(&mut self, from: usize, message: Message, now_ms: u64) {
+    /// A message from another node. Whether it made a block whole that may be judged.
+    pub fn receive(&mut self, from: usize, message: Message, now_ms: u64) -> bool {
         self.host.now_ms = now_ms;
+        let mut whole = false;
         match message {
             Message::Consensus(SignedConsensusMsg::Vote(vote)) => self.handle(Input::Vote(vote)),
             Message::Consensus(SignedConsensusMsg::Proposal(p)) => self.handle(Input::Proposal(p)),
@@ -439,6 +450,7 @@ impl Node {
                 match added {
                     Ok(Some(value)) => {
                         self.handle(Input::ProposedValue(value, ValueOrigin::Consensus));
+                        whole = true;
                     }
                     Ok(None) => {}
                     Err(error) => self.host.fail("judging a block", &error),
@@ -449,6 +461,7 @@ impl Node {
             Message::Response { id, answer } => self.sync.answered(from, id, answer),
         }
         self.settle();
+        whole
     }
 
     /// A timer of value sync.
@@ -716,6 +729,10 @@ impl Host {
                         self.out.push(Out::Evidence(a.clone(), b.clone()));
                     }
                 }
+                for (proposer, pairs) in evidence.proposals.iter() {
+                    let two = pairs.iter().map(|_| Out::TwoProposals(proposer.0));
+                    self.out.extend(two);
+                }
                 (self.finalized, self.asked) = (true, None);
                 r.resume_with(())
             }
@@ -753,7 +770,9 @@ impl Host {
                 let said = bytes
                     .as_deref()
                     .map(|bytes| [&key.0, &signature.0[..], bytes]);
-                r.resume_with(said.is_some_and(|said| self.held.or(&said, check)))
+                let holds = said.is_some_and(|said| self.held.or(&said, check));
+                self.out.extend((!holds).then_some(Out::Refused));
+                r.resume_with(holds)
             }
             Effect::VerifyCommitCertificate(certificate, set, thresholds, r) => {
                 let check = self.verifier.verify_commit_certificate(

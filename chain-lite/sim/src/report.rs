@@ -5,6 +5,7 @@ use std::fmt;
 use chain_lite::units::Epoch;
 
 use crate::disk::Struck;
+use crate::foes::LIES;
 use crate::sync::Counts;
 
 /// Kinds of trouble that are counted.
@@ -84,6 +85,26 @@ pub struct Report {
     pub kept: u64,
     /// And those that came into a block when it was too late to begin them, and cost their provider the collateral.
     pub late: u64,
+    /// Lies of proposers, by kind ([`crate::foes::lie`]).
+    pub lies: [u64; LIES],
+    /// Messages of others that a forger sent on changed.
+    pub forged: u64,
+    /// Signatures that a node refused.
+    pub bad_signatures: u64,
+    /// Turns in which a colluder proposed two blocks, and votes that it cast twice.
+    pub two_blocks: u64,
+    /// See [`Report::two_blocks`].
+    pub two_votes: u64,
+    /// Messages that a colluder kept from somebody, or told late.
+    pub withheld: u64,
+    /// See [`Report::withheld`].
+    pub told_late: u64,
+    /// Two proposals of one turn, as often as a node saw that.
+    pub two_proposals: u64,
+    /// Most undecided blocks that a sound node kept after a decision, and bytes of unfinished ones.
+    pub most_kept: u64,
+    /// See [`Report::most_kept`].
+    pub most_waiting: u64,
 }
 
 /// Two final blocks of one height, on sound nodes, and whom they convict.

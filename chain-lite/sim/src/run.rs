@@ -1,12 +1,16 @@
 //! One run: an event queue, and machines that die. What breaks is in [`trouble`], how messages go in [`network`], what
-//! is served instead of blocks in [`lies`], and in [`checks`] what must hold.
+//! is served instead of blocks in [`misleading`], and in [`checks`] what must hold.
+//!
+//! [`foes`] is what hostile validators do in it, [`forks`] what is left where too many keys run twice, [`honest`] what may cost an honest
+//! provider something.
 //!
 //! A run is a [`Scenario`] and a seed, and ends with a [`Report`] or a [`Failure`].
 
 mod checks;
+mod foes;
 mod forks;
 mod honest;
-mod lies;
+mod misleading;
 mod network;
 mod trouble;
 
@@ -38,12 +42,14 @@ use sha2::{Digest, Sha256};
 use crate::actors::{self, Actors, Manner};
 use crate::disk::{Rot, SimDisk};
 use crate::epochs::{Epochs, Relays};
+use crate::foes::{FORGED, LIES};
 use crate::node::{Held, Identity, Message, Node, Out};
 use crate::replay::Replay;
 use crate::report::{Failure, Report, TROUBLES};
 use crate::scenario::{self, EPOCH_MS, START_MS, Scenario, Twins};
 use crate::stub::Stub;
 use crate::sync::{self, Counts};
+use foes::Foes;
 use forks::InHand;
 use trouble::{Trouble, Visit, is_log};
 
@@ -192,6 +198,7 @@ struct World<'a> {
     /// Keys that run on two machines, now or once.
     doubled: BTreeSet<ValidatorId>,
     in_hand: InHand,
+    foes: Foes,
     /// Open deals of honest providers: whose, and whether each was published too late to be begun.
     deals: BTreeMap<DealId, (usize, bool)>,
     /// Everything up to `seen`, applied again.
@@ -290,7 +297,7 @@ impl<'a> World<'a> {
                     backdates: scenario.backdaters > 0
                         && index + scenario.backdaters >= scenario.validators,
                     held: held.clone(),
-                    reports: scenario.governance,
+                    reports: scenario.reports,
                     seed: rng.r#gen(),
                     // Some ask for little, and serve as little: several requests are under way at once, and others get short answers.
                     batch: match scenario.faults && rng.gen_bool(0.25) {
@@ -333,6 +340,7 @@ impl<'a> World<'a> {
             chain: BTreeMap::new(),
             doubled,
             in_hand: InHand::default(),
+            foes: Foes::default(),
             deals: BTreeMap::new(),
             replay,
             seen: 0,
@@ -379,6 +387,16 @@ impl<'a> World<'a> {
                 fork: None,
                 kept: 0,
                 late: 0,
+                lies: [0; LIES],
+                forged: 0,
+                bad_signatures: 0,
+                two_blocks: 0,
+                two_votes: 0,
+                withheld: 0,
+                told_late: 0,
+                two_proposals: 0,
+                most_kept: 0,
+                most_waiting: 0,
             },
             honest,
             beacon: followed,
@@ -459,12 +477,24 @@ impl<'a> World<'a> {
                 *newest = sent.max(*newest);
                 let seldom = matches!(*message, Message::Status { .. });
                 self.in_hand(to, &message);
+                if self.running(to, boots).is_some() {
+                    self.forge(to, &message);
+                }
+                let is_forged =
+                    matches!(*message, Message::Part { stream, .. } if stream & FORGED != 0);
+                let (mut whole, mut quiet) = (false, false);
                 if let Some(running) = self.running(to, boots) {
-                    running.receive(from, *message, now);
-                    // Most statuses are no news.
-                    if seldom && running.is_quiet() {
-                        return Ok(());
-                    }
+                    whole = running.receive(from, *message, now);
+                    quiet = seldom && running.is_quiet();
+                }
+                if whole && is_forged {
+                    return Err(format!(
+                        "node {to} takes a block from parts that were forged"
+                    ));
+                }
+                // Most statuses are no news.
+                if quiet {
+                    return Ok(());
                 }
                 self.collect(to)
             }
@@ -684,7 +714,7 @@ impl<'a> World<'a> {
                         epochs.proposed(init.block, START_MS + self.now, relays.are_away());
                     }
                     if let Some(message) = self.as_said(node, message) {
-                        self.broadcast(node, message);
+                        self.say(node, message)?;
                     }
                 }
                 Out::Timer(timeout, after) => {
@@ -709,10 +739,18 @@ impl<'a> World<'a> {
                     self.at(after, Event::Sync { node, boots, timer });
                 }
                 Out::Decided(height) => self.decided(node, height)?,
+                Out::Refused => self.refused(node)?,
+                Out::TwoProposals(id) => {
+                    if !self.is_two_faced(&id) {
+                        return Err(format!("{id} proposed twice in one turn"));
+                    }
+                    self.report.two_proposals += 1;
+                }
                 Out::Backdated => self.report.backdated += 1,
                 Out::Evidence(a, b) => {
-                    if !self.is_twin(&a.message.validator.0)
+                    if !self.is_two_faced(&a.message.validator.0)
                         || a.message.validator != b.message.validator
+                        || !self.hold([&a, &b])
                     {
                         return Err(format!("{} contradicted itself", a.message.validator));
                     }

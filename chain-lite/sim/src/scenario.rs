@@ -56,7 +56,15 @@ pub struct Scenario {
     /// How many validators, the last ones, leave window PoSts and deals of honest providers out of their blocks.
     pub censors: usize,
     /// How many validators, the last ones, tell who catches up of blocks that they do not have, and serve others than they have.
+    pub misleaders: usize,
+    /// How many validators, the last ones, lie about blocks of their own now and then.
     pub liars: usize,
+    /// How many, the last ones, send on what they hear with another field or signature.
+    pub forgers: usize,
+    /// How many, the last ones, act together: two blocks and two votes of a turn, each for one half of the others; some late, some never.
+    pub colluders: usize,
+    /// Whether validators put before the chain what others do twice.
+    pub reports: bool,
     /// Whether every node's verifier takes any proof, which a run must notice.
     pub credulous: bool,
     /// Sends no window PoSt of this provider for the window that closes then, which a run must notice.
@@ -80,7 +88,8 @@ pub struct Scenario {
 impl Scenario {
     /// Four validators, eight providers, two clients; faults. In every fourth seed twins, in most others for a while; set changes in
     /// every fourth, half of them with twins and half without any. In every second one of the four censors, the one with twins,
-    /// and in every second, half of those and half of the others, that one lies to who catches up.
+    /// and lies about its blocks; in every second, half of those and half of the others, that one misleads who catches up; in every
+    /// second, 2 to 5 of 8, it forges what others signed.
     /// In every fourth, 10, 11, 13 and 15 of 16, epochs follow the beacon's clock, relays are away now and then, and who censors
     /// also backdates.
     pub fn of_seed(seed: u64, hours: u64) -> Self {
@@ -101,7 +110,11 @@ impl Scenario {
             doubled: 0,
             governance: matches!(seed % 8, 5 | 7),
             censors: usize::from(seed % 2 == 1),
-            liars: usize::from(matches!(seed % 4, 1 | 2)),
+            misleaders: usize::from(matches!(seed % 4, 1 | 2)),
+            liars: usize::from(seed % 2 == 1),
+            forgers: usize::from(matches!(seed % 8, 2..=5)),
+            colluders: 0,
+            reports: matches!(seed % 8, 5 | 7),
             credulous: false,
             forgets: None,
             cut: None,
@@ -171,7 +184,8 @@ pub fn genesis(validators: &[SigningKey], people: &[SigningKey], beacon: &Devnet
         clock: ClockMode::Logical { epoch_ms: EPOCH_MS },
         params: ChainParams {
             day: EpochCount(24),
-            proving_period: EpochCount(24),
+            // A third of more validators must not make all blocks of a window either.
+            proving_period: EpochCount(if set.len() > 4 { 36 } else { 24 }),
             deadlines: 4,
             post_lookback: EpochCount(2),
             fault_cutoff: EpochCount(4),

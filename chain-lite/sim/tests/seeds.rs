@@ -79,8 +79,8 @@ fn tm_v4_a_window_of_censors_excuses_no_post_that_was_never_sent() {
 /// machines that die and come back have every block all the same.
 #[test]
 fn tm_v12_who_lies_to_nodes_that_catch_up_is_found_out_and_holds_nobody_up() {
-    let scenario = |liars| Scenario {
-        liars,
+    let scenario = |misleaders| Scenario {
+        misleaders,
         twins: Twins::Never,
         governance: false,
         ..Scenario::of_seed(0, 1)
@@ -159,9 +159,9 @@ fn tm_v1_tm_v4_tm_n7_tm_h1_tm_h3_tm_h4_tm_h5_tm_h6_an_hour_of_every_seed_holds()
     }
     // Blocks were asked of peers and came, or not in time, or not all; who lies was found out wherever one did.
     for report in &reports {
-        let (sync, liars) = (&report.sync, Scenario::of_seed(report.seed, 1).liars);
+        let (sync, misleaders) = (&report.sync, Scenario::of_seed(report.seed, 1).misleaders);
         assert!(sync.whole > 0 && sync.gone > 0, "{report:?}");
-        assert_eq!(sync.faults > 0, liars > 0, "{report:?}");
+        assert_eq!(sync.faults > 0, misleaders > 0, "{report:?}");
     }
     let (asked, retried) = (sum(|r| r.sync.asked), sum(|r| r.sync.retried));
     let (short, timeouts) = (sum(|r| r.sync.short), sum(|r| r.sync.timeouts));
@@ -189,6 +189,22 @@ fn tm_v1_tm_v4_tm_n7_tm_h1_tm_h3_tm_h4_tm_h5_tm_h6_an_hour_of_every_seed_holds()
     println!("{told}");
     let enough = dark > 5 * SEEDS && without > SEEDS && backdated > 0;
     assert!(enough, "{told}");
+    // Hostile validators said what is hostile, and no disk was filled with it.
+    for report in &reports {
+        let scenario = Scenario::of_seed(report.seed, 1);
+        let (lied, forged) = (report.lies.iter().sum::<u64>(), report.forged);
+        assert_eq!(lied > 0, scenario.liars > 0, "{report:?}");
+        assert_eq!(forged > 0, scenario.forgers > 0, "{report:?}");
+        let refused = report.bad_signatures > 0;
+        assert_eq!(refused, scenario.forgers > 0, "{report:?}");
+    }
+    let (lied, forged) = (sum(|r| r.lies.iter().sum()), sum(|r| r.forged));
+    let kept = reports.iter().map(|r| r.most_kept).max().unwrap_or(0);
+    let waiting = reports.iter().map(|r| r.most_waiting).max().unwrap_or(0);
+    println!(
+        "{lied} lies, {forged} forged messages; at most {kept} undecided blocks kept, {waiting} bytes unfinished"
+    );
+    assert!(waiting < 1 << 20, "{waiting} bytes");
     // No outage slashes a deal that an honest provider could begin; few wait for a block until it is too late.
     let (kept, late) = (sum(|r| r.kept), sum(|r| r.late));
     println!("{kept} deals kept by honest providers, {late} published too late");

@@ -91,6 +91,7 @@ impl World<'_> {
             }
             _ => {}
         }
+        self.keeps_little(node)?;
         self.mark(&[b"final", &node.to_le_bytes(), &ours.0.0, &ours.1]);
         if self.machines[node].disk.is_dead() {
             // The power failed in something that does not matter, such as clearing away what is decided.
@@ -254,7 +255,7 @@ impl World<'_> {
                     validator, reason, ..
                 } => {
                     self.report.jailed += 1;
-                    if *reason != JailReason::MissedProposals && !self.is_twin(validator) {
+                    if *reason != JailReason::MissedProposals && !self.is_two_faced(validator) {
                         return Err(format!("block {height} jails {validator}, for {reason:?}"));
                     }
                 }

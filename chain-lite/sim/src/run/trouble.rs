@@ -192,7 +192,7 @@ impl World<'_> {
         let set = newest.ledger().validators();
         let lost: BTreeSet<ValidatorId> = (0..self.machines.len())
             .map(|n| self.id_of(n))
-            .filter(|id| *id == self.id_of(node) || self.is_torn(id))
+            .filter(|id| *id == self.id_of(node) || self.is_torn(id) || self.colludes(id))
             .collect();
         let of = |id: &ValidatorId| set.power_of(id).unwrap_or(0);
         let lost: u64 = lost.iter().map(of).sum();

@@ -13,14 +13,14 @@ type Values = Vec<RawDecidedValue<ChainContext>>;
 
 impl World<'_> {
     /// Whether a machine lies to who catches up.
-    pub(super) fn is_liar(&self, machine: usize) -> bool {
-        let (last, of_all) = (self.scenario.liars, self.scenario.validators);
+    pub(super) fn is_misleader(&self, machine: usize) -> bool {
+        let (last, of_all) = (self.scenario.misleaders, self.scenario.validators);
         (of_all.saturating_sub(last)..of_all).contains(&machine)
     }
 
     /// What becomes of what a machine is to say; nothing, if it is silent.
     pub(super) fn as_said(&mut self, from: usize, message: Message) -> Option<Message> {
-        if !self.is_liar(from) {
+        if !self.is_misleader(from) {
             return Some(message);
         }
         match message {
