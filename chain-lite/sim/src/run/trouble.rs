@@ -104,8 +104,14 @@ impl World<'_> {
     /// A node that does not go on because a file rotted: its operator puts it back, or begins anew. Everything else is over with
     /// the next start.
     pub(super) fn restore(&mut self, node: usize, why: &str) -> Outcome {
-        if let (true, Visit::Over(left)) = (why.contains(NOT_OURS), self.twin) {
-            // Its own journal holds what the other machine said.
+        let left = match self.twin {
+            Visit::Over(left) => Some(left),
+            // Else one of the two might stay away to the end, and never contradict the other.
+            Visit::Since(_) if self.report.evidence == 0 => Some(self.seen),
+            Visit::Since(_) | Visit::ToCome => None,
+        };
+        if let (true, Some(left)) = (why.contains(NOT_OURS), left) {
+            // Its own journal holds what the other machine said. It is told the way out, which it takes.
             let next = self.machines[node].final_height.max(left) + 1;
             if self.is_twin(&self.id_of(node)) {
                 self.follow(node, next);
