@@ -270,6 +270,15 @@ fn a_report_tells_the_good_the_lost_and_the_late() {
     assert!(silent.late > 0 && silent.units == 0 && silent.first_byte.is_none());
     assert!(silent.asked_for >= limits().hedge_after, "{silent:?}");
     assert!(told(3).lost && told(4).lost && told(4).lied);
+
+    // Of one unit: the read is over before the silence is a failure, and the silent one is known all the same.
+    let natures = [Nature::Silent, Nature::Good(5)];
+    let run = simulate(request(1, &natures, 1_000), &natures, limits());
+    assert_complete(&run, 1, 1_000);
+    let silent = &run.report.providers[0];
+    assert_eq!((silent.units, silent.late, silent.lost), (0, 1, false));
+    assert!(silent.asked_for >= limits().hedge_after, "{silent:?}");
+    assert_eq!(run.report.providers[1].late, 0);
 }
 
 #[test]
