@@ -133,12 +133,12 @@ fn chosen(
 
 fn text(report: &Report<'_>) -> String {
     let mut text = String::from(
-        "provider      uptime  periods  closes now  published  in time  completed  slashed  faults    score\n",
+        "provider     uptime  periods  closes now  published  in time  completed  slashed  faults    score\n",
     );
     for record in report.providers {
         let (closes, deals) = (record.under_way, record.deals);
         text.push_str(&format!(
-            "{:<10}  {:>8}  {:>7}  {:>10}  {:>9}  {:>7}  {:>9}  {:>7}  {:>6}  {:>7}\n",
+            "{:<9}  {:>8}  {:>7}  {:>10}  {:>9}  {:>7}  {:>9}  {:>7}  {:>6}  {:>7}\n",
             record.provider.0,
             record.uptime,
             record.periods,
@@ -152,10 +152,10 @@ fn text(report: &Report<'_>) -> String {
         ));
     }
     if report.providers.is_empty() {
-        text.push_str("none        no provider has registered on this chain yet\n");
+        text.push_str("none       no provider has registered on this chain yet\n");
     }
     if report.providers.iter().any(|record| record.periods == 0) {
-        text.push_str("note        an uptime begins at 0 and moves when a proving period with a due close is over\n");
+        text.push_str("note       an uptime begins at 0 and moves when a proving period with a due close is over\n");
     }
     text + &reads_text(report) + &chain_line(report.chain)
 }
@@ -164,18 +164,18 @@ fn text(report: &Report<'_>) -> String {
 fn reads_text(report: &Report<'_>) -> String {
     let Receipts { files, readings } = report.receipts;
     if files.is_empty() {
-        return "reads       no receipts were given (--receipts FILE), so the score is the uptime alone\n".into();
+        return "reads      no receipts were given (--receipts FILE), so the score is the uptime alone\n".into();
     }
     let mut text = String::from(
-        "provider    receipts  clients   success  ttfb p50, ms  ttfb p95, ms  MiB/s p50\n",
+        "provider   receipts  clients   success  ttfb p50, ms  ttfb p95, ms  MiB/s p50\n",
     );
     for record in report.providers {
         let Some(said) = record.retrieval else {
-            text.push_str(&format!("{:<10}  none\n", record.provider.0));
+            text.push_str(&format!("{:<9}  none\n", record.provider.0));
             continue;
         };
         text.push_str(&format!(
-            "{:<10}  {:>8}  {:>7}  {:>8}  {:>12}  {:>12}  {:>9}\n",
+            "{:<9}  {:>8}  {:>7}  {:>8}  {:>12}  {:>12}  {:>9}\n",
             record.provider.0,
             said.receipts,
             said.clients,
@@ -190,19 +190,19 @@ fn reads_text(report: &Report<'_>) -> String {
         .iter()
         .any(|record| record.retrieval.is_none())
     {
-        text.push_str("note        where no receipt counts the score is the uptime alone\n");
+        text.push_str("note       where no receipt counts the score is the uptime alone\n");
     }
     let given: usize = files.iter().map(|file| file.receipts).sum();
     text.push_str(&format!(
-        "receipts    {} of {given} count\n",
+        "receipts   {} of {given} count\n",
         readings.counted
     ));
     for (why, count) in &readings.refused {
-        text.push_str(&format!("            not {count} {why}\n"));
+        text.push_str(&format!("           not {count} {why}\n"));
     }
     for file in files.iter().filter(|f| f.damaged > 0 || f.torn_bytes > 0) {
         text.push_str(&format!(
-            "note        {}: {} records are damaged, and {} bytes at its end are no whole one; both are ignored\n",
+            "note       {}: {} records are damaged, and {} bytes at its end are no whole one; both are ignored\n",
             file.file.display(),
             file.damaged,
             file.torn_bytes,
