@@ -340,6 +340,7 @@ impl<'a> World<'a> {
                 doubled: 0,
                 overtaken: 0,
                 evidence: 0,
+                not_ours: 0,
                 txs: 0,
                 posts: 0,
                 faults: 0,

@@ -100,6 +100,7 @@ impl World<'_> {
     /// A node that does not go on because a file rotted: its operator puts it back, or begins anew. Everything else is over with
     /// the next start.
     pub(super) fn restore(&mut self, node: usize, why: &str) -> Outcome {
+        self.report.not_ours += u64::from(why.contains(NOT_OURS));
         if let (true, Visit::Over(left)) = (why.contains(NOT_OURS), self.twin) {
             // Its own journal holds what the other machine said.
             let next = self.machines[node].final_height.max(left) + 1;
