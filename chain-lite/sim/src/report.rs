@@ -48,6 +48,8 @@ pub struct Report {
     pub overtaken: u64,
     /// Votes that contradict each other, as often as a node saw two.
     pub evidence: u64,
+    /// Starts that a machine refused because its journal has votes under its key that are not its own.
+    pub not_ours: u64,
     /// Transactions in blocks.
     pub txs: u64,
     /// Window PoSts accepted.

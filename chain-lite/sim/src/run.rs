@@ -369,6 +369,7 @@ impl<'a> World<'a> {
                 doubled: 0,
                 overtaken: 0,
                 evidence: 0,
+                not_ours: 0,
                 txs: 0,
                 posts: 0,
                 faults: 0,
@@ -640,6 +641,7 @@ impl<'a> World<'a> {
             }
         }
         self.mark(&[b"boot", &node.to_le_bytes()]);
+        self.read_final(node)?;
         self.connect(node);
         self.collect(node)
     }

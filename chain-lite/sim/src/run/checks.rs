@@ -13,6 +13,7 @@
 
 use std::path::PathBuf;
 
+use chain_lite::block::BlockId;
 use chain_lite::events::{Event as ChainEvent, FaultReason};
 use chain_lite::governance::JailReason;
 use chain_lite::invariants;
@@ -76,20 +77,16 @@ impl World<'_> {
         let ours = (tip.id, tip.state_root);
         // Where the chain may fork, those who make it say nothing about it.
         let counts = !self.may_fork() || !self.is_twin(&self.id_of(node));
-        match self.chain.get(&height).filter(|_| counts) {
-            Some((id, _)) if *id != ours.0 && self.may_fork() => {
-                return self.forked(&ledger, height);
+        if counts && self.may_fork() && self.machines[node].disk.is_dead() {
+            // The two blocks of a fork are read, and this one can be when the node is back.
+            self.in_hand.unread.insert(node, height);
+            return self.die(node, "the power fails");
+        }
+        if counts {
+            self.is_one_chain(node, &ledger, height, ours)?;
+            if self.report.fork.is_some() {
+                return Ok(());
             }
-            Some(known) if *known != ours => {
-                return Err(format!(
-                    "fork: node {node} has another block or state {height}"
-                ));
-            }
-            None if counts => {
-                self.chain.insert(height, ours);
-                self.first_final(&ledger, height)?;
-            }
-            _ => {}
         }
         self.keeps_little(node)?;
         self.mark(&[b"final", &node.to_le_bytes(), &ours.0.0, &ours.1]);
@@ -115,6 +112,27 @@ impl World<'_> {
         }
         self.submit(node);
         Ok(())
+    }
+
+    /// What a node calls final is what the others do.
+    pub(super) fn is_one_chain(
+        &mut self,
+        node: usize,
+        ledger: &Ledger,
+        height: u64,
+        ours: (BlockId, [u8; 32]),
+    ) -> Outcome {
+        match self.chain.get(&height) {
+            Some((id, _)) if *id != ours.0 && self.may_fork() => self.forked(ledger, height),
+            Some(known) if *known != ours => Err(format!(
+                "fork: node {node} has another block or state {height}"
+            )),
+            Some(_) => Ok(()),
+            None => {
+                self.chain.insert(height, ours);
+                self.first_final(ledger, height)
+            }
+        }
     }
 
     /// Under the beacon's clock: once per block, what its stamp and its epoch say.

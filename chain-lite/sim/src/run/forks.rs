@@ -45,6 +45,8 @@ pub(super) struct InHand {
     votes: BTreeMap<Turn, Vec<CastVote>>,
     /// The first final block of each height.
     finals: BTreeMap<u64, LightBlock>,
+    /// What a node made final when its power failed, and that is read when it is back.
+    pub(super) unread: BTreeMap<usize, u64>,
     /// Keys that nodes themselves have reported.
     pub(super) reported: BTreeSet<ValidatorId>,
 }
@@ -167,6 +169,22 @@ impl World<'_> {
     pub(super) fn in_hand(&mut self, machine: usize, message: &Message) {
         if self.may_fork() && !self.is_twin(&self.id_of(machine)) {
             self.in_hand.message(message);
+        }
+    }
+
+    /// A node is back whose power failed when it had made a block final.
+    pub(super) fn read_final(&mut self, node: usize) -> Outcome {
+        let machine = &self.machines[node];
+        let Some(running) = machine.node.as_ref().filter(|_| !machine.disk.is_dead()) else {
+            return Ok(());
+        };
+        let ledger = running.ledger().clone();
+        match self.in_hand.unread.remove(&node) {
+            Some(height) if ledger.tip().height >= height => {
+                let block = ledger.committed(height).map_err(text)?;
+                self.is_one_chain(node, &ledger, height, (block.id, block.state_root))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -104,6 +104,7 @@ impl World<'_> {
     /// A node that does not go on because a file rotted: its operator puts it back, or begins anew. Everything else is over with
     /// the next start.
     pub(super) fn restore(&mut self, node: usize, why: &str) -> Outcome {
+        self.report.not_ours += u64::from(why.contains(NOT_OURS));
         let left = match self.twin {
             Visit::Over(left) => Some(left),
             // Else one of the two might stay away to the end, and never contradict the other.
