@@ -25,11 +25,13 @@ impl World<'_> {
         self.honest.iter().copied().find(of)
     }
 
-    /// Whether there was no time left to begin a deal when it was published.
+    /// Whether there was no time left to begin a deal when it was published. A provider that has to prove just then commits one block
+    /// later, for it does one thing at a time.
     fn is_too_late(&self, deal: &DealId) -> Outcome<bool> {
         let view = query::deal(self.replay.state(), deal).map_err(text)?;
         let view = view.ok_or_else(|| format!("{deal} is published and not there"))?;
-        Ok(view.proposal.start.next().since(view.published) <= COMMIT_BEFORE)
+        let left = view.proposal.start.next().since(view.published);
+        Ok(left.0 <= COMMIT_BEFORE.0 + 1)
     }
 
     /// Whether an event charges an honest provider for what is no fault of its own.
