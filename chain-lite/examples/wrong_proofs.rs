@@ -1,7 +1,8 @@
 //! Measures what the worst block costs: as many proofs as a block may have, and none of them holds (`threat-model.md` V6).
 //!
 //! `cargo run --release -p chain-lite --example wrong_proofs`. The proofs are PoReps that decode: a Filecoin proof of another
-//! statement, over the verifying keys of the golden vectors. Beside it the same block with one proof, and with none.
+//! statement, over the verifying keys of the golden vectors. Beside it blocks with one proof and with none, and the case in which a
+//! batch is of no use: all proofs are for one sector, so that only the first is asked for until it turns out wrong.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -32,6 +33,16 @@ const RICH: TokenAmount = TokenAmount::from_tokens(50_000_000);
 
 fn key(n: u64) -> SigningKey {
     SigningKey::from_bytes(&Sha256::digest(n.to_le_bytes()).into())
+}
+
+/// The `n`th proof of the points of these: it decodes, and proves nothing.
+fn mixed(proofs: &[Vec<u8>], n: usize) -> Vec<u8> {
+    let many = proofs.len();
+    let [a, b, c] = [n, n / many, n / many / many].map(|n| &proofs[n % many]);
+    let mut proof = [&a[..48], &b[48..144], &c[144..]].concat();
+    // The sign of the first point.
+    proof[0] ^= 0x20 * u8::from(n / many / many / many % 2 == 1);
+    proof
 }
 
 struct World {
@@ -88,8 +99,16 @@ fn main() {
     let keys = [(CircuitId::porep(SIZE), bytes("porep_vk"))];
     let keys = VerifyingKeys::from_vk_bytes(keys.iter().map(|(c, k)| (*c, &k[..]))).expect("a key");
     let verifier = Groth16Verifier::new(keys);
-    let proof = &sector["commit"][0]["c2_proof"];
-    let proof = hex::decode(proof.as_str().expect("hex")).expect("hex");
+    let proofs: Vec<Vec<u8>> = ["2KiB", "8MiB"]
+        .iter()
+        .flat_map(|size| {
+            vectors["sectors"][size]["commit"]
+                .as_array()
+                .expect("a list")
+        })
+        .map(|case| hex::decode(case["c2_proof"].as_str().expect("hex")).expect("hex"))
+        .collect();
+    let proof = mixed(&proofs, 0);
 
     let owners = (0..PROVIDERS).map(|n| Address::of(&key(n).verifying_key()));
     let accounts: BTreeMap<_, _> = owners.map(|owner| (owner, RICH)).collect();
@@ -141,6 +160,16 @@ fn main() {
     for _ in 0..params.seed_delay.0 {
         world.block(&[], &verifier);
     }
+    let of_one: Vec<CheckedTx> = (0..MAX_BLOCK_PROOFS)
+        .map(|ahead| {
+            let msg = Message::ProveCommit {
+                provider: id(0),
+                sector: SectorNumber(0),
+                proof: mixed(&proofs, ahead as usize),
+            };
+            world.tx(0, ahead, msg)
+        })
+        .collect();
     let claim = |(n, sector): (u64, u64)| {
         let msg = Message::ProveCommit {
             provider: id(n),
@@ -151,7 +180,12 @@ fn main() {
     };
     let all: Vec<CheckedTx> = each().map(claim).collect();
     let ctx = world.context();
-    for txs in [&all[..0], &all[..1], &all[..]] {
+    for (what, txs) in [
+        ("of nobody", &all[..0]),
+        ("of one sector", &all[..1]),
+        ("of as many sectors", &all[..]),
+        ("of one sector", &of_one[..]),
+    ] {
         let begun = Instant::now();
         let together: Applied =
             apply_together(&world.state, &ctx, txs, &verifier).expect("applies");
@@ -163,7 +197,7 @@ fn main() {
         let refused = together.receipts.iter().filter(|r| !r.succeeded()).count();
         assert_eq!(refused, txs.len(), "no proof holds");
         println!(
-            "{} wrong proofs: {:.1} ms as the ledger applies them, {:.1} ms one by one",
+            "{} wrong proofs {what}: {:.1} ms as the ledger applies them, {:.1} ms one by one",
             txs.len(),
             batch.as_secs_f64() * 1e3,
             alone.as_secs_f64() * 1e3,

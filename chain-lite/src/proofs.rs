@@ -8,9 +8,10 @@
 //! Spec: `consensus.md` §6: a failed batch is checked singly, and that verdict counts (`threat-model.md` V7). Verdicts are
 //! functions of statement and proof, so both ways give the same bytes on every node (V3).
 //!
-//! Cost: a block whose proofs all hold is applied once. One with a wrong proof is applied twice, and its proofs are verified
-//! in a batch and then one by one; its limits ([`crate::block::MAX_BLOCK_PROOFS`], bytes) bound both (V6), and who sent it pays for
-//! it. Memory: a block's statements and proofs once more.
+//! Cost: a block whose proofs all hold is applied once. One with a wrong proof is applied twice, and its proofs are verified in a
+//! batch, then one by one, and what is asked only then one after the other; its limits ([`crate::block::MAX_BLOCK_PROOFS`], bytes)
+//! bound all of it (V6), and who sent it pays for it. Memory: a block's statements and proofs once more, and what the verifier's batch
+//! holds ([`crate::audit::Groth16Verifier`]: 64 proofs' public inputs).
 
 use std::sync::{Mutex, PoisonError};
 
@@ -53,6 +54,7 @@ pub fn apply_together(
     let first = execute::apply(state, ctx, txs, &taken);
     let claims = taken.0.into_inner().unwrap_or_else(PoisonError::into_inner);
     let verdicts = verifier.batch(&claims);
+    assert_eq!(verdicts.len(), claims.len(), "a verdict for each claim");
     match first {
         Ok(applied) if verdicts.iter().all(Result::is_ok) => Ok(applied),
         // Also where taking a wrong proof led to what no block may do.

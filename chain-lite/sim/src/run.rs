@@ -209,6 +209,9 @@ struct World<'a> {
     /// Sectors whose post waits in a mempool that censors have no part in: provider, number, close; and the first block that left it
     /// there.
     waits: BTreeMap<(usize, SectorNumber, Epoch), u64>,
+    /// Sectors of honest providers that censors made faulty, until they are proven again; and the blocks in which one cost its fee.
+    censored_out: BTreeSet<(usize, SectorNumber)>,
+    excused_fees: BTreeSet<(u64, usize)>,
     /// With [`Scenario::cut`]: the operation of the first disk after which its recovery begins, while it goes on.
     recovers_from: Option<u64>,
     /// What breaks next, the last one first.
@@ -346,6 +349,8 @@ impl<'a> World<'a> {
             seen: 0,
             by_censors: BTreeSet::new(),
             waits: BTreeMap::new(),
+            censored_out: BTreeSet::new(),
+            excused_fees: BTreeSet::new(),
             recovers_from: None,
             deck: Vec::new(),
             spoil: None,

@@ -51,7 +51,7 @@ pub struct Scenario {
     /// How many keys, the last ones, run on two machines each all the time, the two of a pair on different sides of every partition.
     /// With more than a third of all, the chain may fork.
     pub doubled: usize,
-    /// Whether validators change their set now and then, a fifth one comes and goes, and who votes twice is jailed.
+    /// Whether validators change their set now and then, and a fifth one comes and goes.
     pub governance: bool,
     /// How many validators, the last ones, leave window PoSts and deals of honest providers out of their blocks.
     pub censors: usize,

@@ -275,7 +275,7 @@ fn tm_h1_every_change_of_the_disk_is_cut_once_and_recovery_too() {
     let mut met = std::collections::BTreeSet::new();
     for cut in 1..=FIRST_CHANGES {
         let recovery = cut_at(cut, u64::MAX / 2).recovery;
-        let again = 1 + cut * 5 % RECOVERY_CHANGES.min(recovery);
+        let again = 1 + cut * 5 % RECOVERY_CHANGES.min(recovery).max(1);
         if cut_at(cut, again).recovery_cut {
             met.insert(again);
         }

@@ -21,7 +21,8 @@
 //! * of each client the newest [`CLIENT_RECEIPTS`], then of all clients the newest [`PROVIDER_RECEIPTS`] (by epoch, then by bytes);
 //! * the success rate is the mean of the clients' own rates, percentiles are over receipts that weigh 1/n of their client's n.
 //!
-//! So one client of n moves the success rate by at most 1/n, by one receipt or by a million. It resists one that floods, not one
+//! So one client of n moves the success rate by at most 1/n, by one receipt or by a million, as long as no more than
+//! [`PROVIDER_RECEIPTS`] are there: of more, those that name the newest epochs push out the others. It resists one that floods, not one
 //! who buys deals under many keys: the provider itself can, for the burnt share of their price. It is a hint for choosing, no proof.
 //!
 //! Cost: a strict signature for each receipt of a deal, 40 µs; those of strangers cost a look-up.
@@ -82,7 +83,7 @@ pub struct Receipt {
     pub ttfb_us: u64,
     /// Microseconds in which something was asked for and not yet here.
     pub total_us: u64,
-    /// Whether all came that was asked for, and right.
+    /// Whether it brought right bytes and was not given up.
     pub ok: bool,
     /// Epoch of the newest block that the client trusted then.
     pub epoch: Epoch,

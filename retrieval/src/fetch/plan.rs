@@ -100,8 +100,8 @@ struct Provider {
     not_before: Option<Instant>,
     suspect_until: Option<Instant>,
     last_progress: Option<Instant>,
-    /// Until when the report's `asked_for` has been counted.
-    counted_until: Option<Instant>,
+    /// When requests to it were under way.
+    under_way: Spans,
     dead: bool,
     report: ProviderReport,
 }
@@ -109,9 +109,30 @@ struct Provider {
 impl Provider {
     /// Counts the time of a request, where requests side by side count once.
     fn count_time(&mut self, from: Instant, until: Instant) {
-        let from = self.counted_until.map_or(from, |counted| counted.max(from));
-        self.report.asked_for += until.saturating_duration_since(from);
-        self.counted_until = Some(from.max(until));
+        self.under_way.add(from, until);
+        self.report.asked_for = self.under_way.total();
+    }
+}
+
+/// Stretches of time, apart from each other.
+#[derive(Debug, Default)]
+struct Spans(Vec<(Instant, Instant)>);
+
+impl Spans {
+    fn add(&mut self, mut from: Instant, mut until: Instant) {
+        until = until.max(from);
+        self.0.retain(|&(a, b)| {
+            let is_apart = b < from || until < a;
+            if !is_apart {
+                (from, until) = (from.min(a), until.max(b));
+            }
+            is_apart
+        });
+        self.0.push((from, until));
+    }
+
+    fn total(&self) -> Duration {
+        self.0.iter().map(|(from, until)| *until - *from).sum()
     }
 }
 
@@ -229,7 +250,7 @@ impl Plan {
             not_before: None,
             suspect_until: None,
             last_progress: None,
-            counted_until: None,
+            under_way: Spans::default(),
             dead: false,
             report: ProviderReport {
                 peer,
@@ -354,7 +375,7 @@ impl Plan {
         report.bytes += bytes;
         report.first_byte.get_or_insert(arrived.first_byte);
         if complete {
-            self.cancel_rest(attempt.unit)
+            self.cancel_rest(attempt.unit, now)
         } else {
             Vec::new()
         }
@@ -731,7 +752,7 @@ impl Plan {
 
     // ---- endings ----
 
-    fn cancel_rest(&mut self, unit: u64) -> Vec<Command> {
+    fn cancel_rest(&mut self, unit: u64, now: Instant) -> Vec<Command> {
         let rest: Vec<_> = self
             .attempts
             .iter()
@@ -741,8 +762,10 @@ impl Plan {
         for id in &rest {
             if let Some(attempt) = self.end_attempt(*id) {
                 self.wasted_bytes += attempt.received;
+                let provider = &mut self.providers[attempt.provider];
+                provider.count_time(attempt.started, now);
                 if attempt.hedged {
-                    self.providers[attempt.provider].score.on_failure();
+                    provider.score.on_failure();
                 }
             }
         }

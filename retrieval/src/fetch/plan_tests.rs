@@ -282,6 +282,26 @@ fn a_report_tells_the_good_the_lost_and_the_late() {
 }
 
 #[test]
+fn requests_side_by_side_are_under_way_once_in_whatever_order_they_end() {
+    let begun = Instant::now();
+    let at = |seconds| begun + Duration::from_secs(seconds);
+    // The short one ends first, and the long one around it counts whole.
+    let mut spans = Spans::default();
+    for (from, until, total) in [
+        (5, 6, 1),
+        (0, 9, 9),
+        (8, 10, 10),
+        (20, 21, 11),
+        (30, 30, 11),
+        (9, 22, 22),
+        (12, 11, 22),
+    ] {
+        spans.add(at(from), at(until));
+        assert_eq!(spans.total(), Duration::from_secs(total), "{spans:?}");
+    }
+}
+
+#[test]
 fn too_few_providers_is_an_error_that_names_each_cause() {
     let natures = [
         Nature::Liar(3),

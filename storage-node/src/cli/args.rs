@@ -83,7 +83,7 @@ impl std::str::FromStr for CheckpointArg {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = || {
-            "a checkpoint reads HEIGHT:BLOCK_ID, for example 1200: and 64 hex digits; `holdfast chain status` shows one".to_owned()
+            "a checkpoint reads HEIGHT:BLOCK_ID, for example 1200: and 64 hex digits; get it from somebody you trust, who reads it on a node of their own".to_owned()
         };
         let (height, id) = text.split_once(':').ok_or_else(bad)?;
         let height = height.parse().ok().filter(|h| *h > 0).ok_or_else(bad)?;

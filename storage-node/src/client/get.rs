@@ -208,7 +208,7 @@ async fn read<C: Chain, N: Network>(
     let (to_writer, units) = mpsc::channel(UNITS_AHEAD);
     let source = Arc::clone(&manifest);
     let object = entry.object;
-    let mut reads = Reads::begin(&client.chain);
+    let mut reads = Reads::default();
     let fetching = async {
         // Dropped at the end of the fetch, so that the writer sees it.
         let to_writer = to_writer;
@@ -266,6 +266,7 @@ async fn fetch_all<C: Chain, N: Network>(
     reads: &mut Reads,
 ) -> Result<Vec<String>, ClientError> {
     let providers = catalog::by_id(client.chain.providers().await?);
+    reads.begin(&client.chain);
     let first = sealed.start / manifest.segment_len;
     let last = (sealed.end - 1) / manifest.segment_len;
     let start = |segment: u64| {

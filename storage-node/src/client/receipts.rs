@@ -7,12 +7,13 @@
 //! <home>/client/receipts       the newest, appended, up to 8,192 of them (1.6 MB)
 //! <home>/client/receipts.old   the 8,192 before those
 //! ```
-//! A get never fails for its receipts, and waits for them no longer than [`PATIENCE`]: one signature for each piece and provider and
-//! one write without a sync. A crash may lose the last ones; what it tears off is cut away before the next are appended, and readers
+//! A get never fails for its receipts, and waits for the epoch and for the write no longer than [`PATIENCE`] each: one signature for each
+//! piece and provider and one write without a sync. A crash may lose the last ones; what it tears off is cut away before the next are appended, and readers
 //! ignore it. A second get that appends in the same instant writes none.
 //!
 //! A provider that brought something and was not given up was fine, also if it was busy or late in between. One that was given up, lied, or
 //! brought nothing until another one was asked, was not. One whose bytes were not waited for, because others were quicker, is not spoken of.
+//! Who asks cannot tell a provider that is away from a network of its own that is: both are failures here.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -36,7 +37,7 @@ use crate::identity::create_private_dir;
 const MAX_KEPT: u64 = 8_192;
 /// Receipts that one get writes: of a long read, those of its beginning.
 const MAX_OF_A_GET: usize = 256;
-/// What a finished get waits for the epoch, which it asked for when it began.
+/// What a finished get waits for the epoch, which it asked for long before, and for the write.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Who may be asked for a piece.
@@ -62,7 +63,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// Another address of the same provider: what one brings makes good what the other did not.
+    /// Another address of the same provider: what one brings makes good what the other did not, and their times add up.
     fn add(&mut self, part: &ProviderReport) {
         self.bytes += part.bytes;
         self.first_byte = match (self.first_byte, part.first_byte) {
@@ -101,21 +102,18 @@ fn micros(time: Duration) -> u64 {
 }
 
 /// What the providers of one get did.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Reads {
     outcomes: Vec<(Asked, Outcome)>,
     /// The newest block's epoch, asked for while the get goes on.
-    now: JoinHandle<Result<Now, ChainFailure>>,
+    now: Option<JoinHandle<Result<Now, ChainFailure>>>,
 }
 
 impl Reads {
-    /// Of a get that begins now.
-    pub(super) fn begin<C: Chain>(chain: &C) -> Self {
+    /// Asks for the epoch. After what the get itself asks of the chain first, which would wait for it.
+    pub(super) fn begin<C: Chain>(&mut self, chain: &C) {
         let chain = chain.clone();
-        Self {
-            outcomes: Vec::new(),
-            now: tokio::spawn(async move { chain.now().await }),
-        }
+        self.now = Some(tokio::spawn(async move { chain.now().await }));
     }
 
     /// One segment's fetch is over.
@@ -137,17 +135,19 @@ impl Reads {
 
 impl Drop for Reads {
     fn drop(&mut self) {
-        self.now.abort();
+        if let Some(asking) = &self.now {
+            asking.abort();
+        }
     }
 }
 
 /// Signs and writes a get's receipts. What stands in the way of that is logged, and nothing else comes of it.
 pub(super) async fn keep<C: Chain, N: Network>(client: &Client<C, N>, mut reads: Reads) {
     let outcomes = std::mem::take(&mut reads.outcomes);
-    if outcomes.is_empty() {
+    let (false, Some(asking)) = (outcomes.is_empty(), &mut reads.now) else {
         return;
-    }
-    let Ok(Ok(Ok(now))) = tokio::time::timeout(PATIENCE, &mut reads.now).await else {
+    };
+    let Ok(Ok(Ok(now))) = tokio::time::timeout(PATIENCE, asking).await else {
         tracing::debug!("no receipts: the chain does not say which epoch it is");
         return;
     };
@@ -162,7 +162,7 @@ pub(super) async fn keep<C: Chain, N: Network>(client: &Client<C, N>, mut reads:
         create_private_dir(&dir)?;
         append(&path, &receipts, MAX_KEPT)
     });
-    if let Ok(Err(error)) = written.await {
+    if let Ok(Ok(Err(error))) = tokio::time::timeout(PATIENCE, written).await {
         let path = client.home.receipts();
         tracing::warn!(%error, path = %path.display(), "the receipts of this get are not kept");
     }
@@ -170,21 +170,17 @@ pub(super) async fn keep<C: Chain, N: Network>(client: &Client<C, N>, mut reads:
 
 /// Appends to the file, behind its last whole record. A full one is put aside first.
 fn append(path: &Path, receipts: &[SignedReceipt], max_kept: u64) -> io::Result<()> {
-    let full = HEAD_BYTES as u64 + max_kept * SIGNED_BYTES as u64;
-    if path.metadata().is_ok_and(|meta| meta.len() >= full) {
+    let Some(mut file) = ours(path)? else {
+        return Ok(());
+    };
+    if file.metadata()?.len() >= HEAD_BYTES as u64 + max_kept * SIGNED_BYTES as u64 {
         let mut old = path.as_os_str().to_owned();
         old.push(".old");
         std::fs::rename(path, old)?;
-    }
-    let mut file = File::options()
-        .read(true)
-        .append(true)
-        .create(true)
-        .open(path)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(()),
-        Err(TryLockError::Error(error)) => return Err(error),
+        match ours(path)? {
+            Some(new) => file = new,
+            None => return Ok(()),
+        }
     }
     let mut head = Vec::new();
     (&file).take(HEAD_BYTES as u64).read_to_end(&mut head)?;
@@ -205,6 +201,30 @@ fn append(path: &Path, receipts: &[SignedReceipt], max_kept: u64) -> io::Result<
         bytes.extend(receipt.to_bytes());
     }
     file.write_all(&bytes)
+}
+
+/// The file at this path, locked; nothing if another get has it, or has just put it aside.
+fn ours(path: &Path) -> io::Result<Option<File>> {
+    let file = File::options()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let there = path.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
+        let meta = file.metadata()?;
+        if there != Some((meta.dev(), meta.ino())) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(file))
 }
 
 #[cfg(test)]

@@ -260,6 +260,7 @@ impl World<'_> {
                         && self.is_censored_out(height, (whose, *sector, close))
                     {
                         self.report.lost_to_censors.push((whose, close));
+                        self.censored_out.insert((whose, *sector));
                     } else {
                         return Err(format!(
                             "block {height} finds sector {} of the honest provider {provider} faulty: {reason:?}",

@@ -37,10 +37,6 @@ impl World<'_> {
     /// Whether an event charges an honest provider for what is no fault of its own.
     pub(super) fn costs_the_honest_nothing(&mut self, height: u64, event: &ChainEvent) -> Outcome {
         let whose = |world: &Self, provider| world.honest_one(provider);
-        let lost = |world: &Self, whose: usize| {
-            let mut lost = world.report.lost_to_censors.iter();
-            lost.any(|(of, _)| *of == whose)
-        };
         let hit = match event {
             ChainEvent::DealPublished { deal, provider, .. } => {
                 if let Some(whose) = self.honest_one(*provider) {
@@ -60,9 +56,21 @@ impl World<'_> {
             }
             ChainEvent::PreCommitExpired { provider, .. }
             | ChainEvent::SectorTerminated { provider, .. } => whose(self, *provider),
-            ChainEvent::FaultFee { provider, .. } => {
-                whose(self, *provider).filter(|whose| !lost(self, *whose))
+            ChainEvent::SectorRecovered { provider, sector } => {
+                if let Some(whose) = whose(self, *provider) {
+                    self.censored_out.remove(&(whose, *sector));
+                }
+                None
             }
+            ChainEvent::FaultFee {
+                provider, sector, ..
+            } => whose(self, *provider).filter(|whose| {
+                let excused = self.censored_out.contains(&(*whose, *sector));
+                if excused {
+                    self.excused_fees.insert((height, *whose));
+                }
+                !excused
+            }),
             ChainEvent::Penalty {
                 provider, reason, ..
             } => {
@@ -70,7 +78,9 @@ impl World<'_> {
                 match reason {
                     // Everybody pays for a place in a block.
                     PenaltyReason::Fee => None,
-                    PenaltyReason::Faults => whose.filter(|whose| !lost(self, *whose)),
+                    PenaltyReason::Faults => {
+                        whose.filter(|whose| !self.excused_fees.contains(&(height, *whose)))
+                    }
                     PenaltyReason::Termination
                     | PenaltyReason::PreCommitExpired
                     | PenaltyReason::Disputed => whose,
