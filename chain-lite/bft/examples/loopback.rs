@@ -7,7 +7,7 @@
 //! by its client: about 500 bytes with one.
 //!
 //! A proposer takes what waits in its own pool, up to so many transactions. Where transfers are signed and checked meanwhile, it
-//! may not be full again at its next turn; `ready` ones were before, so every block is full: `-- 20 5600 ready` measures blocks of
+//! may not be full again at its next turn; `ready` ones were before, so every block is full: `-- 20 4900 ready` measures blocks of
 //! 1 MiB. The least block is printed beside the mean, so that one sees it.
 
 use std::collections::BTreeMap;
