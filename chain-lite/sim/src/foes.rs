@@ -4,14 +4,12 @@
 //! A hostile machine runs the honest program; what it says is changed on its way out ([`crate::run`]), under its own key where that
 //! key can sign it. Nothing here knows who believes it: that is what a run checks.
 
-use chain_lite::account::ChainId;
 use chain_lite::block::{Block, BlockId};
 use chain_lite::certificate::ValidatorId;
 use chain_lite::units::EpochCount;
 use chain_lite_bft::context::{Address, Height, Signature, Value};
 use chain_lite_bft::parts::{Announced, Init, Part, cut};
 use chain_lite_bft::signing::ChainSigner;
-use ed25519_dalek::SigningKey;
 use malachite_core_consensus::{LivenessMsg, SignedConsensusMsg};
 use malachite_core_types::{NilOrVal, Round, SignedMessage, SignedProposal, SignedVote, VoteType};
 use rand::Rng;
@@ -34,11 +32,6 @@ pub fn mixed(words: &[&[u8]]) -> u64 {
     words.iter().for_each(|word| digest.update(word));
     let digest: [u8; 32] = digest.finalize().into();
     u64::from_le_bytes(digest[..8].try_into().expect("eight of 32"))
-}
-
-/// What its key says.
-pub fn signer(chain: ChainId, key: &SigningKey) -> ChainSigner {
-    ChainSigner::new(chain, key.clone())
 }
 
 /// Parts that announce `block` under any `init`, signed.

@@ -714,11 +714,12 @@ impl<'a> World<'a> {
                 Out::Broadcast(message) => {
                     self.may_be_said(node, &message)?;
                     self.in_hand(node, &message);
-                    if let (Some((relays, _, epochs)), Message::Part { part, .. }) =
-                        (&mut self.beacon, &message)
-                        && let Part::Init { init, .. } = part
+                    if let Message::Part {
+                        part: Part::Init { init, .. },
+                        ..
+                    } = &message
                     {
-                        epochs.proposed(init.block, START_MS + self.now, relays.are_away());
+                        self.proposed(init.block);
                     }
                     if let Some(message) = self.as_said(node, message) {
                         self.say(node, message)?;
@@ -915,9 +916,7 @@ impl<'a> World<'a> {
 
     /// Whether a machine has the key of a validator that censors.
     fn is_censor(&self, machine: usize) -> bool {
-        let (last, of_all) = (self.scenario.censors, self.scenario.validators);
-        let twin = self.is_second(machine);
-        last > 0 && (((of_all - last.min(of_all))..of_all).contains(&machine) || twin)
+        self.is_last(machine, self.scenario.censors)
     }
 
     /// What censors leave out: the proofs that an honest provider owes, and deals with it.

@@ -135,6 +135,13 @@ impl World<'_> {
         }
     }
 
+    /// Under the beacon's clock: a block is proposed now, by whomever.
+    pub(super) fn proposed(&mut self, block: BlockId) {
+        if let Some((relays, _, epochs)) = &mut self.beacon {
+            epochs.proposed(block, START_MS + self.now, relays.are_away());
+        }
+    }
+
     /// Under the beacon's clock: once per block, what its stamp and its epoch say.
     pub(super) fn follow_epochs(
         &mut self,

@@ -23,7 +23,7 @@ use malachite_core_types::{NilOrVal, SignedVote};
 use rand::Rng;
 use std::path::Path;
 
-use super::{Event, Outcome, World};
+use super::{Outcome, World};
 use crate::foes::{self, FORGED, LIES, SECOND, mixed};
 use crate::node::{HOME, Message};
 
@@ -50,7 +50,8 @@ pub(super) struct Foes {
 }
 
 impl World<'_> {
-    fn is_last(&self, machine: usize, of_last: usize) -> bool {
+    /// Whether a machine has the key of one of so many validators, the last ones.
+    pub(super) fn is_last(&self, machine: usize, of_last: usize) -> bool {
         let of_all = self.scenario.validators;
         let last = (of_all - of_last.min(of_all))..of_all;
         // A second machine of its key is as hostile.
@@ -108,7 +109,7 @@ impl World<'_> {
 
     fn signer(&self, node: usize) -> ChainSigner {
         let who = &self.machines[node].who;
-        foes::signer(who.genesis.chain_id(), &who.key)
+        ChainSigner::new(who.genesis.chain_id(), who.key.clone())
     }
 
     fn ids(&self) -> Vec<ValidatorId> {
@@ -174,8 +175,8 @@ impl World<'_> {
         self.foes.lies.insert(block.id(), said);
         self.foes.foul.extend([said, block.id()]);
         self.report.lies[kind] += 1;
-        if let (Some((relays, _, epochs)), false) = (&mut self.beacon, said == block.id()) {
-            epochs.proposed(said, super::START_MS + self.now, relays.are_away());
+        if said != block.id() {
+            self.proposed(said);
         }
         for (sequence, part) in (0..).zip(parts) {
             let publisher = node;
@@ -296,9 +297,7 @@ impl World<'_> {
         self.foes.seconds.insert(block.id(), second);
         self.foes.halved.insert((node, stream), height);
         self.report.two_blocks += 1;
-        if let Some((relays, _, epochs)) = &mut self.beacon {
-            epochs.proposed(second, super::START_MS + self.now, relays.are_away());
-        }
+        self.proposed(second);
         for (sequence, part) in (0..).zip(parts) {
             let said = Message::Part {
                 publisher: node,
@@ -343,18 +342,8 @@ impl World<'_> {
             0 => self.report.withheld += 1,
             1 => {
                 self.report.told_late += 1;
-                let (after, boots) = (self.rng.gen_range(1_000..20_000), self.machines[to].boots);
-                let (sent, message) = (self.order, Box::new(message));
-                self.at(
-                    after,
-                    Event::Deliver {
-                        to,
-                        boots,
-                        from: node,
-                        sent,
-                        message,
-                    },
-                );
+                let after = self.rng.gen_range(1_000..20_000);
+                self.deliver(node, to, self.order, after, message);
             }
             _ => self.send(node, to, message),
         }

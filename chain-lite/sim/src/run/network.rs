@@ -22,19 +22,31 @@ impl World<'_> {
         for _ in 0..copies {
             let delay = self.rng.gen_range(5..150)
                 + u64::from(self.rng.gen_bool(0.02)) * self.rng.gen_range(0..2_000);
-            let boots = self.machines[to].boots;
-            let message = Box::new(message.clone());
-            self.at(
-                delay,
-                Event::Deliver {
-                    to,
-                    boots,
-                    from,
-                    sent,
-                    message,
-                },
-            );
+            self.deliver(from, to, sent, delay, message.clone());
         }
+    }
+
+    /// A message that was said when `sent` was counted comes after so many milliseconds, if the machine has not started anew by then.
+    pub(super) fn deliver(
+        &mut self,
+        from: usize,
+        to: usize,
+        sent: u64,
+        after: u64,
+        message: Message,
+    ) {
+        let boots = self.machines[to].boots;
+        let message = Box::new(message);
+        self.at(
+            after,
+            Event::Deliver {
+                to,
+                boots,
+                from,
+                sent,
+                message,
+            },
+        );
     }
 
     pub(super) fn broadcast(&mut self, from: usize, message: Message) {
