@@ -199,7 +199,9 @@ async fn a_killed_put(closed_credit: bool) {
         assert_eq!(paid.free, amount);
     }
 
-    // A home with nothing but the key: the chain and any k providers give everything back.
+    // A home with nothing but the key: the chain and any k providers give everything back. The chain stands meanwhile: who is
+    // switched off would miss a proof within seconds once its sector is sealed, or its deal's start before.
+    let standing = devnet.pause_after(EpochCount(0)).await.expect("stands");
     for index in [0, 2] {
         devnet.stop_provider(index).await.expect("stops");
     }
@@ -237,6 +239,7 @@ async fn a_killed_put(closed_credit: bool) {
     assert!(matches!(error, ClientError::Lost { .. }), "{error}");
     assert!(!dir.path().join("lost").exists());
 
+    drop(standing);
     elsewhere.network.close().await;
     devnet.shutdown().await.expect("stops in order");
 }
