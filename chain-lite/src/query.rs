@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::account::{Account, Address, ChannelId, DealId, NetKey, ProviderId};
 use crate::channel::Channel;
 use crate::datacap::DataCap;
+use crate::deal::publish::activation_timer;
 use crate::deal::{Deal, DealStatus};
 use crate::lit;
 use crate::market::Escrow;
@@ -551,6 +552,17 @@ fn sector_state(
     let slot = partition.slots.iter().find(|slot| slot.number == number);
     slot.map(|slot| slot.state)
         .ok_or_else(|| StoreError::corrupt(&key, format!("sector {number} is not in it")))
+}
+
+/// The last epoch in which a published deal's sector may still be proven: its start, put off by every outage since it was
+/// published. Of a deal that waits no more, its start.
+pub fn begin_by(state: &dyn KvRead, deal: &Deal) -> Result<Epoch, StoreError> {
+    if deal.status != DealStatus::Published {
+        return Ok(deal.proposal.start);
+    }
+    let net = totals(state)?;
+    let left = lit::lacking(state, &net, activation_timer(deal), net.epoch)?;
+    Ok(net.epoch.after(left).before(EpochCount(1)))
 }
 
 /// A deal.

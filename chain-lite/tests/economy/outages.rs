@@ -13,7 +13,7 @@ use chain_lite::message::Message;
 use chain_lite::params::ChainParams;
 use chain_lite::query::{self, SectorStatus};
 use chain_lite::sector::deadline::Schedule;
-use chain_lite::state::{Entry, KvRead, MemoryState, StoreError};
+use chain_lite::state::{self, Entry, KvRead, MemoryState, StoreError, read};
 use chain_lite::units::{Epoch, EpochCount, TokenAmount};
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
@@ -300,14 +300,21 @@ fn what_is_late_after_an_outage_is_late() {
         view.unwrap().and_then(|view| view.prove_until)
     };
     assert_eq!(told(&world), Some(expires.before(EpochCount(1))));
+    let begins = |world: &World| {
+        let leaf = read(&world.state, &state::key::deal(&deal)).expect("memory");
+        query::begin_by(&world.state, &leaf.expect("published")).expect("memory")
+    };
+    assert_eq!(begins(&world), start);
     let at = world.epoch.after(EpochCount(101));
     world.block_at(at, u64::MAX, vec![]);
     let put_off = EpochCount(100);
     // Its provider is told so at once, and not to give up.
     let last = expires.after(put_off).before(EpochCount(1));
     assert_eq!(told(&world), Some(last));
+    assert_eq!(begins(&world), start.after(put_off));
     world.run_to(start.after(put_off));
     assert_eq!(world.deal_status(&deal), DealStatus::Published);
+    assert_eq!(begins(&world), world.epoch, "this is the last one");
     world.run_to(start.after(put_off).next());
     assert_eq!(world.deal_status(&deal), DealStatus::Slashed);
     // In its last epoch the proof is taken, and its seed is still known; one later it is too late.

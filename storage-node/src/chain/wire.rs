@@ -166,6 +166,8 @@ pub struct PictureDeal {
     pub id: DealId,
     /// Where it is in its life.
     pub status: chain_lite::deal::DealStatus,
+    /// While it is published: the last epoch in which it may begin ([`chain_lite::query::begin_by`]); then its start.
+    pub begin_by: Epoch,
 }
 
 /// The network in numbers.

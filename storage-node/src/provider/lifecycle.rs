@@ -216,11 +216,24 @@ pub struct ChainView {
     pub in_debt: bool,
 }
 
+impl ChainView {
+    /// The last epoch in which a deal may begin, while it waits for that.
+    fn begin_by(&self, deal: &DealId) -> Option<Epoch> {
+        match self.deals.get(deal)? {
+            DealOnChain::Published { begin_by } => Some(*begin_by),
+            DealOnChain::Active | DealOnChain::Over => None,
+        }
+    }
+}
+
 /// State of a deal on the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DealOnChain {
     /// Published, not yet active.
-    Published,
+    Published {
+        /// The last epoch in which its sector may be proven: its start, put off by every outage since it was published.
+        begin_by: Epoch,
+    },
     /// Active.
     Active,
     /// Completed or slashed.
@@ -1042,14 +1055,15 @@ impl Lifecycle {
             let waiting: Vec<WaitingPiece> = self
                 .deals
                 .values()
-                .filter(|deal| view.deals.get(&deal.record.deal) == Some(&DealOnChain::Published))
                 .filter(|deal| !taken.contains(&deal.record.deal))
-                .map(|deal| WaitingPiece {
-                    deal: deal.record.deal,
-                    size: deal.record.piece.size,
-                    start: deal.record.start,
-                    end: deal.record.end,
-                    published: deal.published.unwrap_or(now),
+                .filter_map(|deal| {
+                    Some(WaitingPiece {
+                        deal: deal.record.deal,
+                        size: deal.record.piece.size,
+                        start: view.begin_by(&deal.record.deal)?,
+                        end: deal.record.end,
+                        published: deal.published.unwrap_or(now),
+                    })
                 })
                 .collect();
             let Some(deals) = pack::choose(&waiting, now, &self.settings.pack) else {
@@ -1118,7 +1132,9 @@ impl Lifecycle {
             return self.abandon(number, reason);
         }
         let deals = sector.record.deals.clone();
-        if !self.deals_can_start(now, &deals, view) {
+        let earliest = now.after(self.rules.seed_delay);
+        let in_time = |id| view.begin_by(id).is_some_and(|last| last > earliest);
+        if !deals.iter().all(in_time) {
             return self.abandon(
                 number,
                 "one of its deals can no longer start in time".to_owned(),
@@ -1140,17 +1156,6 @@ impl Lifecycle {
         };
         self.set_stage(number, Stage::PreCommitting(*replica, expiration));
         self.submit(Op::PreCommit(number, expiration));
-    }
-
-    fn deals_can_start(&self, now: Epoch, deals: &[DealId], view: &ChainView) -> bool {
-        let earliest = now.0.saturating_add(self.rules.seed_delay.0);
-        deals.iter().all(|id| {
-            view.deals.get(id) == Some(&DealOnChain::Published)
-                && self
-                    .deals
-                    .get(id)
-                    .is_some_and(|deal| deal.record.start.0 > earliest)
-        })
     }
 
     /// Long enough for its deals and for the chain's shortest life, or `None` if that is longer than it allows.

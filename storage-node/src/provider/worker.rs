@@ -921,7 +921,9 @@ fn view_of(picture: &ProviderPicture) -> ChainView {
         .iter()
         .map(|deal| {
             let state = match deal.status {
-                ChainDealStatus::Published => DealOnChain::Published,
+                ChainDealStatus::Published => DealOnChain::Published {
+                    begin_by: deal.begin_by,
+                },
                 ChainDealStatus::Active => DealOnChain::Active,
                 ChainDealStatus::Completed | ChainDealStatus::Slashed => DealOnChain::Over,
             };

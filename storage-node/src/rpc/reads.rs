@@ -305,6 +305,7 @@ pub fn picture(
             deals.push(PictureDeal {
                 id: *deal,
                 status: found.status,
+                begin_by: query::begin_by(state, &found)?,
             });
         }
     }

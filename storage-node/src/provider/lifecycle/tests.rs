@@ -76,7 +76,8 @@ struct OnChain {
 #[derive(Default)]
 struct Chain {
     now: u64,
-    known: BTreeMap<DealId, (DealOnChain, u64, u64)>,
+    /// Its state with `begin_by`, and its end.
+    known: BTreeMap<DealId, (DealOnChain, u64)>,
     precommits: BTreeMap<SectorNumber, Epoch>,
     used: BTreeSet<SectorNumber>,
     expirations: BTreeMap<SectorNumber, Epoch>,
@@ -130,11 +131,31 @@ impl Chain {
         }
     }
 
+    fn waits(&self, deal: &DealId) -> bool {
+        matches!(
+            self.known.get(deal),
+            Some((DealOnChain::Published { .. }, _))
+        )
+    }
+
+    /// Epochs without a block: they count for no timer.
+    fn outage(&mut self, epochs: u64) {
+        self.now += epochs;
+        for (state, _) in self.known.values_mut() {
+            if let DealOnChain::Published { begin_by } = state {
+                begin_by.0 += epochs;
+            }
+        }
+        for at in self.precommits.values_mut() {
+            at.0 += epochs;
+        }
+    }
+
     /// Moves to the next epoch: closes, expiries, deals that missed their start.
     fn advance(&mut self) {
         self.now += 1;
-        for (state, start, end) in self.known.values_mut() {
-            if *state == DealOnChain::Published && self.now > *start {
+        for (state, end) in self.known.values_mut() {
+            if matches!(state, DealOnChain::Published { begin_by } if self.now > begin_by.0) {
                 *state = DealOnChain::Over;
             }
             if *state == DealOnChain::Active && self.now >= *end + PERIOD {
@@ -179,8 +200,9 @@ impl Chain {
                     let record = &records[id];
                     assert!(!self.known.contains_key(id), "a deal was published twice");
                     if record.start.0 > self.now {
-                        self.known
-                            .insert(*id, (DealOnChain::Published, record.start.0, record.end.0));
+                        let begin_by = record.start;
+                        let state = DealOnChain::Published { begin_by };
+                        self.known.insert(*id, (state, record.end.0));
                     }
                 }
             }
@@ -198,7 +220,7 @@ impl Chain {
                     "the ticket is too old"
                 );
                 for id in &record.deals {
-                    if self.known.get(id).map(|k| k.0) != Some(DealOnChain::Published) {
+                    if !self.waits(id) {
                         self.used.remove(number);
                         return refuse("a deal is not published");
                     }
@@ -223,10 +245,7 @@ impl Chain {
                 }
                 assert_eq!(proof, b"proof");
                 let deals = self.content[number].clone();
-                if deals
-                    .iter()
-                    .any(|id| self.known[id].0 != DealOnChain::Published)
-                {
+                if !deals.iter().all(|id| self.waits(id)) {
                     return refuse("a deal is over");
                 }
                 for id in &deals {
@@ -672,6 +691,22 @@ fn a_holder_of_our_own_chain_gets_the_blocks_it_needs_also_after_a_stranger() {
     idle.feed(Event::SlotHeldBy(SlotHolder::Stranger));
     idle.run(10);
     assert!(idle.holding.is_none());
+}
+
+/// An outage puts starts off on the chain. A provider that counted on would give up deals that it may still begin, and lose their
+/// collateral.
+#[test]
+fn after_an_outage_a_deal_whose_start_was_put_off_is_begun() {
+    for sealing in [false, true] {
+        let mut world = World::new(50, 5);
+        world.receive(deal(1, 1024, 150, 5000));
+        world.run(if sealing { 30 } else { 3 });
+        assert!(world.chain.waits(&DealId([1; 32])), "published");
+        assert_eq!(world.machine.sectors().count(), usize::from(sealing));
+        world.chain.outage(150);
+        world.run(200);
+        assert_eq!(world.states(), vec![SectorState::Active], "{:?}", world.log);
+    }
 }
 
 #[test]

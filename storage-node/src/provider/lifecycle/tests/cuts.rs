@@ -135,7 +135,9 @@ impl Chain {
         match op {
             Op::Publish(_) => {
                 assert!(self.deal.is_none(), "a deal was published twice");
-                self.deal = Some(DealOnChain::Published);
+                self.deal = Some(DealOnChain::Published {
+                    begin_by: Epoch(250),
+                });
             }
             Op::PreCommit(number, _) => {
                 // What is sent was written down before.
