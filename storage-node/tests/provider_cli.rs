@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use chain_lite::account::ProviderId;
 use chain_lite::events::Event;
+use chain_lite::units::Epoch;
 use prover::SectorNumber;
 use serde_json::Value;
 use storage_node::chain::ChainClient;
+use storage_node::rpc::fellows::OWNER;
 
 /// How long one wait may take: proofs of other tests may stand before ours on this machine.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -183,34 +185,57 @@ impl Drop for Network {
     }
 }
 
-fn is_proving(status: &Value) -> bool {
-    status["sealing_stage"]["stage"] == "Groth16 proof"
-        && status["working_on"]
-            .as_str()
-            .is_some_and(|what| what.starts_with("proving sector"))
+/// A sector with a replica. There is one, as a rule; where the second deal was heard of late, it is in a second one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sealed {
+    number: u64,
+    comm_r: String,
 }
 
-/// The only sector's CommR: the replica stands.
-fn comm_r(status: &Value) -> Option<String> {
-    status["sectors"][0]["comm_r"].as_str().map(str::to_owned)
+/// The sector that is being proven.
+fn proving(status: &Value) -> Option<Sealed> {
+    let working = status["working_on"].as_str()?;
+    let number = working.strip_prefix("proving sector ")?;
+    (status["sealing_stage"]["stage"] == "Groth16 proof").then(|| {
+        let number = number.parse().expect("a sector's number");
+        let comm_r = sector(status, number)["comm_r"].as_str();
+        Sealed {
+            number,
+            comm_r: comm_r.expect("the replica stands").to_owned(),
+        }
+    })
 }
 
-fn state(status: &Value) -> Option<&str> {
-    status["sectors"][0]["state"].as_str()
+fn sector(status: &Value, number: u64) -> &Value {
+    let all = status["sectors"].as_array().expect("a list");
+    let found = all.iter().find(|s| s["number"] == number);
+    found.unwrap_or_else(|| panic!("no sector {number}: {status}"))
 }
 
-/// The disk fails to keep the next record of the provider's sector, because nobody can sync `/dev/null`: the process ends and says
-/// why and what to do. The next one goes on.
+/// All sectors are active, and this one has the replica that it had.
+fn is_active(status: &Value, what: &Sealed) -> bool {
+    let all = status["sectors"].as_array().expect("a list");
+    let active = !all.is_empty() && all.iter().all(|sector| sector["state"] == "active");
+    if active {
+        let now = &sector(status, what.number)["comm_r"];
+        assert_eq!(now, &what.comm_r, "another replica was sealed: {status}");
+    }
+    active
+}
+
+/// The disk fails to keep the next record of a sector, because nobody can sync `/dev/null`: the process ends and says why and what to
+/// do. The next one goes on.
 #[cfg(target_os = "linux")]
-fn lose_a_record(own: &mut Running, home: &Path) {
-    let record = home.join("provider/journal/sectors/sector-0.tmp");
+fn lose_a_record(own: &mut Running, home: &Path, sector: u64) {
+    let name = format!("sector-{sector}.tmp");
+    let record = home.join("provider/journal/sectors").join(&name);
     wait("no write is under way", || {
         std::os::unix::fs::symlink("/dev/null", &record).ok()
     });
     let ended = wait("it ends", || own.child.try_wait().expect("a child"));
     let said = own.said();
     assert_eq!(ended.code(), Some(7), "{said}");
-    for word in ["sector-0.tmp", "start the provider again", "goes on"] {
+    for word in [&name, "start the provider again", "goes on"] {
         assert!(said.contains(word), "no {word:?} in {said}");
     }
     *own = Running::start(home);
@@ -243,44 +268,54 @@ fn tm_h1_tm_h5_a_provider_process_joins_seals_through_kills_posts_recovers_pays_
     // Both processes are killed in the middle of their proof, each once, and started again. Neither may get past its proof while
     // this test is busy with the other: whoever proves first stays dead, or stands still, until the other one was killed too.
     let (mut own_killed, mut net_killed) = (None, None);
-    wait("both were killed while they proved", || {
+    let both = wait("both were killed while they proved", || {
         if own_killed.is_none() {
             own.must_live();
             let status = ask(&own_home, &["provider", "status"]);
-            if is_proving(&status) {
+            if let Some(sector) = proving(&status) {
                 own.kill();
-                own_killed = Some(comm_r(&status).expect("the replica stands"));
+                own_killed = Some(sector);
             }
         }
-        if net_killed.is_none() {
-            let status = net.provider().expect("the devnet answers");
-            if is_proving(&status) {
-                net.kill();
-                net_killed = Some(comm_r(&status).expect("the replica stands"));
-                let _still = own_killed.is_none().then(|| own.stand_still());
-                net = Network::up(&net_home);
-                assert_eq!(net.url, url, "its clients still find it");
-            }
+        if net_killed.is_none()
+            && let Some(sector) = net.provider().as_ref().and_then(proving)
+        {
+            net.kill();
+            net_killed = Some(sector);
+            let _still = own_killed.is_none().then(|| own.stand_still());
+            net = Network::up(&net_home);
+            assert_eq!(net.url, url, "its clients still find it");
         }
         own_killed.clone().zip(net_killed.clone())
     });
     own = Running::start(&own_home);
     #[cfg(target_os = "linux")]
-    lose_a_record(&mut own, &own_home);
-    for (whose, before) in [(false, &net_killed), (true, &own_killed)] {
-        let status = wait("an active sector", || {
-            let status = match whose {
+    lose_a_record(&mut own, &own_home, both.0.number);
+    for (of_own, before) in [(false, &both.1), (true, &both.0)] {
+        let status = wait("active sectors", || {
+            let status = match of_own {
                 true => {
                     own.must_live();
                     ask(&own_home, &["provider", "status"])
                 }
-                false => net.provider().expect("the devnet answers"),
+                false => net.provider()?,
             };
-            (state(&status) == Some("active")).then_some(status)
+            is_active(&status, before).then_some(status)
         });
-        assert_eq!(&comm_r(&status), before, "another replica was sealed");
-        assert_eq!(status["sectors"].as_array().map(Vec::len), Some(1));
-        assert_eq!(status["sectors"][0]["number"], 0);
+        let sectors = status["sectors"].as_array().expect("a list");
+        let numbers: Vec<_> = sectors.iter().map(|s| s["number"].as_u64()).collect();
+        assert!([&[Some(0)][..], &[Some(0), Some(1)]].contains(&&numbers[..]));
+        // Each deal in one of them.
+        let deals: Vec<_> = sectors
+            .iter()
+            .flat_map(|s| s["deals"].as_array())
+            .flatten()
+            .collect();
+        assert_eq!(
+            deals.len(),
+            status["deals"].as_array().map_or(0, Vec::len),
+            "{status}"
+        );
     }
 
     let runtime = tokio::runtime::Runtime::new().expect("starts");
@@ -303,14 +338,22 @@ fn tm_h1_tm_h5_a_provider_process_joins_seals_through_kills_posts_recovers_pays_
     }
 
     // The operator declares a fault, early enough before the next window: the chain hears it, the replica is resealed, and the
-    // window after that proves it again.
-    wait("a window far enough away", || {
+    // window after that proves it again. The clock stands from the look to the command.
+    let ten_minutes = Duration::from_secs(600);
+    let height = wait("a window far enough away", || {
+        let held = chain.hold_clock(OWNER, Epoch(0), ten_minutes);
+        runtime.block_on(held).expect("an owner may");
         let status = ask(&own_home, &["provider", "status"]);
-        let open = status["due"][0]["open"].as_u64()?;
-        (open > status["epoch"].as_u64()? + 40).then_some(())
+        let far = status["due"][0]["open"].as_u64() > status["epoch"].as_u64().map(|now| now + 40);
+        let height = (far && is_active(&status, &both.0)).then(|| {
+            let head = runtime.block_on(chain.head());
+            ask(&own_home, &["provider", "declare-fault", "0"]);
+            head.expect("reads").height
+        });
+        let released = runtime.block_on(chain.release_clock(OWNER));
+        released.expect("the chain answers");
+        height
     });
-    let height = runtime.block_on(chain.head()).expect("reads").height;
-    ask(&own_home, &["provider", "declare-fault", "0"]);
     let (mine, zero) = (ProviderId(id), SectorNumber(0));
     for step in ["faulted", "recovery declared", "recovered"] {
         let found = async {
@@ -369,12 +412,11 @@ fn tm_h1_tm_h5_a_provider_process_joins_seals_through_kills_posts_recovers_pays_
         .expect("starts");
     assert_eq!(none.status.code(), Some(3));
     own = Running::start(&own_home);
-    let again = wait("it sees its sector again", || {
+    let again = wait("it sees its sectors again", || {
         let status = ask(&own_home, &["provider", "status"]);
-        (state(&status) == Some("active")).then_some(status)
+        is_active(&status, &both.0).then_some(status)
     });
     assert_eq!(again["provider"].as_u64(), Some(id));
-    assert_eq!(comm_r(&again), own_killed);
     let twice = holdfast(&own_home)
         .args(["provider", "run"])
         .output()

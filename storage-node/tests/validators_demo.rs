@@ -7,6 +7,7 @@
 #![cfg(feature = "bft")]
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -175,12 +176,17 @@ fn a_validator_that_dies_by_itself_ends_the_demo_and_is_named() {
     let words = "demo --validators 4 -k 1 -m 1 --sector-size 2KiB --epoch-ms 100";
     let mut demo = Running::start(home.path(), words);
     let folder = home.path().join(format!("demo-{}", demo.0.id()));
+    // While the demo asks each of them for the first block, it might miss the answer before it misses the process.
+    let mut errors = BufReader::new(demo.0.stderr.take().expect("piped"));
+    let mut said = String::new();
+    while !said.contains("same first block") {
+        let read = errors.read_line(&mut said).expect("text");
+        assert!(read > 0, "it ended: {said}");
+    }
     // The second one: the story kills the last.
     let fellow = endpoints(&folder.join("devnet"))["fellows"][0].clone();
     signal("-KILL", number(&fellow["pid"]));
-    let mut said = String::new();
-    let errors = demo.0.stderr.as_mut().expect("piped");
-    std::io::Read::read_to_string(errors, &mut said).expect("text");
+    errors.read_to_string(&mut said).expect("text");
     assert_eq!(demo.0.wait().expect("is ours").code(), Some(6), "{said}");
     for part in [
         "validator 2 (process ",
@@ -209,6 +215,7 @@ fn the_chain_stands_while_the_process_of_its_providers_gets_no_processor() {
     let before = at(20);
 
     signal("-STOP", pid);
+    let before = at(before);
     // Three of four can decide without the stopped one, in at most a proposer's patience a block: they would be seen to go on.
     let (mut seen, mut same) = (before, 0);
     wait("a chain that stands", || {

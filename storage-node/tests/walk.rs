@@ -65,11 +65,14 @@ fn the_walk_holds_from_a_file_to_a_caught_cheat_and_back() {
         assert!(tokens(deal, "paid") > 0, "an unpaid deal: {deal}");
         assert!(tokens(deal, "paid") + tokens(deal, "refunded") <= tokens(deal, "price_total"));
     }
-    // into a sector, label, encode, prove, accept: one replica each, all different, none of them the data.
+    // into a sector, label, encode, prove, accept: a replica each, all different, none of them the data. A copy of the manifest that
+    // comes late, because its disk was slow, goes into a second sector.
     let sectors = list(&report, "sectors");
-    assert_eq!(sectors.len(), 4);
+    assert!((4..=8).contains(&sectors.len()), "{sectors:?}");
+    let owners: BTreeSet<String> = sectors.iter().map(|s| s["provider"].to_string()).collect();
+    assert_eq!(owners.len(), 4, "each has a sector");
     let replicas: BTreeSet<&str> = sectors.iter().map(|s| text(s, "comm_r")).collect();
-    assert_eq!(replicas.len(), 4, "two providers have the same replica");
+    assert_eq!(replicas.len(), sectors.len(), "two have the same replica");
     for sector in sectors {
         assert_eq!(sector["sector_size"], 2048);
         assert_ne!(sector["comm_r"], sector["comm_d"]);
@@ -109,10 +112,11 @@ fn the_walk_holds_from_a_file_to_a_caught_cheat_and_back() {
     }
     // label, prove: in the fastest code that this machine has, without being asked.
     assert_eq!(report["kernels"], serde_json::json!(Kernels::chosen()));
-    // and all of it again, by an auditor who saw only the exported chain: four PoReps and every post.
+    // and all of it again, by an auditor who saw only the exported chain: every PoRep and every post.
     let audit = &report["audit"];
     assert_eq!(audit["supply_ok"], true);
-    assert!(audit["proofs_verified"].as_u64() >= Some(4 + posts));
+    let sealed = sectors.len() as u64;
+    assert!(audit["proofs_verified"].as_u64() >= Some(sealed + posts));
     assert!(audit["blocks"].as_u64() > Some(100));
     // The run's folder is gone; the home holds nothing else.
     let left: Vec<_> = std::fs::read_dir(home.path()).expect("the home").collect();

@@ -55,6 +55,8 @@ pub(crate) enum Manner {
     Swallows,
     /// Refuses each proposal twice, then takes it.
     Busy,
+    /// Is reached late the first time, and takes nothing that starts before it can have sealed it.
+    ReachedLate,
     /// Takes a piece and acknowledges it, and publishes only the second proposal for it.
     DropsFirst,
     /// Says no, gets the bytes from whoever took them instead, and publishes all the same.
@@ -397,11 +399,20 @@ impl Network for Fake {
         let died = |error: ChainFailure| PushError::Interrupted(error.to_string());
         let mut world = self.world();
         world.burn().map_err(died)?;
-        let provider = world.provider(to.id);
         let signed: SignedProposal =
             codec::decode(&piece.proposal, 4096).expect("a client sends canonical proposals");
         let deal = signed.proposal.id();
+        let provider = world.provider(to.id);
+        if provider.manner == Manner::ReachedLate && provider.refused.is_empty() {
+            provider.refused.insert(deal, 1);
+            world.epoch += 25;
+        }
+        let now = world.epoch;
+        let provider = world.provider(to.id);
         match provider.manner {
+            Manner::ReachedLate if signed.proposal.start.0 < now + provider.lead => {
+                return Err(PushError::Refused("it starts too soon".into()));
+            }
             Manner::Refuses => return Err(PushError::Refused("no room".into())),
             Manner::Liar => {
                 provider.accepted.insert(deal, signed);

@@ -32,7 +32,7 @@ use crate::object::manifest::{Label, Manifest, ObjectId};
 
 use Manner::{
     Busy, Drops, DropsFirst, ForgesAck, Gone, GoneAfterAsk, Honest, Hostage, Liar, Lies, LosesAck,
-    Refuses, Swallows, TakesHalf,
+    ReachedLate, Refuses, Swallows, TakesHalf,
 };
 
 fn scheme(k: usize, m: usize) -> Scheme {
@@ -386,6 +386,29 @@ async fn when_nobody_else_is_left_a_failed_provider_is_asked_again() {
             .any(|(_, e)| matches!(e, PutEvent::Again { .. }));
         assert_eq!(again, manner != LosesAck, "{manner:?}");
     }
+}
+
+/// Nobody else is left, and its terms are the same: a proposal that reached it too late is signed anew, not offered again.
+#[tokio::test]
+async fn a_provider_that_was_reached_too_late_gets_a_later_start_at_once() {
+    let desk = Desk::new(50_000);
+    let fake = Fake::new(&[Honest, ReachedLate, Honest, Honest]);
+    let (stored, told) = put_to_all(&desk, &fake).await;
+    let stored = stored.expect("stores at the second try");
+    assert_charged_once(&fake, &stored);
+    desk.assert_restores(&fake, &stored).await;
+    let told = told.lock().expect("done");
+    let count = |of: fn(&PutEvent) -> bool| told.iter().filter(|(_, event)| of(event)).count();
+    assert_eq!(
+        count(|event| matches!(event, PutEvent::Again { .. })),
+        0,
+        "{told:?}"
+    );
+    assert_eq!(
+        count(|event| matches!(event, PutEvent::Replaced { from, to, .. } if from == to)),
+        1,
+        "{told:?}"
+    );
 }
 
 #[tokio::test]

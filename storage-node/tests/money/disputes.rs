@@ -126,16 +126,30 @@ async fn old_proof(chain: &ChainClient, id: ProviderId) -> Vec<u8> {
     panic!("provider {id} never posted");
 }
 
-/// The provider's key posts a proof of an earlier period, while its machine is switched off.
-async fn post_an_old_proof(chain: &ChainClient, id: ProviderId, home: &Path) -> PostId {
-    let worker = home.join("provider").join("worker.key");
+/// The provider's machine is switched off, and its key posts a proof of an earlier period.
+async fn post_an_old_proof(devnet: &mut Devnet, number: usize) -> PostId {
+    let place = devnet.providers().swap_remove(number);
+    let (id, chain) = (place.id, devnet.chain().clone());
+    let worker = place.home.join("provider").join("worker.key");
     let worker = Wallet::open(&worker, || None).expect("an own file");
-    let proof = old_proof(chain, id).await;
+    let proof = old_proof(&chain, id).await;
+    // Not within its own window, nor just before it: it has to be seen open from its beginning on.
+    wait("a time to stop", async || {
+        let standing = devnet.pause_after(EpochCount(0)).await.expect("stands");
+        let view = partition(&chain, id).await?;
+        let early = chain.head().await.expect("reads").epoch.0 + 5 < view.open.0;
+        if early {
+            devnet.stop_provider(number).await.expect("stops");
+        }
+        drop(standing);
+        early.then_some(())
+    })
+    .await;
     wait("an open window", async || {
-        let view = partition(chain, id).await?;
+        let view = partition(&chain, id).await?;
         let now = chain.head().await.expect("reads").epoch;
         // Early enough in the window, whatever this machine is busy with.
-        let open = view.open <= now.next() && now.0 + 10 < view.close.0 && !view.posted;
+        let open = view.open <= now.next() && now.0 + 14 < view.close.0 && !view.posted;
         if !open {
             return None;
         }
@@ -233,10 +247,8 @@ async fn tm_p21_a_watcher_process_disputes_a_wrong_post_once_through_a_kill() {
         .await
         .expect("a post of the honest one");
 
-    // The cheat's machine is switched off, and its key posts an old proof.
-    devnet.stop_provider(0).await.expect("stops");
     let before = chain.head().await.expect("reads").height;
-    let posted = post_an_old_proof(&chain, cheat, &places[0].home).await;
+    let posted = post_an_old_proof(&mut devnet, 0).await;
     // One more block makes the post provable, so that there is a case; then the clock stands, so that it is not over before it is
     // seen here.
     let standing = devnet.pause_after(EpochCount(1)).await.expect("stands");
@@ -365,8 +377,7 @@ async fn tm_p21_a_watcher_process_disputes_a_wrong_post_once_through_a_kill() {
     let refused = tokio::task::block_in_place(|| run(&own, &["dispute", "send", &sound]));
     // It verifies, or its window is over by now.
     assert!([Some(3), Some(4)].contains(&refused.status.code()));
-    devnet.stop_provider(1).await.expect("stops");
-    let posted = post_an_old_proof(&chain, honest, &places[1].home).await;
+    let posted = post_an_old_proof(&mut devnet, 1).await;
     let verdict = wait("a verdict", async || {
         let verdict = tokio::task::block_in_place(|| check(posted));
         (verdict.0 != Some(3)).then_some(verdict)

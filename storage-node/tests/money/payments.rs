@@ -255,7 +255,11 @@ fn money_goes_through_a_channel_and_every_refusal_is_clear() {
     assert!(closes.as_u64() > Some(30), "{closes}");
     standing(payer, || {
         refused(payer, &["channel", "settle", "1"], 4, "already");
-        refused(payee, &["channel", "collect", "1"], 4, "closes at epoch");
+        // On a machine that stood for seven seconds it may be closed by now.
+        let now = ask(payer, &["chain", "status"])["epoch"].as_u64();
+        if now < closes.as_u64() {
+            refused(payee, &["channel", "collect", "1"], 4, "closes at epoch");
+        }
     });
     let begun = Instant::now();
     let collected = loop {

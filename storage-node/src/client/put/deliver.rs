@@ -435,7 +435,8 @@ impl<C: Chain, N: Network> Run<C, N> {
         }
     }
 
-    /// A provider that refused once gets a second chance with its newest terms: a backlog grows while a long put runs.
+    /// A provider that refused once gets a second chance with its newest terms: a backlog grows while a long put runs, and an offer
+    /// that took long to arrive starts too soon.
     async fn fresh_ask(&self, id: ProviderId, record: &SegmentRecord, index: usize) -> bool {
         let mine = record.shards[index].attempts.iter();
         if mine.filter(|a| a.proposal.proposal.provider == id).count() > 1 {
@@ -450,7 +451,10 @@ impl<C: Chain, N: Network> Run<C, N> {
         let Ok(ask) = ask(&self.client.network, &offer.record).await else {
             return false;
         };
-        let changed = ask.earliest_start.since(now.epoch) > offer.lead
+        let offered = &record.shards[index].live().proposal.proposal;
+        let late = now.epoch < offered.start && offered.start < ask.earliest_start;
+        let changed = late
+            || ask.earliest_start.since(now.epoch) > offer.lead
             || ask.price_per_gib != offer.ask.price_per_gib;
         if changed && let Some(offer) = self.survey.lock().await.offers.get_mut(&id) {
             offer.lead = ask.earliest_start.since(now.epoch);
