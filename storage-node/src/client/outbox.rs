@@ -495,7 +495,7 @@ mod tests {
     use super::*;
     use crate::chain::proven::tests::{Tamper, liar};
     use crate::rpc::RpcHandle;
-    use crate::rpc::tests::{Bed, address, bed, bed_with_fees};
+    use crate::rpc::tests::{Bed, address, bed, bed_with_fees, own_host};
 
     struct Setup {
         _dir: tempfile::TempDir,
@@ -511,7 +511,7 @@ mod tests {
     }
 
     async fn setup_on(bed: Bed) -> Setup {
-        let server = bed.serve(0, None).await;
+        let server = bed.serve_at(own_host(), None).await;
         let dir = tempfile::tempdir().expect("a folder");
         let home = Home::new(dir.path());
         let node = ChainClient::connect(&server.url()).await.expect("connects");
@@ -610,7 +610,7 @@ mod tests {
         drop(outbox);
         let elsewhere = setup.bed.serve(0, None).await;
         let server = std::mem::replace(&mut setup.server, elsewhere);
-        let port = server.addr().port();
+        let addr = server.addr();
         server.stop().await;
         for amount in [9, 7] {
             let outbox = setup.outbox();
@@ -621,7 +621,7 @@ mod tests {
             let kept = outbox.left().expect("reads").expect("kept");
             assert_eq!(kept, std::slice::from_ref(&left), "after {amount}");
         }
-        let server = setup.bed.serve(port, None).await;
+        let server = setup.bed.serve_at(addr, None).await;
         let outbox = setup.outbox();
         let sent = setup.send(&outbox, 7).await.expect("goes on");
         assert!(sent.resumed);
