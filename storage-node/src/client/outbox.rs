@@ -719,7 +719,8 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn tm_h1_what_a_node_refuses_may_still_run_and_whichever_does_is_known() {
-        let mut setup = setup_on(bed_with_fees()).await;
+        // What is refused lives for 100 blocks, and must live until there is money.
+        let mut setup = setup_on(bed_with_fees(200)).await;
         let rich = std::mem::replace(&mut setup.wallet, Wallet::from_seed(&[77; 32]));
         let poor = setup.wallet.address();
         // No money for the fee: both are refused, both stay, with one nonce.
@@ -959,7 +960,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn tm_h1_what_a_provider_signed_and_lost_is_followed_and_does_not_pile_up() {
-        let mut setup = setup_on(bed_with_fees()).await;
+        let mut setup = setup_on(bed_with_fees(20)).await;
         let rich = std::mem::replace(&mut setup.wallet, Wallet::from_seed(&[77; 32]));
         let node = setup.chain.node();
         let (home, key) = (&setup.home, setup.wallet.signing_key());

@@ -127,10 +127,10 @@ pub(crate) fn bed_of_slow_blocks() -> Bed {
     bed_of(&genesis)
 }
 
-/// One that does not take the transactions of who cannot pay for them; its blocks are slow too.
-pub(crate) fn bed_with_fees() -> Bed {
+/// One of such blocks that does not take the transactions of who cannot pay for them.
+pub(crate) fn bed_with_fees(epoch_ms: u64) -> Bed {
     let mut genesis = genesis_named("fees");
-    genesis.clock = ClockMode::Logical { epoch_ms: 200 };
+    genesis.clock = ClockMode::Logical { epoch_ms };
     genesis.params.fee_base = TokenAmount(1);
     bed_of(&genesis)
 }
