@@ -138,11 +138,12 @@ impl Node {
                 () = until(&effect) => None,
                 error = line.closed() => Some(error),
             };
-            match ended {
-                Some(error) if code(&error) == Some(CloseCode::TooSlow) => was_late = true,
+            let is = |why: &str| ended.as_ref().is_some_and(|e| e.to_string().contains(why));
+            match is("no line") {
+                true => was_late = true,
                 // The seat that it was late for may still be taken.
-                Some(error) if was_late && error.to_string().contains("no room for strangers") => {}
-                _ => return (lines, line),
+                false if was_late && is("no room for strangers") => {}
+                false => return (lines, line),
             }
         }
     }
