@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -126,20 +126,12 @@ fn bytes_of(pieces: &[Piece]) -> Vec<Bytes> {
 }
 
 /// Takes no provider for late, however busy this machine is.
-fn patient() -> Fetcher {
-    const LONG: Duration = Duration::from_secs(60);
-    let limits = Limits {
-        stall_timeout: LONG,
-        handshake_timeout: LONG,
-        ..quick()
-    };
-    let endpoint = Endpoint::client(CHAIN, limits).expect("a client");
+fn unhurried() -> Fetcher {
     let limits = FetchLimits {
-        stall_timeout: LONG,
-        hedge_after: LONG,
+        hedge_after: PATIENCE,
         ..fetch_limits()
     };
-    Fetcher::new(endpoint, limits)
+    Fetcher::new(client(), limits)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -147,7 +139,7 @@ async fn data_shards_are_asked_first_while_nothing_is_known_of_the_providers() {
     // One unit: later ones follow what was measured, which on a busy machine may speak for parity.
     let (pieces, providers) = four(1_000_001);
     let report = fetch_and_check(
-        &patient(),
+        &unhurried(),
         request(2, &sources(&pieces, &providers)),
         &bytes_of(&pieces),
     )
@@ -285,7 +277,16 @@ async fn tm_r2_each_lie_is_caught_and_called_a_lie() {
         assert!(error.is_lie(), "{fault:?}: {error}");
     }
     for fault in FAILURES {
-        let session = client()
+        let limits = match fault {
+            // The one that is waited for.
+            Fault::Stall => Limits {
+                stall_timeout: Duration::from_secs(3),
+                ..patient()
+            },
+            _ => patient(),
+        };
+        let endpoint = Endpoint::client(CHAIN, limits).expect("a client");
+        let session = endpoint
             .session(faulty(&piece, fault))
             .await
             .expect("greets well");
@@ -313,7 +314,7 @@ async fn tm_p23_a_read_completes_whatever_n_minus_k_providers_do() {
         let lie = LIES.iter().any(|lie| *lie as u8 == fault as u8);
         // A lie that comes late is heard all the same: nobody else is asked before.
         let fetcher = match lie {
-            true => patient(),
+            true => unhurried(),
             false => Fetcher::new(client(), fetch_limits()),
         };
         let report = fetch_and_check(&fetcher, request(2, &shards), &bytes_of(&pieces)).await;
@@ -333,11 +334,21 @@ async fn tm_p23_dead_providers_are_survived_and_too_many_are_named() {
     for dead in providers.drain(..2) {
         dead.shut_down().await;
     }
-    let endpoint = client();
-    let fetcher = Fetcher::new(endpoint.clone(), fetch_limits());
+    let fetcher = Fetcher::new(client(), fetch_limits());
     fetch_and_check(&fetcher, request(2, &shards), &bytes_of(&pieces)).await;
     let third = providers.remove(0);
     third.shut_down().await;
+    // Whoever shakes no hands in time is dead; the last one has shaken them before, and nobody else is in a hurry.
+    let limits = Limits {
+        handshake_timeout: Duration::from_millis(500),
+        ..patient()
+    };
+    let endpoint = Endpoint::client(CHAIN, limits).expect("a client");
+    let begun = Instant::now();
+    while let Err(error) = endpoint.session(shards[3].1).await {
+        assert!(begun.elapsed() < PATIENCE, "{error}");
+    }
+    let fetcher = Fetcher::new(endpoint, fetch_limits());
     let mut fetch = fetcher
         .fetch(request(2, &shards))
         .expect("a sensible request");
@@ -539,37 +550,41 @@ async fn a_crashed_get_goes_on_where_it_stopped() {
 async fn tm_r4_two_clients_share_a_provider() {
     let piece = Piece::without_commp(sample(24_000_000, 8));
     let provider = Provider::start(MemStore::with(&[&piece]));
-    let progress = [Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0))];
-    let mut tasks = tokio::task::JoinSet::new();
-    for (who, mine) in progress.iter().cloned().enumerate() {
-        let (addr, key) = (provider.addr, piece.key);
-        tasks.spawn(async move {
-            let endpoint = client();
-            let session = endpoint.session(addr).await.expect("a session");
-            // The first is greedy: eight streams at once, each the whole piece.
-            let streams = if who == 0 { 8 } else { 1 };
-            let whole = Ranges::whole(key.size).expect("a range");
-            let mut readers = tokio::task::JoinSet::new();
-            for _ in 0..streams {
-                let (session, whole, mine) = (session.clone(), whole.clone(), mine.clone());
-                readers.spawn(async move {
-                    let mut stream = session.get(key, &whole).await.expect("a stream");
-                    while let Some(block) = stream.next().await.expect("blocks") {
-                        mine.fetch_add(block.data.len() as u64, Ordering::SeqCst);
-                    }
-                });
+    let whole = Ranges::whole(piece.key.size).expect("a range");
+    let (modest, greedy) = (client(), client());
+    let modest = modest.session(provider.addr).await.expect("a session");
+    let greedy = greedy.session(provider.addr).await.expect("a session");
+    // Eight streams at once, each the whole piece again and again, until the test is over.
+    let taken = Arc::new(AtomicU64::new(0));
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (greedy, whole, taken, key) = (greedy.clone(), whole.clone(), taken.clone(), piece.key);
+        readers.spawn(async move {
+            loop {
+                let mut stream = greedy.get(key, &whole).await.expect("a stream");
+                while let Some(block) = stream.next().await.expect("blocks") {
+                    taken.fetch_add(block.data.len() as u64, Ordering::SeqCst);
+                }
             }
-            while readers.join_next().await.is_some() {}
-            who
         });
     }
-    // The modest client is done while the greedy one still has most of its eightfold wish before it.
-    let first = tasks.join_next().await.expect("two").expect("fine");
-    let greedy = progress[0].load(Ordering::SeqCst);
-    assert_eq!(first, 1, "greedy had {greedy} bytes");
+    let begun = Instant::now();
+    while taken.load(Ordering::SeqCst) == 0 {
+        assert!(begun.elapsed() < PATIENCE, "the greedy one gets nothing");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut stream = modest.get(piece.key, &whole).await.expect("a stream");
+    let (mut got, mut before) = (0, None);
+    while let Some(block) = stream.next().await.expect("blocks") {
+        before.get_or_insert_with(|| taken.load(Ordering::SeqCst));
+        got += block.data.len();
+    }
+    assert_eq!(got, 24_000_000);
+    let meanwhile = taken.load(Ordering::SeqCst) - before.expect("a block");
+    assert!(readers.try_join_next().is_none(), "the greedy one goes on");
     assert!(
-        greedy < 5 * 24_000_000,
-        "greedy had {greedy} bytes while modest took 24,000,000"
+        meanwhile < 5 * 24_000_000,
+        "greedy had {meanwhile} bytes while modest took 24,000,000"
     );
 }
 
@@ -611,11 +626,11 @@ async fn refusals_and_panics_of_the_store_reach_the_client_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_lets_a_transfer_finish_and_then_closes() {
-    let piece = Piece::without_commp(sample(4_000_000, 12));
+    // Takes an eighth of a second, where five are granted.
+    let piece = Piece::without_commp(sample(1_000_000, 12));
     let provider = Provider::start(MemStore::with(&[&piece]));
     provider.store.read_ms.store(2, Ordering::Relaxed);
-    let endpoint = client();
-    let session = endpoint.session(provider.addr).await.expect("a session");
+    let session = client().session(provider.addr).await.expect("a session");
     let whole = Ranges::whole(piece.key.size).expect("a range");
     let mut stream = session.get(piece.key, &whole).await.expect("a stream");
     let mut got = stream
@@ -630,8 +645,13 @@ async fn shutdown_lets_a_transfer_finish_and_then_closes() {
     while let Some(block) = stream.next().await.expect("blocks") {
         got += block.data.len();
     }
-    assert_eq!(got, 4_000_000);
+    assert_eq!(got, 1_000_000);
     closing.await.expect("closed");
+    let limits = Limits {
+        handshake_timeout: Duration::from_secs(3),
+        ..patient()
+    };
+    let endpoint = Endpoint::client(CHAIN, limits).expect("a client");
     assert!(matches!(
         endpoint.connect(addr).await,
         Err(Error::Unreachable { .. })

@@ -491,7 +491,12 @@ fn tm_v5_a_chain_lives_on_a_relay_waits_while_it_is_away_and_goes_on() {
     let verifier = Arc::new(Groth16Verifier::new(keys));
     let ledger = Arc::new(Ledger::open(home.path(), &genesis, verifier).expect("opens"));
     let mempool = Arc::new(Mempool::new(ledger.chain_id()));
-    let relay = serve(&runtime, &params, key.clone());
+    // At an address where no other test asks for a port while this one is let go.
+    let host = match cfg!(target_os = "linux") {
+        true => Ipv4Addr::new(127, 0, 0, 2),
+        false => Ipv4Addr::LOCALHOST,
+    };
+    let relay = serve_at(&runtime, &params, key.clone(), (host, 0).into());
     let addr = relay.addr();
     let source = relays(&[relay.url()], &params);
     let beacon = Box::new(source);
@@ -529,13 +534,13 @@ fn tm_v5_a_chain_lives_on_a_relay_waits_while_it_is_away_and_goes_on() {
     let back = serve_at(&runtime, &params, key.clone(), addr);
     wait_until("the missing rounds come", &|| behind() == 0);
     let before = totals();
-    wait_until("epochs are lit again", &|| {
-        totals().epoch.0 > before.epoch.0 + 1
+    // An epoch without a block of its own would be dark; on a busy machine that happens, but not to all of them.
+    wait_until("an epoch is lit", &|| {
+        let now = totals();
+        now.dark - before.dark < now.epoch.0 - before.epoch.0
     });
     engine.stop();
     let after = totals();
-    // An epoch without a block of its own would be dark; on a busy machine that happens, but not to all of them.
-    assert!(after.dark - before.dark < after.epoch.0 - before.epoch.0);
     for epoch in 1..=after.beacon_tip.0 {
         let value = query::beacon(&ledger.view(), Epoch(epoch)).expect("readable");
         assert_eq!(value, Some(key.sign(epoch).randomness()));

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -38,7 +39,7 @@ use common::{beacon, open, transfer, user, validator_key};
 
 const HOME: &str = "HOLDFAST_TEST_BFT_HOME";
 const PLACE: &str = "HOLDFAST_TEST_BFT_PLACE";
-const PORTS: &str = "HOLDFAST_TEST_BFT_PORTS";
+const ADDRS: &str = "HOLDFAST_TEST_BFT_ADDRS";
 /// Set for a validator whose source of rounds never answers.
 const MUTE: &str = "HOLDFAST_TEST_BFT_MUTE";
 /// Long, because the machine may be busy: what is tested is that it comes, not when.
@@ -63,21 +64,22 @@ fn validator() {
         .expect("set")
         .parse()
         .expect("a number");
-    let ports = std::env::var(PORTS).expect("set");
-    let ports: Vec<u16> = ports
+    let addrs = std::env::var(ADDRS).expect("set");
+    let addrs: Vec<SocketAddrV4> = addrs
         .split(',')
-        .map(|p| p.parse().expect("a port"))
+        .map(|addr| addr.parse().expect("an address"))
         .collect();
+    let tcp = |n: usize| format!("/ip4/{}/tcp/{}", addrs[n].ip(), addrs[n].port());
     let home = Path::new(&home);
     let ledger = Arc::new(open(home));
     let mempool = Arc::new(Mempool::new(ledger.chain_id()));
     let blocks = ledger.subscribe();
     let peers = (0..4).filter(|n| *n != place).map(|n| {
         let id = net::peer_id(&validator_key(n).to_bytes()).expect("a key");
-        format!("/ip4/127.0.0.1/tcp/{}/p2p/{id}", ports[n])
+        format!("{}/p2p/{id}", tcp(n))
     });
     let config = Config {
-        listen: format!("/ip4/127.0.0.1/tcp/{}", ports[place]),
+        listen: tcp(place),
         peers: peers.collect(),
         home: home.to_owned(),
         connections_per_ip: 64,
@@ -163,7 +165,7 @@ fn addresses_that_would_fail_later_are_refused_at_the_start() {
         "a busy port"
     );
     // Alone it is no quorum: it runs, makes no block, and stops when asked.
-    let engine = start("/ip4/127.0.0.1/tcp/0".into()).expect("starts");
+    let engine = with_lock(|| start("/ip4/127.0.0.1/tcp/0".into())).expect("starts");
     assert_eq!(engine.status(), EngineStatus::Running);
     engine.stop();
     assert_eq!(
@@ -317,6 +319,19 @@ fn tm_v1_tm_h3_a_damaged_journal_is_refused_at_every_start() {
     assert_eq!(refused(), why);
 }
 
+/// An address of this machine that nothing else here uses, where the system has more than one: a port that is let go for a validator
+/// to bind, now and at its restarts, is nobody's who asks for any port.
+fn own_host() -> Ipv4Addr {
+    static NETWORKS: AtomicU32 = AtomicU32::new(0);
+    let nth = NETWORKS.fetch_add(1, Ordering::Relaxed);
+    let [_, a, b, c] = (std::process::id() * 4 + nth).to_be_bytes();
+    match cfg!(target_os = "linux") {
+        // All of 127/8 but its two ends, and what others take.
+        true => Ipv4Addr::new(127, a | 128, b, c.clamp(1, 254)),
+        false => Ipv4Addr::LOCALHOST,
+    }
+}
+
 /// What a validator said of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Said {
@@ -336,7 +351,7 @@ struct Running {
 /// The four, and everything they ever said.
 struct Network {
     homes: Vec<tempfile::TempDir>,
-    ports: String,
+    addrs: String,
     running: Vec<Option<Running>>,
     said: Receiver<(usize, Said)>,
     say: Sender<(usize, Said)>,
@@ -349,16 +364,17 @@ struct Network {
 
 impl Network {
     fn new() -> Self {
+        let host = own_host();
         let free: Vec<TcpListener> = (0..4)
-            .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
+            .map(|_| TcpListener::bind((host, 0)).expect("a port"))
             .collect();
-        let port = |l: &TcpListener| l.local_addr().expect("bound").port().to_string();
+        let addr = |l: &TcpListener| l.local_addr().expect("bound").to_string();
         let (say, said) = channel();
         Self {
             homes: (0..4)
                 .map(|_| tempfile::tempdir().expect("a folder"))
                 .collect(),
-            ports: free.iter().map(port).collect::<Vec<_>>().join(","),
+            addrs: free.iter().map(addr).collect::<Vec<_>>().join(","),
             running: (0..4).map(|_| None).collect(),
             said,
             say,
@@ -383,7 +399,7 @@ impl Network {
             .args(["--exact", "validator", "--nocapture", "--test-threads=1"])
             .env(HOME, self.homes[n].path())
             .env(PLACE, n.to_string())
-            .env(PORTS, &self.ports)
+            .env(ADDRS, &self.addrs)
             .envs(more.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -419,16 +435,15 @@ impl Network {
     fn listen(&mut self, what: &str, enough: impl Fn(&Self) -> bool) {
         let until = Instant::now() + PATIENCE;
         while !enough(self) {
-            match self.said.recv_timeout(Duration::from_millis(100)) {
-                Ok((n, said)) => self.note(n, said),
-                Err(_) if Instant::now() > until => {
-                    for home in &self.homes {
-                        let log = std::fs::read_to_string(home.path().join("stderr.log"));
-                        eprintln!("{}", log.unwrap_or_default());
-                    }
-                    panic!("{what}: not in time; heights {:?}", self.newest)
+            if Instant::now() > until {
+                for home in &self.homes {
+                    let log = std::fs::read_to_string(home.path().join("stderr.log"));
+                    eprintln!("{}", log.unwrap_or_default());
                 }
-                Err(_) => {}
+                panic!("{what}: not in time; heights {:?}", self.newest)
+            }
+            if let Ok((n, said)) = self.said.recv_timeout(Duration::from_millis(100)) {
+                self.note(n, said);
             }
         }
     }

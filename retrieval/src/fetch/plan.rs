@@ -15,10 +15,11 @@
 //!   hedge), its other units are taken from it and asked elsewhere, and new units avoid it. So n − k silent providers cost
 //!   one timer, not one per unit, and few bytes are asked for twice.
 //! * The first k shards win; the rest are cancelled.
-//! * A lie ends a provider's part at once; a missing piece ends that source; anything else is a strike with growing pause.
+//! * A lie ends a provider's part at once; a missing piece ends that source; anything else is a strike with growing pause,
+//!   and a silence one strike.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     ops::Range,
     time::{Duration, Instant},
 };
@@ -733,8 +734,10 @@ impl Plan {
             .collect()
     }
 
+    /// One silence is one strike, however many requests wait in it: it may have been ours, as when this process was stopped for a while.
+    /// The oldest request bears it; the others are asked again, of this provider too.
     fn drop_stalled(&mut self, now: Instant, commands: &mut Vec<Command>) {
-        let stalled: Vec<_> = self
+        let mut stalled: Vec<_> = self
             .attempts
             .iter()
             .filter(|(_, attempt)| {
@@ -742,10 +745,18 @@ impl Plan {
             })
             .map(|(id, _)| *id)
             .collect();
+        stalled.sort();
+        let mut struck = BTreeSet::new();
         for id in stalled {
             commands.push(Command::Cancel(id));
-            if let Some(attempt) = self.end_attempt(id) {
+            let Some(attempt) = self.end_attempt(id) else {
+                continue;
+            };
+            if struck.insert(attempt.provider) {
                 self.fail(&attempt, &Error::Stalled(self.limits.stall_timeout), now);
+            } else {
+                self.wasted_bytes += attempt.received;
+                self.providers[attempt.provider].count_time(attempt.started, now);
             }
         }
     }
@@ -916,7 +927,7 @@ fn check(request: &FetchRequest) -> Result<(), Error> {
     if size == 0 || size > MAX_PIECE_BYTES {
         return invalid(format!("shards of {size} bytes"));
     }
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for shard in &request.shards {
         if shard.piece.size != size || !seen.insert(shard.index) {
             return invalid(format!(

@@ -342,6 +342,77 @@ fn all_silent_ends_with_stalls_not_a_hang() {
     assert!(run.took < Duration::from_secs(60));
 }
 
+/// A stopped process, or a lid that was closed: everybody is silent at once, with several units outstanding each.
+#[test]
+fn tm_p23_a_pause_of_this_process_costs_no_provider_and_the_next_ones_do() {
+    let natures = [Nature::Good(5); 2];
+    let limits = limits();
+    let mut plan = Plan::new(
+        request(2, &natures, 1 << 20),
+        limits.clone(),
+        &Scores::default(),
+    )
+    .expect("a sensible request");
+    let mut now = Instant::now();
+    let started = |commands: &[Command]| {
+        let starts = commands.iter().filter_map(|command| match command {
+            Command::Start { attempt, range, .. } => Some((*attempt, range.clone())),
+            Command::Cancel(_) => None,
+        });
+        starts.collect::<Vec<_>>()
+    };
+    let asked = started(&plan.poll(now).expect("two are there"));
+    assert!(asked.len() > 2 * limits.max_strikes as usize);
+
+    now += 2 * limits.stall_timeout;
+    let commands = plan.poll(now).expect("nobody is given up");
+    for (id, _) in &asked {
+        assert!(commands.contains(&Command::Cancel(*id)));
+    }
+    for part in plan.report().providers {
+        assert_eq!((part.failures.len(), part.lost), (1, false), "{part:?}");
+    }
+    // After the pause of a strike all of it is asked again, and comes.
+    now += Duration::from_secs(1);
+    let mut open = started(&plan.poll(now).expect("nobody is given up"));
+    assert_eq!(open.len(), asked.len());
+    let mut units = 0;
+    while !plan.is_finished() {
+        assert!(!open.is_empty(), "it is stuck");
+        for (id, range) in std::mem::take(&mut open) {
+            now += MS;
+            let arrived = Arrived {
+                data: vec![0; (range.end - range.start) as usize].into(),
+                first_byte: MS,
+                took: MS,
+            };
+            plan.on_arrived(id, arrived, now);
+        }
+        while plan.take_ready().is_some() {
+            units += 1;
+        }
+        open = started(&plan.poll(now).expect("nobody is given up"));
+    }
+    assert_eq!(units, 16);
+
+    // Who is silent again and again is given up all the same.
+    let mut plan = Plan::new(
+        request(2, &natures, 1 << 20),
+        limits.clone(),
+        &Scores::default(),
+    )
+    .expect("a sensible request");
+    let mut silences = 0;
+    let given_up = loop {
+        match plan.poll(now) {
+            Ok(commands) => silences += u32::from(!started(&commands).is_empty()),
+            Err(error) => break error,
+        }
+        now += 2 * limits.stall_timeout;
+    };
+    assert_eq!((silences, given_up.left), (limits.max_strikes, 0));
+}
+
 #[test]
 fn a_busy_provider_is_asked_again_later() {
     let natures = [Nature::Busy(3), Nature::Busy(5)];

@@ -439,8 +439,12 @@ mod tests {
         let modest = gate
             .enter(PeerId([2; 32]), handshake(&gate, ip(2), true))
             .expect("in");
+        let begun = std::time::Instant::now();
         assert!((0..2).all(|_| greedy.may_ask()), "the burst");
-        assert!(!greedy.may_ask() && modest.may_ask());
+        // One more for each second that this takes, however long.
+        let more = (0..1_000).filter(|_| greedy.may_ask()).count() as u64;
+        assert!(more <= begun.elapsed().as_secs(), "{more} more");
+        assert!(modest.may_ask());
         let begin = std::time::Instant::now();
         for _ in 0..3 {
             greedy.pace(256 * 1024).await;
@@ -449,11 +453,7 @@ mod tests {
             begin.elapsed() >= Duration::from_millis(300),
             "768 KiB at 512 KiB/s, 512 KiB of burst"
         );
-        let begin = std::time::Instant::now();
-        modest.pace(256 * 1024).await;
-        assert!(
-            begin.elapsed() < Duration::from_millis(400),
-            "the others do not wait"
-        );
+        let at_once = timeout(Duration::ZERO, modest.pace(256 * 1024)).await;
+        assert!(at_once.is_ok(), "the others do not wait");
     }
 }

@@ -495,7 +495,7 @@ mod tests {
     use super::*;
     use crate::chain::proven::tests::{Tamper, liar};
     use crate::rpc::RpcHandle;
-    use crate::rpc::tests::{Bed, address, bed, bed_with_fees};
+    use crate::rpc::tests::{Bed, address, bed, bed_with_fees, own_host};
 
     struct Setup {
         _dir: tempfile::TempDir,
@@ -511,7 +511,7 @@ mod tests {
     }
 
     async fn setup_on(bed: Bed) -> Setup {
-        let server = bed.serve(0, None).await;
+        let server = bed.serve_at(own_host(), None).await;
         let dir = tempfile::tempdir().expect("a folder");
         let home = Home::new(dir.path());
         let node = ChainClient::connect(&server.url()).await.expect("connects");
@@ -610,7 +610,7 @@ mod tests {
         drop(outbox);
         let elsewhere = setup.bed.serve(0, None).await;
         let server = std::mem::replace(&mut setup.server, elsewhere);
-        let port = server.addr().port();
+        let addr = server.addr();
         server.stop().await;
         for amount in [9, 7] {
             let outbox = setup.outbox();
@@ -621,7 +621,7 @@ mod tests {
             let kept = outbox.left().expect("reads").expect("kept");
             assert_eq!(kept, std::slice::from_ref(&left), "after {amount}");
         }
-        let server = setup.bed.serve(port, None).await;
+        let server = setup.bed.serve_at(addr, None).await;
         let outbox = setup.outbox();
         let sent = setup.send(&outbox, 7).await.expect("goes on");
         assert!(sent.resumed);
@@ -719,7 +719,8 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn tm_h1_what_a_node_refuses_may_still_run_and_whichever_does_is_known() {
-        let mut setup = setup_on(bed_with_fees()).await;
+        // What is refused lives for 100 blocks, and must live until there is money.
+        let mut setup = setup_on(bed_with_fees(200)).await;
         let rich = std::mem::replace(&mut setup.wallet, Wallet::from_seed(&[77; 32]));
         let poor = setup.wallet.address();
         // No money for the fee: both are refused, both stay, with one nonce.
@@ -959,7 +960,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn tm_h1_what_a_provider_signed_and_lost_is_followed_and_does_not_pile_up() {
-        let mut setup = setup_on(bed_with_fees()).await;
+        let mut setup = setup_on(bed_with_fees(20)).await;
         let rich = std::mem::replace(&mut setup.wallet, Wallet::from_seed(&[77; 32]));
         let node = setup.chain.node();
         let (home, key) = (&setup.home, setup.wallet.signing_key());

@@ -1,5 +1,6 @@
 //! A real chain behind a real socket: bad input, limits, event replay, restarts of the server.
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
 use chain_lite::account::ChainId;
@@ -9,6 +10,7 @@ use chain_lite::engine::solo;
 use chain_lite::execute::{ProofError, ProofVerifier};
 use chain_lite::genesis::{CircuitKey, GENESIS_VERSION, Genesis, NetworkKind};
 use chain_lite::params::ChainParams;
+use chain_lite::units::EpochCount;
 use jsonrpsee::core::client::ClientT;
 use jsonrpsee::rpc_params;
 use jsonrpsee::ws_client::WsClientBuilder;
@@ -110,10 +112,11 @@ pub(crate) fn bed_named(name: &str) -> Bed {
     bed_of(&genesis_named(name))
 }
 
-/// One whose account 1 has so many tokens.
+/// One whose account 1 has so many tokens, and that keeps its beacons for as long as any test runs.
 pub(crate) fn bed_with_tokens(tokens: u64) -> Bed {
     let mut genesis = genesis_named("rich");
     genesis.accounts = [(address(1), TokenAmount::from_tokens(tokens))].into();
+    genesis.params.ticket_max_age = EpochCount(100_000);
     bed_of(&genesis)
 }
 
@@ -124,9 +127,10 @@ pub(crate) fn bed_of_slow_blocks() -> Bed {
     bed_of(&genesis)
 }
 
-/// One that does not take the transactions of who cannot pay for them.
-pub(crate) fn bed_with_fees() -> Bed {
+/// One of such blocks that does not take the transactions of who cannot pay for them.
+pub(crate) fn bed_with_fees(epoch_ms: u64) -> Bed {
     let mut genesis = genesis_named("fees");
+    genesis.clock = ClockMode::Logical { epoch_ms };
     genesis.params.fee_base = TokenAmount(1);
     bed_of(&genesis)
 }
@@ -161,6 +165,12 @@ fn bed_of(genesis: &Genesis) -> Bed {
 
 impl Bed {
     pub(crate) async fn serve(&self, port: u16, faucet: Option<SigningKey>) -> RpcHandle {
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        self.serve_at(addr, faucet).await
+    }
+
+    /// At [`own_host`], for a server that stops and is started again.
+    pub(crate) async fn serve_at(&self, addr: SocketAddr, faucet: Option<SigningKey>) -> RpcHandle {
         let node = Node {
             ledger: Arc::clone(&self.ledger),
             mempool: Arc::clone(&self.mempool),
@@ -169,17 +179,27 @@ impl Bed {
             fellows: fellows::Fellows::default(),
             gossip: None,
         };
-        serve(node, SocketAddr::from(([127, 0, 0, 1], port)))
-            .await
-            .expect("serves")
+        serve(node, addr).await.expect("serves")
     }
+}
+
+/// An address of this machine that no other test uses, where the system has more than one, and any port there: once let go it is nobody's
+/// who asks for any port of 127.0.0.1.
+pub(crate) fn own_host() -> SocketAddr {
+    static HOSTS: AtomicU8 = AtomicU8::new(0);
+    let nth = HOSTS.fetch_add(1, Ordering::Relaxed);
+    let host = match cfg!(target_os = "linux") {
+        true => [127, 7, nth, 1],
+        false => [127, 0, 0, 1],
+    };
+    SocketAddr::from((host, 0))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn money_moves_and_every_block_is_told_once_even_across_a_restart_of_the_server() {
     let bed = bed();
-    let server = bed.serve(0, Some(key(1))).await;
-    let port = server.addr().port();
+    let server = bed.serve_at(own_host(), Some(key(1))).await;
+    let addr = server.addr();
     let client = ChainClient::connect(&server.url()).await.expect("connects");
     assert_eq!(
         client.genesis().await.expect("reads").chain_id(),
@@ -205,7 +225,7 @@ async fn money_moves_and_every_block_is_told_once_even_across_a_restart_of_the_s
                 .expect("succeeds");
         }
         assert!(
-            begun.elapsed() < Duration::from_secs(20),
+            begun.elapsed() < Duration::from_secs(60),
             "the faucet's transfer never came"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -218,7 +238,7 @@ async fn money_moves_and_every_block_is_told_once_even_across_a_restart_of_the_s
 
     server.stop().await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let server = bed.serve(port, None).await;
+    let server = bed.serve_at(addr, None).await;
     assert!(client.head().await.expect("reconnects").height > 0);
 
     let mut next = 1;
@@ -355,16 +375,15 @@ async fn bad_input_is_refused_in_words_and_the_server_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_notices_that_nobody_or_another_chain_is_there() {
-    let bed = bed();
-    let server = bed.serve(0, None).await;
-    let port = server.addr().port();
+    let (bed, other_bed) = (bed(), bed_named("another"));
+    let server = bed.serve_at(own_host(), None).await;
+    let addr = server.addr();
     let client = ChainClient::connect(&server.url()).await.expect("connects");
     server.stop().await;
     let error = client.head().await.expect_err("nobody answers");
     assert!(error.is_transient(), "{error}");
 
-    let other_bed = bed_named("another");
-    let other = other_bed.serve(port, None).await;
+    let other = other_bed.serve_at(addr, None).await;
     let error = client.head().await.expect_err("another chain");
     assert!(matches!(error, ChainError::OtherChain { .. }), "{error}");
     assert_ne!(client.chain_id(), ChainId::default());
