@@ -15,8 +15,8 @@
 //!   hedge), its other units are taken from it and asked elsewhere, and new units avoid it. So n − k silent providers cost
 //!   one timer, not one per unit, and few bytes are asked for twice.
 //! * The first k shards win; the rest are cancelled.
-//! * A lie ends a provider's part at once; a missing piece ends that source; anything else is a strike with growing pause,
-//!   and a silence one strike.
+//! * A lie ends a provider's part at once; a missing piece ends that source; anything else is a strike with growing pause. Requests that
+//!   were under way side by side fail for one reason, which may be ours: they are one strike together.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -97,6 +97,7 @@ struct Provider {
     /// Bytes of all units it brought, in time or not.
     delivered: u64,
     strikes: u32,
+    last_strike: Option<Instant>,
     busy: u32,
     not_before: Option<Instant>,
     suspect_until: Option<Instant>,
@@ -247,6 +248,7 @@ impl Plan {
             outstanding: 0,
             delivered: 0,
             strikes: 0,
+            last_strike: None,
             busy: 0,
             not_before: None,
             suspect_until: None,
@@ -734,10 +736,8 @@ impl Plan {
             .collect()
     }
 
-    /// One silence is one strike, however many requests wait in it: it may have been ours, as when this process was stopped for a while.
-    /// The oldest request bears it; the others are asked again, of this provider too.
     fn drop_stalled(&mut self, now: Instant, commands: &mut Vec<Command>) {
-        let mut stalled: Vec<_> = self
+        let stalled: Vec<_> = self
             .attempts
             .iter()
             .filter(|(_, attempt)| {
@@ -745,18 +745,10 @@ impl Plan {
             })
             .map(|(id, _)| *id)
             .collect();
-        stalled.sort();
-        let mut struck = BTreeSet::new();
         for id in stalled {
             commands.push(Command::Cancel(id));
-            let Some(attempt) = self.end_attempt(id) else {
-                continue;
-            };
-            if struck.insert(attempt.provider) {
+            if let Some(attempt) = self.end_attempt(id) {
                 self.fail(&attempt, &Error::Stalled(self.limits.stall_timeout), now);
-            } else {
-                self.wasted_bytes += attempt.received;
-                self.providers[attempt.provider].count_time(attempt.started, now);
             }
         }
     }
@@ -795,13 +787,20 @@ impl Plan {
 
     fn fail(&mut self, attempt: &Attempt, error: &Error, now: Instant) {
         let (index, max_strikes) = (self.shards[attempt.shard].index, self.limits.max_strikes);
+        self.wasted_bytes += attempt.received;
         let p = &mut self.providers[attempt.provider];
-        p.score.on_failure();
         p.count_time(attempt.started, now);
+        let blame = blame(error);
+        // A silence or a line that broke, when this process was stopped for a while, say: all that waited in it were hit by it.
+        let was_counted = p.last_strike.is_some_and(|at| attempt.started <= at);
+        if was_counted && matches!(blame, Blame::Strike) {
+            return;
+        }
+        p.score.on_failure();
         if p.report.failures.len() < 16 {
             p.report.failures.push(error.to_string());
         }
-        match blame(error) {
+        match blame {
             Blame::Lie => {
                 p.dead = true;
                 p.report.lied = true;
@@ -822,6 +821,7 @@ impl Plan {
             }
             Blame::Strike => {
                 p.strikes += 1;
+                p.last_strike = Some(now);
                 p.not_before = Some(now + FIRST_PAUSE * (1 << p.strikes.min(6)));
                 p.dead = p.strikes >= max_strikes;
             }

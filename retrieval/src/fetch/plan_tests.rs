@@ -403,14 +403,50 @@ fn tm_p23_a_pause_of_this_process_costs_no_provider_and_the_next_ones_do() {
     )
     .expect("a sensible request");
     let mut silences = 0;
-    let given_up = loop {
-        match plan.poll(now) {
-            Ok(commands) => silences += u32::from(!started(&commands).is_empty()),
-            Err(error) => break error,
-        }
+    let given_up = (0..100).find_map(|_| {
+        let polled = plan.poll(now);
         now += 2 * limits.stall_timeout;
-    };
+        polled
+            .map(|commands| silences += u32::from(!started(&commands).is_empty()))
+            .err()
+    });
+    let given_up = given_up.expect("given up");
     assert_eq!((silences, given_up.left), (limits.max_strikes, 0));
+}
+
+/// A network that is away for a while: lines break and requests stall one after the other, for one reason.
+#[test]
+fn tm_p23_requests_that_were_side_by_side_fail_as_one() {
+    let natures = [Nature::Good(5); 2];
+    let limits = limits();
+    let fetch = request(2, &natures, 1 << 20);
+    let mut plan = Plan::new(fetch, limits.clone(), &Scores::default()).expect("sensible");
+    let mut now = Instant::now();
+    let start = |commands: Vec<Command>| -> Vec<AttemptId> {
+        let starts = commands.into_iter().filter_map(|command| match command {
+            Command::Start { attempt, .. } => Some(attempt),
+            Command::Cancel(_) => None,
+        });
+        starts.collect()
+    };
+    let mut lives = 0;
+    for _ in 0..100 {
+        let asked = match plan.poll(now) {
+            Ok(commands) => start(commands),
+            Err(error) => {
+                assert_eq!((lives, error.left), (limits.max_strikes, 0));
+                return;
+            }
+        };
+        lives += u32::from(!asked.is_empty());
+        for id in asked {
+            now += 40 * MS;
+            plan.on_failed(id, &Error::Stalled(limits.stall_timeout), now);
+        }
+        // Longer than the pause after a strike.
+        now += Duration::from_secs(60);
+    }
+    panic!("never given up");
 }
 
 #[test]
