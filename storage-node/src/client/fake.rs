@@ -11,7 +11,7 @@ use bytes::Bytes;
 use chain_lite::account::{Address, ChainId, DealId, NetKey, ProviderId};
 use chain_lite::codec;
 use chain_lite::deal::{Deal, DealStatus};
-use chain_lite::message::{Message, SignedProposal, SignedTx, Tx, sign};
+use chain_lite::message::{DealProposal, Message, SignedProposal, SignedTx, Tx, sign};
 use chain_lite::params::ChainParams;
 use chain_lite::units::{Epoch, EpochCount, StoragePower, TokenAmount};
 use ed25519_dalek::SigningKey;
@@ -59,6 +59,8 @@ pub(crate) enum Manner {
     ReachedLate,
     /// Takes a piece and acknowledges it, and publishes only the second proposal for it.
     DropsFirst,
+    /// Publishes what it is offered, says no, and asks for a later start; again and again.
+    PublishesAndRefuses,
     /// Says no, gets the bytes from whoever took them instead, and publishes all the same.
     Liar,
     /// Signs for something else.
@@ -227,22 +229,23 @@ impl World {
                 let fits = now < proposal.start && holds && !used && cost <= unlocked;
                 if fits && signed.signature_holds() {
                     unlocked -= cost;
-                    self.deals.insert(
-                        *id,
-                        Deal {
-                            proposal: proposal.clone(),
-                            status: DealStatus::Published,
-                            published: now,
-                            sector: None,
-                            settled: proposal.start,
-                            paid: TokenAmount::ZERO,
-                            refunded: TokenAmount::ZERO,
-                            ended: None,
-                        },
-                    );
+                    self.deals.insert(*id, published(proposal, now));
                 }
             }
         }
+    }
+}
+
+fn published(proposal: &DealProposal, now: Epoch) -> Deal {
+    Deal {
+        proposal: proposal.clone(),
+        status: DealStatus::Published,
+        published: now,
+        sector: None,
+        settled: proposal.start,
+        paid: TokenAmount::ZERO,
+        refunded: TokenAmount::ZERO,
+        ended: None,
     }
 }
 
@@ -414,6 +417,16 @@ impl Network for Fake {
                 return Err(PushError::Refused("it starts too soon".into()));
             }
             Manner::Refuses => return Err(PushError::Refused("no room".into())),
+            Manner::PublishesAndRefuses => {
+                provider.lead += 10;
+                let nonce = signed.proposal.client_nonce;
+                let mut deals = world.deals.values();
+                if !deals.any(|deal| deal.proposal.client_nonce == nonce) {
+                    let taken = published(&signed.proposal, Epoch(now));
+                    world.deals.insert(deal, taken);
+                }
+                return Err(PushError::Refused("it starts too soon".into()));
+            }
             Manner::Liar => {
                 provider.accepted.insert(deal, signed);
                 return Err(PushError::Refused("no room".into()));

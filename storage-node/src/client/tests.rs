@@ -32,7 +32,7 @@ use crate::object::manifest::{Label, Manifest, ObjectId};
 
 use Manner::{
     Busy, Drops, DropsFirst, ForgesAck, Gone, GoneAfterAsk, Honest, Hostage, Liar, Lies, LosesAck,
-    ReachedLate, Refuses, Swallows, TakesHalf,
+    PublishesAndRefuses, ReachedLate, Refuses, Swallows, TakesHalf,
 };
 
 fn scheme(k: usize, m: usize) -> Scheme {
@@ -460,6 +460,22 @@ async fn tm_c2_a_provider_that_says_no_and_publishes_charges_no_second_time() {
     let deals = fake.world().deals.len();
     assert_eq!(deals, 8, "four shards, four copies of the manifest");
     desk.assert_restores(&fake, &stored).await;
+}
+
+/// One that publishes before it says no, and asks for a later start, has its one deal of the shard, and is given no second one.
+#[tokio::test]
+async fn tm_c2_a_provider_that_publishes_and_says_no_is_not_asked_for_a_second_deal() {
+    let desk = Desk::new(50_000);
+    let fake = Fake::new(&[Honest, PublishesAndRefuses, Honest, Honest]);
+    let (stored, _) = put_to_all(&desk, &fake).await;
+    let world = fake.world();
+    let deals = world.deals.values().map(|deal| &deal.proposal);
+    let shards: BTreeSet<_> = deals.map(|p| (&p.label, p.provider)).collect();
+    let counts = (world.deals.len(), shards.len());
+    assert_eq!(counts, (8, 8), "a deal of each shard and each copy");
+    // It holds nothing, so the object is not stored.
+    let error = stored.expect_err("it serves nothing back");
+    assert!(matches!(error, ClientError::Provider { .. }), "{error}");
 }
 
 #[tokio::test]

@@ -168,14 +168,15 @@ impl<C: Chain, N: Network> Run<C, N> {
                 Ok(ack) => return Ok(Turn::Acknowledged(ack)),
                 Err(error) => error,
             };
-            // Refused or never reached in this run, and not sent by an earlier one: it has nothing to publish.
+            // The proposal alone, which comes before the bytes, is enough to publish.
+            if self.client.chain.deal(&deal).await?.is_some() {
+                return Ok(Turn::OnChain);
+            }
+            // Refused or never reached in this run, and not sent by an earlier one: it has no piece to prove.
             if !watch.may_be_whole()
                 && (tries >= PUSH_TRIES || matches!(reason, PushError::Refused(_)))
             {
                 return Ok(Turn::Replace(reason.to_string()));
-            }
-            if self.client.chain.deal(&deal).await?.is_some() {
-                return Ok(Turn::OnChain);
             }
             if self.client.chain.now().await?.epoch >= proposal.start {
                 return Ok(Turn::Replace(format!(

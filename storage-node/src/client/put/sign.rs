@@ -198,8 +198,8 @@ impl<C: Chain, N: Network> Run<C, N> {
     }
 
     /// The nonce of the next offer of a shard. The chain publishes one deal under one nonce, so that however many providers hold
-    /// a signed proposal of ours, one of them can charge for it: the nonce stays while the shard has had no deal under it. Only a
-    /// repair, whose deal is over, goes on to the first nonce that none of our deals has used.
+    /// a signed proposal of ours, one of them can charge for it: the nonce stays while the shard has no deal under it, and while that
+    /// deal is open. Only a repair, whose deal is over, goes on to the first nonce that none of our deals has used.
     pub(super) async fn next_nonce(
         &self,
         part: Part,
@@ -207,7 +207,8 @@ impl<C: Chain, N: Network> Run<C, N> {
         shard: &ShardRecord,
     ) -> Result<u64, ClientError> {
         let live = shard.live();
-        if self.client.chain.deal(&live.deal()).await?.is_none() {
+        let deal = self.client.chain.deal(&live.deal()).await?;
+        if deal.is_none_or(|deal| deal.status.is_open()) {
             return Ok(live.proposal.proposal.client_nonce);
         }
         let deals = self.client.chain.deals(&self.head.account).await?;
