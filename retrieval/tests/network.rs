@@ -303,6 +303,33 @@ async fn tm_r2_each_lie_is_caught_and_called_a_lie() {
     }
 }
 
+/// The fetch's own timer: silent sessions are given up, although their streams would wait for longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tm_p23_a_read_from_silent_providers_ends_with_what_each_did() {
+    let (pieces, providers) = four(200_000);
+    let mut shards = sources(&pieces, &providers);
+    shards.truncate(2);
+    for (shard, piece) in shards.iter_mut().zip(&pieces) {
+        shard.1 = faulty(piece, Fault::Stall);
+    }
+    let limits = FetchLimits {
+        stall_timeout: Duration::from_millis(300),
+        ..fetch_limits()
+    };
+    let fetcher = Fetcher::new(client(), limits);
+    let mut fetch = fetcher.fetch(request(2, &shards)).expect("sensible");
+    let ended = tokio::time::timeout(PATIENCE, fetch.next()).await;
+    let error = ended.expect("an end").expect_err("nobody serves");
+    assert_eq!(error.left, 0);
+    let causes = error.causes.iter().map(|(_, _, cause)| cause);
+    assert!(
+        causes
+            .clone()
+            .all(|cause| cause.contains("no progress for 300ms")),
+        "{error}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tm_p23_a_read_completes_whatever_n_minus_k_providers_do() {
     for fault in LIES.into_iter().chain(FAILURES).chain([Fault::Drip]) {
@@ -626,10 +653,10 @@ async fn refusals_and_panics_of_the_store_reach_the_client_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_lets_a_transfer_finish_and_then_closes() {
-    // Takes an eighth of a second, where five are granted.
+    // Takes half a second, where five are granted.
     let piece = Piece::without_commp(sample(1_000_000, 12));
     let provider = Provider::start(MemStore::with(&[&piece]));
-    provider.store.read_ms.store(2, Ordering::Relaxed);
+    provider.store.read_ms.store(8, Ordering::Relaxed);
     let session = client().session(provider.addr).await.expect("a session");
     let whole = Ranges::whole(piece.key.size).expect("a range");
     let mut stream = session.get(piece.key, &whole).await.expect("a stream");

@@ -170,7 +170,11 @@ impl Network {
 
     /// Status of the provider inside.
     fn provider(&self) -> Option<Value> {
-        let status = try_ask(&self.home, &["devnet", "status"])?;
+        let Some(status) = try_ask(&self.home, &["devnet", "status"]) else {
+            // Busy it may be, and not dead.
+            signal("-0", self.pid);
+            return None;
+        };
         status["providers"].get(0).cloned()
     }
 }

@@ -328,6 +328,8 @@ fn four_operators_found_join_and_run_a_chain_and_one_is_killed_and_rejoins() {
     let late = Node::start(&late);
     let now = nodes[0].height();
     late.reaches(now + 5);
+    let paid = wait("the balance", || free(1));
+    assert!(paid.trim_matches('"').starts_with("12"), "once: {paid}");
     late.stop();
     nodes.into_iter().for_each(Node::stop);
 }

@@ -1132,8 +1132,9 @@ impl Lifecycle {
             return self.abandon(number, reason);
         }
         let deals = sector.record.deals.clone();
-        let earliest = now.after(self.rules.seed_delay);
-        let in_time = |id| view.begin_by(id).is_some_and(|last| last > earliest);
+        // The pre-commit is in a block after this one, and its proof in one after its seed's.
+        let earliest = now.next().after(self.rules.seed_delay).next();
+        let in_time = |id| view.begin_by(id).is_some_and(|last| last >= earliest);
         if !deals.iter().all(in_time) {
             return self.abandon(
                 number,

@@ -128,24 +128,29 @@ impl Node {
         effect: impl Fn() -> bool,
     ) -> (Lines, LineOut) {
         let mut was_late = false;
-        loop {
-            let (lines, mut line) = self.line_from(host, secret(n)).await;
+        for _ in 0..20 {
+            let mut open = match self.try_line_from(host, secret(n)).await {
+                Ok(open) => open,
+                // The seat that it was late for may still be taken.
+                Err(error) if was_late && error.to_string().contains(NO_ROOM) => continue,
+                Err(error) => panic!("{error}"),
+            };
             for word in words {
                 // The line may be over before.
-                let _ = line.send(word).await;
+                let _ = open.1.send(word).await;
             }
             let ended = tokio::select! {
                 () = until(&effect) => None,
-                error = line.closed() => Some(error),
+                error = open.1.closed() => Some(error),
             };
             let is = |why: &str| ended.as_ref().is_some_and(|e| e.to_string().contains(why));
             match is("no line") {
                 true => was_late = true,
-                // The seat that it was late for may still be taken.
-                false if was_late && is("no room for strangers") => {}
-                false => return (lines, line),
+                false if was_late && is(NO_ROOM) => {}
+                false => return open,
             }
         }
+        panic!("always too late");
     }
 
     /// A stranger that finds no room hears of it when it dials, or after.
@@ -173,9 +178,12 @@ impl Node {
             Ok((_lines, line)) => line.closed().await,
             Err(error) => error,
         };
-        error.to_string().contains("no room for strangers")
+        error.to_string().contains(NO_ROOM)
     }
 }
+
+/// What a stranger hears that finds none.
+const NO_ROOM: &str = "no room for strangers";
 
 async fn until(condition: impl Fn() -> bool) {
     let waiting = async {
