@@ -133,7 +133,7 @@ impl Running {
     fn start(home: &Path, words: &str) -> Self {
         let words: Vec<&str> = words.split(' ').collect();
         let mut command = holdfast(home, &words);
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         Self(command.spawn().expect("starts"))
     }
 }
@@ -177,15 +177,17 @@ fn a_validator_that_dies_by_itself_ends_the_demo_and_is_named() {
     let mut demo = Running::start(home.path(), words);
     let folder = home.path().join(format!("demo-{}", demo.0.id()));
     // While the demo asks each of them for the first block, it might miss the answer before it misses the process.
-    let mut errors = BufReader::new(demo.0.stderr.take().expect("piped"));
+    let mut story = BufReader::new(demo.0.stdout.take().expect("piped"));
     let mut said = String::new();
     while !said.contains("same first block") {
-        let read = errors.read_line(&mut said).expect("text");
+        let read = story.read_line(&mut said).expect("text");
         assert!(read > 0, "it ended: {said}");
     }
     // The second one: the story kills the last.
     let fellow = endpoints(&folder.join("devnet"))["fellows"][0].clone();
     signal("-KILL", number(&fellow["pid"]));
+    let mut said = String::new();
+    let errors = demo.0.stderr.as_mut().expect("piped");
     errors.read_to_string(&mut said).expect("text");
     assert_eq!(demo.0.wait().expect("is ours").code(), Some(6), "{said}");
     for part in [
