@@ -500,14 +500,13 @@ fn sector_view(
             let seed = randomness::of_provider(state, Tag::SealSeed, seed_epoch, provider)?;
             // Its time is counted in lit epochs: who took an outage for a part of it would give the deposit up.
             let timer = (pre.epoch, EpochCount(rates.params.precommit_max.0 + 1));
-            let now = rates.net.epoch;
-            let left = lit::lacking(state, &rates.net, timer, now)?;
+            let last = last_before(state, &rates.net, timer)?;
             SectorView {
                 comm_d: Some(pre.comm_d),
                 ticket: Some(pre.ticket),
                 seed: seed.map(randomness::seed),
                 seed_epoch: Some(seed_epoch),
-                prove_until: Some(now.after(left).before(EpochCount(1))),
+                prove_until: Some(last),
                 precommitted: Some(pre.epoch),
                 deposit: Some(pre.deposit),
                 expiration: Some(pre.expiration),
@@ -556,12 +555,20 @@ fn sector_state(
 
 /// The last epoch in which a published deal's sector may still be proven: its start, put off by every outage since it was
 /// published. Of a deal that waits no more, its start.
-pub fn begin_by(state: &dyn KvRead, deal: &Deal) -> Result<Epoch, StoreError> {
-    if deal.status != DealStatus::Published {
-        return Ok(deal.proposal.start);
+pub fn begin_by(state: &dyn KvRead, net: &Network, deal: &Deal) -> Result<Epoch, StoreError> {
+    match deal.status {
+        DealStatus::Published => last_before(state, net, activation_timer(deal)),
+        _ => Ok(deal.proposal.start),
     }
-    let net = totals(state)?;
-    let left = lit::lacking(state, &net, activation_timer(deal), net.epoch)?;
+}
+
+/// The last epoch before the end of a timer that runs, if no epoch is dark from now on.
+fn last_before(
+    state: &dyn KvRead,
+    net: &Network,
+    timer: (Epoch, EpochCount),
+) -> Result<Epoch, StoreError> {
+    let left = lit::lacking(state, net, timer, net.epoch)?;
     Ok(net.epoch.after(left).before(EpochCount(1)))
 }
 

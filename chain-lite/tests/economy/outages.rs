@@ -302,7 +302,8 @@ fn what_is_late_after_an_outage_is_late() {
     assert_eq!(told(&world), Some(expires.before(EpochCount(1))));
     let begins = |world: &World| {
         let leaf = read(&world.state, &state::key::deal(&deal)).expect("memory");
-        query::begin_by(&world.state, &leaf.expect("published")).expect("memory")
+        let net = query::totals(&world.state).expect("memory");
+        query::begin_by(&world.state, &net, &leaf.expect("published")).expect("memory")
     };
     assert_eq!(begins(&world), start);
     let at = world.epoch.after(EpochCount(101));

@@ -97,6 +97,7 @@ struct Provider {
     /// Bytes of all units it brought, in time or not.
     delivered: u64,
     strikes: u32,
+    /// What was under way then is counted in it.
     last_strike: Option<Instant>,
     busy: u32,
     not_before: Option<Instant>,

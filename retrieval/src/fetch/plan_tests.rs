@@ -342,6 +342,15 @@ fn all_silent_ends_with_stalls_not_a_hang() {
     assert!(run.took < Duration::from_secs(60));
 }
 
+/// What these commands ask for.
+fn started(commands: &[Command]) -> Vec<(AttemptId, Range<u64>)> {
+    let starts = commands.iter().filter_map(|command| match command {
+        Command::Start { attempt, range, .. } => Some((*attempt, range.clone())),
+        Command::Cancel(_) => None,
+    });
+    starts.collect()
+}
+
 /// A stopped process, or a lid that was closed: everybody is silent at once, with several units outstanding each.
 #[test]
 fn tm_p23_a_pause_of_this_process_costs_no_provider_and_the_next_ones_do() {
@@ -354,13 +363,6 @@ fn tm_p23_a_pause_of_this_process_costs_no_provider_and_the_next_ones_do() {
     )
     .expect("a sensible request");
     let mut now = Instant::now();
-    let started = |commands: &[Command]| {
-        let starts = commands.iter().filter_map(|command| match command {
-            Command::Start { attempt, range, .. } => Some((*attempt, range.clone())),
-            Command::Cancel(_) => None,
-        });
-        starts.collect::<Vec<_>>()
-    };
     let asked = started(&plan.poll(now).expect("two are there"));
     assert!(asked.len() > 2 * limits.max_strikes as usize);
 
@@ -422,24 +424,17 @@ fn tm_p23_requests_that_were_side_by_side_fail_as_one() {
     let fetch = request(2, &natures, 1 << 20);
     let mut plan = Plan::new(fetch, limits.clone(), &Scores::default()).expect("sensible");
     let mut now = Instant::now();
-    let start = |commands: Vec<Command>| -> Vec<AttemptId> {
-        let starts = commands.into_iter().filter_map(|command| match command {
-            Command::Start { attempt, .. } => Some(attempt),
-            Command::Cancel(_) => None,
-        });
-        starts.collect()
-    };
     let mut lives = 0;
     for _ in 0..100 {
         let asked = match plan.poll(now) {
-            Ok(commands) => start(commands),
+            Ok(commands) => started(&commands),
             Err(error) => {
                 assert_eq!((lives, error.left), (limits.max_strikes, 0));
                 return;
             }
         };
         lives += u32::from(!asked.is_empty());
-        for id in asked {
+        for (id, _) in asked {
             now += 40 * MS;
             plan.on_failed(id, &Error::Stalled(limits.stall_timeout), now);
         }

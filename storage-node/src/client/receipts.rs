@@ -7,9 +7,9 @@
 //! <home>/client/receipts       the newest, appended, up to 8,192 of them (1.6 MB)
 //! <home>/client/receipts.old   the 8,192 before those
 //! ```
-//! A get never fails for its receipts, and waits for the epoch and for the write no longer than [`PATIENCE`] each: one signature for each
-//! piece and provider and one write without a sync. A crash may lose the last ones; what it tears off is cut away before the next are appended, and readers
-//! ignore it. A second get that appends in the same instant writes none.
+//! A get never fails for its receipts, and waits for the epoch and for the write no longer than [`PATIENCE`] each: one signature for
+//! each piece and provider and one write without a sync. A crash may lose the last ones; what it tears off is cut away before the next
+//! are appended, and readers ignore it. A second get that appends in the same instant writes none.
 //!
 //! A provider that brought something and was not given up was fine, also if it was busy or late in between. One that was given up, lied, or
 //! brought nothing until another one was asked, was not. One whose bytes were not waited for, because others were quicker, is not spoken of.

@@ -297,6 +297,7 @@ pub fn picture(
     let Some(provider) = provider(state, id)? else {
         return Ok(None);
     };
+    let net = network(state)?;
     let mut deals = Vec::new();
     for deal in &query.deals {
         if let Some(found) = read::<Deal>(state, &key::deal(deal))?
@@ -305,7 +306,7 @@ pub fn picture(
             deals.push(PictureDeal {
                 id: *deal,
                 status: found.status,
-                begin_by: query::begin_by(state, &found)?,
+                begin_by: query::begin_by(state, &net, &found)?,
             });
         }
     }

@@ -183,8 +183,8 @@ impl Bed {
     }
 }
 
-/// An address of this machine that no other test of this process uses, where the system has more than one, and any port there: once let go it is nobody's
-/// who asks for any port of 127.0.0.1.
+/// An address of this machine that no other test of this process uses, where the system has more than one, and any port there: once
+/// let go it is nobody's who asks for any port of 127.0.0.1.
 pub(crate) fn own_host() -> SocketAddr {
     static HOSTS: AtomicU8 = AtomicU8::new(0);
     let nth = HOSTS.fetch_add(1, Ordering::Relaxed);

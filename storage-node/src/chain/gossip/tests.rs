@@ -104,6 +104,11 @@ impl Node {
         self.gossip.stats().taken.load(Ordering::Relaxed)
     }
 
+    /// Transactions that came here, new ones or not.
+    fn heard(&self) -> u64 {
+        self.taken() + self.gossip.stats().known.load(Ordering::Relaxed)
+    }
+
     fn refused(&self) -> u64 {
         self.gossip.stats().refused.load(Ordering::Relaxed)
     }
@@ -371,16 +376,15 @@ async fn tm_n4_strangers_have_few_places_and_known_peers_need_none() {
     let nodes = nodes([&[1], &[0]]);
     let mut held = Vec::new();
     let per_host = STRANGERS_PER_ADDRESS as u8;
-    let stats = nodes[1].gossip.stats();
     // A transaction that is here already costs little.
     let word = [nodes[0].rich(0).to_bytes()];
     for n in 0..MAX_STRANGERS as u8 {
         // Each address of 127/8 is an address of its own.
         let host = 10 + n / per_host;
-        let heard =
-            || stats.taken.load(Ordering::Relaxed) + stats.known.load(Ordering::Relaxed) > n.into();
+        let heard = || nodes[1].heard() > n.into();
         held.push(nodes[1].stranger(host, 20 + n, &word, heard).await);
     }
+    let stats = nodes[1].gossip.stats();
     until(|| stats.known.load(Ordering::Relaxed) == MAX_STRANGERS as u64 - 1).await;
     assert!(nodes[1].has_no_room_for(99, secret(99)).await);
     let id = nodes[0].submit(nodes[0].rich(2));
@@ -399,11 +403,9 @@ async fn tm_n4_strangers_have_few_places_and_known_peers_need_none() {
 async fn tm_n4_one_address_takes_few_places_and_leaves_the_others_to_followers() {
     let nodes = nodes([&[], &[]]);
     let mut held = Vec::new();
-    let stats = nodes[1].gossip.stats();
     let word = [nodes[0].rich(0).to_bytes()];
     for n in 0..STRANGERS_PER_ADDRESS as u8 {
-        let heard =
-            || stats.taken.load(Ordering::Relaxed) + stats.known.load(Ordering::Relaxed) > n.into();
+        let heard = || nodes[1].heard() > n.into();
         held.push(nodes[1].stranger(10, 20 + n, &word, heard).await);
     }
     let seats = &nodes[1].gossip.0.shared.seats;
